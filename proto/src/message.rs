@@ -1,0 +1,10 @@
+//! Encoded messages: reading the few fields that a broker needs, and adding what a delivery adds.
+//!
+//! Never decodes a message into a structure, never copies a body to look at it.
+
+mod deliver;
+mod view;
+mod wire;
+
+pub use deliver::{Delivery, deliver};
+pub use view::{MessageError, View};

@@ -1,0 +1,186 @@
+//! Adds to a stored message what only a delivery knows.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::wire::{Fields, Value};
+use crate::{QueueId, QueueOffset, TimestampMs};
+
+/// What a delivery adds to the stored message.
+#[derive(Clone, Copy, Debug)]
+pub struct Delivery<'a> {
+    /// The queue where the message is.
+    pub queue_id: QueueId,
+    /// Its place there.
+    pub queue_offset: QueueOffset,
+    /// When it was stored.
+    pub store_timestamp_ms: TimestampMs,
+    /// `host:port` of the broker that delivers.
+    pub store_host: &'a str,
+    /// What an acknowledgement has to name; absent when the consumer keeps offsets.
+    pub receipt_handle: Option<&'a str>,
+    /// 1 for the first delivery.
+    pub attempt: u32,
+    /// How long the consumer has the message for itself.
+    pub invisible_duration: Option<Duration>,
+}
+
+/// The message as a consumer gets it: the stored bytes, with the delivery's fields behind the other
+/// system properties. One allocation, of the result's size.
+///
+/// A field that the producer had set occurs twice then, and every parser takes the last one. The
+/// sub-message itself stays one, because parsers do not agree on how to merge two.
+///
+/// `encoded` has passed [`View::parse`](super::View::parse) when it was stored. Other bytes do not
+/// panic: what is added is appended as system properties of its own.
+pub fn deliver(encoded: &Bytes, delivery: &Delivery<'_>) -> Bytes {
+    let added = Added::of(delivery);
+    let field = system_properties(encoded);
+    let kept = field.properties.len();
+    let length = kept as u64 + added.encoded_len() as u64;
+    let field_len = 1 + varint_len(length);
+    let total = encoded.len() - field.whole.len() + field_len + kept + added.encoded_len();
+
+    let mut delivered = Vec::with_capacity(total);
+    delivered.extend_from_slice(&encoded[..field.whole.start]);
+    delivered.push(SYSTEM_PROPERTIES_KEY);
+    put_varint(&mut delivered, length);
+    delivered.extend_from_slice(&encoded[field.properties]);
+    added.put(&mut delivered);
+    delivered.extend_from_slice(&encoded[field.whole.end..]);
+    debug_assert_eq!(delivered.len(), total);
+    Bytes::from(delivered)
+}
+
+const SYSTEM_PROPERTIES: u32 = 3;
+const SYSTEM_PROPERTIES_KEY: u8 = key(SYSTEM_PROPERTIES, BYTES);
+const VARINT: u8 = 0;
+const BYTES: u8 = 2;
+
+/// A field's key where it takes one byte: up to number 15.
+const fn key(number: u32, wire_type: u8) -> u8 {
+    assert!(number < 16);
+    (number as u8) << 3 | wire_type
+}
+
+/// Where the system properties stand: the field with its key and length, and its content.
+struct Field {
+    whole: Range<usize>,
+    properties: Range<usize>,
+}
+
+fn system_properties(encoded: &[u8]) -> Field {
+    let mut fields = Fields::of(encoded);
+    let mut start = 0;
+    while let Ok(Some((number, value))) = fields.next() {
+        let end = fields.position();
+        if let (SYSTEM_PROPERTIES, Value::Bytes(properties)) = (number, value) {
+            return Field {
+                whole: start..end,
+                properties: end - properties.len()..end,
+            };
+        }
+        start = end;
+    }
+    let end = encoded.len();
+    Field {
+        whole: end..end,
+        properties: end..end,
+    }
+}
+
+/// The delivery in the numbers that are written.
+///
+/// Fields whose value is the default are written too: they replace what the producer may have set.
+struct Added<'a> {
+    store_timestamp: (u64, u64),
+    store_host: &'a str,
+    receipt_handle: Option<&'a str>,
+    queue_id: u64,
+    queue_offset: u64,
+    invisible_duration: Option<(u64, u64)>,
+    attempt: u64,
+}
+
+impl<'a> Added<'a> {
+    fn of(delivery: &Delivery<'a>) -> Self {
+        let stored = Duration::from_millis(delivery.store_timestamp_ms);
+        Self {
+            store_timestamp: (stored.as_secs(), stored.subsec_nanos().into()),
+            store_host: delivery.store_host,
+            receipt_handle: delivery.receipt_handle,
+            queue_id: delivery.queue_id.into(),
+            queue_offset: delivery.queue_offset,
+            invisible_duration: delivery
+                .invisible_duration
+                .map(|duration| (duration.as_secs(), duration.subsec_nanos().into())),
+            attempt: delivery.attempt.into(),
+        }
+    }
+
+    fn encoded_len(&self) -> usize {
+        let text_len = |text: &str| 1 + varint_len(text.len() as u64) + text.len();
+        let number_len = |number| 1 + varint_len(number);
+        2 + time_len(self.store_timestamp)
+            + text_len(self.store_host)
+            + self.receipt_handle.map_or(0, text_len)
+            + number_len(self.queue_id)
+            + number_len(self.queue_offset)
+            + self.invisible_duration.map_or(0, |duration| 2 + time_len(duration))
+            + 1 // the key of field 16 takes two bytes
+            + number_len(self.attempt)
+    }
+
+    fn put(&self, encoded: &mut Vec<u8>) {
+        put_time(encoded, key(9, BYTES), self.store_timestamp);
+        put_text(encoded, key(10, BYTES), self.store_host);
+        if let Some(handle) = self.receipt_handle {
+            put_text(encoded, key(12, BYTES), handle);
+        }
+        put_number(encoded, key(13, VARINT), self.queue_id);
+        put_number(encoded, key(14, VARINT), self.queue_offset);
+        if let Some(duration) = self.invisible_duration {
+            put_time(encoded, key(15, BYTES), duration);
+        }
+        put_varint(encoded, 16 << 3 | u64::from(VARINT));
+        put_varint(encoded, self.attempt);
+    }
+}
+
+/// Content of a `Timestamp` or `Duration`. Both parts are always written, so that a parser that
+/// merges it into an earlier one and a parser that replaces the earlier one end alike.
+fn time_len((seconds, nanoseconds): (u64, u64)) -> usize {
+    2 + varint_len(seconds) + varint_len(nanoseconds)
+}
+
+fn put_time(encoded: &mut Vec<u8>, field: u8, time: (u64, u64)) {
+    encoded.push(field);
+    encoded.push(time_len(time) as u8); // at most 2 + 10 + 5
+    put_number(encoded, key(1, VARINT), time.0);
+    put_number(encoded, key(2, VARINT), time.1);
+}
+
+fn put_text(encoded: &mut Vec<u8>, field: u8, text: &str) {
+    encoded.push(field);
+    put_varint(encoded, text.len() as u64);
+    encoded.extend_from_slice(text.as_bytes());
+}
+
+fn put_number(encoded: &mut Vec<u8>, field: u8, number: u64) {
+    encoded.push(field);
+    put_varint(encoded, number);
+}
+
+fn put_varint(encoded: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        encoded.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    encoded.push(number as u8);
+}
+
+fn varint_len(number: u64) -> usize {
+    (63 - (number | 1).leading_zeros()) as usize / 7 + 1
+}
