@@ -1,0 +1,54 @@
+//! How gRPC connections are made and accepted: the only caller of connect and bind.
+//!
+//! Everything that must be the same on both ends stands here (windows, frame sizes, keepalive), and every bound that
+//! keeps strangers from exhausting a server. In the simulator madsim's network stands behind the same calls.
+//! Knows no service and no message.
+
+mod channel;
+#[cfg(not(madsim))]
+mod connection;
+mod listener;
+
+use std::io;
+
+use thiserror::Error;
+
+pub use channel::{ChannelOptions, channel};
+pub use listener::{Listener, ServerOptions, serve, server};
+
+/// What one stream may have in flight before its reader has read: a whole large batch.
+pub const STREAM_WINDOW_BYTES: u32 = 8 << 20;
+
+/// What one connection may have in flight before its readers have read.
+pub const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+
+/// Largest HTTP/2 frame: large enough that a batch is few frames, small enough that others get their turn.
+pub const FRAME_BYTES_MAX: u32 = 1 << 20;
+
+/// What went wrong with a connection or a listener.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum NetworkError {
+    /// The address is not `host:port`.
+    #[error("{address:?} is not an address of the form host:port")]
+    Address {
+        /// The address as given.
+        address: String,
+    },
+    /// The listener could not be bound, for example because the address is in use.
+    #[error("cannot listen on {address}: {source}")]
+    Bind {
+        /// The address as given.
+        address: String,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The server stopped without being told to.
+    #[error("server on {address} failed: {source}")]
+    Serve {
+        /// The address it served.
+        address: String,
+        /// What the transport said.
+        source: tonic::transport::Error,
+    },
+}

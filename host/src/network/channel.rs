@@ -1,0 +1,78 @@
+//! Client connections.
+
+use std::time::Duration;
+
+use tonic::transport::{Channel, Endpoint, Uri};
+
+use super::{CONNECTION_WINDOW_BYTES, NetworkError, STREAM_WINDOW_BYTES};
+
+/// How to connect.
+#[derive(Clone, Debug)]
+pub struct ChannelOptions {
+    /// Longest wait for a connection.
+    pub connect_timeout_ms: u64,
+    /// Time between keepalive pings, sent with and without calls in flight.
+    pub keepalive_interval_ms: u64,
+    /// Longest wait for a ping's answer before the connection is given up.
+    pub keepalive_timeout_ms: u64,
+}
+
+impl Default for ChannelOptions {
+    fn default() -> ChannelOptions {
+        ChannelOptions {
+            connect_timeout_ms: 3_000,
+            keepalive_interval_ms: 10_000,
+            keepalive_timeout_ms: 5_000,
+        }
+    }
+}
+
+/// A channel to `host:port`. Connects on first use and again after a failure; the first call reports what went wrong.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "this is the seam that others must ask"
+)]
+pub fn channel(address: &str, options: &ChannelOptions) -> Result<Channel, NetworkError> {
+    let invalid = || NetworkError::Address {
+        address: address.to_string(),
+    };
+    let uri: Uri = format!("http://{address}").parse().map_err(|_| invalid())?;
+    if uri.port_u16().is_none() || uri.path() != "/" {
+        return Err(invalid());
+    }
+    let endpoint = Endpoint::from(uri)
+        .connect_timeout(Duration::from_millis(options.connect_timeout_ms))
+        .http2_keep_alive_interval(Duration::from_millis(options.keepalive_interval_ms))
+        .keep_alive_timeout(Duration::from_millis(options.keepalive_timeout_ms))
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .tcp_nodelay(true);
+    #[cfg(not(madsim))]
+    let endpoint = endpoint.max_frame_size(super::FRAME_BYTES_MAX);
+    Ok(endpoint.connect_lazy())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches addresses that would only fail at the first call, with a puzzling message.
+    #[tokio::test]
+    async fn an_address_must_be_host_and_port() {
+        let options = ChannelOptions::default();
+        for address in ["127.0.0.1:8081", "broker-1:8081", "[::1]:8081"] {
+            assert!(channel(address, &options).is_ok(), "{address}");
+        }
+        for address in [
+            "",
+            "broker",
+            "broker:",
+            "http://broker:1",
+            "broker:8081/x",
+            "broker:port",
+        ] {
+            assert!(channel(address, &options).is_err(), "{address}");
+        }
+    }
+}

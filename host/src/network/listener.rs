@@ -1,0 +1,274 @@
+//! Accepting connections and serving a router on them.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tonic::transport::Server;
+use tonic::transport::server::Router;
+
+use super::{CONNECTION_WINDOW_BYTES, FRAME_BYTES_MAX, NetworkError, STREAM_WINDOW_BYTES};
+use crate::shutdown::Shutdown;
+
+/// Time between the server's own pings, which find peers that went away without a word.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Longest wait for a ping's answer before the connection is closed.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How to serve.
+#[derive(Clone, Debug)]
+pub struct ServerOptions {
+    /// Connections open at the same time; further ones are closed as soon as they are accepted.
+    pub connections_max: usize,
+    /// Calls in flight on one connection.
+    pub streams_per_connection_max: u32,
+    /// A connection that has not sent its HTTP/2 preface by then is closed.
+    pub handshake_timeout_ms: u64,
+    /// How long calls in flight may take to end once the server was told to stop.
+    pub shutdown_grace_ms: u64,
+}
+
+impl Default for ServerOptions {
+    fn default() -> ServerOptions {
+        ServerOptions {
+            connections_max: 10_000,
+            streams_per_connection_max: 4_096,
+            handshake_timeout_ms: 10_000,
+            shutdown_grace_ms: 5_000,
+        }
+    }
+}
+
+/// A server builder with our settings; add services to it and hand the router to [`serve`].
+///
+/// Clients may ping an idle connection as often as they like: neither tonic nor h2 counts pings against them.
+pub fn server(options: &ServerOptions) -> Server {
+    Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES_MAX)
+        .max_concurrent_streams(options.streams_per_connection_max)
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+}
+
+/// A bound address that is not served yet.
+#[derive(Debug)]
+pub struct Listener {
+    address: SocketAddr,
+    #[cfg(not(madsim))]
+    listener: tokio::net::TcpListener,
+}
+
+impl Listener {
+    /// Binds `host:port`, so that an address in use is known before anything else is started. In the simulator the
+    /// address is only resolved; [`serve`] binds it.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "this is the seam that others must ask"
+    )]
+    pub async fn bind(address: &str) -> Result<Listener, NetworkError> {
+        let failed = |source| NetworkError::Bind {
+            address: address.to_string(),
+            source,
+        };
+        #[cfg(not(madsim))]
+        {
+            let listener = tokio::net::TcpListener::bind(address)
+                .await
+                .map_err(failed)?;
+            let address = listener.local_addr().map_err(failed)?;
+            Ok(Listener { address, listener })
+        }
+        #[cfg(madsim)]
+        {
+            let mut addresses = tokio::net::lookup_host(address).await.map_err(failed)?;
+            let address = addresses.next().ok_or_else(|| NetworkError::Address {
+                address: address.to_string(),
+            })?;
+            Ok(Listener { address })
+        }
+    }
+
+    /// The address that was bound; tells the port if port 0 was asked for.
+    pub fn local_address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+/// Serves `router` until `shutdown`. Then accepts nothing more, waits `shutdown_grace_ms` for calls in flight, and
+/// closes what is left.
+#[cfg(not(madsim))]
+pub async fn serve(
+    listener: Listener,
+    router: Router,
+    options: ServerOptions,
+    shutdown: Shutdown,
+) -> Result<(), NetworkError> {
+    use super::connection::accept;
+
+    let address = listener.address;
+    let (force, forced) = Shutdown::new();
+    let incoming = accept(listener.listener, &options, forced);
+    let stop = shutdown.clone();
+    let mut serving = std::pin::pin!(
+        router.serve_with_incoming_shutdown(incoming, async move { stop.wait().await })
+    );
+    let grace = async {
+        shutdown.wait().await;
+        tokio::time::sleep(Duration::from_millis(options.shutdown_grace_ms)).await;
+    };
+    let result = tokio::select! {
+        biased;
+        result = &mut serving => result,
+        () = grace => {
+            tracing::warn!(%address, "closing connections that did not end in time");
+            force.shut_down();
+            serving.await
+        }
+    };
+    result.map_err(|source| NetworkError::Serve {
+        address: address.to_string(),
+        source,
+    })
+}
+
+/// Serves `router` until `shutdown`. The simulator's server has no calls to wait for: each runs in a task of its own.
+#[cfg(madsim)]
+pub async fn serve(
+    listener: Listener,
+    router: Router,
+    _options: ServerOptions,
+    shutdown: Shutdown,
+) -> Result<(), NetworkError> {
+    let address = listener.address;
+    router
+        .serve_with_shutdown(address, async move { shutdown.wait().await })
+        .await
+        .map_err(|source| NetworkError::Serve {
+            address: address.to_string(),
+            source,
+        })
+}
+
+#[cfg(all(test, not(madsim)))]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00";
+
+    async fn start(
+        options: ServerOptions,
+    ) -> (
+        SocketAddr,
+        crate::ShutdownTrigger,
+        tokio::task::JoinHandle<()>,
+    ) {
+        let (trigger, shutdown) = Shutdown::new();
+        let listener = Listener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_address();
+        let router = server(&options).add_routes(Default::default());
+        let task =
+            tokio::spawn(async move { serve(listener, router, options, shutdown).await.unwrap() });
+        (address, trigger, task)
+    }
+
+    async fn closed_by_peer(stream: &mut TcpStream) -> bool {
+        let mut buffer = [0; 4096];
+        let read = async {
+            loop {
+                match stream.read(&mut buffer).await {
+                    Ok(0) | Err(_) => return,
+                    Ok(_) => {}
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), read)
+            .await
+            .is_ok()
+    }
+
+    /// Catches a second process on the same port that starts and then serves nobody.
+    #[tokio::test]
+    async fn an_address_in_use_is_a_clear_error() {
+        let first = Listener::bind("127.0.0.1:0").await.unwrap();
+        let error = Listener::bind(&first.local_address().to_string())
+            .await
+            .unwrap_err();
+        assert!(matches!(error, NetworkError::Bind { .. }), "{error}");
+        assert!(error.to_string().contains("in use"), "{error}");
+    }
+
+    /// Catches connections that hold a place without ever speaking.
+    #[tokio::test]
+    async fn a_silent_connection_is_closed_and_a_speaking_one_is_not() {
+        let options = ServerOptions {
+            handshake_timeout_ms: 50,
+            ..ServerOptions::default()
+        };
+        let (address, _trigger, _task) = start(options).await;
+        let mut speaking = TcpStream::connect(address).await.unwrap();
+        speaking.write_all(PREFACE).await.unwrap();
+        let mut silent = TcpStream::connect(address).await.unwrap();
+        assert!(closed_by_peer(&mut silent).await);
+        // The speaking one is older than the silent one, and still answers a ping.
+        speaking
+            .write_all(b"\x00\x00\x08\x06\x00\x00\x00\x00\x0012345678")
+            .await
+            .unwrap();
+        let mut seen = Vec::new();
+        while !seen.windows(8).any(|window| window == b"12345678") {
+            let count =
+                tokio::time::timeout(Duration::from_secs(10), speaking.read_buf(&mut seen)).await;
+            assert!(count.unwrap().unwrap() > 0, "closed");
+        }
+    }
+
+    /// Catches a bound that is not one, and a place that is not given back.
+    #[tokio::test]
+    async fn connections_above_the_bound_are_closed() {
+        let options = ServerOptions {
+            connections_max: 1,
+            ..ServerOptions::default()
+        };
+        let (address, _trigger, _task) = start(options).await;
+        let mut first = TcpStream::connect(address).await.unwrap();
+        first.write_all(PREFACE).await.unwrap();
+        let mut byte = [0; 1];
+        first.read_exact(&mut byte).await.unwrap();
+        let mut second = TcpStream::connect(address).await.unwrap();
+        assert!(closed_by_peer(&mut second).await);
+        drop(first);
+        // The place comes back once the server has noticed.
+        for attempt in 0.. {
+            let mut third = TcpStream::connect(address).await.unwrap();
+            let _ = third.write_all(PREFACE).await;
+            if third.read_exact(&mut byte).await.is_ok() {
+                break;
+            }
+            assert!(attempt < 1_000, "the place was never given back");
+        }
+    }
+
+    /// Catches a server that waits forever for a client that does not hang up.
+    #[tokio::test]
+    async fn shutdown_has_a_deadline() {
+        let options = ServerOptions {
+            shutdown_grace_ms: 50,
+            ..ServerOptions::default()
+        };
+        let (address, trigger, task) = start(options).await;
+        let mut open = TcpStream::connect(address).await.unwrap();
+        // Half a preface: the server cannot end this connection gracefully.
+        open.write_all(&PREFACE[..10]).await.unwrap();
+        tokio::task::yield_now().await;
+        trigger.shut_down();
+        tokio::time::timeout(Duration::from_secs(10), task)
+            .await
+            .unwrap()
+            .unwrap();
+    }
+}

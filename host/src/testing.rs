@@ -1,0 +1,17 @@
+//! What tests of every crate need of a machine: the contract that each disk must keep, a disk that fails on demand, a
+//! disk that forgets what was not synced, a clock set by hand. Never part of the product.
+#![allow(
+    clippy::unwrap_used,
+    clippy::missing_panics_doc,
+    reason = "test support: a panic is a failed test"
+)]
+
+mod crash_disk;
+mod faulty_disk;
+mod manual_clock;
+mod suite;
+
+pub use crash_disk::CrashDisk;
+pub use faulty_disk::{Counts, Fault, FaultyDisk, Operation};
+pub use manual_clock::ManualClock;
+pub use suite::disk_contract;

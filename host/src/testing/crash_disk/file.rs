@@ -1,0 +1,188 @@
+//! One file's bytes: as they are, as they would be after a crash, and the changes between.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
+use super::{Chance, CrashDisk, NodeId};
+use crate::disk::File;
+
+/// What a disk writes in one piece.
+const SECTOR_BYTES: usize = 512;
+
+enum Change {
+    Write { position: usize, bytes: Vec<u8> },
+    SetLen(usize),
+}
+
+#[derive(Default)]
+pub(super) struct MemoryFile {
+    bytes: Vec<u8>,
+    durable: Vec<u8>,
+    unsynced: Vec<Change>,
+}
+
+impl MemoryFile {
+    pub(super) fn flip_bit(&mut self, position: u64, bit: u32) -> io::Result<()> {
+        let position = position as usize;
+        for bytes in [&mut self.bytes, &mut self.durable] {
+            if let Some(byte) = bytes.get_mut(position) {
+                *byte ^= 1 << bit;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn set_len(&mut self, len: usize) {
+        self.bytes.resize(len, 0);
+        self.unsynced.push(Change::SetLen(len));
+    }
+
+    fn write(&mut self, position: usize, bytes: Vec<u8>) {
+        put(&mut self.bytes, position, &bytes);
+        self.unsynced.push(Change::Write { position, bytes });
+    }
+
+    fn sync(&mut self) {
+        for change in self.unsynced.drain(..) {
+            apply(&mut self.durable, &change);
+        }
+        debug_assert_eq!(self.durable.len(), self.bytes.len());
+    }
+
+    /// Decides what became of the unsynced changes.
+    pub(super) fn crash(&mut self, chance: &mut Chance) {
+        let changes = std::mem::take(&mut self.unsynced);
+        match chance.below(4) {
+            0 => {}
+            1 => changes
+                .iter()
+                .for_each(|change| apply(&mut self.durable, change)),
+            2 => self.keep_prefix(&changes, chance),
+            _ => self.keep_sectors(&changes, chance),
+        }
+        self.bytes = self.durable.clone();
+    }
+
+    /// All changes up to one, and that one torn in the middle.
+    fn keep_prefix(&mut self, changes: &[Change], chance: &mut Chance) {
+        let kept = chance.below(changes.len() as u64 + 1) as usize;
+        for change in &changes[..kept] {
+            apply(&mut self.durable, change);
+        }
+        if let Some(Change::Write { position, bytes }) = changes.get(kept) {
+            let torn = chance.below(bytes.len() as u64 + 1) as usize;
+            put(&mut self.durable, *position, &bytes[..torn]);
+        }
+    }
+
+    /// Any sectors of any changes: a disk may write its cache in whatever order it likes.
+    fn keep_sectors(&mut self, changes: &[Change], chance: &mut Chance) {
+        for change in changes {
+            match change {
+                Change::SetLen(_) if chance.below(2) == 0 => apply(&mut self.durable, change),
+                Change::SetLen(_) => {}
+                Change::Write { position, bytes } => {
+                    let mut start = 0;
+                    while start < bytes.len() {
+                        let sector_end =
+                            (position + start) / SECTOR_BYTES * SECTOR_BYTES + SECTOR_BYTES;
+                        let end = (sector_end - position).min(bytes.len());
+                        if chance.below(2) == 0 {
+                            put(&mut self.durable, position + start, &bytes[start..end]);
+                        }
+                        start = end;
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn apply(target: &mut Vec<u8>, change: &Change) {
+    match change {
+        Change::Write { position, bytes } => put(target, *position, bytes),
+        Change::SetLen(len) => target.resize(*len, 0),
+    }
+}
+
+fn put(target: &mut Vec<u8>, position: usize, bytes: &[u8]) {
+    let end = position + bytes.len();
+    if target.len() < end {
+        target.resize(end, 0);
+    }
+    target[position..end].copy_from_slice(bytes);
+}
+
+/// A handle, good until the disk crashes.
+pub(super) struct OpenFile {
+    pub(super) disk: CrashDisk,
+    pub(super) node: NodeId,
+    pub(super) life: u64,
+}
+
+impl OpenFile {
+    fn with<T>(&self, work: impl FnOnce(&mut MemoryFile) -> T) -> io::Result<T> {
+        let mut world = self.disk.world();
+        if world.life != self.life {
+            return Err(io::Error::other(
+                "the machine that held this file has crashed",
+            ));
+        }
+        Ok(work(world.file(self.node)?))
+    }
+}
+
+impl File for OpenFile {
+    fn len(&self) -> io::Result<u64> {
+        self.with(|file| file.bytes.len() as u64)
+    }
+
+    fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.with(|file| {
+            let start = (position as usize).min(file.bytes.len());
+            let count = buffer.len().min(file.bytes.len() - start);
+            buffer[..count].copy_from_slice(&file.bytes[start..start + count]);
+            count
+        })
+    }
+
+    fn write_at(&self, position: u64, buffers: &[Bytes]) -> io::Result<()> {
+        let bytes: Vec<u8> = buffers
+            .iter()
+            .flat_map(|buffer| buffer.iter().copied())
+            .collect();
+        self.with(|file| file.write(position as usize, bytes))
+    }
+
+    fn preallocate(&self, len: u64) -> io::Result<()> {
+        self.with(|file| {
+            if file.bytes.len() < len as usize {
+                file.set_len(len as usize);
+            }
+        })
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.with(|file| file.set_len(len as usize))
+    }
+
+    fn sync(self: Arc<Self>) -> BoxFuture<'static, io::Result<()>> {
+        async move { self.with(MemoryFile::sync) }.boxed()
+    }
+
+    fn write_and_sync(
+        self: Arc<Self>,
+        position: u64,
+        buffers: Vec<Bytes>,
+    ) -> BoxFuture<'static, io::Result<()>> {
+        async move {
+            self.write_at(position, &buffers)?;
+            self.sync().await
+        }
+        .boxed()
+    }
+}
