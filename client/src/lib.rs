@@ -1,1 +1,50 @@
-//! (being written)
+//! The Rust client of RaftMQ: producers and consumers of RocketMQ's messaging model.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use raftmq_client::{Client, Filter, Message};
+//!
+//! # async fn example() -> Result<(), raftmq_client::Error> {
+//! let client = Client::builder().seeds(["127.0.0.1:8081", "127.0.0.1:8082"]).build().await?;
+//!
+//! let producer = client.producer().build()?;
+//! let receipt = producer.send(Message::builder("orders").body("hello").tag("new").build()?).await?;
+//! println!("stored at {}/{}/{}", receipt.topic, receipt.queue, receipt.offset);
+//!
+//! let consumer = client.pull_consumer("billing").build()?;
+//! consumer.subscribe("orders", Filter::All).await?;
+//! for delivery in consumer.poll(100, Duration::from_secs(5)).await? {
+//!     println!("{}: {:?}", delivery.offset, delivery.message.body());
+//! }
+//! consumer.close().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! - [`Client`]: the connections, the routes, the identity. One per process is enough; cheap to clone.
+//! - [`Producer`]: `send` returns when the message is on the disks of a majority of its broker group.
+//! - [`PullConsumer`]: takes its share of the queues of a consumer group, reads them in order, keeps its place.
+//! - [`Admin`]: topics, groups, brokers.
+//!
+//! Every call has a deadline. Every [`Error`] says whether to try again and whether it may have happened.
+//! Nothing here depends on the brokers' own crates: no log, no tables, no Raft.
+
+mod admin;
+mod client;
+mod consumer;
+mod error;
+mod message;
+mod producer;
+mod received;
+
+pub use admin::{
+    Admin, BrokerAddress, BrokerStatus, CommittedOffset, GroupDescription, GroupSettings, MessageType,
+    QueueBounds, TopicDescription, TopicSettings,
+};
+pub use client::{Client, ClientBuilder};
+pub use consumer::{ConsumeFrom, Delivery, Filter, PullConsumer, PullConsumerBuilder, TopicQueue};
+pub use error::Error;
+pub use message::{BODY_BYTES_MAX, Message, MessageBuilder, PROPERTIES_BYTES_MAX, PROPERTIES_MAX};
+pub use producer::{Producer, ProducerBuilder, SendHandle, SendReceipt};
+pub use proto::v2::Code;
+pub use received::ReceivedMessage;
