@@ -1,1 +1,19 @@
-//! (being written)
+//! Passes a client's call on to the process that owns its answer.
+//!
+//! Used by brokers (follower to leader) and by name servers (to the leader of the group that has the topic). Calls stay
+//! typed: the simulator hands objects over, so both ends must name the same Rust types, those of [`proto::opaque`].
+//! Nothing here decides *where* a call goes, keeps state of a client, or tries a call twice: the callers do.
+
+mod answer;
+mod failure;
+mod forwarder;
+mod metadata;
+mod pool;
+mod stream;
+
+pub use answer::Answer;
+pub use failure::is_unreachable;
+pub use forwarder::{Forwarder, TELEMETRY_OPEN_DEADLINE, UNARY_DEADLINE};
+pub use metadata::{CLIENT_ID, HOPS, HOPS_MAX, LEADER, deadline, set_leader};
+pub use pool::{CHANNEL_IDLE_MAX, CHANNELS_MAX};
+pub use stream::{AnswerStream, STREAM_ITEM_DEADLINE};
