@@ -4,5 +4,10 @@
 //! neither what a vote means nor what a message is.
 
 mod error;
+mod kv;
+pub mod table;
 
 pub use error::{Result, StoreError};
+#[cfg(not(madsim))]
+pub use kv::RocksEngine;
+pub use kv::{Batch, Kv, KvCounters, KvEngine, MemEngine, Operation, Pair, default_engine};

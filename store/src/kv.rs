@@ -1,0 +1,116 @@
+//! The seam to the ordered key-value store that holds the tables.
+//!
+//! Two implementations pass one suite (`kv/suite.rs`): `RocksEngine` on RocksDB and [`MemEngine`],
+//! an ordered map over `host::Disk` for the simulator. Neither keeps a write-ahead log: the commit
+//! log is the write-ahead log of the tables. So a write is visible at once and survives a crash only
+//! if a later [`Kv::flush`] completed; what a crash leaves is always the effect of a prefix of the
+//! batches, never a part of one.
+//!
+//! ```text
+//! write w1 w2 w3 | flush returns | w4 w5 | crash  ->  w1..w3, w1..w4 or w1..w5
+//! ```
+//!
+//! Must never: sync per write, know what a key means beyond its first byte (its [`Kind`]), or answer
+//! a read with half of a batch.
+//!
+//! [`Kind`]: crate::table::Kind
+
+mod batch;
+mod image;
+mod mem;
+#[cfg(not(madsim))]
+mod rocks;
+#[cfg(test)]
+mod suite;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use host::Host;
+
+pub use self::batch::{Batch, Operation};
+pub use self::mem::MemEngine;
+#[cfg(not(madsim))]
+pub use self::rocks::RocksEngine;
+use crate::error::StoreError;
+
+/// One key and its value.
+pub type Pair = (Bytes, Bytes);
+
+/// An ordered map from keys to values. The first byte of every key is a
+/// [`Kind`](crate::table::Kind).
+///
+/// ### To ensure correctness:
+///
+/// 1. A batch is visible as a whole as soon as [`Kv::write`] returned, to every reader.
+/// 2. After a crash the map is what a prefix of the batches made of it, and that prefix holds at
+///    least every batch written before the last completed [`Kv::flush`].
+/// 3. A checkpoint is such a prefix too: at least every batch written before the call, and none
+///    written after it returned.
+/// 4. After an error of `write`, `flush` or `checkpoint` the map must not be written again: the
+///    replica stops.
+pub trait Kv: Send + Sync + 'static {
+    /// The value of `key`.
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError>;
+
+    /// Pairs with `from <= key < to`, ascending, the first `limit` of them. Both bounds are of one
+    /// kind (`to` may be the first key of the next).
+    fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Pair>, StoreError>;
+
+    /// The pair with the greatest key that is `<= key` and `>= lower_bound`. Both are of one kind.
+    fn last_at_or_before(&self, key: &[u8], lower_bound: &[u8])
+    -> Result<Option<Pair>, StoreError>;
+
+    /// Applies the batch: all of it or nothing, in its order. Never waits for the disk's sync.
+    fn write(&self, batch: Batch) -> Result<(), StoreError>;
+
+    /// Makes durable whatever was written before the call. Does its blocking work off the async
+    /// threads; other calls go on meanwhile.
+    fn flush(self: Arc<Self>) -> BoxFuture<'static, Result<(), StoreError>>;
+
+    /// Writes a complete, durable copy into `dir`, which must not exist (its parent must). Cheap
+    /// after a [`Kv::flush`]: files that never change are linked, not copied.
+    fn checkpoint(self: Arc<Self>, dir: PathBuf) -> BoxFuture<'static, Result<(), StoreError>>;
+
+    /// What it holds and has done, for metrics.
+    fn counters(&self) -> KvCounters;
+}
+
+/// What a [`Kv`] holds and has done since it was opened.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct KvCounters {
+    /// Bytes in memory: write buffers and cached blocks.
+    pub memory_bytes: u64,
+    /// Bytes in files.
+    pub disk_bytes: u64,
+    /// Batches written.
+    pub batches: u64,
+    /// Flushes asked for (an engine may flush more often by itself).
+    pub flushes: u64,
+}
+
+/// Opens maps and makes them from checkpoints.
+pub trait KvEngine: Send + Sync + 'static {
+    /// Opens the map in `dir`, or creates an empty one (the directory too).
+    fn open(&self, dir: PathBuf) -> BoxFuture<'static, Result<Arc<dyn Kv>, StoreError>>;
+
+    /// Makes `live` a map equal to `checkpoint`, durable on return. Whatever `live` held is gone.
+    /// A crash midway leaves `live` absent or old, never half made. The checkpoint is not changed,
+    /// neither now nor by later writes to `live`. `live` must not be open.
+    fn restore(
+        &self,
+        checkpoint: PathBuf,
+        live: PathBuf,
+    ) -> BoxFuture<'static, Result<(), StoreError>>;
+}
+
+/// The engine that fits the host: RocksDB where paths are real files, else the in-memory twin.
+pub fn default_engine(host: &Host) -> Arc<dyn KvEngine> {
+    #[cfg(not(madsim))]
+    if host.disk.real_path() {
+        return Arc::new(RocksEngine::new(host.disk.clone()));
+    }
+    Arc::new(MemEngine::new(host.disk.clone()))
+}

@@ -1,0 +1,313 @@
+//! Tables in RocksDB: no write-ahead log, all families flushed at one point.
+//!
+//! The commit log is the write-ahead log, so RocksDB's own is off on every write, and a flush takes
+//! all families to the same batch (atomic flush): only then is what a crash leaves the effect of a
+//! prefix of the batches. Memory is bounded in one place, below: an idle replica needs little, a busy
+//! one no more than the sum of the constants.
+//!
+//! Must never: write with RocksDB's log on, or flush one family alone.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use host::Disk;
+use rocksdb::checkpoint::Checkpoint;
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
+    DBRawIterator, ErrorKind, FlushOptions, LogLevel, Options, ReadOptions, WriteBatch,
+    WriteOptions, properties,
+};
+
+use super::{Batch, Kv, KvCounters, KvEngine, Operation, Pair, image};
+use crate::error::StoreError;
+use crate::table::Kind;
+
+/// Blocks read from files, their indexes and filters, of all families. Grows on use.
+const BLOCK_CACHE_BYTES: usize = 8 << 20;
+/// One family's write buffer; a full one flushes all families.
+const WRITE_BUFFER_BYTES: usize = 16 << 20;
+/// All write buffers together, those being flushed included.
+const WRITE_BUFFERS_BYTES: usize = 48 << 20;
+/// Write buffers of one family: one in use, the others being flushed.
+const WRITE_BUFFERS_PER_FAMILY: i32 = 3;
+/// Write buffers grow by this much: an idle family holds at most one piece.
+const ARENA_BLOCK_BYTES: usize = 64 << 10;
+/// Files kept open; the others are opened again on use.
+const OPEN_FILES_MAX: i32 = 128;
+/// Threads for flushes and compactions.
+const BACKGROUND_JOBS: i32 = 2;
+const BLOCK_BYTES: usize = 16 << 10;
+/// RocksDB's list of files is copied by every checkpoint, so it starts over when it is this long.
+const MANIFEST_BYTES: usize = 4 << 20;
+const INFO_LOG_BYTES: usize = 1 << 20;
+const INFO_LOGS: usize = 2;
+
+/// Families: what is written and read alike shares one. The first is RocksDB's own default.
+const FAMILIES: [&str; 3] = ["default", "consume_queue", "dedup"];
+
+/// Opens maps in RocksDB.
+pub struct RocksEngine {
+    disk: Arc<dyn Disk>,
+}
+
+impl RocksEngine {
+    /// An engine whose maps lie on `disk`, whose paths must be real files (`Disk::real_path`):
+    /// RocksDB opens them itself.
+    pub fn new(disk: Arc<dyn Disk>) -> RocksEngine {
+        assert!(
+            disk.real_path(),
+            "rocksdb needs a disk whose paths are real files"
+        );
+        RocksEngine { disk }
+    }
+}
+
+impl KvEngine for RocksEngine {
+    fn open(&self, dir: PathBuf) -> BoxFuture<'static, Result<Arc<dyn Kv>, StoreError>> {
+        let disk = self.disk.clone();
+        async move {
+            let kv = host::blocking::run(move || RocksKv::open(disk, dir)).await?;
+            let kv: Arc<dyn Kv> = Arc::new(kv);
+            Ok(kv)
+        }
+        .boxed()
+    }
+
+    fn restore(
+        &self,
+        checkpoint: PathBuf,
+        live: PathBuf,
+    ) -> BoxFuture<'static, Result<(), StoreError>> {
+        image::restore(self.disk.clone(), checkpoint, live).boxed()
+    }
+}
+
+struct RocksKv {
+    database: DB,
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    batches: AtomicU64,
+    flushes: AtomicU64,
+}
+
+impl RocksKv {
+    fn open(disk: Arc<dyn Disk>, dir: PathBuf) -> Result<RocksKv, StoreError> {
+        let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
+        let families = FAMILIES
+            .iter()
+            .map(|name| ColumnFamilyDescriptor::new(*name, family_options(&cache)));
+        let database = DB::open_cf_descriptors(&database_options(), &dir, families)
+            .map_err(|error| explain("open", &dir, error))?;
+        let (batches, flushes) = (AtomicU64::new(0), AtomicU64::new(0));
+        Ok(RocksKv {
+            database,
+            disk,
+            dir,
+            batches,
+            flushes,
+        })
+    }
+
+    /// The family of a key, by its kind.
+    fn family(&self, key: &[u8]) -> &ColumnFamily {
+        let place = match key.first().copied().and_then(Kind::from_tag) {
+            Some(Kind::ConsumeQueue) => 1,
+            Some(Kind::Dedup) => 2,
+            _ => 0,
+        };
+        self.database
+            .cf_handle(FAMILIES[place])
+            .expect("open made every family")
+    }
+
+    fn flush_families(&self) -> Result<(), StoreError> {
+        let families = FAMILIES.map(|name| {
+            self.database
+                .cf_handle(name)
+                .expect("open made every family")
+        });
+        // The default waits until the flush is done.
+        self.database
+            .flush_cfs_opt(
+                &families.each_ref().map(|family| *family),
+                &FlushOptions::default(),
+            )
+            .map_err(|error| explain("flush", &self.dir, error))
+    }
+
+    /// Where `iterator` stands, if it stands anywhere.
+    fn pair(&self, iterator: &DBRawIterator<'_>) -> Result<Option<Pair>, StoreError> {
+        if let Some((key, value)) = iterator.item() {
+            return Ok(Some((
+                Bytes::copy_from_slice(key),
+                Bytes::copy_from_slice(value),
+            )));
+        }
+        iterator
+            .status()
+            .map_err(|error| explain("read", &self.dir, error))?;
+        Ok(None)
+    }
+
+    fn property(&self, name: &rocksdb::properties::PropName) -> u64 {
+        let families = FAMILIES
+            .iter()
+            .filter_map(|family| self.database.cf_handle(family));
+        families
+            .map(|family| self.database.property_int_value_cf(family, name))
+            // A property that cannot be read is a gap in a graph, no reason to stop.
+            .map(|value| value.ok().flatten().unwrap_or(0))
+            .sum()
+    }
+}
+
+impl Kv for RocksKv {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.database
+            .get_pinned_cf(self.family(key), key)
+            .map(|value| value.map(|value| Bytes::copy_from_slice(&value)))
+            .map_err(|error| explain("read", &self.dir, error))
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Pair>, StoreError> {
+        let mut pairs = Vec::new();
+        if from >= to {
+            return Ok(pairs);
+        }
+        let mut options = ReadOptions::default();
+        options.set_iterate_upper_bound(to);
+        let mut iterator = self
+            .database
+            .raw_iterator_cf_opt(self.family(from), options);
+        iterator.seek(from);
+        while pairs.len() < limit {
+            let Some(pair) = self.pair(&iterator)? else {
+                break;
+            };
+            pairs.push(pair);
+            iterator.next();
+        }
+        Ok(pairs)
+    }
+
+    fn last_at_or_before(
+        &self,
+        key: &[u8],
+        lower_bound: &[u8],
+    ) -> Result<Option<Pair>, StoreError> {
+        if lower_bound > key {
+            return Ok(None);
+        }
+        let mut options = ReadOptions::default();
+        options.set_iterate_lower_bound(lower_bound);
+        let mut iterator = self.database.raw_iterator_cf_opt(self.family(key), options);
+        iterator.seek_for_prev(key);
+        self.pair(&iterator)
+    }
+
+    fn write(&self, batch: Batch) -> Result<(), StoreError> {
+        let mut write = WriteBatch::default();
+        for operation in batch.iter() {
+            match operation {
+                Operation::Put { key, value } => write.put_cf(self.family(key), key, value),
+                Operation::Delete { key } => write.delete_cf(self.family(key), key),
+                Operation::DeleteRange { from, to } if from < to => {
+                    write.delete_range_cf(self.family(from), from, to);
+                }
+                Operation::DeleteRange { .. } => {}
+            }
+        }
+        let mut options = WriteOptions::default();
+        options.disable_wal(true);
+        self.batches.fetch_add(1, Ordering::Relaxed);
+        self.database
+            .write_opt(write, &options)
+            .map_err(|error| explain("write", &self.dir, error))
+    }
+
+    fn flush(self: Arc<Self>) -> BoxFuture<'static, Result<(), StoreError>> {
+        self.flushes.fetch_add(1, Ordering::Relaxed);
+        host::blocking::run(move || self.flush_families()).boxed()
+    }
+
+    fn checkpoint(self: Arc<Self>, dir: PathBuf) -> BoxFuture<'static, Result<(), StoreError>> {
+        async move {
+            let disk = self.disk.clone();
+            let target = dir.clone();
+            host::blocking::run(move || {
+                // Flushes what was written since the last flush, then links the files.
+                Checkpoint::new(&self.database)
+                    .and_then(|checkpoint| checkpoint.create_checkpoint(&target))
+                    .map_err(|error| explain("checkpoint", &target, error))
+            })
+            .await?;
+            image::sync_all(&disk, &dir).await
+        }
+        .boxed()
+    }
+
+    fn counters(&self) -> KvCounters {
+        KvCounters {
+            memory_bytes: self.property(properties::SIZE_ALL_MEM_TABLES)
+                + self.property(properties::ESTIMATE_TABLE_READERS_MEM)
+                // One cache serves all families: asked of one of them.
+                + self
+                    .database
+                    .property_int_value(properties::BLOCK_CACHE_USAGE)
+                    .ok()
+                    .flatten()
+                    .unwrap_or(0),
+            disk_bytes: self.property(properties::TOTAL_SST_FILES_SIZE),
+            batches: self.batches.load(Ordering::Relaxed),
+            flushes: self.flushes.load(Ordering::Relaxed),
+        }
+    }
+}
+
+fn database_options() -> Options {
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    options.set_atomic_flush(true);
+    options.set_paranoid_checks(true);
+    options.set_db_write_buffer_size(WRITE_BUFFERS_BYTES);
+    options.set_max_open_files(OPEN_FILES_MAX);
+    options.set_max_file_opening_threads(1);
+    options.set_max_background_jobs(BACKGROUND_JOBS);
+    options.set_max_manifest_file_size(MANIFEST_BYTES);
+    options.set_log_level(LogLevel::Warn);
+    options.set_max_log_file_size(INFO_LOG_BYTES);
+    options.set_keep_log_file_num(INFO_LOGS);
+    options.set_stats_dump_period_sec(0);
+    options.set_stats_persist_period_sec(0);
+    options
+}
+
+fn family_options(cache: &Cache) -> Options {
+    let mut blocks = BlockBasedOptions::default();
+    blocks.set_block_cache(cache);
+    blocks.set_block_size(BLOCK_BYTES);
+    blocks.set_cache_index_and_filter_blocks(true);
+    blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    let mut options = Options::default();
+    options.set_block_based_table_factory(&blocks);
+    options.set_compression_type(DBCompressionType::Lz4);
+    options.set_write_buffer_size(WRITE_BUFFER_BYTES);
+    options.set_max_write_buffer_number(WRITE_BUFFERS_PER_FAMILY);
+    options.set_arena_block_size(ARENA_BLOCK_BYTES);
+    options
+}
+
+fn explain(verb: &'static str, path: &Path, error: rocksdb::Error) -> StoreError {
+    match error.kind() {
+        ErrorKind::Corruption => StoreError::corrupt(path, error.into_string()),
+        _ => StoreError::Engine {
+            verb,
+            detail: error.into_string(),
+        },
+    }
+}

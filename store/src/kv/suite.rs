@@ -1,0 +1,270 @@
+//! The contract of [`Kv`] and [`KvEngine`] as tests, run on both engines.
+//!
+//! Each check takes an engine and an empty directory; a check that needs a crash is run on the
+//! in-memory twin alone, over a disk that forgets.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::{Batch, Kv, KvEngine, Pair};
+use crate::table::Kind;
+
+/// Runs every check of the contract.
+async fn contract(engine: &dyn KvEngine, root: &Path) {
+    reads_see_whole_batches(&open(engine, &root.join("batches")).await);
+    scans_are_ordered_and_bounded(&open(engine, &root.join("scans")).await);
+    last_at_or_before_stays_within_bounds(&open(engine, &root.join("last")).await);
+    later_changes_win(&open(engine, &root.join("later")).await);
+    flushed_rows_outlive_the_map(engine, &root.join("flushed")).await;
+    checkpoints_stand_alone(engine, root).await;
+    restore_replaces_what_was_there(engine, root).await;
+}
+
+async fn open(engine: &dyn KvEngine, dir: &Path) -> Arc<dyn Kv> {
+    engine.open(dir.to_path_buf()).await.unwrap()
+}
+
+/// A key of a kind: the suite uses three, one of each family.
+fn key(kind: Kind, rest: &[u8]) -> Vec<u8> {
+    [&[kind.tag()], rest].concat()
+}
+
+fn put(kv: &dyn Kv, rows: &[(Vec<u8>, &[u8])]) {
+    let mut batch = Batch::new();
+    for (key, value) in rows {
+        batch.put(key, value);
+    }
+    kv.write(batch).unwrap();
+}
+
+fn everything(kv: &dyn Kv) -> Vec<Pair> {
+    let kinds = Kind::ALL.into_iter();
+    kinds
+        .flat_map(|kind| {
+            kv.scan(&[kind.tag()], &[kind.tag() + 1], usize::MAX)
+                .unwrap()
+        })
+        .collect()
+}
+
+/// Would catch a batch of which one family's half is missing.
+fn reads_see_whole_batches(kv: &Arc<dyn Kv>) {
+    let keys = [Kind::Topic, Kind::ConsumeQueue, Kind::Dedup].map(|kind| key(kind, b"row"));
+    put(&**kv, &keys.clone().map(|key| (key, &b"value"[..])));
+    for key in &keys {
+        assert_eq!(kv.get(key).unwrap(), Some(Bytes::from_static(b"value")));
+    }
+    assert_eq!(kv.get(&key(Kind::Topic, b"other")).unwrap(), None);
+    assert_eq!(kv.counters().batches, 1);
+}
+
+/// Would catch bounds that are off by one, a limit that is ignored, a scan that runs into the next
+/// kind of the same family.
+fn scans_are_ordered_and_bounded(kv: &Arc<dyn Kv>) {
+    let kind = Kind::Topic;
+    let rows: Vec<_> = [3_u8, 1, 2, 9]
+        .map(|number| (key(kind, &[number]), &b"v"[..]))
+        .to_vec();
+    put(&**kv, &rows);
+    put(&**kv, &[(key(Kind::Group, &[0]), b"next kind")]);
+    let scan = |from: u8, to: u8, limit| -> Vec<u8> {
+        let pairs = kv
+            .scan(&key(kind, &[from]), &key(kind, &[to]), limit)
+            .unwrap();
+        pairs.iter().map(|(key, _)| key[1]).collect()
+    };
+    assert_eq!(scan(1, 9, usize::MAX), [1, 2, 3]);
+    assert_eq!(scan(0, 10, 2), [1, 2]);
+    assert_eq!(scan(4, 9, 10), []);
+    assert_eq!(scan(9, 1, 10), []);
+    assert_eq!(scan(0, 10, 0), []);
+    let whole = kv
+        .scan(&[kind.tag()], &[kind.tag() + 1], usize::MAX)
+        .unwrap();
+    assert_eq!(whole.len(), 4);
+}
+
+/// Would catch a lookup that answers with a row of another queue (below the lower bound).
+fn last_at_or_before_stays_within_bounds(kv: &Arc<dyn Kv>) {
+    let kind = Kind::ConsumeQueue;
+    put(
+        &**kv,
+        &[10_u8, 20, 30].map(|number| (key(kind, &[number]), &b"v"[..])),
+    );
+    let last = |wanted: u8, lower: u8| -> Option<u8> {
+        let pair = kv
+            .last_at_or_before(&key(kind, &[wanted]), &key(kind, &[lower]))
+            .unwrap();
+        pair.map(|(key, _)| key[1])
+    };
+    assert_eq!(last(20, 0), Some(20));
+    assert_eq!(last(29, 0), Some(20));
+    assert_eq!(last(255, 0), Some(30));
+    assert_eq!(last(9, 0), None);
+    assert_eq!(last(19, 11), None);
+    assert_eq!(last(20, 20), Some(20));
+    assert_eq!(last(20, 21), None);
+}
+
+/// Would catch a batch that is applied out of its order.
+fn later_changes_win(kv: &Arc<dyn Kv>) {
+    let kind = Kind::Dedup;
+    let mut batch = Batch::new();
+    batch.put(key(kind, &[1]), b"old");
+    batch.put(key(kind, &[2]), b"old");
+    batch.put(key(kind, &[3]), b"old");
+    batch.delete_range(key(kind, &[1]), key(kind, &[3]));
+    batch.put(key(kind, &[1]), b"new");
+    batch.delete(key(kind, &[3]));
+    batch.delete(key(kind, &[200]));
+    kv.write(batch).unwrap();
+    let rows = everything(&**kv);
+    assert_eq!(
+        rows,
+        [(Bytes::from(key(kind, &[1])), Bytes::from_static(b"new"))]
+    );
+    let mut upside_down = Batch::new();
+    upside_down.delete_range(key(kind, &[9]), key(kind, &[0]));
+    kv.write(upside_down).unwrap();
+    assert_eq!(everything(&**kv).len(), 1);
+}
+
+/// Would catch a flush that leaves a family out, or an open that starts empty.
+async fn flushed_rows_outlive_the_map(engine: &dyn KvEngine, dir: &Path) {
+    let kv = open(engine, dir).await;
+    let kinds = [Kind::Applied, Kind::ConsumeQueue, Kind::Dedup];
+    put(&*kv, &kinds.map(|kind| (key(kind, b"row"), &b"value"[..])));
+    kv.clone().flush().await.unwrap();
+    let before = everything(&*kv);
+    drop(kv);
+    let kv = open(engine, dir).await;
+    assert_eq!(everything(&*kv), before);
+}
+
+/// Would catch a checkpoint that misses unflushed rows, or that later writes reach.
+async fn checkpoints_stand_alone(engine: &dyn KvEngine, root: &Path) {
+    let (live, copy) = (root.join("stand-live"), root.join("stand-copy"));
+    let kv = open(engine, &live).await;
+    let kinds = [Kind::Applied, Kind::ConsumeQueue, Kind::Dedup];
+    put(&*kv, &kinds.map(|kind| (key(kind, b"row"), &b"before"[..])));
+    kv.clone().checkpoint(copy.clone()).await.unwrap();
+    let before = everything(&*kv);
+    put(&*kv, &kinds.map(|kind| (key(kind, b"row"), &b"after"[..])));
+    kv.clone().flush().await.unwrap();
+
+    let restored = root.join("stand-restored");
+    engine
+        .restore(copy.clone(), restored.clone())
+        .await
+        .unwrap();
+    let second = open(engine, &restored).await;
+    assert_eq!(everything(&*second), before);
+    // Nor may what happens to the restored map reach the checkpoint.
+    put(
+        &*second,
+        &kinds.map(|kind| (key(kind, b"row"), &b"elsewhere"[..])),
+    );
+    second.clone().flush().await.unwrap();
+    drop(second);
+    engine.restore(copy, restored.clone()).await.unwrap();
+    assert_eq!(everything(&*open(engine, &restored).await), before);
+}
+
+/// Would catch a restore that merges with what the directory held.
+async fn restore_replaces_what_was_there(engine: &dyn KvEngine, root: &Path) {
+    let (source, target) = (root.join("replace-source"), root.join("replace-target"));
+    let copy = root.join("replace-copy");
+    let kv = open(engine, &source).await;
+    put(&*kv, &[(key(Kind::Topic, b"kept"), b"value")]);
+    kv.clone().checkpoint(copy.clone()).await.unwrap();
+    let other = open(engine, &target).await;
+    put(&*other, &[(key(Kind::Topic, b"gone"), b"value")]);
+    other.clone().flush().await.unwrap();
+    drop(other);
+    engine.restore(copy, target.clone()).await.unwrap();
+    assert_eq!(everything(&*open(engine, &target).await), everything(&*kv));
+}
+
+/// Changes drawn by the property test, on few keys so that they meet.
+#[derive(Debug, Clone)]
+enum Step {
+    Put(u8, u8, u8),
+    Delete(u8, u8),
+    DeleteRange(u8, u8, u8),
+    Flush,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let kind = 0_u8..3;
+    prop_oneof![
+        6 => (kind.clone(), 0_u8..20, any::<u8>()).prop_map(|(kind, key, value)| Step::Put(kind, key, value)),
+        2 => (kind.clone(), 0_u8..20).prop_map(|(kind, key)| Step::Delete(kind, key)),
+        1 => (kind, 0_u8..20, 0_u8..20).prop_map(|(kind, from, to)| Step::DeleteRange(kind, from, to)),
+        1 => Just(Step::Flush),
+    ]
+}
+
+/// Runs the steps on a fresh map and gives what is in it then, and what every lookup finds.
+async fn run(engine: &dyn KvEngine, dir: PathBuf, steps: &[Step]) -> Vec<Option<Pair>> {
+    let kinds = [Kind::Topic, Kind::ConsumeQueue, Kind::Dedup];
+    let key = |kind: u8, number: u8| key(kinds[usize::from(kind)], &[number]);
+    let kv = engine.open(dir).await.unwrap();
+    for step in steps {
+        let mut batch = Batch::new();
+        match *step {
+            Step::Put(kind, number, value) => batch.put(key(kind, number), [value]),
+            Step::Delete(kind, number) => batch.delete(key(kind, number)),
+            Step::DeleteRange(kind, from, to) => batch.delete_range(key(kind, from), key(kind, to)),
+            Step::Flush => kv.clone().flush().await.unwrap(),
+        }
+        kv.write(batch).unwrap();
+    }
+    let mut found: Vec<Option<Pair>> = everything(&*kv).into_iter().map(Some).collect();
+    for kind in 0..3 {
+        for number in 0..20 {
+            found.push(
+                kv.last_at_or_before(&key(kind, number), &key(kind, 5))
+                    .unwrap(),
+            );
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn mem_keeps_the_contract() {
+    let root = tempfile::tempdir().unwrap();
+    let host = host::Host::real();
+    contract(&super::MemEngine::new(host.disk), root.path()).await;
+}
+
+#[cfg(not(madsim))]
+#[tokio::test]
+async fn rocks_keeps_the_contract() {
+    let root = tempfile::tempdir().unwrap();
+    let host = host::Host::real();
+    contract(&super::RocksEngine::new(host.disk), root.path()).await;
+}
+
+#[cfg(not(madsim))]
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Would catch any step after which the twins hold different rows.
+    #[test]
+    fn twins_agree(steps in proptest::collection::vec(step(), 1..60)) {
+        let root = tempfile::tempdir().unwrap();
+        let disk = host::Host::real().disk;
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+        let (mem, rocks) = runtime.block_on(async {
+            let mem = super::MemEngine::new(disk.clone());
+            let rocks = super::RocksEngine::new(disk);
+            let mem = run(&mem, root.path().join("mem"), &steps).await;
+            (mem, run(&rocks, root.path().join("rocks"), &steps).await)
+        });
+        prop_assert_eq!(mem, rocks);
+    }
+}

@@ -1,0 +1,44 @@
+//! Time as the log tells it: the highest time of an applied entry.
+//!
+//! ```text
+//! key    kind 8
+//! value  time_ms u64 | log_index u64
+//! ```
+//!
+//! `log_index` is the last entry that carried commands; blank and membership entries leave the row
+//! alone. A missing row means that no such entry has been applied.
+
+use crate::error::StoreError;
+use crate::kv::{Batch, Kv};
+use crate::table::{Fields, Key, Kind};
+
+/// The table's only row.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Clock {
+    /// Milliseconds since the Unix epoch; never decreases along the log.
+    pub time_ms: u64,
+    /// The last entry with commands.
+    pub log_index: u64,
+}
+
+/// The clock; zero before the first entry.
+pub fn get(kv: &dyn Kv) -> Result<Clock, StoreError> {
+    let Some(value) = kv.get(Key::new(Kind::Clock).as_ref())? else {
+        return Ok(Clock::default());
+    };
+    let mut fields = Fields::new(Kind::Clock, &value);
+    let clock = Clock {
+        time_ms: fields.u64()?,
+        log_index: fields.u64()?,
+    };
+    fields.end()?;
+    Ok(clock)
+}
+
+/// Sets the clock.
+pub fn put(batch: &mut Batch, clock: Clock) {
+    let mut value = [0; 16];
+    value[..8].copy_from_slice(&clock.time_ms.to_be_bytes());
+    value[8..].copy_from_slice(&clock.log_index.to_be_bytes());
+    batch.put(Key::new(Kind::Clock), value);
+}
