@@ -25,7 +25,13 @@ pub const GRPC_MESSAGE_BYTES_MAX: usize = 130 * 1024 * 1024;
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
 /// The wire contract of RocketMQ 5 (`apache.rocketmq.v2`) as it is stated.
-#[allow(clippy::all, missing_docs, unreachable_pub, reason = "generated code")]
+#[allow(
+    clippy::all,
+    clippy::pedantic,
+    missing_docs,
+    unreachable_pub,
+    reason = "generated code"
+)]
 pub mod v2 {
     tonic::include_proto!("apache.rocketmq.v2");
 }
@@ -36,25 +42,49 @@ pub mod v2 {
 /// `SendMessageRequest::messages`, `ReceiveMessageResponse`'s and `PullMessageResponse`'s
 /// `Content::Message` are [`bytes::Bytes`]: one encoded [`v2::Message`] each, slices of the buffer
 /// that was received.
-#[allow(clippy::all, missing_docs, unreachable_pub, reason = "generated code")]
+#[allow(
+    clippy::all,
+    clippy::pedantic,
+    missing_docs,
+    unreachable_pub,
+    reason = "generated code"
+)]
 pub mod opaque {
     tonic::include_proto!("opaque");
 }
 
 /// Replica to replica.
-#[allow(clippy::all, missing_docs, unreachable_pub, reason = "generated code")]
+#[allow(
+    clippy::all,
+    clippy::pedantic,
+    missing_docs,
+    unreachable_pub,
+    reason = "generated code"
+)]
 pub mod raft {
     tonic::include_proto!("raftmq.raft.v1");
 }
 
 /// What is written in the log.
-#[allow(clippy::all, missing_docs, unreachable_pub, reason = "generated code")]
+#[allow(
+    clippy::all,
+    clippy::pedantic,
+    missing_docs,
+    unreachable_pub,
+    reason = "generated code"
+)]
 pub mod command {
     tonic::include_proto!("raftmq.command.v1");
 }
 
 /// Brokers, name servers and the command line among themselves.
-#[allow(clippy::all, missing_docs, unreachable_pub, reason = "generated code")]
+#[allow(
+    clippy::all,
+    clippy::pedantic,
+    missing_docs,
+    unreachable_pub,
+    reason = "generated code"
+)]
 pub mod cluster {
     tonic::include_proto!("raftmq.cluster.v1");
 }
