@@ -1,0 +1,86 @@
+//! The command line: what can be asked of `raftmq`, one file for each command.
+
+mod broker;
+mod ceiling_node;
+mod cluster;
+mod consume;
+mod demo;
+mod dev;
+mod nameserver;
+mod produce;
+mod seeds;
+mod server;
+mod topic;
+
+use std::future::Future;
+
+use clap::{Parser, Subcommand};
+
+use crate::failure::Failure;
+
+/// Messaging on replicated brokers that do not lose what they acknowledged.
+#[derive(Parser, Debug)]
+#[command(
+    name = "raftmq",
+    version,
+    about,
+    after_help = "Exit codes: 0 done; 1 it failed, or a check did not hold; 2 the command line or a \
+                  configuration file is wrong; 3 fewer messages than `consume --count` asked for."
+)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// A name server and a group of three brokers on this machine, in the foreground
+    Dev(dev::DevArguments),
+    /// One broker
+    Broker(server::ServerArguments),
+    /// One name server
+    Nameserver(server::ServerArguments),
+    /// Create, list, describe and delete topics
+    Topic(topic::TopicArguments),
+    /// Send messages
+    Produce(produce::ProduceArguments),
+    /// Read messages as a member of a consumer group
+    Consume(consume::ConsumeArguments),
+    /// Lose a leader half way through a file, and nothing else
+    Demo(demo::DemoArguments),
+    /// How the brokers are doing
+    Cluster(cluster::ClusterArguments),
+    #[command(hide = true)]
+    CeilingNode(ceiling_node::CeilingNodeArguments),
+}
+
+/// Does what the command line asks for.
+///
+/// # Errors
+///
+/// One clear line, and the exit code that belongs to it.
+pub fn run(arguments: Arguments) -> Result<(), Failure> {
+    match arguments.command {
+        Command::Dev(arguments) => block_on(dev::run(arguments)),
+        Command::Broker(arguments) => broker::run(arguments),
+        Command::Nameserver(arguments) => nameserver::run(arguments),
+        Command::Topic(arguments) => block_on(topic::run(arguments)),
+        Command::Produce(arguments) => block_on(produce::run(arguments)),
+        Command::Consume(arguments) => block_on(consume::run(arguments)),
+        Command::Demo(arguments) => block_on(demo::run(arguments)),
+        Command::Cluster(arguments) => block_on(cluster::run(arguments)),
+        Command::CeilingNode(arguments) => ceiling_node::run(&arguments),
+    }
+}
+
+/// Runs `work` on a runtime of its own.
+fn block_on(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::during("starting the runtime", error))?;
+    let result = runtime.block_on(work);
+    // A task that still reads standard input would keep the process waiting for a line.
+    runtime.shutdown_background();
+    result
+}

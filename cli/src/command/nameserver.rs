@@ -1,0 +1,19 @@
+//! `raftmq nameserver --config FILE`.
+
+use nameserver::NameServerConfig;
+
+use super::server::{self, ServerArguments};
+use crate::failure::Failure;
+use crate::settings;
+
+/// Runs one name server until SIGTERM or SIGINT.
+pub(crate) fn run(arguments: ServerArguments) -> Result<(), Failure> {
+    let config: NameServerConfig = settings::load(&arguments.config, arguments.overrides())?;
+    config.validate().map_err(|rule| arguments.broken(rule))?;
+    if arguments.print_config {
+        return server::print_config(&config);
+    }
+    server::serve(&arguments, |host, shutdown| {
+        nameserver::run(config, host, shutdown)
+    })
+}

@@ -1,0 +1,17 @@
+//! Everything behind the one binary `raftmq`: server roles, administration, demonstration, load.
+//!
+//! `main.rs` parses and exits; each command has a file below `command`. The library exists so that
+//! the tests on real processes use the same `process::Group` as `raftmq dev` and `raftmq demo`.
+//! Must never hold rules of its own about messages: it asks the broker and shows the answer.
+
+pub mod ceiling;
+mod command;
+pub mod failure;
+pub mod files;
+pub mod process;
+pub mod settings;
+pub mod signals;
+pub mod terminal;
+
+pub use command::{Arguments, run};
+pub use failure::Failure;

@@ -1,0 +1,122 @@
+//! Reads a configuration file and lays flags over it.
+//!
+//! Whatever is wrong with a configuration is told in one line that names the file and the key.
+//! Must never start anything, and never guess what a wrong value may have meant.
+
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
+
+use crate::failure::Failure;
+use crate::files;
+
+/// Keys and values that replace the file's: flags and environment variables.
+#[derive(Default)]
+pub struct Overrides(toml::Table);
+
+impl Overrides {
+    /// Replaces `key` if the flag was given.
+    pub fn set(&mut self, key: &str, value: Option<impl Into<toml::Value>>) {
+        if let Some(value) = value {
+            self.0.insert(key.to_owned(), value.into());
+        }
+    }
+}
+
+/// Reads `path`, lays `overrides` over it, and requires every key to be known and every value to fit.
+pub fn load<T: DeserializeOwned>(path: &Path, overrides: Overrides) -> Result<T, Failure> {
+    let text = files::read_text(path)
+        .map_err(|error| Failure::Configuration(format!("{}: {error}", path.display())))?;
+    parse(&text, overrides)
+        .map_err(|detail| Failure::Configuration(format!("{}: {detail}", path.display())))
+}
+
+fn parse<T: DeserializeOwned>(text: &str, overrides: Overrides) -> Result<T, String> {
+    let mut table: toml::Table = toml::from_str(text).map_err(|error| syntax(text, &error))?;
+    table.extend(overrides.0);
+    serde_path_to_error::deserialize(table).map_err(|error| {
+        let key = error.path().to_string();
+        let detail = one_line(error.inner().message());
+        // An unknown key is named by the message; its path is that of the table around it.
+        if key == "." || detail.starts_with("unknown field") {
+            detail
+        } else {
+            format!("key `{key}`: {detail}")
+        }
+    })
+}
+
+fn syntax(text: &str, error: &toml::de::Error) -> String {
+    let message = one_line(error.message());
+    match error.span() {
+        Some(span) => {
+            let before = &text[..span.start.min(text.len())];
+            let line = before.matches('\n').count() + 1;
+            let start = before.rfind('\n').map_or(0, |end| end + 1);
+            let written = text[start..].lines().next().unwrap_or("").trim();
+            format!("line {line}: `{written}`: {message}")
+        }
+        None => message,
+    }
+}
+
+fn one_line(message: &str) -> String {
+    message.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::{Overrides, parse};
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Sample {
+        port: u16,
+        #[serde(default)]
+        members: Vec<Inner>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Inner {
+        broker_id: u64,
+    }
+
+    fn error(text: &str) -> String {
+        parse::<Sample>(text, Overrides::default()).expect_err("the sample is wrong")
+    }
+
+    /// Catches messages that leave the reader to search for the key.
+    #[test]
+    fn every_mistake_is_one_line_that_names_its_key() {
+        assert!(error("port = 1\nprot = 2").contains("`prot`"));
+        assert!(error("port = \"x\"").contains("`port`"));
+        assert!(error("port = 99999").contains("`port`"));
+        assert!(error("port = 1\n[[members]]\nbroker_id = -1").contains("members[0].broker_id"));
+        assert!(error("port = 1\nmembers = [\n").contains("line"));
+        assert!(error("port = 1\nport = 2").contains("`port"));
+        assert!(error("").contains("`port`"));
+        for text in [
+            "port = \"x\"",
+            "port 1",
+            "port = 1\nprot = 2",
+            "=",
+            "members = 3",
+        ] {
+            assert!(!error(text).contains('\n'), "{text}: more than one line");
+        }
+    }
+
+    /// Catches a flag that is read and then forgotten.
+    #[test]
+    fn a_flag_replaces_the_files_value() {
+        let mut overrides = Overrides::default();
+        overrides.set("port", Some(7_i64));
+        overrides.set("absent", None::<String>);
+        let text = "port = 1\n[[members]]\nbroker_id = 3";
+        let sample: Sample = parse(text, overrides).expect("both are valid");
+        assert_eq!((sample.port, sample.members[0].broker_id), (7, 3));
+    }
+}
