@@ -1,0 +1,278 @@
+//! Where a client's call goes, and what the client is told when it cannot go there.
+//!
+//! A call goes to the leader of the group that has its topic. If that one cannot be reached, the group's other replicas
+//! are asked: one of them leads now, or knows who does. Every call of the contract may be repeated by its client, so it
+//! may be repeated here; a send that was stored already is recognised by its message id.
+//!
+//! Never a hang and never a bare transport error: an official client takes gRPC's `UNAVAILABLE` for a dead name server.
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+use futures::stream;
+use gateway::{Answer, AnswerStream, CLIENT_ID, Forwarder, is_unreachable, set_leader};
+use host::Shutdown;
+use proto::v2::{Code, MessageQueue, Resource};
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status};
+
+use crate::directory::Directory;
+use crate::route_table::{RouteTable, Share, candidates, leader};
+
+/// Processes that one call is tried at.
+const CANDIDATES_MAX: usize = 3;
+
+/// Whom a call is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// Any leader can answer.
+    Any,
+    /// The leader of a group that has the topic: of the named group if that one has it.
+    Topic {
+        /// The topic with its namespace.
+        topic: String,
+        /// The broker group, if the client names one.
+        group: Option<String>,
+    },
+}
+
+impl Target {
+    pub(crate) fn topic(topic: Option<&Resource>) -> Target {
+        match topic {
+            Some(topic) => Target::Topic {
+                topic: full_name(topic),
+                group: None,
+            },
+            None => Target::Any,
+        }
+    }
+
+    pub(crate) fn queue(queue: Option<&MessageQueue>) -> Target {
+        let Some((queue, topic)) = queue.and_then(|queue| Some((queue, queue.topic.as_ref()?)))
+        else {
+            return Target::Any;
+        };
+        let group = queue.broker.as_ref().map(|broker| broker.name.clone());
+        Target::Topic {
+            topic: full_name(topic),
+            group,
+        }
+    }
+}
+
+/// The one name of a topic within the cluster: `namespace%name`, or just the name.
+pub(crate) fn full_name(topic: &Resource) -> String {
+    match topic.resource_namespace.as_str() {
+        "" => topic.name.clone(),
+        namespace => format!("{namespace}%{}", topic.name),
+    }
+}
+
+/// The processes to try for `target`, in order.
+///
+/// A topic that nobody has goes to the first group, always the same one, so that two name servers that have it created
+/// at the same time create it once.
+pub(crate) fn route(table: &RouteTable, target: &Target) -> Vec<String> {
+    let groups = table.registrations();
+    let mut addresses = match target {
+        Target::Any => {
+            let leaders = groups.iter().filter_map(|group| leader(group));
+            let leaders = leaders.map(|leader| leader.client_address.clone());
+            leaders
+                .chain(
+                    groups
+                        .first()
+                        .map_or_else(Vec::new, |group| candidates(group)),
+                )
+                .collect()
+        }
+        Target::Topic { topic, group } => {
+            let shares = table.shares(topic);
+            let named = |share: &&Share<'_>| Some(&share.registration.group) == group.as_ref();
+            match shares.iter().find(named).or(shares.first()) {
+                Some(share) => candidates(share.registration),
+                None => groups
+                    .first()
+                    .map_or_else(Vec::new, |group| candidates(group)),
+            }
+        }
+    };
+    let mut seen = std::collections::BTreeSet::new();
+    addresses.retain(|address| seen.insert(address.clone()));
+    addresses.truncate(CANDIDATES_MAX);
+    addresses
+}
+
+/// Whether the caller says who it is.
+pub(crate) fn names_client(metadata: &MetadataMap) -> bool {
+    metadata.get(CLIENT_ID).is_some_and(|id| !id.is_empty())
+}
+
+/// What a client without a name is told.
+pub(crate) const NO_CLIENT_ID: &str = "the header x-mq-client-id is missing";
+
+/// What a client is told when nobody leads.
+pub(crate) const NO_LEADER: &str = "no leader is known at this moment, try again";
+
+/// Forwards calls by the newest table.
+#[derive(Clone)]
+pub(crate) struct Relay {
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) forwarder: Forwarder,
+    pub(crate) shutdown: Shutdown,
+}
+
+impl Relay {
+    /// Forwards a call with one answer.
+    pub(crate) async fn unary<Q: Clone, A: Answer>(
+        &self,
+        target: Target,
+        request: Request<Q>,
+        call: impl AsyncFn(Forwarder, String, Request<Q>) -> Result<Response<A>, Status>,
+    ) -> Result<Response<A>, Status> {
+        self.forward(target, request, A::refused, call).await
+    }
+
+    /// Forwards a call with a stream of answers. If the stream breaks, its last item says so.
+    pub(crate) async fn server_stream<Q: Clone, A: Answer + Send + 'static>(
+        &self,
+        target: Target,
+        request: Request<Q>,
+        call: impl AsyncFn(Forwarder, String, Request<Q>) -> Result<Response<AnswerStream<A>>, Status>,
+    ) -> Result<Response<AnswerStream<A>>, Status> {
+        let refuse = |code, reason: String| one(A::refused(code, reason));
+        let answers = self.forward(target, request, refuse, call).await?;
+        Ok(answers.map(|answers| {
+            let explained = answers.map(|answer| match answer {
+                Err(status) if is_unreachable(&status) => {
+                    Ok(A::refused(Code::ProxyTimeout, status.message()))
+                }
+                answer => answer,
+            });
+            explained.boxed()
+        }))
+    }
+
+    async fn forward<Q: Clone, A>(
+        &self,
+        target: Target,
+        request: Request<Q>,
+        refuse: impl Fn(Code, String) -> A,
+        call: impl AsyncFn(Forwarder, String, Request<Q>) -> Result<Response<A>, Status>,
+    ) -> Result<Response<A>, Status> {
+        if !names_client(request.metadata()) {
+            return Ok(Response::new(refuse(
+                Code::ClientIdRequired,
+                NO_CLIENT_ID.to_owned(),
+            )));
+        }
+        self.directory.filled().await;
+        let addresses = route(&self.directory.table(), &target);
+        let (metadata, _, message) = request.into_parts();
+        // Nothing was sent yet: this refusal is certain. Once a call is out, its effect is unknown.
+        let mut refusal = (Code::HaNotAvailable, NO_LEADER.to_owned());
+        for address in &addresses {
+            let mut attempt = Request::new(message.clone());
+            *attempt.metadata_mut() = metadata.clone();
+            match call(self.forwarder.clone(), address.clone(), attempt).await {
+                Err(status) if is_unreachable(&status) => {
+                    refusal = (Code::ProxyTimeout, status.message().to_owned());
+                    if status.code() == tonic::Code::DeadlineExceeded {
+                        break;
+                    }
+                }
+                settled => return settled,
+            }
+        }
+        let mut refused = Response::new(refuse(refusal.0, refusal.1));
+        if let Some(leader) = addresses.first() {
+            set_leader(refused.metadata_mut(), leader);
+        }
+        Ok(refused)
+    }
+}
+
+/// A stream of one answer.
+pub(crate) fn one<A: Send + 'static>(answer: A) -> AnswerStream<A> {
+    stream::iter([Ok(answer)]).boxed()
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::cluster::{Registration, Replica, TopicRoute};
+
+    use super::*;
+
+    fn table() -> RouteTable {
+        let registration = |group: &str, topics: &[&str]| {
+            let replica = |broker_id: u64| Replica {
+                broker_id,
+                client_address: format!("{group}-{broker_id}:1"),
+                peer_address: String::new(),
+            };
+            let topic = |name: &&str| TopicRoute {
+                name: (*name).into(),
+                queue_count: 1,
+                message_type: 0,
+            };
+            Arc::new(Registration {
+                group: group.into(),
+                leader: 2,
+                replicas: (1..=4).map(replica).collect(),
+                topics: topics.iter().map(topic).collect(),
+                ..Default::default()
+            })
+        };
+        RouteTable::new(
+            1,
+            vec![registration("a", &["t"]), registration("b", &["t", "u"])],
+        )
+    }
+
+    fn to(topic: &str, group: Option<&str>) -> Target {
+        Target::Topic {
+            topic: topic.into(),
+            group: group.map(str::to_owned),
+        }
+    }
+
+    /// Catches a call that goes to a group that does not have the topic, or that gives up with its leader.
+    #[test]
+    fn a_call_goes_to_the_group_that_has_the_topic() {
+        let table = table();
+        assert_eq!(route(&table, &to("u", None)), ["b-2:1", "b-1:1", "b-3:1"]);
+        assert_eq!(route(&table, &to("t", Some("b")))[0], "b-2:1");
+        assert_eq!(route(&table, &to("t", Some("gone")))[0], "a-2:1");
+        assert_eq!(
+            route(&table, &to("u", Some("a")))[0],
+            "b-2:1",
+            "that group lacks the topic"
+        );
+    }
+
+    /// Catches an unknown topic being created in two groups, and a heartbeat that depends on one group.
+    #[test]
+    fn an_unknown_topic_goes_to_one_group_and_any_to_every_leader() {
+        let table = table();
+        assert_eq!(
+            route(&table, &to("unknown", None)),
+            ["a-2:1", "a-1:1", "a-3:1"]
+        );
+        assert_eq!(route(&table, &Target::Any), ["a-2:1", "b-2:1", "a-1:1"]);
+        assert_eq!(
+            route(&RouteTable::default(), &Target::Any),
+            Vec::<String>::new()
+        );
+    }
+
+    /// Catches two topics of one name in two namespaces being taken for one.
+    #[test]
+    fn a_namespace_is_part_of_the_name() {
+        let resource = |namespace: &str| Resource {
+            resource_namespace: namespace.into(),
+            name: "t".into(),
+        };
+        assert_eq!(full_name(&resource("")), "t");
+        assert_eq!(full_name(&resource("space")), "space%t");
+    }
+}

@@ -1,0 +1,304 @@
+//! What clients are told: which group serves which topic, and where its leader is.
+//!
+//! A [`RouteTable`] is one state of the registry, frozen: built at each visible change, then only read. Pure.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use proto::cluster::{QueryTableResponse, Registration, Replica};
+use proto::v2::{
+    Address, AddressScheme, Broker, Endpoints, MessageQueue, MessageType, Permission, Resource,
+};
+
+/// One state of the table.
+#[derive(Clone, Debug, Default)]
+pub struct RouteTable {
+    version: u64,
+    registrations: Vec<Arc<Registration>>,
+    /// Topic to the places in `registrations` of the groups that have it.
+    topics: BTreeMap<String, Vec<usize>>,
+}
+
+/// A broker group's part in serving a topic.
+#[derive(Clone, Copy, Debug)]
+pub struct Share<'a> {
+    /// The group's registration.
+    pub registration: &'a Registration,
+    /// Queues of the topic in this group.
+    pub queue_count: u32,
+    /// A `v2::MessageType`, or 0 for any.
+    pub message_type: i32,
+}
+
+impl RouteTable {
+    /// The table of `registrations`, which come sorted by group and checked.
+    pub fn new(version: u64, registrations: Vec<Arc<Registration>>) -> RouteTable {
+        let mut topics: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for (place, registration) in registrations.iter().enumerate() {
+            for topic in &registration.topics {
+                topics.entry(topic.name.clone()).or_default().push(place);
+            }
+        }
+        RouteTable {
+            version,
+            registrations,
+            topics,
+        }
+    }
+
+    /// Grows with every change, within one run of one name server.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// All groups, by name.
+    pub fn registrations(&self) -> &[Arc<Registration>] {
+        &self.registrations
+    }
+
+    /// Who serves a topic, by group; nobody if the topic is unknown or has no queues.
+    pub fn shares(&self, topic: &str) -> Vec<Share<'_>> {
+        let places = self.topics.get(topic).map_or(&[][..], Vec::as_slice);
+        let share = |place: &usize| {
+            let registration = self.registrations[*place].as_ref();
+            let topics = &registration.topics;
+            let found = topics
+                .binary_search_by(|route| route.name.as_str().cmp(topic))
+                .ok()?;
+            let route = &topics[found];
+            (route.queue_count > 0).then_some(Share {
+                registration,
+                queue_count: route.queue_count,
+                message_type: route.message_type,
+            })
+        };
+        places.iter().filter_map(share).collect()
+    }
+
+    /// The answer to a client that has `known_version` of `known_instance`.
+    pub fn answer(
+        &self,
+        instance: u64,
+        known_instance: u64,
+        known_version: u64,
+    ) -> QueryTableResponse {
+        let unchanged = known_instance == instance && known_version == self.version;
+        let registrations = match unchanged {
+            true => Vec::new(),
+            false => self
+                .registrations
+                .iter()
+                .map(|held| Registration::clone(held))
+                .collect(),
+        };
+        QueryTableResponse {
+            version: self.version,
+            instance,
+            unchanged,
+            registrations,
+        }
+    }
+}
+
+/// The replica that leads.
+pub fn leader(registration: &Registration) -> Option<&Replica> {
+    registration
+        .replicas
+        .iter()
+        .find(|replica| replica.broker_id == registration.leader)
+}
+
+/// Where a call for the group may go: the leader first, then those who know a newer leader if that one is gone.
+pub fn candidates(registration: &Registration) -> Vec<String> {
+    let mut addresses: Vec<String> = leader(registration)
+        .map(|replica| replica.client_address.clone())
+        .into_iter()
+        .collect();
+    for replica in &registration.replicas {
+        if replica.broker_id != registration.leader {
+            addresses.push(replica.client_address.clone());
+        }
+    }
+    addresses
+}
+
+/// The queues of `topic` as clients want them: every queue writable and readable, at the leader, who has broker id 0 for
+/// all of them. Some clients take queues of any broker id, and balance over every address they get.
+pub fn message_queues(topic: &Resource, shares: &[Share<'_>]) -> Vec<MessageQueue> {
+    let mut queues = Vec::new();
+    for share in shares {
+        let Some(endpoints) =
+            leader(share.registration).and_then(|leader| endpoints(&leader.client_address))
+        else {
+            continue;
+        };
+        let broker = Broker {
+            name: share.registration.group.clone(),
+            id: 0,
+            endpoints: Some(endpoints),
+        };
+        let accept_message_types = accepted(share.message_type);
+        for id in 0..share.queue_count {
+            queues.push(MessageQueue {
+                topic: Some(topic.clone()),
+                id: id as i32,
+                permission: Permission::ReadWrite.into(),
+                broker: Some(broker.clone()),
+                accept_message_types: accept_message_types.clone(),
+            });
+        }
+    }
+    queues
+}
+
+/// `host:port` as the contract has it, or nothing if it is none.
+pub fn endpoints(address: &str) -> Option<Endpoints> {
+    let (host, port) = address.rsplit_once(':')?;
+    let port: u16 = port.parse().ok()?;
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let scheme = if host.parse::<std::net::Ipv4Addr>().is_ok() {
+        AddressScheme::IPv4
+    } else if host.parse::<std::net::Ipv6Addr>().is_ok() {
+        AddressScheme::IPv6
+    } else {
+        AddressScheme::DomainName
+    };
+    let addresses = vec![Address {
+        host: host.to_owned(),
+        port: port.into(),
+    }];
+    Some(Endpoints {
+        scheme: scheme.into(),
+        addresses,
+    })
+}
+
+fn accepted(message_type: i32) -> Vec<i32> {
+    let mixed = [
+        MessageType::Normal,
+        MessageType::Fifo,
+        MessageType::Delay,
+        MessageType::Transaction,
+    ];
+    match message_type {
+        0 => mixed.map(i32::from).to_vec(),
+        one => vec![one],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::cluster::TopicRoute;
+
+    use super::*;
+
+    fn registration(group: &str, leader: u64, topics: &[(&str, u32, i32)]) -> Arc<Registration> {
+        let replica = |broker_id: u64| Replica {
+            broker_id,
+            client_address: format!("{group}-{broker_id}:8081"),
+            peer_address: String::new(),
+        };
+        let topic = |(name, queue_count, message_type): &(&str, u32, i32)| TopicRoute {
+            name: (*name).into(),
+            queue_count: *queue_count,
+            message_type: *message_type,
+        };
+        Arc::new(Registration {
+            group: group.into(),
+            leader,
+            replicas: (1..=3).map(replica).collect(),
+            topics: topics.iter().map(topic).collect(),
+            ..Default::default()
+        })
+    }
+
+    fn resource(name: &str) -> Resource {
+        Resource {
+            resource_namespace: String::new(),
+            name: name.into(),
+        }
+    }
+
+    /// Catches queues that a client cannot use: another broker id, another address than the leader's, a missing type.
+    #[test]
+    fn each_queue_is_the_leader_s() {
+        let groups = vec![
+            registration("a", 2, &[("t", 2, 0)]),
+            registration("b", 1, &[("t", 1, MessageType::Fifo.into())]),
+            registration("c", 1, &[("other", 1, 0), ("t", 0, 0)]),
+        ];
+        let table = RouteTable::new(1, groups);
+        let queues = message_queues(&resource("t"), &table.shares("t"));
+        let seen: Vec<_> = queues
+            .iter()
+            .map(|queue| {
+                let broker = queue.broker.as_ref().unwrap();
+                let endpoints = broker.endpoints.as_ref().unwrap();
+                assert_eq!(broker.id, 0);
+                assert_eq!(endpoints.addresses.len(), 1);
+                assert_eq!(endpoints.scheme(), AddressScheme::DomainName);
+                assert_eq!(queue.permission(), Permission::ReadWrite);
+                let host = endpoints.addresses[0].host.as_str();
+                (
+                    broker.name.as_str(),
+                    queue.id,
+                    host,
+                    queue.accept_message_types.clone(),
+                )
+            })
+            .collect();
+        let mixed = vec![1, 2, 3, 4];
+        assert_eq!(
+            seen,
+            [
+                ("a", 0, "a-2", mixed.clone()),
+                ("a", 1, "a-2", mixed),
+                ("b", 0, "b-1", vec![2]),
+            ]
+        );
+        assert!(table.shares("unknown").is_empty());
+    }
+
+    /// Catches a client being told that nothing changed by a name server that counts anew after its restart.
+    #[test]
+    fn unchanged_is_said_only_of_the_same_instance_and_version() {
+        let table = RouteTable::new(5, vec![registration("a", 1, &[])]);
+        assert!(table.answer(9, 9, 5).unchanged);
+        for (instance, version) in [(8, 5), (9, 4), (9, 6)] {
+            let answer = table.answer(9, instance, version);
+            assert!(!answer.unchanged);
+            assert_eq!(
+                (answer.instance, answer.version, answer.registrations.len()),
+                (9, 5, 1)
+            );
+        }
+    }
+
+    /// Catches addresses that clients parse by the wrong scheme.
+    #[test]
+    fn the_scheme_follows_from_the_host() {
+        for (address, scheme, host, port) in [
+            ("10.0.0.1:8081", AddressScheme::IPv4, "10.0.0.1", 8081),
+            ("[::1]:80", AddressScheme::IPv6, "::1", 80),
+            ("broker:1", AddressScheme::DomainName, "broker", 1),
+        ] {
+            let endpoints = endpoints(address).unwrap();
+            assert_eq!(endpoints.scheme(), scheme);
+            assert_eq!(
+                endpoints.addresses,
+                [Address {
+                    host: host.into(),
+                    port
+                }]
+            );
+        }
+        assert_eq!(endpoints("nowhere"), None);
+    }
+
+    /// Catches calls that go to a follower although the leader is known, or that give up when the leader is gone.
+    #[test]
+    fn the_leader_is_the_first_candidate() {
+        let candidates = candidates(&registration("a", 2, &[]));
+        assert_eq!(candidates, ["a-2:8081", "a-1:8081", "a-3:8081"]);
+    }
+}
