@@ -20,8 +20,7 @@ def cache() -> Path:
 def _installed(kind: str, inputs: list[Path], install) -> Path:
     """The folder that `install(folder)` filled for these inputs, now or in an earlier run.
 
-    It is filled beside its place and renamed into it, so that an interrupted run leaves nothing
-    that a later one would take for whole.
+    A mark that is set last tells a whole one from what an interrupted run left behind.
     """
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in inputs)).hexdigest()[:16]
     place = cache() / f"{kind}-{digest}"

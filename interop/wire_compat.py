@@ -11,6 +11,7 @@ that the wire shows. Ours may know more: what is newer than the client is counte
 import argparse
 import importlib
 import importlib.metadata
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -115,6 +116,8 @@ def verdict(theirs: dict, ours: dict) -> tuple[list[str], Counter]:
 def client_files():
     from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
+    # The package makes folders for its logs below HOME when it is imported.
+    os.environ["HOME"] = str(environment.cache())
     files = []
     for module in CLIENT_MODULES:
         descriptor = importlib.import_module(f"rocketmq.grpc_protocol.{module}").DESCRIPTOR
