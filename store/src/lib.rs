@@ -3,11 +3,21 @@
 //! The log is the truth; the tables can be rebuilt from a checkpoint and the entries after it. This crate knows
 //! neither what a vote means nor what a message is.
 
+mod checkpoint;
+mod config;
+mod data_dir;
+mod entry;
 mod error;
 mod kv;
+mod superblock;
 pub mod table;
 
+pub use checkpoint::{Checkpoint, CheckpointFile, CheckpointMeta, Checkpoints};
+pub use config::LogConfig;
+pub use data_dir::DataDir;
+pub use entry::{Entry, EntryKind, LogId};
 pub use error::{Result, StoreError};
 #[cfg(not(madsim))]
 pub use kv::RocksEngine;
 pub use kv::{Batch, Kv, KvCounters, KvEngine, MemEngine, Operation, Pair, default_engine};
+pub use superblock::{Identity, Superblock};
