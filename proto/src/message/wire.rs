@@ -89,6 +89,17 @@ impl<'a> Fields<'a> {
 
     #[inline]
     fn varint(&mut self) -> Result<u64, MessageError> {
+        // Most keys, lengths and numbers are one byte.
+        match self.encoded.get(self.position) {
+            Some(byte) if *byte < 0x80 => {
+                self.position += 1;
+                Ok(u64::from(*byte))
+            }
+            _ => self.long_varint(),
+        }
+    }
+
+    fn long_varint(&mut self) -> Result<u64, MessageError> {
         let rest = &self.encoded[self.position..];
         let mut number = 0;
         for (place, byte) in rest.iter().take(10).enumerate() {
