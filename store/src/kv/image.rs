@@ -43,7 +43,7 @@ pub(super) async fn restore(
         .map_err(StoreError::io("sync", &parent))
 }
 
-/// Syncs every file of a directory and the directory.
+/// Syncs every file of a directory, the directory, and its name.
 pub(super) async fn sync_all(disk: &Arc<dyn Disk>, dir: &Path) -> Result<(), StoreError> {
     for path in disk.list(dir).map_err(StoreError::io("list", dir))? {
         let file = disk.open(&path).map_err(StoreError::io("open", &path))?;
@@ -51,7 +51,11 @@ pub(super) async fn sync_all(disk: &Arc<dyn Disk>, dir: &Path) -> Result<(), Sto
     }
     disk.sync_dir(dir)
         .await
-        .map_err(StoreError::io("sync", dir))
+        .map_err(StoreError::io("sync", dir))?;
+    let parent = parent(dir);
+    disk.sync_dir(&parent)
+        .await
+        .map_err(StoreError::io("sync", &parent))
 }
 
 /// Removes a directory; an absent one is no error.

@@ -138,10 +138,10 @@ impl Kv for MemKv {
         async move {
             let _one_at_a_time = self.flushing.lock().await;
             self.flushes.fetch_add(1, Ordering::Relaxed);
-            let image = encode(&self.rows(Rows::clone));
+            let encoded = encode(&self.rows(Rows::clone));
             self.image_bytes
-                .store(image.len() as u64, Ordering::Relaxed);
-            write_image(&self.disk, &self.dir, image).await
+                .store(encoded.len() as u64, Ordering::Relaxed);
+            write_image(&self.disk, &self.dir, encoded).await
         }
         .boxed()
     }
@@ -149,11 +149,12 @@ impl Kv for MemKv {
     fn checkpoint(self: Arc<Self>, dir: PathBuf) -> BoxFuture<'static, Result<(), StoreError>> {
         async move {
             // Taken at once: what is written while the image goes to the disk is not part of it.
-            let image = encode(&self.rows(Rows::clone));
+            let encoded = encode(&self.rows(Rows::clone));
             self.disk
                 .create_dir_all(&dir)
                 .map_err(StoreError::io("create", &dir))?;
-            write_image(&self.disk, &dir, image).await
+            write_image(&self.disk, &dir, encoded).await?;
+            image::sync_all(&self.disk, &dir).await
         }
         .boxed()
     }

@@ -241,6 +241,24 @@ async fn mem_keeps_the_contract() {
     contract(&super::MemEngine::new(host.disk), root.path()).await;
 }
 
+/// Would catch a twin that remembers more than it flushed, or less.
+#[tokio::test]
+async fn mem_forgets_what_was_not_flushed() {
+    for seed in 0..20 {
+        let disk = host::testing::CrashDisk::new();
+        let engine = super::MemEngine::new(Arc::new(disk.clone()));
+        let kv = open(&engine, Path::new("/tables")).await;
+        put(&*kv, &[(key(Kind::Topic, b"flushed"), b"value")]);
+        kv.clone().flush().await.unwrap();
+        let flushed = everything(&*kv);
+        put(&*kv, &[(key(Kind::Topic, b"not flushed"), b"value")]);
+        drop(kv);
+        disk.crash(seed);
+        let kv = open(&engine, Path::new("/tables")).await;
+        assert_eq!(everything(&*kv), flushed);
+    }
+}
+
 #[cfg(not(madsim))]
 #[tokio::test]
 async fn rocks_keeps_the_contract() {

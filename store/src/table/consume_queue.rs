@@ -162,3 +162,8 @@ fn decode(row_key: &[u8], value: &[u8]) -> Result<Row, StoreError> {
     }
     Ok(row)
 }
+
+/// The error of rows that contradict a queue's bounds.
+pub fn corrupt(detail: impl Into<String>) -> StoreError {
+    Kind::ConsumeQueue.corrupt(detail)
+}

@@ -1,0 +1,89 @@
+//! One entry: decode it, move the clock on, carry out its commands in turn.
+
+use bytes::Bytes;
+use prost::Message;
+use proto::command::command::Body;
+use proto::command::command_reply::Refusal;
+use proto::command::{Command, CommandReply, Entry, Reply};
+use raft::Committed;
+use store::StoreError;
+
+use super::changes::Changes;
+use super::state::State;
+use super::{append, drop_log, group, offset, topic};
+
+/// Which command is being carried out, and when.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    pub(super) log_index: u64,
+    /// Its place in the entry, from 0.
+    pub(super) command: u32,
+    /// The log's time: never below that of an earlier entry.
+    pub(super) time_ms: u64,
+}
+
+/// Applies one entry; its encoded reply. An error means that the tables cannot be read.
+pub(super) fn apply(
+    state: &mut State,
+    changes: &mut Changes,
+    committed: &Committed,
+) -> Result<Bytes, StoreError> {
+    state.clock.log_index = committed.index;
+    let Ok(entry) = Entry::decode(committed.body.clone()) else {
+        // Committed, so all replicas must do the same with it: nothing, and say so.
+        return Ok(encode(vec![refused(Refusal::Invalid, "entry does not decode")]));
+    };
+    state.clock.time_ms = state.clock.time_ms.max(entry.time_ms);
+    state.dedup.expire(
+        state.clock.time_ms,
+        entry.dedup_window_ms,
+        entry.dedup_ids_max,
+        &mut changes.batch,
+    );
+    let mut replies = Vec::with_capacity(entry.commands.len());
+    for (number, command) in entry.commands.into_iter().enumerate() {
+        let place = Place {
+            log_index: committed.index,
+            command: u32::try_from(number).expect("an entry is far too small for 2^32 commands"),
+            time_ms: state.clock.time_ms,
+        };
+        replies.push(carry_out(state, changes, place, command)?);
+    }
+    Ok(encode(replies))
+}
+
+fn carry_out(
+    state: &mut State,
+    changes: &mut Changes,
+    place: Place,
+    command: Command,
+) -> Result<CommandReply, StoreError> {
+    let outcome = match command.body {
+        Some(Body::Append(command)) => append::apply(state, changes, place, &command),
+        Some(Body::PutTopic(command)) => topic::put(state, changes, command),
+        Some(Body::DeleteTopic(command)) => topic::delete(state, changes, &command.name),
+        Some(Body::PutGroup(command)) => group::put(state, changes, command),
+        Some(Body::DeleteGroup(command)) => group::delete(state, changes, &command.name),
+        Some(Body::CommitOffset(command)) => offset::commit(state, changes, &command),
+        Some(Body::DropLog(command)) => drop_log::apply(state, changes, place, &command)?,
+        None => Err(refused(Refusal::Invalid, "unknown command")),
+    };
+    Ok(outcome.unwrap_or_else(|refusal| refusal))
+}
+
+/// What a command answers: its success, or why it changed nothing.
+pub(super) type Outcome = Result<CommandReply, CommandReply>;
+
+/// A refusal: nothing was changed.
+pub(super) fn refused(refusal: Refusal, detail: impl Into<String>) -> CommandReply {
+    CommandReply { refusal: refusal.into(), detail: detail.into(), ..CommandReply::default() }
+}
+
+/// A success that answers with a number.
+pub(super) fn done(value: u64) -> CommandReply {
+    CommandReply { value, ..CommandReply::default() }
+}
+
+fn encode(commands: Vec<CommandReply>) -> Bytes {
+    Bytes::from(Reply { commands }.encode_to_vec())
+}

@@ -1,0 +1,79 @@
+//! What the machine writes and its readers read, behind one lock.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use store::{CommitLog, Kv};
+use tokio::sync::watch;
+
+use super::changes::Changes;
+use super::state::State;
+use crate::view::{ArrivalRegistry, EntryCache};
+
+/// Where rows and message bodies are read from.
+#[derive(Clone)]
+pub(crate) struct Storage {
+    pub(crate) kv: Arc<dyn Kv>,
+    pub(crate) log: CommitLog,
+}
+
+/// The machine's state and what hangs on it.
+pub(crate) struct Shared {
+    state: RwLock<State>,
+    pub(crate) arrivals: ArrivalRegistry,
+    pub(crate) entries: EntryCache,
+    config_version: watch::Sender<u64>,
+    payload_bytes: AtomicU64,
+}
+
+impl Shared {
+    pub(super) fn new() -> Shared {
+        Shared {
+            state: RwLock::new(State::default()),
+            arrivals: ArrivalRegistry::default(),
+            entries: EntryCache::default(),
+            config_version: watch::Sender::new(0),
+            payload_bytes: AtomicU64::new(0),
+        }
+    }
+
+    /// Reads the state. `look` must be short: applying waits for it.
+    pub(crate) fn look<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+        // A panic while applying marks the machine as failed; what readers find here is old or new.
+        look(&self.state.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Changes the state; readers wait.
+    pub(super) fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        change(&mut self.state.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Tells whoever waits about changes that are committed.
+    pub(super) fn publish(&self, changes: &Changes) {
+        self.payload_bytes.fetch_add(changes.payload_bytes(), Ordering::Relaxed);
+        self.arrivals.wake(changes.touched_queues(), changes.removed_topics());
+        if changes.config_changed() {
+            self.config_version.send_modify(|version| *version += 1);
+        }
+    }
+
+    /// Puts another state in the place of this one.
+    pub(super) fn replace(&self, state: State) {
+        self.change(|present| *present = state);
+        self.entries.clear();
+        self.arrivals.wake_all();
+        self.config_version.send_modify(|version| *version += 1);
+    }
+
+    pub(crate) fn config_changes(&self) -> watch::Receiver<u64> {
+        self.config_version.subscribe()
+    }
+
+    pub(crate) fn config_version(&self) -> u64 {
+        *self.config_version.borrow()
+    }
+
+    pub(crate) fn payload_bytes(&self) -> u64 {
+        self.payload_bytes.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,55 @@
+//! The state in memory: a mirror of the tables, but for the consume queues, which are too many rows.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use proto::{QueueId, QueueOffset};
+use store::table::clock::Clock;
+use store::table::queue_bounds::QueueBounds;
+
+use super::dedup::Dedup;
+use super::shared::Storage;
+use crate::view::{Group, Topic};
+
+/// Everything that entries have made so far.
+#[derive(Default)]
+pub(crate) struct State {
+    pub(crate) clock: Clock,
+    /// The number of the next topic or group.
+    pub(crate) next_id: u64,
+    pub(crate) log_floor: u64,
+    pub(crate) topics: BTreeMap<u64, TopicState>,
+    pub(crate) topic_ids: BTreeMap<String, u64>,
+    pub(crate) groups: BTreeMap<String, GroupState>,
+    /// Queues of all topics.
+    pub(crate) queues: usize,
+    /// Offsets of all groups.
+    pub(crate) offsets: usize,
+    pub(crate) dedup: Dedup,
+    /// Absent only before the first restore.
+    pub(crate) storage: Option<Storage>,
+}
+
+/// A topic and its queues.
+pub(crate) struct TopicState {
+    pub(crate) topic: Arc<Topic>,
+    /// By queue number.
+    pub(crate) queues: Vec<QueueBounds>,
+}
+
+/// A consumer group and how far it has come.
+pub(crate) struct GroupState {
+    pub(crate) group: Arc<Group>,
+    /// By topic id and queue.
+    pub(crate) offsets: BTreeMap<(u64, QueueId), QueueOffset>,
+}
+
+impl State {
+    pub(crate) fn topic(&self, name: &str) -> Option<&TopicState> {
+        self.topics.get(self.topic_ids.get(name)?)
+    }
+
+    pub(crate) fn queue(&self, topic_id: u64, queue: QueueId) -> Option<QueueBounds> {
+        self.topics.get(&topic_id)?.queues.get(queue as usize).copied()
+    }
+}

@@ -1,0 +1,162 @@
+//! A machine with tables and a log of its own, all in memory: for the tests of machine and view.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use host::Host;
+use host::testing::{CrashDisk, ManualClock};
+use prost::Message;
+use proto::command::command::Body;
+use proto::command::{Append, Command, CommandReply, Entry, IdRun, PutGroup, PutTopic, Reply};
+use raft::{Application, Committed};
+use store::{CommitLog, DataDir, EntryKind, Identity, Kv, KvEngine, LogConfig, MemEngine, Pair};
+use tokio::sync::oneshot;
+
+use super::Machine;
+use crate::view::View;
+
+/// The dedup bounds that entries carry unless a test says otherwise.
+pub(crate) const WINDOW_MS: u64 = 1_000;
+pub(crate) const IDS_MAX: u64 = 1_000;
+
+pub(crate) struct Harness {
+    pub(crate) machine: Machine,
+    pub(crate) view: View,
+    pub(crate) kv: Arc<dyn Kv>,
+    engine: MemEngine,
+    log: CommitLog,
+    forks: u32,
+}
+
+impl Harness {
+    pub(crate) async fn new() -> Harness {
+        let disk = Arc::new(CrashDisk::new());
+        let host = Host { clock: Arc::new(ManualClock::default()), disk: disk.clone() };
+        let config = LogConfig {
+            segment_bytes: 1 << 20,
+            reserve_bytes: 0,
+            spare_segments: 0,
+            ..LogConfig::default()
+        };
+        let identity =
+            Identity { cluster_id: "test".into(), group: "group".into(), broker_id: 1 };
+        let dir = DataDir::open(&host, Path::new("/replica"), &identity, &config).await.unwrap();
+        let (log, _) = CommitLog::open(&Arc::new(dir), config).await.unwrap();
+        let engine = MemEngine::new(disk);
+        let kv = engine.open("/tables".into()).await.unwrap();
+        Harness::over(kv, log, engine)
+    }
+
+    fn over(kv: Arc<dyn Kv>, log: CommitLog, engine: MemEngine) -> Harness {
+        let (mut machine, view) = Machine::new();
+        machine.restore(kv.clone(), log.clone()).unwrap();
+        Harness { machine, view, kv, engine, log, forks: 0 }
+    }
+
+    /// The index of the next entry.
+    pub(crate) fn next_index(&self) -> u64 {
+        self.log.last().map_or(1, |last| last.index + 1)
+    }
+
+    /// Writes bodies to the log, as openraft does before it applies them.
+    pub(crate) async fn append(&self, bodies: Vec<Bytes>) -> Vec<Committed> {
+        let first = self.next_index();
+        let entry = |(index, body)| Committed { index, term: 1, body };
+        let committed: Vec<Committed> = (first..).zip(bodies).map(entry).collect();
+        let entries = committed.iter().map(|entry| store::Entry {
+            term: entry.term,
+            index: entry.index,
+            kind: EntryKind::Normal,
+            body: entry.body.clone(),
+        });
+        let (done, synced) = oneshot::channel();
+        let done = Box::new(move |outcome| drop(done.send(outcome)));
+        self.log.append(entries.collect(), done).unwrap();
+        synced.await.unwrap().unwrap();
+        committed
+    }
+
+    /// Applies committed entries in one call.
+    pub(crate) fn apply_committed(&mut self, entries: &[Committed]) -> Vec<Reply> {
+        let kv = self.kv.clone();
+        let replies = self.machine.apply(entries, &mut |batch| kv.write(batch)).unwrap();
+        replies.into_iter().map(|reply| Reply::decode(reply).unwrap()).collect()
+    }
+
+    /// Has one entry written and applied; the reply of each command.
+    pub(crate) async fn entry(&mut self, time_ms: u64, commands: Vec<Body>) -> Vec<CommandReply> {
+        let committed = self.append(vec![encode(time_ms, WINDOW_MS, IDS_MAX, commands)]).await;
+        self.apply_committed(&committed).remove(0).commands
+    }
+
+    /// Has one command written and applied; its reply.
+    pub(crate) async fn command(&mut self, time_ms: u64, command: Body) -> CommandReply {
+        self.entry(time_ms, vec![command]).await.remove(0)
+    }
+
+    /// Creates a topic; its id.
+    pub(crate) async fn topic(&mut self, name: &str, queue_count: u32) -> u64 {
+        let topic = PutTopic { name: name.into(), queue_count, create: true, ..Default::default() };
+        self.command(0, Body::PutTopic(topic)).await.value
+    }
+
+    /// Creates a consumer group; its id.
+    pub(crate) async fn group(&mut self, name: &str) -> u64 {
+        let group = PutGroup { name: name.into(), create: true, ..Default::default() };
+        self.command(0, Body::PutGroup(group)).await.value
+    }
+
+    /// The same machine after a restart of its process: everything from the tables.
+    pub(crate) fn restart(self) -> Harness {
+        Harness::over(self.kv, self.log, self.engine)
+    }
+
+    /// A second machine from a copy of the tables, on the same log: what a snapshot makes.
+    pub(crate) async fn fork(&mut self) -> Harness {
+        self.forks += 1;
+        let copy = format!("/copy-{}-{}", self.forks, self.next_index());
+        self.kv.clone().checkpoint(copy.clone().into()).await.unwrap();
+        let kv = self.engine.open(copy.into()).await.unwrap();
+        let engine = MemEngine::new(Arc::new(CrashDisk::new()));
+        Harness::over(kv, self.log.clone(), engine)
+    }
+
+    pub(crate) fn dump(&self) -> Vec<Pair> {
+        store::table::dump(&*self.kv).unwrap()
+    }
+}
+
+pub(crate) fn encode(
+    time_ms: u64,
+    dedup_window_ms: u64,
+    dedup_ids_max: u64,
+    commands: Vec<Body>,
+) -> Bytes {
+    let commands = commands.into_iter().map(|body| Command { body: Some(body) }).collect();
+    Bytes::from(Entry { time_ms, commands, dedup_window_ms, dedup_ids_max }.encode_to_vec())
+}
+
+/// Messages with the ids of `runs` (first and count), each with its id as its text.
+pub(crate) fn append(topic_id: u64, queue: u32, runs: &[(u128, u32)]) -> Body {
+    let each = runs.iter().flat_map(|(first, count)| (0..u128::from(*count)).map(move |n| first + n));
+    let texts: Vec<String> = each.map(|id| format!("message {id}")).collect();
+    let ids = runs.iter().map(|(first, count)| IdRun {
+        first: Bytes::copy_from_slice(&first.to_be_bytes()),
+        count: *count,
+    });
+    Body::Append(Append {
+        topic_id,
+        queue,
+        sizes_bytes: texts.iter().map(|text| text.len() as u32).collect(),
+        ids: ids.collect(),
+        messages: Bytes::from(texts.concat()),
+    })
+}
+
+/// Offset and "was it new" of each message of an append.
+pub(crate) fn placed(reply: &CommandReply) -> Vec<(u64, bool)> {
+    let runs = reply.placed.iter();
+    runs.flat_map(|run| (0..u64::from(run.count)).map(|n| (run.first_offset + n, run.stored)))
+        .collect()
+}

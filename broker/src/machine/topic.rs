@@ -1,0 +1,117 @@
+//! Creates, changes and deletes topics.
+
+use std::sync::Arc;
+
+use proto::command::command_reply::Refusal;
+use proto::command::{CommandReply, PutTopic};
+use store::table::queue_bounds::QueueBounds;
+use store::table::{self, consume_queue, consumer_offset, queue_bounds};
+
+use super::changes::Changes;
+use super::entry::{Outcome, done, refused};
+use super::limits::{QUEUES_MAX, QUEUES_PER_TOPIC_MAX, TOPICS_MAX};
+use super::record::{self, check_attributes, check_name};
+use super::state::{State, TopicState};
+use crate::view::Topic;
+
+pub(super) fn put(state: &mut State, changes: &mut Changes, command: PutTopic) -> Outcome {
+    check_name(&command.name)?;
+    check_attributes(&command.attributes)?;
+    if command.queue_count == 0 {
+        return Err(refused(Refusal::Invalid, "a topic has at least one queue"));
+    }
+    if command.queue_count > QUEUES_PER_TOPIC_MAX {
+        let detail = format!("a topic has at most {QUEUES_PER_TOPIC_MAX} queues");
+        return Err(refused(Refusal::TooMany, detail));
+    }
+    match state.topic(&command.name) {
+        None => create(state, changes, command),
+        Some(present) if command.create && command.if_absent => Ok(done(present.topic.id)),
+        Some(_) if command.create => {
+            let detail = format!("topic {} exists", command.name);
+            Err(refused(Refusal::TopicExists, detail))
+        }
+        Some(present) => {
+            let id = present.topic.id;
+            change(state, changes, id, command)
+        }
+    }
+}
+
+pub(super) fn delete(state: &mut State, changes: &mut Changes, name: &str) -> Outcome {
+    let Some(topic_id) = state.topic_ids.remove(name) else {
+        return Err(refused(Refusal::TopicNotFound, format!("topic {name} does not exist")));
+    };
+    let removed = state.topics.remove(&topic_id).expect("topic_ids names topics that exist");
+    state.queues -= removed.queues.len();
+    table::topic::delete(&mut changes.batch, topic_id);
+    queue_bounds::delete_topic(&mut changes.batch, topic_id);
+    consume_queue::delete_topic(&mut changes.batch, topic_id);
+    for (group, group_state) in &mut state.groups {
+        let of_topic = (topic_id, 0)..=(topic_id, u32::MAX);
+        let queues: Vec<u32> =
+            group_state.offsets.range(of_topic).map(|((_, queue), _)| *queue).collect();
+        for queue in queues {
+            group_state.offsets.remove(&(topic_id, queue));
+            state.offsets -= 1;
+            consumer_offset::delete(&mut changes.batch, group, topic_id, queue);
+        }
+    }
+    // Its ids stay remembered until they expire: no other topic ever has its number.
+    changes.remove_topic(topic_id);
+    Ok(done(topic_id))
+}
+
+fn create(state: &mut State, changes: &mut Changes, command: PutTopic) -> Outcome {
+    if state.topics.len() >= TOPICS_MAX {
+        return Err(refused(Refusal::TooMany, format!("there are {TOPICS_MAX} topics already")));
+    }
+    let queues = command.queue_count as usize;
+    reserve_queues(state, queues)?;
+    let id = state.next_id;
+    state.next_id += 1;
+    table::next_id::put(&mut changes.batch, state.next_id);
+    state.topic_ids.insert(command.name.clone(), id);
+    let topic = describe(id, command);
+    record::put_topic(&mut changes.batch, &topic);
+    let queues = vec![QueueBounds::default(); queues];
+    state.topics.insert(id, TopicState { topic: Arc::new(topic), queues });
+    changes.change_config();
+    Ok(done(id))
+}
+
+fn change(state: &mut State, changes: &mut Changes, id: u64, command: PutTopic) -> Outcome {
+    let queues = command.queue_count as usize;
+    let present = state.topics[&id].queues.len();
+    if queues < present {
+        let detail = format!("topic {} has {present} queues; it cannot have fewer", command.name);
+        return Err(refused(Refusal::Invalid, detail));
+    }
+    reserve_queues(state, queues - present)?;
+    let topic = describe(id, command);
+    record::put_topic(&mut changes.batch, &topic);
+    let present = state.topics.get_mut(&id).expect("the caller found the topic");
+    present.topic = Arc::new(topic);
+    present.queues.resize(queues, QueueBounds::default());
+    changes.change_config();
+    Ok(done(id))
+}
+
+fn reserve_queues(state: &mut State, queues: usize) -> Result<(), CommandReply> {
+    if state.queues + queues > QUEUES_MAX {
+        let detail = format!("all topics together have at most {QUEUES_MAX} queues");
+        return Err(refused(Refusal::TooMany, detail));
+    }
+    state.queues += queues;
+    Ok(())
+}
+
+fn describe(id: u64, command: PutTopic) -> Topic {
+    Topic {
+        id,
+        name: command.name,
+        queue_count: command.queue_count,
+        message_type: command.message_type,
+        attributes: command.attributes.into_iter().collect(),
+    }
+}

@@ -1,0 +1,346 @@
+//! Copies of the tables, complete up to one applied log entry.
+//!
+//! ```text
+//! checkpoints/<index:020>/META        what it is a copy of (checkpoint/meta.rs)
+//! checkpoints/<index:020>/tables/     the copy, as its engine wrote it
+//! checkpoints/<index:020>.building/   one that is being made, or was when the process died
+//! checkpoints/<index:020>.removed/    one that is being removed
+//! ```
+//!
+//! The live tables may be deleted at any time: the newest checkpoint and the entries after it make
+//! them again. A checkpoint has its name only when all of it is durable, and never changes after.
+//!
+//! Must never: give the name before the sync, or remove the newest one.
+
+mod meta;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use host::Disk;
+
+pub use self::meta::{CheckpointFile, CheckpointMeta};
+use crate::LogId;
+use crate::error::{Result, StoreError};
+use crate::kv::Kv;
+use crate::table;
+
+const META: &str = "META";
+const TABLES: &str = "tables";
+const BUILDING_SUFFIX: &str = "building";
+const REMOVED_SUFFIX: &str = "removed";
+/// Digits of a checkpoint's name, so that names sort as their indexes do.
+const NAME_DIGITS: usize = 20;
+/// Longest META that is read: one line per file of the tables.
+const META_BYTES_MAX: u64 = 16 << 20;
+
+/// The checkpoints of one replica.
+pub struct Checkpoints {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+}
+
+/// One complete checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checkpoint {
+    dir: PathBuf,
+    meta: CheckpointMeta,
+}
+
+impl Checkpoints {
+    /// The checkpoints in `dir`, which is made if needed. Removes what a crash left half made.
+    pub async fn open(disk: Arc<dyn Disk>, dir: PathBuf) -> Result<Checkpoints> {
+        disk.create_dir_all(&dir)
+            .map_err(StoreError::io("create", &dir))?;
+        let parent = dir.parent().unwrap_or(&dir).to_path_buf();
+        disk.sync_dir(&parent)
+            .await
+            .map_err(StoreError::io("sync", &parent))?;
+        let checkpoints = Checkpoints { disk, dir };
+        for path in checkpoints.list()? {
+            if path
+                .extension()
+                .is_some_and(|end| end == BUILDING_SUFFIX || end == REMOVED_SUFFIX)
+            {
+                checkpoints.remove_dir(path).await?;
+            }
+        }
+        Ok(checkpoints)
+    }
+
+    /// Makes a checkpoint of `kv`, whose tables hold everything up to `log_id`; `applied` is what
+    /// their `applied` row says. Nothing may be written to `kv` meanwhile. To keep that time short,
+    /// call [`Kv::flush`] before, while entries are still applied.
+    ///
+    /// Durable on return. Returns the one that is there already if nothing was applied since.
+    pub async fn create(
+        &self,
+        kv: &Arc<dyn Kv>,
+        log_id: LogId,
+        applied: Bytes,
+    ) -> Result<Checkpoint> {
+        let target = self.path(log_id.index);
+        if let Ok(present) = self.read(&target) {
+            if present.meta.log_id == log_id && present.meta.applied == applied {
+                return Ok(present);
+            }
+        }
+        let building = with_suffix(&target, BUILDING_SUFFIX);
+        self.remove_dir(building.clone()).await?;
+        self.disk
+            .create_dir_all(&building)
+            .map_err(StoreError::io("create", &building))?;
+        check_applied(kv, &applied)?;
+        kv.clone().checkpoint(building.join(TABLES)).await?;
+        check_applied(kv, &applied)?;
+        let files = self.files(&building.join(TABLES))?;
+        let meta = CheckpointMeta {
+            log_id,
+            applied,
+            files,
+        };
+        self.write_meta(&building, &meta).await?;
+        self.publish(&building, &target).await?;
+        Ok(Checkpoint { dir: target, meta })
+    }
+
+    /// Takes over a checkpoint that was received into `staged` (same file system), where its files
+    /// must be durable already. `Corrupt` if a file is missing or has another size than META says.
+    pub async fn adopt(&self, staged: &Path) -> Result<Checkpoint> {
+        let received = self.read(staged)?;
+        self.disk
+            .sync_dir(staged)
+            .await
+            .map_err(StoreError::io("sync", staged))?;
+        let target = self.path(received.meta.log_id.index);
+        self.publish(staged, &target).await?;
+        Ok(Checkpoint {
+            dir: target,
+            meta: received.meta,
+        })
+    }
+
+    /// The complete checkpoint with the highest index. A damaged one is passed over, with a warning.
+    pub fn newest(&self) -> Result<Option<Checkpoint>> {
+        for path in self
+            .list()?
+            .into_iter()
+            .rev()
+            .filter(|path| index_of(path).is_some())
+        {
+            match self.read(&path) {
+                Ok(checkpoint) => return Ok(Some(checkpoint)),
+                Err(error) if error.is_corruption() => {
+                    tracing::warn!(%error, "passing over a damaged checkpoint");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Removes every checkpoint below `index`.
+    pub async fn remove_older(&self, index: u64) -> Result<()> {
+        for path in self.list()? {
+            if index_of(&path).is_some_and(|of_path| of_path < index) {
+                self.remove(&path).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads and verifies the checkpoint in `dir`: META's checksum, and that each file it names is
+    /// there with the size it names. (The tables' files have checksums of their own, which the
+    /// engine verifies as it reads them.)
+    pub fn read(&self, dir: &Path) -> Result<Checkpoint> {
+        let path = dir.join(META);
+        let meta = CheckpointMeta::decode(self.read_file(&path)?)
+            .map_err(|detail| StoreError::corrupt(&path, detail))?;
+        let found = self.files(&dir.join(TABLES))?;
+        for file in &meta.files {
+            match found.iter().find(|found| found.name == file.name) {
+                Some(present) if present.size_bytes == file.size_bytes => {}
+                Some(present) => {
+                    let detail = format!(
+                        "{} bytes instead of {}",
+                        present.size_bytes, file.size_bytes
+                    );
+                    return Err(StoreError::corrupt(
+                        &dir.join(TABLES).join(&file.name),
+                        detail,
+                    ));
+                }
+                None => {
+                    let path = dir.join(TABLES).join(&file.name);
+                    return Err(StoreError::corrupt(&path, "the file is missing"));
+                }
+            }
+        }
+        Ok(Checkpoint {
+            dir: dir.to_path_buf(),
+            meta,
+        })
+    }
+
+    /// The files of a directory with their sizes, by name; none if there is no such directory.
+    fn files(&self, dir: &Path) -> Result<Vec<CheckpointFile>> {
+        if !self.disk.exists(dir) {
+            return Ok(Vec::new());
+        }
+        let mut files = Vec::new();
+        for path in self.disk.list(dir).map_err(StoreError::io("list", dir))? {
+            let file = self
+                .disk
+                .open(&path)
+                .map_err(StoreError::io("open", &path))?;
+            let size_bytes = file.len().map_err(StoreError::io("read", &path))?;
+            let name = path.file_name().and_then(|name| name.to_str());
+            let name = name.ok_or_else(|| StoreError::corrupt(&path, "not a file's name"))?;
+            files.push(CheckpointFile {
+                name: name.to_owned(),
+                size_bytes,
+            });
+        }
+        Ok(files)
+    }
+
+    fn read_file(&self, path: &Path) -> Result<Bytes> {
+        let missing = || StoreError::corrupt(path, "the file is missing");
+        if !self.disk.exists(path) {
+            return Err(missing());
+        }
+        let file = self.disk.open(path).map_err(StoreError::io("open", path))?;
+        let len = file.len().map_err(StoreError::io("read", path))?;
+        if len > META_BYTES_MAX {
+            return Err(StoreError::corrupt(
+                path,
+                format!("{len} bytes are too many"),
+            ));
+        }
+        let mut bytes = vec![0; len as usize];
+        let read = file
+            .read_at(0, &mut bytes)
+            .map_err(StoreError::io("read", path))?;
+        bytes.truncate(read);
+        Ok(Bytes::from(bytes))
+    }
+
+    async fn write_meta(&self, dir: &Path, meta: &CheckpointMeta) -> Result<()> {
+        let path = dir.join(META);
+        let file = self
+            .disk
+            .create(&path)
+            .map_err(StoreError::io("create", &path))?;
+        file.write_and_sync(0, vec![meta.encode()])
+            .await
+            .map_err(StoreError::io("write", &path))?;
+        self.disk
+            .sync_dir(dir)
+            .await
+            .map_err(StoreError::io("sync", dir))
+    }
+
+    /// Gives a complete and durable directory its name.
+    async fn publish(&self, built: &Path, target: &Path) -> Result<()> {
+        if self.disk.exists(target) {
+            self.remove(target).await?;
+        }
+        self.disk
+            .rename(built, target)
+            .map_err(StoreError::io("rename", built))?;
+        self.disk
+            .sync_dir(&self.dir)
+            .await
+            .map_err(StoreError::io("sync", &self.dir))
+    }
+
+    /// Takes the name away first, so that a crash midway leaves nothing that looks like a checkpoint.
+    async fn remove(&self, path: &Path) -> Result<()> {
+        let removed = with_suffix(path, REMOVED_SUFFIX);
+        self.remove_dir(removed.clone()).await?;
+        self.disk
+            .rename(path, &removed)
+            .map_err(StoreError::io("rename", path))?;
+        self.disk
+            .sync_dir(&self.dir)
+            .await
+            .map_err(StoreError::io("sync", &self.dir))?;
+        self.remove_dir(removed).await
+    }
+
+    async fn remove_dir(&self, path: PathBuf) -> Result<()> {
+        if !self.disk.exists(&path) {
+            return Ok(());
+        }
+        let disk = self.disk.clone();
+        host::blocking::run(move || {
+            disk.remove_dir_all(&path)
+                .map_err(StoreError::io("remove", &path))
+        })
+        .await
+    }
+
+    fn list(&self) -> Result<Vec<PathBuf>> {
+        self.disk
+            .list(&self.dir)
+            .map_err(StoreError::io("list", &self.dir))
+    }
+
+    fn path(&self, index: u64) -> PathBuf {
+        self.dir.join(format!("{index:0NAME_DIGITS$}"))
+    }
+}
+
+impl Checkpoint {
+    /// What it is a copy of.
+    pub fn meta(&self) -> &CheckpointMeta {
+        &self.meta
+    }
+
+    /// Its directory: META and the tables' directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The directory to give to [`KvEngine::restore`](crate::KvEngine::restore).
+    pub fn tables_dir(&self) -> PathBuf {
+        self.dir.join(TABLES)
+    }
+
+    /// Its files, relative to [`Checkpoint::dir`], META first: what a snapshot ships, in this order.
+    pub fn relative_paths(&self) -> Vec<PathBuf> {
+        let tables = self
+            .meta
+            .files
+            .iter()
+            .map(|file| Path::new(TABLES).join(&file.name));
+        std::iter::once(PathBuf::from(META)).chain(tables).collect()
+    }
+}
+
+/// Somebody who writes to the tables while they are copied would make replicas apply entries twice.
+fn check_applied(kv: &Arc<dyn Kv>, applied: &Bytes) -> Result<()> {
+    if table::applied::get(&**kv)?.unwrap_or_default() == *applied {
+        return Ok(());
+    }
+    let detail = "tables are not where the checkpoint says: entries were applied meanwhile";
+    Err(StoreError::Refused {
+        detail: detail.to_owned(),
+    })
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    path.with_extension(suffix)
+}
+
+/// The index that a checkpoint's name states; none for other names.
+fn index_of(path: &Path) -> Option<u64> {
+    let name = path.file_name()?.to_str()?;
+    (name.len() == NAME_DIGITS && name.bytes().all(|byte| byte.is_ascii_digit()))
+        .then(|| name.parse().ok())
+        .flatten()
+}
+
+#[cfg(test)]
+mod checkpoint_test;

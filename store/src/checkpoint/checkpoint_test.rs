@@ -1,0 +1,186 @@
+use host::testing::CrashDisk;
+
+use super::*;
+use crate::kv::{Batch, KvEngine, MemEngine};
+
+struct Fixture {
+    disk: Arc<dyn Disk>,
+    engine: Arc<dyn KvEngine>,
+    root: PathBuf,
+    kv: Arc<dyn Kv>,
+    checkpoints: Checkpoints,
+}
+
+impl Fixture {
+    async fn new(disk: Arc<dyn Disk>, engine: Arc<dyn KvEngine>, root: &Path) -> Fixture {
+        let kv = engine.open(root.join("tables-1")).await.unwrap();
+        let dir = root.join("checkpoints");
+        let checkpoints = Checkpoints::open(disk.clone(), dir).await.unwrap();
+        Fixture {
+            disk,
+            engine,
+            root: root.to_path_buf(),
+            kv,
+            checkpoints,
+        }
+    }
+
+    /// Applies one entry: a row and the `applied` row.
+    fn apply(&self, index: u64) {
+        let mut batch = Batch::new();
+        table::next_id::put(&mut batch, index);
+        table::applied::put(&mut batch, &index.to_be_bytes());
+        self.kv.write(batch).unwrap();
+    }
+
+    async fn create(&self, index: u64) -> Result<Checkpoint> {
+        let applied = Bytes::copy_from_slice(&index.to_be_bytes());
+        self.checkpoints
+            .create(&self.kv, LogId { term: 1, index }, applied)
+            .await
+    }
+
+    /// The index that the tables restored from a checkpoint say.
+    async fn restored_index(&self, checkpoint: &Checkpoint) -> u64 {
+        let live = self.root.join("tables-2");
+        self.engine
+            .restore(checkpoint.tables_dir(), live.clone())
+            .await
+            .unwrap();
+        let kv = self.engine.open(live).await.unwrap();
+        table::next_id::get(&*kv).unwrap()
+    }
+}
+
+async fn lives_a_life(fixture: Fixture) {
+    assert_eq!(fixture.checkpoints.newest().unwrap(), None);
+    fixture.apply(7);
+    let first = fixture.create(7).await.unwrap();
+    fixture.apply(30);
+    fixture.kv.clone().flush().await.unwrap();
+    let second = fixture.create(30).await.unwrap();
+    // What is applied later must not reach it.
+    fixture.apply(31);
+    assert_eq!(
+        fixture.checkpoints.newest().unwrap().as_ref(),
+        Some(&second)
+    );
+    assert_eq!(fixture.restored_index(&second).await, 30);
+    assert_eq!(fixture.restored_index(&first).await, 7);
+
+    // Would catch a checkpoint that claims a place where the tables are not.
+    assert!(matches!(fixture.create(30).await.unwrap(), checkpoint if checkpoint == second));
+    assert!(matches!(
+        fixture.create(29).await,
+        Err(StoreError::Refused { .. })
+    ));
+
+    fixture.checkpoints.remove_older(30).await.unwrap();
+    assert!(!fixture.disk.exists(first.dir()));
+    assert_eq!(fixture.checkpoints.newest().unwrap(), Some(second));
+}
+
+#[tokio::test]
+async fn mem_checkpoints_live_a_life() {
+    let root = tempfile::tempdir().unwrap();
+    let disk = host::Host::real().disk;
+    let engine = Arc::new(MemEngine::new(disk.clone()));
+    lives_a_life(Fixture::new(disk, engine, root.path()).await).await;
+}
+
+#[cfg(not(madsim))]
+#[tokio::test]
+async fn rocks_checkpoints_live_a_life() {
+    let root = tempfile::tempdir().unwrap();
+    let disk = host::Host::real().disk;
+    let engine = Arc::new(crate::RocksEngine::new(disk.clone()));
+    lives_a_life(Fixture::new(disk, engine, root.path()).await).await;
+}
+
+/// Would catch a META that is believed although a file of the tables is cut or missing.
+#[tokio::test]
+async fn a_damaged_checkpoint_is_passed_over() {
+    let root = tempfile::tempdir().unwrap();
+    let disk = host::Host::real().disk;
+    let engine = Arc::new(MemEngine::new(disk.clone()));
+    let fixture = Fixture::new(disk, engine, root.path()).await;
+    fixture.apply(1);
+    let first = fixture.create(1).await.unwrap();
+    fixture.apply(2);
+    let second = fixture.create(2).await.unwrap();
+    let table_file = second.dir().join(&second.relative_paths()[1]);
+    fixture.disk.open(&table_file).unwrap().set_len(3).unwrap();
+    assert!(
+        fixture
+            .checkpoints
+            .read(second.dir())
+            .unwrap_err()
+            .is_corruption()
+    );
+    assert_eq!(fixture.checkpoints.newest().unwrap(), Some(first.clone()));
+    fixture.disk.remove(&first.dir().join(META)).unwrap();
+    assert_eq!(fixture.checkpoints.newest().unwrap(), None);
+}
+
+/// Would catch a checkpoint that has its name before all of it is durable, and a restore that a
+/// crash leaves half made.
+#[tokio::test]
+async fn a_power_cut_leaves_whole_checkpoints_only() {
+    for seed in 0..40 {
+        let disk = CrashDisk::new();
+        let root = Path::new("/replica");
+        disk.create_dir_all(root).unwrap();
+        disk.sync_dir(Path::new("/")).await.unwrap();
+        let fixture = on_crash_disk(&disk, root).await;
+        fixture.apply(5);
+        let made = fixture.create(5).await.unwrap();
+        fixture.apply(9);
+        // Half made: the tables' files are there, META is not.
+        let half = root.join("checkpoints").join(format!("{:020}.building", 9));
+        disk.create_dir_all(&half).unwrap();
+        fixture
+            .kv
+            .clone()
+            .checkpoint(half.join(TABLES))
+            .await
+            .unwrap();
+        disk.crash(seed);
+
+        let fixture = on_crash_disk(&disk, root).await;
+        assert_eq!(fixture.checkpoints.newest().unwrap(), Some(made.clone()));
+        assert!(!disk.exists(&half));
+        assert_eq!(fixture.restored_index(&made).await, 5);
+        disk.crash(seed);
+        let kv = fixture.engine.open(root.join("tables-2")).await.unwrap();
+        assert_eq!(table::next_id::get(&*kv).unwrap(), 5);
+    }
+}
+
+async fn on_crash_disk(disk: &CrashDisk, root: &Path) -> Fixture {
+    let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+    Fixture::new(disk.clone(), Arc::new(MemEngine::new(disk)), root).await
+}
+
+/// Would catch a received name that leads out of the directory, and damage that is not noticed.
+#[test]
+fn meta_is_believed_only_as_it_was_written() {
+    let meta = CheckpointMeta {
+        log_id: LogId { term: 3, index: 9 },
+        applied: Bytes::from_static(b"opaque"),
+        files: vec![CheckpointFile {
+            name: "000001.sst".into(),
+            size_bytes: 77,
+        }],
+    };
+    assert_eq!(CheckpointMeta::decode(meta.encode()), Ok(meta.clone()));
+    for place in 0..meta.encode().len() {
+        let mut damaged = meta.encode().to_vec();
+        damaged[place] ^= 1;
+        assert!(CheckpointMeta::decode(Bytes::from(damaged)).is_err());
+    }
+    for name in ["../META", "/etc/passwd", "a/b", "", ".", "..", "a/"] {
+        let mut evil = meta.clone();
+        evil.files[0].name = name.into();
+        assert!(CheckpointMeta::decode(evil.encode()).is_err(), "{name:?}");
+    }
+}
