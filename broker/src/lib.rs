@@ -1,1 +1,35 @@
-//! (being written)
+//! The rules: what a send, a pull, an offset and a topic mean, agreed on by Raft.
+//!
+//! A broker is one replica of a broker group. The leader answers; every other broker passes calls on to
+//! it. Changes go `grpc` → `proposer` → `raft` → `machine`; reads come from the `view` of what was
+//! applied. Nothing here opens a file, reads the wall clock by itself, or keeps state of a client that a
+//! later request would need.
+
+mod config;
+mod error;
+
+mod broker;
+mod service;
+
+mod admin;
+mod call;
+mod grpc;
+mod leadership;
+mod proposer;
+
+mod machine;
+pub mod view;
+
+mod admin_pool;
+mod clients;
+mod disk_space;
+mod filter;
+mod registration;
+mod retention;
+mod ticker;
+
+pub use broker::{Broker, run};
+pub use config::{BrokerConfig, ConfigError, MemberConfig};
+pub use error::BrokerError;
+pub use machine::Machine;
+pub use view::View;

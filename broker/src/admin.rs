@@ -1,0 +1,176 @@
+//! The administration service: operators' commands, answered by the leader of the group.
+//!
+//! A follower forwards, except for what is about one broker itself: its status and its checkpoints.
+
+mod group;
+mod members;
+mod offset;
+mod retention;
+mod status;
+mod topic;
+
+use std::sync::Arc;
+
+use proto::cluster::broker_admin_server::BrokerAdmin;
+use proto::cluster::{
+    AddLearnerRequest, AdminResponse, BrokerStatusRequest, BrokerStatusResponse,
+    ChangeMembersRequest, DropLogRequest, ListGroupsResponse, ListMembersResponse, ListRequest,
+    ListTopicsResponse, NameRequest, PutGroupRequest, PutTopicRequest, ResetOffsetRequest,
+    TransferLeadershipRequest,
+};
+use proto::v2::Code;
+use tokio::time::timeout;
+use tonic::{Request, Response, Status};
+
+use crate::admin_pool::onward;
+use crate::call::{Context, LeaderCall, answered, lead};
+use crate::grpc::status::{CallError, Refusal};
+use crate::service::Service;
+
+/// The administration service of one broker.
+#[derive(Clone)]
+pub(crate) struct Admin(pub(crate) Arc<Service>);
+
+/// Longest wait for another broker's answer to a forwarded command without a deadline of its own.
+const FORWARD_DURATION_MAX: std::time::Duration = std::time::Duration::from_secs(60);
+
+fn done(value: u64) -> AdminResponse {
+    AdminResponse {
+        code: Code::Ok.into(),
+        message: String::new(),
+        value,
+    }
+}
+
+/// One type per command, since two commands may have the same request: the method that serves it is
+/// `serve(service, request, context)` of the named function, and a follower calls the named method of
+/// the leader.
+macro_rules! leader_commands {
+    ($($command:ident($request:ty) -> $answer:ident: $method:ident, $serve:path;)*) => {$(
+        #[derive(Clone)]
+        struct $command($request);
+
+        impl LeaderCall for $command {
+            type Answer = $answer;
+
+            const FROM_CLIENT: bool = false;
+
+            async fn serve(
+                &self,
+                service: &Arc<Service>,
+                context: &Context,
+            ) -> Result<$answer, CallError> {
+                $serve(service, &self.0, context).await
+            }
+
+            async fn forward(
+                request: Request<Self>,
+                service: &Service,
+                address: &str,
+            ) -> Result<Response<$answer>, Status> {
+                let mut request = request.map(|command| command.0);
+                onward(&mut request)?;
+                let wait = gateway::deadline(request.metadata()).unwrap_or(FORWARD_DURATION_MAX);
+                let mut client = service.admin_pool.client(address)?;
+                let late = |_| Status::deadline_exceeded(format!("{address} did not answer in time"));
+                timeout(wait, client.$method(request)).await.map_err(late)?
+            }
+
+            fn refused(refusal: Refusal) -> $answer {
+                $answer { code: refusal.code.into(), message: refusal.reason, ..Default::default() }
+            }
+        }
+    )*};
+}
+
+leader_commands! {
+    CreateTopic(PutTopicRequest) -> AdminResponse: create_topic, topic::create;
+    AlterTopic(PutTopicRequest) -> AdminResponse: alter_topic, topic::alter;
+    DeleteTopic(NameRequest) -> AdminResponse: delete_topic, topic::delete;
+    ListTopics(ListRequest) -> ListTopicsResponse: list_topics, topic::list;
+    CreateGroup(PutGroupRequest) -> AdminResponse: create_group, group::create;
+    AlterGroup(PutGroupRequest) -> AdminResponse: alter_group, group::alter;
+    DeleteGroup(NameRequest) -> AdminResponse: delete_group, group::delete;
+    ListGroups(ListRequest) -> ListGroupsResponse: list_groups, group::list;
+    ListMembers(NameRequest) -> ListMembersResponse: list_members, group::members;
+    ResetOffset(ResetOffsetRequest) -> AdminResponse: reset_offset, offset::reset;
+    TransferLeader(TransferLeadershipRequest) -> AdminResponse: transfer_leader, members::transfer;
+    ChangeMembers(ChangeMembersRequest) -> AdminResponse: change_members, members::change;
+    AddLearner(AddLearnerRequest) -> AdminResponse: add_learner, members::add_learner;
+    DropLog(DropLogRequest) -> AdminResponse: drop_log, retention::drop_log;
+}
+
+type Answered<T> = Result<Response<T>, Status>;
+
+#[tonic::async_trait]
+impl BrokerAdmin for Admin {
+    async fn create_topic(&self, request: Request<PutTopicRequest>) -> Answered<AdminResponse> {
+        lead(&self.0, request.map(CreateTopic)).await
+    }
+
+    async fn alter_topic(&self, request: Request<PutTopicRequest>) -> Answered<AdminResponse> {
+        lead(&self.0, request.map(AlterTopic)).await
+    }
+
+    async fn delete_topic(&self, request: Request<NameRequest>) -> Answered<AdminResponse> {
+        lead(&self.0, request.map(DeleteTopic)).await
+    }
+
+    async fn list_topics(&self, request: Request<ListRequest>) -> Answered<ListTopicsResponse> {
+        lead(&self.0, request.map(ListTopics)).await
+    }
+
+    async fn create_group(&self, request: Request<PutGroupRequest>) -> Answered<AdminResponse> {
+        lead(&self.0, request.map(CreateGroup)).await
+    }
+
+    async fn alter_group(&self, request: Request<PutGroupRequest>) -> Answered<AdminResponse> {
+        lead(&self.0, request.map(AlterGroup)).await
+    }
+
+    async fn delete_group(&self, request: Request<NameRequest>) -> Answered<AdminResponse> {
+        lead(&self.0, request.map(DeleteGroup)).await
+    }
+
+    async fn list_groups(&self, request: Request<ListRequest>) -> Answered<ListGroupsResponse> {
+        lead(&self.0, request.map(ListGroups)).await
+    }
+
+    async fn list_members(&self, request: Request<NameRequest>) -> Answered<ListMembersResponse> {
+        lead(&self.0, request.map(ListMembers)).await
+    }
+
+    async fn reset_offset(&self, request: Request<ResetOffsetRequest>) -> Answered<AdminResponse> {
+        lead(&self.0, request.map(ResetOffset)).await
+    }
+
+    async fn status(&self, _: Request<BrokerStatusRequest>) -> Answered<BrokerStatusResponse> {
+        Ok(answered(&self.0, status::status(&self.0)))
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<TransferLeadershipRequest>,
+    ) -> Answered<AdminResponse> {
+        lead(&self.0, request.map(TransferLeader)).await
+    }
+
+    async fn change_members(
+        &self,
+        request: Request<ChangeMembersRequest>,
+    ) -> Answered<AdminResponse> {
+        lead(&self.0, request.map(ChangeMembers)).await
+    }
+
+    async fn add_learner(&self, request: Request<AddLearnerRequest>) -> Answered<AdminResponse> {
+        lead(&self.0, request.map(AddLearner)).await
+    }
+
+    async fn checkpoint(&self, _: Request<BrokerStatusRequest>) -> Answered<AdminResponse> {
+        Ok(answered(&self.0, status::checkpoint(&self.0).await))
+    }
+
+    async fn drop_log(&self, request: Request<DropLogRequest>) -> Answered<AdminResponse> {
+        lead(&self.0, request.map(DropLog)).await
+    }
+}

@@ -1,0 +1,164 @@
+//! Consumer groups: create, alter, delete, list, and who is in them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use proto::cluster::{
+    AdminResponse, CommittedOffset, GroupInfo, ListGroupsResponse, ListMembersResponse,
+    ListRequest, NameRequest, PutGroupRequest,
+};
+use proto::command::{self, command::Body, put_group::ConsumeFrom};
+use proto::v2::Code;
+use tokio::time::Instant;
+
+use super::done;
+use crate::call::Context;
+use crate::grpc::check_group;
+use crate::grpc::status::{CallError, Refusal, group_not_found};
+use crate::service::Service;
+use crate::view::{Group, Topic};
+
+/// Most deliveries of one message.
+const ATTEMPTS_MAX: i32 = 1_000;
+
+/// A group that does not exist yet, unless `if_absent` says that this is no matter.
+pub(super) async fn create(
+    service: &Service,
+    request: &PutGroupRequest,
+    _: &Context,
+) -> Result<AdminResponse, CallError> {
+    check(request)?;
+    put(service, request, true).await
+}
+
+/// Other settings for a group that exists.
+pub(super) async fn alter(
+    service: &Service,
+    request: &PutGroupRequest,
+    _: &Context,
+) -> Result<AdminResponse, CallError> {
+    check(request)?;
+    if service.view.group(&request.name).is_none() {
+        return Err(group_not_found(&request.name).into());
+    }
+    put(service, request, false).await
+}
+
+async fn put(
+    service: &Service,
+    request: &PutGroupRequest,
+    create: bool,
+) -> Result<AdminResponse, CallError> {
+    let reply = service
+        .propose(Body::PutGroup(command::PutGroup {
+            name: request.name.clone(),
+            create,
+            if_absent: create && request.if_absent,
+            fifo: request.fifo,
+            max_attempts: request.max_attempts,
+            consume_from: request.consume_from,
+            consume_from_ms: request.consume_from_ms,
+            attributes: Default::default(),
+        }))
+        .await?;
+    Ok(done(reply.value))
+}
+
+/// The group and its offsets.
+pub(super) async fn delete(
+    service: &Service,
+    request: &NameRequest,
+    _: &Context,
+) -> Result<AdminResponse, CallError> {
+    check_group(&request.name)?;
+    let name = request.name.clone();
+    let reply = service
+        .propose(Body::DeleteGroup(command::DeleteGroup { name }))
+        .await?;
+    Ok(done(reply.value))
+}
+
+/// Every group with its offsets, by name.
+pub(super) async fn list(
+    service: &Service,
+    _: &ListRequest,
+    context: &Context,
+) -> Result<ListGroupsResponse, CallError> {
+    service.confirm_leadership(context.left()).await?;
+    let topics: BTreeMap<u64, Arc<Topic>> = service
+        .view
+        .topics()
+        .into_iter()
+        .map(|topic| (topic.id, topic))
+        .collect();
+    let mut groups: Vec<GroupInfo> = service
+        .view
+        .groups()
+        .iter()
+        .map(|group| info(service, group, &topics))
+        .collect();
+    groups.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(ListGroupsResponse {
+        code: Code::Ok.into(),
+        message: String::new(),
+        groups,
+    })
+}
+
+/// Clients of a group that sent a heartbeat lately.
+pub(super) async fn members(
+    service: &Service,
+    request: &NameRequest,
+    _: &Context,
+) -> Result<ListMembersResponse, CallError> {
+    if service.view.group(&request.name).is_none() {
+        return Err(group_not_found(&request.name).into());
+    }
+    let client_ids = service.clients.members(&request.name, Instant::now());
+    Ok(ListMembersResponse {
+        code: Code::Ok.into(),
+        message: String::new(),
+        client_ids,
+    })
+}
+
+fn info(service: &Service, group: &Group, topics: &BTreeMap<u64, Arc<Topic>>) -> GroupInfo {
+    let offsets = service.view.committed_offsets(&group.name).into_iter();
+    let offsets = offsets.filter_map(|(topic_id, queue, offset)| {
+        let topic = topics.get(&topic_id)?;
+        let max_offset = service.view.queue(topic_id, queue)?.next_offset;
+        Some(CommittedOffset {
+            topic: topic.name.clone(),
+            queue,
+            offset,
+            max_offset,
+        })
+    });
+    GroupInfo {
+        name: group.name.clone(),
+        fifo: group.fifo,
+        max_attempts: group.max_attempts,
+        consume_from: group.consume_from.into(),
+        consume_from_ms: group.consume_from_ms,
+        offsets: offsets.collect(),
+        members: service.clients.members(&group.name, Instant::now()).len() as u32,
+    }
+}
+
+fn check(request: &PutGroupRequest) -> Result<(), Refusal> {
+    check_group(&request.name)?;
+    let refuse = |reason: String| Err(Refusal::new(Code::BadRequest, reason));
+    if !(0..=ATTEMPTS_MAX).contains(&request.max_attempts) {
+        let attempts = request.max_attempts;
+        return refuse(format!(
+            "{attempts} attempts are not between 0 and {ATTEMPTS_MAX}"
+        ));
+    }
+    if ConsumeFrom::try_from(request.consume_from).is_err() {
+        return refuse(format!(
+            "start {} of the group is unknown",
+            request.consume_from
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,84 @@
+//! What this broker is doing: for operators and tests.
+
+use std::time::Duration;
+
+use proto::cluster::{AdminResponse, BrokerStatusResponse};
+use proto::v2::Code;
+use raft::{GroupStatus, Phase};
+
+use super::done;
+use crate::registration::replica;
+use crate::service::Service;
+
+/// Longest time a checkpoint may take.
+const CHECKPOINT_DURATION_MAX: Duration = Duration::from_secs(60);
+
+pub(super) fn status(service: &Service) -> BrokerStatusResponse {
+    let raft = service.group.status();
+    let leadership = &raft.leadership;
+    let leader = leadership.leader.as_ref();
+    let voters = raft.members.iter().filter(|one| one.voter);
+    let position = |index: Option<u64>| index.unwrap_or(0);
+    BrokerStatusResponse {
+        cluster_id: service.config.cluster_id.clone(),
+        group: service.config.group.clone(),
+        broker_id: service.own.broker_id,
+        term: leadership.term,
+        leader: leader.map_or(0, |leader| leader.broker_id),
+        leader_address: leader
+            .map(|leader| leader.client_address.clone())
+            .unwrap_or_default(),
+        state: state(&raft, service.own.broker_id).to_owned(),
+        dropped: raft.dropped,
+        purged: position(raft.purged),
+        checkpoint: position(raft.checkpoint),
+        // What is in the tables survives a crash only as far as the newest checkpoint does.
+        durable_applied: position(raft.checkpoint),
+        applied: position(raft.applied),
+        committed: position(raft.committed),
+        flushed: position(raft.flushed),
+        appended: position(raft.appended),
+        replicas: raft
+            .members
+            .iter()
+            .map(|one| replica(&one.member))
+            .collect(),
+        voters: voters.map(|one| one.member.broker_id).collect(),
+        uptime_ms: service.started.elapsed().as_millis() as u64,
+        log_bytes_written: raft.log.bytes_written,
+        log_syncs: raft.log.syncs,
+        snapshots_installed: raft.snapshots_installed,
+        segments_repaired: raft.segments_repaired,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        serving: service.leadership.is_serving(),
+        payload_bytes: service.view.payload_bytes(),
+    }
+}
+
+/// One word for what the replica is.
+fn state(raft: &GroupStatus, own: u64) -> &'static str {
+    let voter = raft
+        .members
+        .iter()
+        .any(|one| one.member.broker_id == own && one.voter);
+    match raft.phase {
+        Phase::Repairing => "repairing",
+        Phase::Stopped => "stopped",
+        _ if raft.leadership.is_leader => "leader",
+        _ if !voter => "learner",
+        _ if raft.leadership.leader.is_none() => "candidate",
+        _ => "follower",
+    }
+}
+
+/// A checkpoint of this broker's own tables; the answer's value is the index that it reaches.
+pub(super) async fn checkpoint(service: &Service) -> AdminResponse {
+    match service.group.checkpoint(CHECKPOINT_DURATION_MAX).await {
+        Ok(index) => done(index),
+        Err(error) => AdminResponse {
+            code: Code::InternalServerError.into(),
+            message: error.to_string(),
+            value: 0,
+        },
+    }
+}

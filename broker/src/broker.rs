@@ -1,0 +1,215 @@
+//! One running broker: its replica, its client port, and the tasks around them.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::time::Duration;
+
+use gateway::Forwarder;
+use host::network::{self, Listener, NetworkError, ServerOptions};
+use host::{Host, Shutdown, ShutdownTrigger};
+use raft::{Member, RaftConfig, RaftGroup};
+use store::Identity;
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::JoinHandle;
+
+use crate::admin::Admin;
+use crate::admin_pool::AdminPool;
+use crate::clients::Clients;
+use crate::config::{BrokerConfig, MemberConfig};
+use crate::disk_space::DiskSpace;
+use crate::error::BrokerError;
+use crate::grpc::Messaging;
+use crate::leadership::Leadership;
+use crate::machine::Machine;
+use crate::proposer::{GroupAgreement, Proposer, ProposerConfig};
+use crate::service::Service;
+use crate::view::View;
+use crate::{registration, ticker};
+
+/// Longest time the replica's tasks may take to end.
+const STOP_DURATION_MAX: Duration = Duration::from_secs(10);
+
+/// A broker that runs until it is stopped or dropped.
+pub struct Broker {
+    service: Arc<Service>,
+    trigger: ShutdownTrigger,
+    server: JoinHandle<Result<(), NetworkError>>,
+}
+
+/// Runs a broker until `shutdown`.
+///
+/// # Errors
+///
+/// When it cannot start, and when its replica cannot go on: then the process must end, and end with a
+/// failure, because nothing of it can be trusted before a restart has checked its disk.
+pub async fn run(config: BrokerConfig, host: Host, shutdown: Shutdown) -> Result<(), BrokerError> {
+    let mut broker = Broker::start(config, host).await?;
+    let failure = tokio::select! {
+        biased;
+        failure = broker.failed() => Some(failure),
+        () = shutdown.wait() => None,
+    };
+    broker.stop().await;
+    failure.map_or(Ok(()), Err)
+}
+
+impl Broker {
+    /// Binds the client port, recovers the replica, and serves. Returns before a leader is known.
+    pub async fn start(config: BrokerConfig, host: Host) -> Result<Broker, BrokerError> {
+        config.validate()?;
+        let listener = Listener::bind(&config.listen).await?;
+        let (trigger, shutdown) = Shutdown::new();
+        let (machine, view) = Machine::new();
+        let group = RaftGroup::start(
+            raft_config(&config, &host),
+            host.clone(),
+            Box::new(machine),
+            shutdown.clone(),
+        )
+        .await?;
+        let service = Arc::new(service(config, host, group, view, shutdown.clone()));
+        registration::start(&service);
+        tokio::spawn(ticker::run(service.clone()));
+        let options = ServerOptions {
+            connections_max: service.config.connections_max as usize,
+            ..ServerOptions::default()
+        };
+        let router = network::server(&options)
+            .add_service(proto::opaque::messaging_server(Messaging(service.clone())))
+            .add_service(proto::cluster::broker_admin_server(Admin(service.clone())));
+        let server = tokio::spawn(network::serve(listener, router, options, shutdown));
+        tracing::info!(
+            group = service.config.group,
+            broker_id = service.own.broker_id,
+            address = service.own.client_address,
+            "broker serves"
+        );
+        Ok(Broker {
+            service,
+            trigger,
+            server,
+        })
+    }
+
+    /// `host:port` at which clients reach this broker.
+    pub fn client_address(&self) -> &str {
+        &self.service.own.client_address
+    }
+
+    /// What is applied here; for tests.
+    pub fn view(&self) -> &View {
+        &self.service.view
+    }
+
+    /// The replica; for tests.
+    pub fn group(&self) -> &RaftGroup {
+        &self.service.group
+    }
+
+    /// Waits until the broker cannot go on.
+    pub async fn failed(&mut self) -> BrokerError {
+        tokio::select! {
+            biased;
+            failure = self.service.group.failed() => failure.into(),
+            ended = &mut self.server => match ended {
+                Ok(Err(error)) => error.into(),
+                _ => BrokerError::TaskEnded("the server of the client port"),
+            },
+        }
+    }
+
+    /// Stops, letting calls under way end within the server's grace.
+    pub async fn stop(self) {
+        self.trigger.shut_down();
+        if !self.server.is_finished()
+            && let Ok(Err(error)) = self.server.await
+        {
+            tracing::warn!(%error, "the client port did not close in order");
+        }
+        if tokio::time::timeout(STOP_DURATION_MAX, self.service.group.closed())
+            .await
+            .is_err()
+        {
+            tracing::warn!("the replica did not stop in time");
+        }
+    }
+}
+
+fn raft_config(config: &BrokerConfig, host: &Host) -> RaftConfig {
+    let identity = Identity {
+        cluster_id: config.cluster_id.clone(),
+        group: config.group.clone(),
+        broker_id: config.broker_id,
+    };
+    let members = config.initial_members().into_iter().map(member).collect();
+    let engine = store::default_engine(host);
+    let mut raft = RaftConfig::new(
+        identity,
+        config.data_dir.clone(),
+        config.peer_listen.clone(),
+        members,
+        engine,
+    );
+    raft.log.segment_bytes = config.segment_bytes;
+    raft.log.reserve_bytes = config.disk_reserve_bytes;
+    raft.heartbeat_interval_ms = config.heartbeat_interval_ms;
+    raft.election_timeout_ms_min = config.election_timeout_ms_min;
+    raft.election_timeout_ms_max = config.election_timeout_ms_max;
+    raft.checkpoint_log_bytes = config.checkpoint_log_bytes;
+    raft
+}
+
+fn member(member: MemberConfig) -> Member {
+    Member {
+        broker_id: member.broker_id,
+        peer_address: member.peer_address,
+        client_address: member.client_address,
+    }
+}
+
+fn service(
+    config: BrokerConfig,
+    host: Host,
+    group: RaftGroup,
+    view: View,
+    shutdown: Shutdown,
+) -> Service {
+    let proposer_config = ProposerConfig {
+        entry_bytes_target: config.entry_bytes_target as usize,
+        proposals_inflight_max: config.proposals_inflight_max as usize,
+        inflight_bytes_max: config.inflight_bytes_max,
+        inflight_requests_max: config.inflight_requests_max as usize,
+        dedup_window_ms: config.dedup_window_ms,
+        dedup_ids_max: config.dedup_ids_max,
+    };
+    let agreement = GroupAgreement {
+        group: group.clone(),
+        view: view.clone(),
+    };
+    let leader_wait = Duration::from_millis(config.leader_wait_ms);
+    Service {
+        own: member(config.own_member()),
+        proposer: Proposer::start(proposer_config, agreement, host.clock.clone()),
+        leadership: Leadership::new(group.leadership(), config.broker_id, leader_wait),
+        forwarder: Forwarder::new(),
+        admin_pool: AdminPool::default(),
+        clients: Clients::new(
+            Duration::from_millis(config.client_expiry_ms),
+            config.clients_max as usize,
+        ),
+        disk_space: DiskSpace::new(
+            config
+                .disk_reserve_bytes
+                .saturating_add(config.segment_bytes),
+        ),
+        long_polls: Semaphore::new(config.long_polls_max as usize),
+        queue_turn: AtomicU32::new(0),
+        members_changed: Notify::new(),
+        started: tokio::time::Instant::now(),
+        config,
+        host,
+        group,
+        view,
+        shutdown,
+    }
+}

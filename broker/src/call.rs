@@ -1,0 +1,188 @@
+//! Calls that the leader answers: serve here, or forward, until the caller's deadline.
+//!
+//! Every such call goes through `lead`, so that a change of leader is waited out in one place. What was
+//! not done is tried again; what may have been done is tried again too, where doing it twice is the
+//! same as doing it once (sends are told apart by their ids, the other changes name their result).
+//! Every answer names the leader, when one is known.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+use tonic::metadata::MetadataMap;
+use tonic::{Extensions, Request, Response, Status};
+
+use crate::grpc::status::{self, CallError, Refusal};
+use crate::leadership::Standing;
+use crate::service::Service;
+
+/// Kept back from the caller's deadline, so that the answer arrives before the caller gives up.
+const ANSWER_RESERVE: Duration = Duration::from_millis(100);
+
+/// Pause before a call is tried again, so that a broken connection does not make a loop spin.
+const RETRY_PAUSE: Duration = Duration::from_millis(20);
+
+/// Longest time a caller may ask for.
+const DEADLINE_MAX: Duration = Duration::from_secs(600);
+
+/// Longest client id that is accepted, in bytes.
+const CLIENT_ID_BYTES_MAX: usize = 1_024;
+
+/// What a call carries beside its message.
+pub(crate) struct Context {
+    /// When the answer must be on its way.
+    pub(crate) deadline: Instant,
+    /// What the client sent along.
+    pub(crate) metadata: MetadataMap,
+}
+
+impl Context {
+    /// Of a call that was just received.
+    fn of(metadata: MetadataMap, service: &Service, patience: Duration) -> Context {
+        let unasked =
+            Duration::from_millis(service.config.request_timeout_ms) + patience.min(DEADLINE_MAX);
+        let wait = gateway::deadline(&metadata).unwrap_or(unasked);
+        // A caller in a hurry still leaves most of its time for the work.
+        let reserve = ANSWER_RESERVE.min(wait / 4);
+        let deadline = Instant::now() + (wait - reserve).min(DEADLINE_MAX);
+        Context { deadline, metadata }
+    }
+
+    /// Time until the deadline.
+    pub(crate) fn left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// Who calls.
+    pub(crate) fn client_id(&self) -> Result<&str, Refusal> {
+        let id = self
+            .metadata
+            .get(gateway::CLIENT_ID)
+            .and_then(|value| value.to_str().ok());
+        id.filter(|id| !id.is_empty() && id.len() <= CLIENT_ID_BYTES_MAX)
+            .ok_or_else(status::client_id_required)
+    }
+}
+
+/// A request that the leader of the group answers.
+pub(crate) trait LeaderCall: Clone + Send + Sync + 'static {
+    /// What the caller gets.
+    type Answer: Send;
+
+    /// Whether the caller must say who it is. False only for operators' calls.
+    const FROM_CLIENT: bool = true;
+
+    /// How long the answer may be waited for on purpose, beside the time that it takes.
+    fn patience(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    /// Answers, while this broker leads.
+    fn serve(
+        &self,
+        service: &Arc<Service>,
+        context: &Context,
+    ) -> impl Future<Output = Result<Self::Answer, CallError>> + Send;
+
+    /// Has the broker at `address` answer.
+    fn forward(
+        request: Request<Self>,
+        service: &Service,
+        address: &str,
+    ) -> impl Future<Output = Result<Response<Self::Answer>, Status>> + Send;
+
+    /// The answer that says only no.
+    fn refused(refusal: Refusal) -> Self::Answer;
+}
+
+/// Answers a call as the leader, or has the leader answer it.
+pub(crate) async fn lead<C: LeaderCall>(
+    service: &Arc<Service>,
+    request: Request<C>,
+) -> Result<Response<C::Answer>, Status> {
+    let (metadata, _, call) = request.into_parts();
+    let context = Context::of(metadata, service, call.patience());
+    if C::FROM_CLIENT
+        && let Err(refusal) = context.client_id()
+    {
+        return Ok(answered(service, C::refused(refusal)));
+    }
+    let mut maybe_done = None;
+    loop {
+        let tried = match service.leadership.standing(context.deadline).await {
+            Standing::Serving => {
+                let served = timeout(context.left(), call.serve(service, &context)).await;
+                served.unwrap_or_else(|_| Err(CallError::Unknown("no answer in time".to_owned())))
+            }
+            Standing::Forward(address) => {
+                match forward(service, &context, &call, &address).await? {
+                    Ok(response) => return Ok(response),
+                    Err(status) => Err(CallError::Unknown(status.message().to_owned())),
+                }
+            }
+            Standing::Unavailable => {
+                let reason = "no leader of the broker group is known".to_owned();
+                return Ok(answered(service, C::refused(given_up(maybe_done, reason))));
+            }
+        };
+        let reason = match tried {
+            Ok(answer) => return Ok(answered(service, answer)),
+            Err(CallError::Refused(refusal)) => return Ok(answered(service, C::refused(refusal))),
+            Err(CallError::Moved(reason)) => reason,
+            Err(CallError::Unknown(reason)) => {
+                maybe_done = Some(reason.clone());
+                reason
+            }
+        };
+        if context.left() <= RETRY_PAUSE {
+            return Ok(answered(service, C::refused(given_up(maybe_done, reason))));
+        }
+        tokio::time::sleep(RETRY_PAUSE).await;
+    }
+}
+
+/// An answer of this broker, with the leader's address in its metadata.
+pub(crate) fn answered<A>(service: &Service, answer: A) -> Response<A> {
+    let mut response = Response::new(answer);
+    name_leader(service, response.metadata_mut());
+    response
+}
+
+/// Puts the leader's address into an answer's metadata.
+pub(crate) fn name_leader(service: &Service, metadata: &mut MetadataMap) {
+    if let Some(leader) = service.leadership.leader() {
+        gateway::set_leader(metadata, &leader.client_address);
+    }
+}
+
+/// The leader's response; inside, the failure to reach it.
+async fn forward<C: LeaderCall>(
+    service: &Service,
+    context: &Context,
+    call: &C,
+    address: &str,
+) -> Result<Result<Response<C::Answer>, Status>, Status> {
+    let mut request = Request::from_parts(
+        context.metadata.clone(),
+        Extensions::default(),
+        call.clone(),
+    );
+    request.set_timeout(context.left());
+    match C::forward(request, service, address).await {
+        Ok(mut response) => {
+            if response.metadata().get(gateway::LEADER).is_none() {
+                name_leader(service, response.metadata_mut());
+            }
+            Ok(Ok(response))
+        }
+        Err(status) if gateway::is_unreachable(&status) => Ok(Err(status)),
+        Err(status) => Err(status),
+    }
+}
+
+fn given_up(maybe_done: Option<String>, reason: String) -> Refusal {
+    match maybe_done {
+        Some(unknown) => status::outcome_unknown(unknown),
+        None => status::not_available(reason),
+    }
+}

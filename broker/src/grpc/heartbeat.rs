@@ -1,0 +1,63 @@
+//! `Heartbeat`: a client lives.
+//!
+//! Needs nothing but the request: a client that this broker has never heard of is as welcome as any
+//! other, because clients do not repeat their settings after a change of leader.
+
+use std::sync::Arc;
+
+use gateway::Answer;
+use proto::v2::{ClientType, HeartbeatRequest, HeartbeatResponse};
+use tokio::time::Instant;
+use tonic::{Request, Response, Status};
+
+use super::group_name;
+use super::status::{CallError, Refusal, ok};
+use crate::call::{Context, LeaderCall};
+use crate::service::Service;
+
+impl LeaderCall for HeartbeatRequest {
+    type Answer = HeartbeatResponse;
+
+    async fn serve(
+        &self,
+        service: &Arc<Service>,
+        context: &Context,
+    ) -> Result<HeartbeatResponse, CallError> {
+        let group = match consumer_group(self)? {
+            Some(name) => Some(service.group_or_create(&name).await?.name.clone()),
+            None => None,
+        };
+        let client_id = context.client_id()?;
+        service
+            .clients
+            .beat(client_id, group, Instant::now())
+            .map_err(Refusal::from)?;
+        Ok(HeartbeatResponse { status: Some(ok()) })
+    }
+
+    async fn forward(
+        request: Request<Self>,
+        service: &Service,
+        address: &str,
+    ) -> Result<Response<HeartbeatResponse>, Status> {
+        service.forwarder.heartbeat(address, request).await
+    }
+
+    fn refused(refusal: Refusal) -> HeartbeatResponse {
+        HeartbeatResponse::refused(refusal.code, refusal.reason)
+    }
+}
+
+/// The group that the client consumes for. Producers have none, and some clients send an empty request.
+fn consumer_group(request: &HeartbeatRequest) -> Result<Option<String>, Refusal> {
+    let named = request
+        .group
+        .as_ref()
+        .filter(|group| !group.name.is_empty());
+    match named {
+        Some(group) if request.client_type() != ClientType::Producer => {
+            Ok(Some(group_name(Some(group))?.into_owned()))
+        }
+        _ => Ok(None),
+    }
+}

@@ -1,0 +1,169 @@
+//! `QueryRoute`: the queues of a topic, and where its leader is.
+//!
+//! Any replica answers from what it has applied; one that does not know the topic asks the leader, which
+//! creates it if the configuration says so. Clients are sent to the leader's own address only.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use gateway::Answer;
+use proto::v2::{
+    Address, AddressScheme, Broker, Code, Endpoints, MessageQueue, MessageType, Permission,
+    QueryRouteRequest, QueryRouteResponse, Resource,
+};
+use tonic::{Request, Response, Status};
+
+use super::status::{CallError, Refusal, ok};
+use super::topic_name;
+use crate::call::{Context, LeaderCall, answered, lead};
+use crate::service::Service;
+use crate::view::Topic;
+
+/// In a route, the leader: clients take no other number.
+const LEADER_ID: i32 = 0;
+
+/// What a topic without a type of its own accepts: the kinds that this version stores.
+const STORABLE: [MessageType; 2] = [MessageType::Normal, MessageType::Fifo];
+
+/// Answers from this replica if it can.
+pub(super) async fn query_route(
+    service: &Arc<Service>,
+    request: Request<QueryRouteRequest>,
+) -> Result<Response<QueryRouteResponse>, Status> {
+    let leader = service.leadership.leader();
+    let from_client = request
+        .metadata()
+        .get(gateway::CLIENT_ID)
+        .is_some_and(|id| !id.is_empty());
+    if from_client
+        && let Some(leader) = leader
+        && let Ok(name) = check(request.get_ref())
+        && let Some(topic) = service.view.topic(&name)
+    {
+        let response = route(service, request.get_ref(), &topic, &leader.client_address);
+        return Ok(answered(service, response));
+    }
+    lead(service, request).await
+}
+
+impl LeaderCall for QueryRouteRequest {
+    type Answer = QueryRouteResponse;
+
+    async fn serve(
+        &self,
+        service: &Arc<Service>,
+        _: &Context,
+    ) -> Result<QueryRouteResponse, CallError> {
+        let topic = service.topic_or_create(&check(self)?).await?;
+        Ok(route(service, self, &topic, &service.own.client_address))
+    }
+
+    async fn forward(
+        request: Request<Self>,
+        service: &Service,
+        address: &str,
+    ) -> Result<Response<QueryRouteResponse>, Status> {
+        service.forwarder.query_route(address, request).await
+    }
+
+    fn refused(refusal: Refusal) -> QueryRouteResponse {
+        QueryRouteResponse::refused(refusal.code, refusal.reason)
+    }
+}
+
+/// The stored name of the topic.
+fn check(request: &QueryRouteRequest) -> Result<std::borrow::Cow<'_, str>, Refusal> {
+    let name = topic_name(request.topic.as_ref())?;
+    let reached = request.endpoints.as_ref().is_some_and(|access_point| {
+        let valid =
+            |address: &Address| !address.host.is_empty() && (1..=65_535).contains(&address.port);
+        !access_point.addresses.is_empty() && access_point.addresses.iter().all(valid)
+    });
+    if reached {
+        return Ok(name);
+    }
+    Err(Refusal::new(
+        Code::IllegalAccessPoint,
+        "the request's access point has no valid address",
+    ))
+}
+
+fn route(
+    service: &Service,
+    request: &QueryRouteRequest,
+    topic: &Topic,
+    leader_address: &str,
+) -> QueryRouteResponse {
+    let resource = request.topic.clone().unwrap_or_default();
+    let broker = Broker {
+        name: service.config.group.clone(),
+        id: LEADER_ID,
+        endpoints: Some(endpoints(leader_address)),
+    };
+    let message_queues = (0..topic.queue_count)
+        .map(|queue| message_queue(queue, &resource, &broker, topic))
+        .collect();
+    QueryRouteResponse {
+        status: Some(ok()),
+        message_queues,
+    }
+}
+
+fn message_queue(queue: u32, resource: &Resource, broker: &Broker, topic: &Topic) -> MessageQueue {
+    let accepted = match MessageType::try_from(topic.message_type) {
+        Ok(MessageType::Unspecified) | Err(_) => STORABLE.map(i32::from).to_vec(),
+        Ok(one) => vec![one.into()],
+    };
+    MessageQueue {
+        topic: Some(resource.clone()),
+        id: queue as i32,
+        permission: Permission::ReadWrite.into(),
+        broker: Some(broker.clone()),
+        accept_message_types: accepted,
+    }
+}
+
+/// One address, in the form that clients take: an IP address or a name, never both in a list.
+fn endpoints(address: &str) -> Endpoints {
+    let (host, port) = address.rsplit_once(':').unwrap_or((address, "0"));
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let scheme = match host.parse() {
+        Ok(IpAddr::V4(_)) => AddressScheme::IPv4,
+        Ok(IpAddr::V6(_)) => AddressScheme::IPv6,
+        Err(_) => AddressScheme::DomainName,
+    };
+    Endpoints {
+        scheme: scheme.into(),
+        addresses: vec![Address {
+            host: host.to_owned(),
+            port: port.parse().unwrap_or_default(),
+        }],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches an address that a client would parse into something else.
+    #[test]
+    fn endpoints_say_what_kind_of_address_they_hold() {
+        for (address, scheme, host) in [
+            ("10.0.0.1:8081", AddressScheme::IPv4, "10.0.0.1"),
+            ("[::1]:8081", AddressScheme::IPv6, "::1"),
+            (
+                "broker-1.local:8081",
+                AddressScheme::DomainName,
+                "broker-1.local",
+            ),
+        ] {
+            let endpoints = endpoints(address);
+            assert_eq!(endpoints.scheme, i32::from(scheme), "{address}");
+            assert_eq!(endpoints.addresses.len(), 1);
+            assert_eq!(
+                (&*endpoints.addresses[0].host, endpoints.addresses[0].port),
+                (host, 8081)
+            );
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Who leads the group now, and whether this broker may answer for it.
+//!
+//! Asked by every call. Knows no clock but the monotonic one, and never waits without a bound.
+
+use std::time::Duration;
+
+use proto::BrokerId;
+use raft::Member;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// What to do with a call that the leader must answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// This broker leads and has applied all that its log held when it was elected.
+    Serving,
+    /// Another broker leads; the address at which clients reach it.
+    Forward(String),
+    /// No leader became known in time.
+    Unavailable,
+}
+
+/// Watches the group's leadership. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Leadership {
+    changes: watch::Receiver<raft::Leadership>,
+    own: BrokerId,
+    wait_max: Duration,
+}
+
+impl Leadership {
+    pub(crate) fn new(
+        changes: watch::Receiver<raft::Leadership>,
+        own: BrokerId,
+        wait_max: Duration,
+    ) -> Leadership {
+        Leadership {
+            changes,
+            own,
+            wait_max,
+        }
+    }
+
+    /// What holds now; waits until a leader is known, not longer than `until` and the configured wait.
+    pub(crate) async fn standing(&self, until: Instant) -> Standing {
+        if let Some(standing) = self.decide(&self.changes.borrow()) {
+            return standing;
+        }
+        let wait = until
+            .saturating_duration_since(Instant::now())
+            .min(self.wait_max);
+        let mut changes = self.changes.clone();
+        let known = changes.wait_for(|leadership| self.decide(leadership).is_some());
+        match tokio::time::timeout(wait, known).await {
+            Ok(Ok(leadership)) => self.decide(&leadership).unwrap_or(Standing::Unavailable),
+            _ => Standing::Unavailable,
+        }
+    }
+
+    /// Whether this broker leads and may answer.
+    pub(crate) fn is_serving(&self) -> bool {
+        let leadership = self.changes.borrow();
+        leadership.is_leader && leadership.serving
+    }
+
+    /// The leader, if one is known.
+    pub(crate) fn leader(&self) -> Option<Member> {
+        self.changes.borrow().leader.clone()
+    }
+
+    /// Returns when this broker does not serve as the leader (any more).
+    pub(crate) async fn lost(&self) {
+        let mut changes = self.changes.clone();
+        // An error says that the group is gone, which means the same.
+        let _ = changes
+            .wait_for(|leadership| !(leadership.is_leader && leadership.serving))
+            .await;
+    }
+
+    /// A receiver of its own, for tasks that follow every change.
+    pub(crate) fn changes(&self) -> watch::Receiver<raft::Leadership> {
+        self.changes.clone()
+    }
+
+    fn decide(&self, leadership: &raft::Leadership) -> Option<Standing> {
+        if leadership.is_leader {
+            return leadership.serving.then_some(Standing::Serving);
+        }
+        match &leadership.leader {
+            Some(leader) if leader.broker_id != self.own => {
+                Some(Standing::Forward(leader.client_address.clone()))
+            }
+            _ => None,
+        }
+    }
+}

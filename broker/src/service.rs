@@ -1,0 +1,107 @@
+//! What the calls of one running broker share.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+
+use gateway::Forwarder;
+use host::{Host, Shutdown};
+use proto::command::{self, Command, CommandReply, command::Body};
+use raft::{Member, RaftGroup};
+use tokio::sync::{Notify, Semaphore};
+
+use crate::admin_pool::AdminPool;
+use crate::clients::Clients;
+use crate::config::BrokerConfig;
+use crate::disk_space::DiskSpace;
+use crate::grpc::status::{CallError, Refusal, group_not_found, topic_not_found};
+use crate::leadership::Leadership;
+use crate::proposer::Proposer;
+use crate::view::{Group, Topic, View};
+
+/// Everything that answering a call may need. Shared by reference; holds no state of a client that a
+/// request needs to be answered.
+pub(crate) struct Service {
+    pub(crate) config: BrokerConfig,
+    /// This broker, as the others know it.
+    pub(crate) own: Member,
+    pub(crate) host: Host,
+    pub(crate) group: RaftGroup,
+    pub(crate) view: View,
+    pub(crate) proposer: Proposer,
+    pub(crate) leadership: Leadership,
+    pub(crate) forwarder: Forwarder,
+    pub(crate) admin_pool: AdminPool,
+    pub(crate) clients: Clients,
+    pub(crate) disk_space: DiskSpace,
+    /// A permit for each pull that waits.
+    pub(crate) long_polls: Semaphore,
+    /// Whose turn it is among a topic's queues, for messages whose client named none that exists.
+    pub(crate) queue_turn: AtomicU32,
+    /// Tells the registration that the members changed.
+    pub(crate) members_changed: Notify,
+    pub(crate) started: tokio::time::Instant,
+    pub(crate) shutdown: Shutdown,
+}
+
+impl Service {
+    /// The topic, created if it is unknown and the configuration says so. Only on the leader.
+    pub(crate) async fn topic_or_create(&self, name: &str) -> Result<Arc<Topic>, CallError> {
+        if let Some(topic) = self.view.topic(name) {
+            return Ok(topic);
+        }
+        if self.config.auto_create_topics {
+            self.propose(Body::PutTopic(command::PutTopic {
+                name: name.to_owned(),
+                queue_count: self.config.auto_create_queue_count,
+                create: true,
+                if_absent: true,
+                ..Default::default()
+            }))
+            .await?;
+        }
+        self.topic(name).map_err(CallError::from)
+    }
+
+    /// The topic, which must exist.
+    pub(crate) fn topic(&self, name: &str) -> Result<Arc<Topic>, Refusal> {
+        self.view.topic(name).ok_or_else(|| topic_not_found(name))
+    }
+
+    /// The consumer group, created if it is unknown and the configuration says so. Only on the leader.
+    pub(crate) async fn group_or_create(&self, name: &str) -> Result<Arc<Group>, CallError> {
+        if let Some(group) = self.view.group(name) {
+            return Ok(group);
+        }
+        if self.config.auto_create_groups || self.config.auto_create_topics {
+            self.propose(Body::PutGroup(command::PutGroup {
+                name: name.to_owned(),
+                create: true,
+                if_absent: true,
+                ..Default::default()
+            }))
+            .await?;
+        }
+        Ok(self.view.group(name).ok_or_else(|| group_not_found(name))?)
+    }
+
+    /// Has one change agreed on and applied.
+    pub(crate) async fn propose(&self, body: Body) -> Result<CommandReply, CallError> {
+        Ok(self.proposer.command(Command { body: Some(body) }).await?)
+    }
+
+    /// Like [`Service::propose`], for what makes room on the disk.
+    pub(crate) async fn propose_upkeep(&self, body: Body) -> Result<CommandReply, CallError> {
+        Ok(self.proposer.upkeep(Command { body: Some(body) }).await?)
+    }
+
+    /// Makes sure that this broker still leads, so that what it has applied is the newest there is.
+    pub(crate) async fn confirm_leadership(
+        &self,
+        wait: std::time::Duration,
+    ) -> Result<(), CallError> {
+        self.group
+            .read_barrier(wait)
+            .await
+            .map_err(|error| CallError::Moved(error.to_string()))
+    }
+}
