@@ -18,7 +18,7 @@ use tracing::debug;
 use crate::relay::{NO_LEADER, Relay, Target, route};
 
 /// How long a client waits for some leader before its stream is ended with a status. The client then starts anew.
-pub const LEADER_WAIT_MAX: Duration = Duration::from_secs(8);
+pub const LEADER_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// Pause between two attempts to reach a leader.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
