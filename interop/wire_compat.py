@@ -118,11 +118,16 @@ def client_files():
     from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
     # The package makes folders for its logs below HOME when it is imported.
+    home = os.environ.get("HOME")
     os.environ["HOME"] = str(environment.cache())
     files = []
     for module in CLIENT_MODULES:
         descriptor = importlib.import_module(f"rocketmq.grpc_protocol.{module}").DESCRIPTOR
         files.append(FileDescriptorProto.FromString(descriptor.serialized_pb))
+    if home is None:
+        del os.environ["HOME"]
+    else:
+        os.environ["HOME"] = home
     return files
 
 
