@@ -55,7 +55,10 @@ impl Machine {
     /// the handle for its readers.
     pub fn new() -> (Machine, View) {
         let shared = Arc::new(Shared::new());
-        let machine = Machine { shared: shared.clone(), failed: false };
+        let machine = Machine {
+            shared: shared.clone(),
+            failed: false,
+        };
         (machine, View::new(shared))
     }
 }
@@ -87,7 +90,13 @@ impl Application for Machine {
     }
 
     fn restore(&mut self, kv: Arc<dyn Kv>, log: CommitLog) -> Result<(), StoreError> {
-        let state = restore::load(&*kv, Storage { kv: kv.clone(), log })?;
+        let state = restore::load(
+            &*kv,
+            Storage {
+                kv: kv.clone(),
+                log,
+            },
+        )?;
         self.shared.replace(state);
         self.failed = false;
         Ok(())

@@ -110,12 +110,19 @@ impl Placing {
     fn place(&mut self, dedup: &mut Dedup, topic_id: u64, mut first: u128, mut count: u32) {
         while count > 0 {
             let taken = match dedup.find(topic_id, first, count) {
-                Found::Known { count, first_offset } => {
+                Found::Known {
+                    count,
+                    first_offset,
+                } => {
                     self.answer(count, first_offset, false);
                     count
                 }
                 Found::New { count } => {
-                    let run = Run { first, count, first_offset: self.next_offset };
+                    let run = Run {
+                        first,
+                        count,
+                        first_offset: self.next_offset,
+                    };
                     dedup.remember(self.place, topic_id, run);
                     self.remembered.push(run);
                     self.store(count);
@@ -156,14 +163,22 @@ impl Placing {
             {
                 run.count += count;
             }
-            _ => self.placed.push(PlacedRun { first, count, first_offset, stored }),
+            _ => self.placed.push(PlacedRun {
+                first,
+                count,
+                first_offset,
+                stored,
+            }),
         }
     }
 
     fn finish(self, state: &mut State, changes: &mut Changes, append: &Append) -> CommandReply {
         let (topic_id, queue): (u64, QueueId) = (append.topic_id, append.queue);
         if !self.rows.is_empty() {
-            let topic = state.topics.get_mut(&topic_id).expect("find_queue found the topic");
+            let topic = state
+                .topics
+                .get_mut(&topic_id)
+                .expect("find_queue found the topic");
             topic.queues[queue as usize].next_offset = self.next_offset;
             changes.touch(topic_id, queue);
             changes.add_payload(append.messages.len());
@@ -182,6 +197,9 @@ impl Placing {
             };
             dedup::put(&mut changes.batch, &row);
         }
-        CommandReply { placed: self.placed, ..CommandReply::default() }
+        CommandReply {
+            placed: self.placed,
+            ..CommandReply::default()
+        }
     }
 }

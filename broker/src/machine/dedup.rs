@@ -74,7 +74,9 @@ impl Dedup {
             Some((&(topic, start), _))
                 if topic == topic_id && start - first < u128::from(count) =>
             {
-                Found::New { count: (start - first) as u32 }
+                Found::New {
+                    count: (start - first) as u32,
+                }
             }
             _ => Found::New { count },
         }
@@ -95,7 +97,11 @@ impl Dedup {
     /// Forgets the rows that are older than `window_ms` at `now_ms`, and the oldest ones while more
     /// than `ids_max` ids are remembered. A bound of 0 does not bound.
     pub(super) fn expire(&mut self, now_ms: u64, window_ms: u64, ids_max: u64, batch: &mut Batch) {
-        let ids_max = if ids_max == 0 { DEDUP_IDS_MAX } else { ids_max.min(DEDUP_IDS_MAX) };
+        let ids_max = if ids_max == 0 {
+            DEDUP_IDS_MAX
+        } else {
+            ids_max.min(DEDUP_IDS_MAX)
+        };
         while let Some(oldest) = self.order.front().copied() {
             let old = window_ms > 0 && oldest.time_ms.saturating_add(window_ms) < now_ms;
             if !old && self.ids <= ids_max {
@@ -116,7 +122,10 @@ impl Dedup {
     }
 
     fn insert(&mut self, log_index: u64, command: u32, time_ms: u64, topic_id: u64, run: Run) {
-        let stored = Stored { count: run.count, first_offset: run.first_offset };
+        let stored = Stored {
+            count: run.count,
+            first_offset: run.first_offset,
+        };
         self.known.insert((topic_id, run.first), stored);
         self.order.push_back(Remembered {
             log_index,

@@ -51,7 +51,9 @@ fn cut(
 ) -> Result<u64, StoreError> {
     // Rows that this call added are not in the tables yet.
     let mut added = changes.rows_of(topic_id, queue).peekable();
-    let stored_end = added.peek().map_or(bounds.next_offset, |row| row.first_offset);
+    let stored_end = added
+        .peek()
+        .map_or(bounds.next_offset, |row| row.first_offset);
     let (mut low, mut high) = (bounds.min_offset, stored_end.max(bounds.min_offset));
     // Everything below `low` goes, everything from `high` on stays; log indexes grow with offsets.
     let mut middle = low;

@@ -31,7 +31,10 @@ pub(super) fn apply(
     state.clock.log_index = committed.index;
     let Ok(entry) = Entry::decode(committed.body.clone()) else {
         // Committed, so all replicas must do the same with it: nothing, and say so.
-        return Ok(encode(vec![refused(Refusal::Invalid, "entry does not decode")]));
+        return Ok(encode(vec![refused(
+            Refusal::Invalid,
+            "entry does not decode",
+        )]));
     };
     state.clock.time_ms = state.clock.time_ms.max(entry.time_ms);
     state.dedup.expire(
@@ -76,12 +79,19 @@ pub(super) type Outcome = Result<CommandReply, CommandReply>;
 
 /// A refusal: nothing was changed.
 pub(super) fn refused(refusal: Refusal, detail: impl Into<String>) -> CommandReply {
-    CommandReply { refusal: refusal.into(), detail: detail.into(), ..CommandReply::default() }
+    CommandReply {
+        refusal: refusal.into(),
+        detail: detail.into(),
+        ..CommandReply::default()
+    }
 }
 
 /// A success that answers with a number.
 pub(super) fn done(value: u64) -> CommandReply {
-    CommandReply { value, ..CommandReply::default() }
+    CommandReply {
+        value,
+        ..CommandReply::default()
+    }
 }
 
 fn encode(commands: Vec<CommandReply>) -> Bytes {

@@ -70,7 +70,13 @@ fn create(
     table::next_id::put(&mut changes.batch, state.next_id);
     record::put_group(&mut changes.batch, &group);
     let name = group.name.clone();
-    state.groups.insert(name, GroupState { group: Arc::new(group), offsets: BTreeMap::new() });
+    state.groups.insert(
+        name,
+        GroupState {
+            group: Arc::new(group),
+            offsets: BTreeMap::new(),
+        },
+    );
     Ok(())
 }
 

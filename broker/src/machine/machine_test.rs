@@ -11,7 +11,10 @@ use super::testing::{Harness, IDS_MAX, WINDOW_MS, append, encode, placed};
 use crate::view::QueueBounds;
 
 fn bounds(min_offset: u64, next_offset: u64) -> Option<QueueBounds> {
-    Some(QueueBounds { min_offset, next_offset })
+    Some(QueueBounds {
+        min_offset,
+        next_offset,
+    })
 }
 
 fn rows(harness: &Harness) -> usize {
@@ -37,7 +40,16 @@ async fn a_repeated_send_is_stored_once() {
 
     // 98 and 99 are new, 100 to 103 are not, 104 and 105 are new.
     let second = harness.command(2, append(topic, 0, &[(98, 8)])).await;
-    let expected = [(4, true), (5, true), (0, false), (1, false), (2, false), (3, false), (6, true), (7, true)];
+    let expected = [
+        (4, true),
+        (5, true),
+        (0, false),
+        (1, false),
+        (2, false),
+        (3, false),
+        (6, true),
+        (7, true),
+    ];
     assert_eq!(placed(&second), expected);
     assert_eq!(second.placed.len(), 3);
     assert_eq!(rows(&harness), 3);
@@ -48,10 +60,15 @@ async fn a_repeated_send_is_stored_once() {
     assert_eq!(placed(&elsewhere), [(7, false)]);
     assert_eq!(harness.view.queue(topic, 1), bounds(0, 0));
     let other = harness.topic("other", 1).await;
-    assert_eq!(placed(&harness.command(3, append(other, 0, &[(105, 1)])).await), [(0, true)]);
+    assert_eq!(
+        placed(&harness.command(3, append(other, 0, &[(105, 1)])).await),
+        [(0, true)]
+    );
 
     // Twice in one command.
-    let twice = harness.command(4, append(topic, 1, &[(500, 2), (501, 1)])).await;
+    let twice = harness
+        .command(4, append(topic, 1, &[(500, 2), (501, 1)]))
+        .await;
     assert_eq!(placed(&twice), [(0, true), (1, true), (1, false)]);
 }
 
@@ -64,10 +81,14 @@ async fn ids_are_forgotten_after_the_window() {
     harness.command(10, append(topic, 0, &[(1, 2)])).await;
     harness.command(500, append(topic, 0, &[(3, 1)])).await;
     let mut harness = harness.restart();
-    let last_moment = harness.command(10 + WINDOW_MS, append(topic, 0, &[(2, 1)])).await;
+    let last_moment = harness
+        .command(10 + WINDOW_MS, append(topic, 0, &[(2, 1)]))
+        .await;
     assert_eq!(placed(&last_moment), [(1, false)]);
     let mut harness = harness.restart();
-    let too_late = harness.command(11 + WINDOW_MS, append(topic, 0, &[(1, 3)])).await;
+    let too_late = harness
+        .command(11 + WINDOW_MS, append(topic, 0, &[(1, 3)]))
+        .await;
     assert_eq!(placed(&too_late), [(3, true), (4, true), (2, false)]);
     let dedup_rows = |harness: &Harness| {
         let mut indexes = Vec::new();
@@ -88,8 +109,16 @@ async fn the_oldest_ids_are_forgotten_when_there_are_too_many() {
     let topic = harness.topic("orders", 1).await;
     let many = IDS_MAX as u32;
     harness.command(1, append(topic, 0, &[(0, 10)])).await;
-    harness.command(1, append(topic, 0, &[(1_000_000, many)])).await;
-    let again = harness.entry(1, vec![append(topic, 0, &[(0, 1)]), append(topic, 0, &[(1_000_000, 1)])]);
+    harness
+        .command(1, append(topic, 0, &[(1_000_000, many)]))
+        .await;
+    let again = harness.entry(
+        1,
+        vec![
+            append(topic, 0, &[(0, 1)]),
+            append(topic, 0, &[(1_000_000, 1)]),
+        ],
+    );
     let again = again.await;
     assert_eq!(placed(&again[0]), [(u64::from(many) + 10, true)]);
     assert_eq!(placed(&again[1]), [(10, false)]);
@@ -122,7 +151,9 @@ async fn nonsense_is_refused() {
         assert_eq!(reply.commands.len(), 1);
         assert_eq!(reply.commands[0].refusal(), Refusal::Invalid);
     }
-    let Body::Append(good) = append(topic, 0, &[(1, 3)]) else { unreachable!() };
+    let Body::Append(good) = append(topic, 0, &[(1, 3)]) else {
+        unreachable!()
+    };
     let mut wrong = vec![good.clone(); 6];
     wrong[0].sizes_bytes[0] += 1;
     wrong[1].ids[0].count = 2;
@@ -138,14 +169,48 @@ async fn nonsense_is_refused() {
     let cases = [
         (append(topic + 9, 0, &[(1, 1)]), Refusal::TopicNotFound),
         (append(topic, 7, &[(1, 1)]), Refusal::QueueNotFound),
-        (Body::PutTopic(PutTopic { name: String::new(), queue_count: 1, ..Default::default() }), Refusal::Invalid),
-        (Body::PutTopic(PutTopic { name: "none".into(), ..Default::default() }), Refusal::Invalid),
-        (Body::PutGroup(PutGroup { name: "odd".into(), consume_from: 99, ..Default::default() }), Refusal::Invalid),
-        (Body::DeleteTopic(DeleteTopic { name: "none".into() }), Refusal::TopicNotFound),
-        (Body::DeleteGroup(DeleteGroup { name: "none".into() }), Refusal::GroupNotFound),
+        (
+            Body::PutTopic(PutTopic {
+                name: String::new(),
+                queue_count: 1,
+                ..Default::default()
+            }),
+            Refusal::Invalid,
+        ),
+        (
+            Body::PutTopic(PutTopic {
+                name: "none".into(),
+                ..Default::default()
+            }),
+            Refusal::Invalid,
+        ),
+        (
+            Body::PutGroup(PutGroup {
+                name: "odd".into(),
+                consume_from: 99,
+                ..Default::default()
+            }),
+            Refusal::Invalid,
+        ),
+        (
+            Body::DeleteTopic(DeleteTopic {
+                name: "none".into(),
+            }),
+            Refusal::TopicNotFound,
+        ),
+        (
+            Body::DeleteGroup(DeleteGroup {
+                name: "none".into(),
+            }),
+            Refusal::GroupNotFound,
+        ),
     ];
     for (command, refusal) in cases {
-        assert_eq!(harness.command(1, command.clone()).await.refusal(), refusal, "{command:?}");
+        assert_eq!(
+            harness.command(1, command.clone()).await.refusal(),
+            refusal,
+            "{command:?}"
+        );
     }
     assert_eq!(harness.view.queue(topic, 0), bounds(0, 0));
 }
@@ -157,12 +222,21 @@ async fn topics_are_created_changed_and_deleted() {
     let first = harness.topic("orders", 2).await;
     let put = |queue_count, create, if_absent| {
         let name = "orders".to_owned();
-        Body::PutTopic(PutTopic { name, queue_count, create, if_absent, ..Default::default() })
+        Body::PutTopic(PutTopic {
+            name,
+            queue_count,
+            create,
+            if_absent,
+            ..Default::default()
+        })
     };
     let again = harness.command(0, put(2, true, false)).await;
     assert_eq!(again.refusal(), Refusal::TopicExists);
     assert_eq!(harness.command(0, put(9, true, true)).await.value, first);
-    assert_eq!(harness.command(0, put(1, false, false)).await.refusal(), Refusal::Invalid);
+    assert_eq!(
+        harness.command(0, put(1, false, false)).await.refusal(),
+        Refusal::Invalid
+    );
     harness.command(0, append(first, 1, &[(1, 1)])).await;
     let version = harness.view.config_version();
     assert_eq!(harness.command(0, put(4, false, false)).await.value, first);
@@ -173,9 +247,25 @@ async fn topics_are_created_changed_and_deleted() {
 
     harness.group("readers").await;
     let (group, reset) = ("readers".to_owned(), false);
-    let commit = CommitOffset { group, topic_id: first, queue: 1, offset: 1, reset };
-    assert_eq!(harness.command(0, Body::CommitOffset(commit)).await.value, 1);
-    harness.command(0, Body::DeleteTopic(DeleteTopic { name: "orders".into() })).await;
+    let commit = CommitOffset {
+        group,
+        topic_id: first,
+        queue: 1,
+        offset: 1,
+        reset,
+    };
+    assert_eq!(
+        harness.command(0, Body::CommitOffset(commit)).await.value,
+        1
+    );
+    harness
+        .command(
+            0,
+            Body::DeleteTopic(DeleteTopic {
+                name: "orders".into(),
+            }),
+        )
+        .await;
     assert_eq!(harness.view.queue(first, 1), None);
     assert!(harness.view.committed_offsets("readers").is_empty());
     let harness = &mut harness.restart();
@@ -191,18 +281,40 @@ async fn topics_are_created_changed_and_deleted() {
 async fn topics_and_queues_are_bounded() {
     let mut harness = Harness::new().await;
     let put = |name: String, queue_count| {
-        Body::PutTopic(PutTopic { name, queue_count, create: true, ..Default::default() })
+        Body::PutTopic(PutTopic {
+            name,
+            queue_count,
+            create: true,
+            ..Default::default()
+        })
     };
-    let reply = harness.command(0, put("wide".into(), QUEUES_PER_TOPIC_MAX + 1)).await;
+    let reply = harness
+        .command(0, put("wide".into(), QUEUES_PER_TOPIC_MAX + 1))
+        .await;
     assert_eq!(reply.refusal(), Refusal::TooMany);
-    let many = (0..TOPICS_MAX).map(|number| put(format!("topic-{number}"), 1)).collect();
+    let many = (0..TOPICS_MAX)
+        .map(|number| put(format!("topic-{number}"), 1))
+        .collect();
     let replies = harness.entry(0, many).await;
     assert!(replies.iter().all(|reply| reply.refusal() == Refusal::None));
     let reply = harness.command(0, put("one more".into(), 1)).await;
     assert_eq!(reply.refusal(), Refusal::TooMany);
-    let reply = harness.command(0, Body::DeleteTopic(DeleteTopic { name: "topic-7".into() })).await;
+    let reply = harness
+        .command(
+            0,
+            Body::DeleteTopic(DeleteTopic {
+                name: "topic-7".into(),
+            }),
+        )
+        .await;
     assert_eq!(reply.refusal(), Refusal::None);
-    assert_eq!(harness.command(0, put("one more".into(), 1)).await.refusal(), Refusal::None);
+    assert_eq!(
+        harness
+            .command(0, put("one more".into(), 1))
+            .await
+            .refusal(),
+        Refusal::None
+    );
 }
 
 /// Would catch an offset that goes back or runs ahead of the queue.
@@ -213,20 +325,50 @@ async fn offsets_go_forward_unless_reset() {
     harness.command(0, append(topic_id, 0, &[(1, 5)])).await;
     let commit = |offset, reset| {
         let group = "readers".to_owned();
-        Body::CommitOffset(CommitOffset { group, topic_id, queue: 0, offset, reset })
+        Body::CommitOffset(CommitOffset {
+            group,
+            topic_id,
+            queue: 0,
+            offset,
+            reset,
+        })
     };
-    assert_eq!(harness.command(0, commit(1, false)).await.refusal(), Refusal::GroupNotFound);
+    assert_eq!(
+        harness.command(0, commit(1, false)).await.refusal(),
+        Refusal::GroupNotFound
+    );
     harness.group("readers").await;
     assert_eq!(harness.view.committed_offset("readers", topic_id, 0), None);
-    for (offset, reset, expected) in
-        [(0, false, 0), (3, false, 3), (2, false, 3), (99, false, 5), (1, true, 1), (77, true, 5)]
-    {
-        assert_eq!(harness.command(0, commit(offset, reset)).await.value, expected);
-        assert_eq!(harness.view.committed_offset("readers", topic_id, 0), Some(expected));
+    for (offset, reset, expected) in [
+        (0, false, 0),
+        (3, false, 3),
+        (2, false, 3),
+        (99, false, 5),
+        (1, true, 1),
+        (77, true, 5),
+    ] {
+        assert_eq!(
+            harness.command(0, commit(offset, reset)).await.value,
+            expected
+        );
+        assert_eq!(
+            harness.view.committed_offset("readers", topic_id, 0),
+            Some(expected)
+        );
     }
     let mut harness = harness.restart();
-    assert_eq!(harness.view.committed_offsets("readers"), [(topic_id, 0, 5)]);
-    harness.command(0, Body::DeleteGroup(DeleteGroup { name: "readers".into() })).await;
+    assert_eq!(
+        harness.view.committed_offsets("readers"),
+        [(topic_id, 0, 5)]
+    );
+    harness
+        .command(
+            0,
+            Body::DeleteGroup(DeleteGroup {
+                name: "readers".into(),
+            }),
+        )
+        .await;
     let harness = harness.restart();
     assert!(harness.view.group("readers").is_none());
 }
@@ -240,11 +382,16 @@ async fn dropping_the_log_trims_the_queues() {
     let first = harness.next_index();
     for number in 0..10_u128 {
         let queue = u32::from(number % 3 == 0);
-        harness.command(0, append(topic, queue, &[(number * 10, 3)])).await;
+        harness
+            .command(0, append(topic, queue, &[(number * 10, 3)]))
+            .await;
     }
     let drop_log = |first_index| Body::DropLog(DropLog { first_index });
     // Entries first + 0, 3, 6 and 9 went to queue 1, the others to queue 0.
-    assert_eq!(harness.command(0, drop_log(first + 4)).await.value, first + 4);
+    assert_eq!(
+        harness.command(0, drop_log(first + 4)).await.value,
+        first + 4
+    );
     assert_eq!(harness.view.queue(topic, 0), bounds(6, 18));
     assert_eq!(harness.view.queue(topic, 1), bounds(6, 12));
     assert_eq!(rows(&harness), 6);
@@ -257,7 +404,12 @@ async fn dropping_the_log_trims_the_queues() {
     let own = harness.next_index() + 1;
     let bodies = vec![
         encode(0, 0, 0, vec![append(topic, 0, &[(500, 2)])]),
-        encode(0, 0, 0, vec![append(topic, 0, &[(600, 2)]), drop_log(u64::MAX)]),
+        encode(
+            0,
+            0,
+            0,
+            vec![append(topic, 0, &[(600, 2)]), drop_log(u64::MAX)],
+        ),
     ];
     let committed = harness.append(bodies).await;
     let replies = harness.apply_committed(&committed);
@@ -274,10 +426,14 @@ async fn a_failed_commit_stops_the_machine() {
     let topic = harness.topic("orders", 1).await;
     let bodies = vec![encode(0, 0, 0, vec![append(topic, 0, &[(1, 1)])])];
     let committed = harness.append(bodies).await;
-    let failed = harness.machine.apply(&committed, &mut |_| Err(StoreError::Closed));
+    let failed = harness
+        .machine
+        .apply(&committed, &mut |_| Err(StoreError::Closed));
     assert!(failed.is_err());
     let kv = harness.kv.clone();
-    let refused = harness.machine.apply(&committed, &mut |batch| kv.write(batch));
+    let refused = harness
+        .machine
+        .apply(&committed, &mut |batch| kv.write(batch));
     assert!(refused.is_err());
     let harness = harness.restart();
     assert_eq!(harness.view.queue(topic, 0), bounds(0, 0));

@@ -27,7 +27,11 @@ pub(super) fn commit(state: &mut State, changes: &mut Changes, command: &CommitO
     };
     let present = group.offsets.get(&(topic_id, queue)).copied();
     let wanted = command.offset.min(bounds.next_offset);
-    let offset = if command.reset { wanted } else { wanted.max(present.unwrap_or(0)) };
+    let offset = if command.reset {
+        wanted
+    } else {
+        wanted.max(present.unwrap_or(0))
+    };
     if present == Some(offset) {
         return Ok(done(offset));
     }

@@ -105,7 +105,10 @@ pub(super) fn check_name(name: &str) -> Result<(), CommandReply> {
 
 pub(super) fn check_attributes(attributes: &HashMap<String, String>) -> Result<(), CommandReply> {
     // A sum does not depend on the order in which a hash map is walked.
-    let bytes: usize = attributes.iter().map(|(name, value)| name.len() + value.len()).sum();
+    let bytes: usize = attributes
+        .iter()
+        .map(|(name, value)| name.len() + value.len())
+        .sum();
     if attributes.len() > ATTRIBUTES_MAX || bytes > ATTRIBUTES_BYTES_MAX {
         let detail =
             format!("at most {ATTRIBUTES_MAX} attributes of {ATTRIBUTES_BYTES_MAX} bytes together");

@@ -40,7 +40,13 @@ fn load_topics(kv: &dyn Kv, state: &mut State) -> Result<(), StoreError> {
         let queues = vec![QueueBounds::default(); topic.queue_count as usize];
         state.queues += queues.len();
         state.topic_ids.insert(topic.name.clone(), id);
-        state.topics.insert(id, TopicState { topic: Arc::new(topic), queues });
+        state.topics.insert(
+            id,
+            TopicState {
+                topic: Arc::new(topic),
+                queues,
+            },
+        );
         Ok(())
     })?;
     queue_bounds::scan(kv, |topic_id, queue, bounds| {
@@ -59,7 +65,13 @@ fn load_topics(kv: &dyn Kv, state: &mut State) -> Result<(), StoreError> {
 fn load_groups(kv: &dyn Kv, state: &mut State) -> Result<(), StoreError> {
     table::group::scan(kv, |name, record| {
         let group = Arc::new(record::read_group(name, record)?);
-        state.groups.insert(name.to_owned(), GroupState { group, offsets: BTreeMap::new() });
+        state.groups.insert(
+            name.to_owned(),
+            GroupState {
+                group,
+                offsets: BTreeMap::new(),
+            },
+        );
         Ok(())
     })?;
     consumer_offset::scan(kv, |name, topic_id, queue, offset| {

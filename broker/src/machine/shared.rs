@@ -50,8 +50,10 @@ impl Shared {
 
     /// Tells whoever waits about changes that are committed.
     pub(super) fn publish(&self, changes: &Changes) {
-        self.payload_bytes.fetch_add(changes.payload_bytes(), Ordering::Relaxed);
-        self.arrivals.wake(changes.touched_queues(), changes.removed_topics());
+        self.payload_bytes
+            .fetch_add(changes.payload_bytes(), Ordering::Relaxed);
+        self.arrivals
+            .wake(changes.touched_queues(), changes.removed_topics());
         if changes.config_changed() {
             self.config_version.send_modify(|version| *version += 1);
         }

@@ -50,6 +50,10 @@ impl State {
     }
 
     pub(crate) fn queue(&self, topic_id: u64, queue: QueueId) -> Option<QueueBounds> {
-        self.topics.get(&topic_id)?.queues.get(queue as usize).copied()
+        self.topics
+            .get(&topic_id)?
+            .queues
+            .get(queue as usize)
+            .copied()
     }
 }

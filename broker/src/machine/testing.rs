@@ -32,16 +32,24 @@ pub(crate) struct Harness {
 impl Harness {
     pub(crate) async fn new() -> Harness {
         let disk = Arc::new(CrashDisk::new());
-        let host = Host { clock: Arc::new(ManualClock::default()), disk: disk.clone() };
+        let host = Host {
+            clock: Arc::new(ManualClock::default()),
+            disk: disk.clone(),
+        };
         let config = LogConfig {
             segment_bytes: 1 << 20,
             reserve_bytes: 0,
             spare_segments: 0,
             ..LogConfig::default()
         };
-        let identity =
-            Identity { cluster_id: "test".into(), group: "group".into(), broker_id: 1 };
-        let dir = DataDir::open(&host, Path::new("/replica"), &identity, &config).await.unwrap();
+        let identity = Identity {
+            cluster_id: "test".into(),
+            group: "group".into(),
+            broker_id: 1,
+        };
+        let dir = DataDir::open(&host, Path::new("/replica"), &identity, &config)
+            .await
+            .unwrap();
         let (log, _) = CommitLog::open(&Arc::new(dir), config).await.unwrap();
         let engine = MemEngine::new(disk);
         let kv = engine.open("/tables".into()).await.unwrap();
@@ -51,7 +59,14 @@ impl Harness {
     fn over(kv: Arc<dyn Kv>, log: CommitLog, engine: MemEngine) -> Harness {
         let (mut machine, view) = Machine::new();
         machine.restore(kv.clone(), log.clone()).unwrap();
-        Harness { machine, view, kv, engine, log, forks: 0 }
+        Harness {
+            machine,
+            view,
+            kv,
+            engine,
+            log,
+            forks: 0,
+        }
     }
 
     /// The index of the next entry.
@@ -62,7 +77,11 @@ impl Harness {
     /// Writes bodies to the log, as openraft does before it applies them.
     pub(crate) async fn append(&self, bodies: Vec<Bytes>) -> Vec<Committed> {
         let first = self.next_index();
-        let entry = |(index, body)| Committed { index, term: 1, body };
+        let entry = |(index, body)| Committed {
+            index,
+            term: 1,
+            body,
+        };
         let committed: Vec<Committed> = (first..).zip(bodies).map(entry).collect();
         let entries = committed.iter().map(|entry| store::Entry {
             term: entry.term,
@@ -80,13 +99,21 @@ impl Harness {
     /// Applies committed entries in one call.
     pub(crate) fn apply_committed(&mut self, entries: &[Committed]) -> Vec<Reply> {
         let kv = self.kv.clone();
-        let replies = self.machine.apply(entries, &mut |batch| kv.write(batch)).unwrap();
-        replies.into_iter().map(|reply| Reply::decode(reply).unwrap()).collect()
+        let replies = self
+            .machine
+            .apply(entries, &mut |batch| kv.write(batch))
+            .unwrap();
+        replies
+            .into_iter()
+            .map(|reply| Reply::decode(reply).unwrap())
+            .collect()
     }
 
     /// Has one entry written and applied; the reply of each command.
     pub(crate) async fn entry(&mut self, time_ms: u64, commands: Vec<Body>) -> Vec<CommandReply> {
-        let committed = self.append(vec![encode(time_ms, WINDOW_MS, IDS_MAX, commands)]).await;
+        let committed = self
+            .append(vec![encode(time_ms, WINDOW_MS, IDS_MAX, commands)])
+            .await;
         self.apply_committed(&committed).remove(0).commands
     }
 
@@ -97,13 +124,22 @@ impl Harness {
 
     /// Creates a topic; its id.
     pub(crate) async fn topic(&mut self, name: &str, queue_count: u32) -> u64 {
-        let topic = PutTopic { name: name.into(), queue_count, create: true, ..Default::default() };
+        let topic = PutTopic {
+            name: name.into(),
+            queue_count,
+            create: true,
+            ..Default::default()
+        };
         self.command(0, Body::PutTopic(topic)).await.value
     }
 
     /// Creates a consumer group; its id.
     pub(crate) async fn group(&mut self, name: &str) -> u64 {
-        let group = PutGroup { name: name.into(), create: true, ..Default::default() };
+        let group = PutGroup {
+            name: name.into(),
+            create: true,
+            ..Default::default()
+        };
         self.command(0, Body::PutGroup(group)).await.value
     }
 
@@ -116,7 +152,11 @@ impl Harness {
     pub(crate) async fn fork(&mut self) -> Harness {
         self.forks += 1;
         let copy = format!("/copy-{}-{}", self.forks, self.next_index());
-        self.kv.clone().checkpoint(copy.clone().into()).await.unwrap();
+        self.kv
+            .clone()
+            .checkpoint(copy.clone().into())
+            .await
+            .unwrap();
         let kv = self.engine.open(copy.into()).await.unwrap();
         let engine = MemEngine::new(Arc::new(CrashDisk::new()));
         Harness::over(kv, self.log.clone(), engine)
@@ -133,13 +173,26 @@ pub(crate) fn encode(
     dedup_ids_max: u64,
     commands: Vec<Body>,
 ) -> Bytes {
-    let commands = commands.into_iter().map(|body| Command { body: Some(body) }).collect();
-    Bytes::from(Entry { time_ms, commands, dedup_window_ms, dedup_ids_max }.encode_to_vec())
+    let commands = commands
+        .into_iter()
+        .map(|body| Command { body: Some(body) })
+        .collect();
+    Bytes::from(
+        Entry {
+            time_ms,
+            commands,
+            dedup_window_ms,
+            dedup_ids_max,
+        }
+        .encode_to_vec(),
+    )
 }
 
 /// Messages with the ids of `runs` (first and count), each with its id as its text.
 pub(crate) fn append(topic_id: u64, queue: u32, runs: &[(u128, u32)]) -> Body {
-    let each = runs.iter().flat_map(|(first, count)| (0..u128::from(*count)).map(move |n| first + n));
+    let each = runs
+        .iter()
+        .flat_map(|(first, count)| (0..u128::from(*count)).map(move |n| first + n));
     let texts: Vec<String> = each.map(|id| format!("message {id}")).collect();
     let ids = runs.iter().map(|(first, count)| IdRun {
         first: Bytes::copy_from_slice(&first.to_be_bytes()),

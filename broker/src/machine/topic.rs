@@ -40,17 +40,26 @@ pub(super) fn put(state: &mut State, changes: &mut Changes, command: PutTopic) -
 
 pub(super) fn delete(state: &mut State, changes: &mut Changes, name: &str) -> Outcome {
     let Some(topic_id) = state.topic_ids.remove(name) else {
-        return Err(refused(Refusal::TopicNotFound, format!("topic {name} does not exist")));
+        return Err(refused(
+            Refusal::TopicNotFound,
+            format!("topic {name} does not exist"),
+        ));
     };
-    let removed = state.topics.remove(&topic_id).expect("topic_ids names topics that exist");
+    let removed = state
+        .topics
+        .remove(&topic_id)
+        .expect("topic_ids names topics that exist");
     state.queues -= removed.queues.len();
     table::topic::delete(&mut changes.batch, topic_id);
     queue_bounds::delete_topic(&mut changes.batch, topic_id);
     consume_queue::delete_topic(&mut changes.batch, topic_id);
     for (group, group_state) in &mut state.groups {
         let of_topic = (topic_id, 0)..=(topic_id, u32::MAX);
-        let queues: Vec<u32> =
-            group_state.offsets.range(of_topic).map(|((_, queue), _)| *queue).collect();
+        let queues: Vec<u32> = group_state
+            .offsets
+            .range(of_topic)
+            .map(|((_, queue), _)| *queue)
+            .collect();
         for queue in queues {
             group_state.offsets.remove(&(topic_id, queue));
             state.offsets -= 1;
@@ -64,7 +73,10 @@ pub(super) fn delete(state: &mut State, changes: &mut Changes, name: &str) -> Ou
 
 fn create(state: &mut State, changes: &mut Changes, command: PutTopic) -> Outcome {
     if state.topics.len() >= TOPICS_MAX {
-        return Err(refused(Refusal::TooMany, format!("there are {TOPICS_MAX} topics already")));
+        return Err(refused(
+            Refusal::TooMany,
+            format!("there are {TOPICS_MAX} topics already"),
+        ));
     }
     let queues = command.queue_count as usize;
     reserve_queues(state, queues)?;
@@ -75,7 +87,13 @@ fn create(state: &mut State, changes: &mut Changes, command: PutTopic) -> Outcom
     let topic = describe(id, command);
     record::put_topic(&mut changes.batch, &topic);
     let queues = vec![QueueBounds::default(); queues];
-    state.topics.insert(id, TopicState { topic: Arc::new(topic), queues });
+    state.topics.insert(
+        id,
+        TopicState {
+            topic: Arc::new(topic),
+            queues,
+        },
+    );
     changes.change_config();
     Ok(done(id))
 }
@@ -84,13 +102,19 @@ fn change(state: &mut State, changes: &mut Changes, id: u64, command: PutTopic) 
     let queues = command.queue_count as usize;
     let present = state.topics[&id].queues.len();
     if queues < present {
-        let detail = format!("topic {} has {present} queues; it cannot have fewer", command.name);
+        let detail = format!(
+            "topic {} has {present} queues; it cannot have fewer",
+            command.name
+        );
         return Err(refused(Refusal::Invalid, detail));
     }
     reserve_queues(state, queues - present)?;
     let topic = describe(id, command);
     record::put_topic(&mut changes.batch, &topic);
-    let present = state.topics.get_mut(&id).expect("the caller found the topic");
+    let present = state
+        .topics
+        .get_mut(&id)
+        .expect("the caller found the topic");
     present.topic = Arc::new(topic);
     present.queues.resize(queues, QueueBounds::default());
     changes.change_config();
