@@ -2,67 +2,453 @@
 
 mod description;
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
+use proto::cluster;
+use tonic::{Request, Response, Status};
+
 pub use description::{
-    BrokerAddress, BrokerStatus, CommittedOffset, GroupDescription, GroupSettings, MessageType, QueueBounds,
-    TopicDescription, TopicSettings,
+    BrokerAddress, BrokerStatus, CommittedOffset, GroupDescription, GroupSettings, MessageType,
+    QueueBounds, TopicDescription, TopicSettings,
 };
 
+use crate::answer::Answer;
+use crate::connection::Call;
 use crate::consumer::TopicQueue;
+use crate::core::Core;
 use crate::error::Error;
 
-/// Administration calls. Each goes to the leader of the broker group, follows it through an election, and ends by the
-/// client's request timeout unless [`Admin::timeout`] sets another.
+/// Administration calls.
+///
+/// Calls that change or list something go to the leader of a broker group, follow it through an election, and are
+/// repeated until their deadline: the client's request timeout, unless [`Admin::timeout`] sets another. Their errors:
+/// [`Error::Refused`] is final and nothing was done; after [`Error::OutcomeUnknown`] look before you repeat.
 #[derive(Clone)]
-pub struct Admin {}
+pub struct Admin {
+    core: Arc<Core>,
+    timeout: Duration,
+    group: Option<Arc<str>>,
+}
+
+/// What one attempt of an administration call does with a client of the right address.
+type Client = cluster::BrokerAdminClient;
 
 impl Admin {
+    pub(crate) fn new(core: Arc<Core>) -> Admin {
+        let timeout = core.connection.request_timeout;
+        Admin { core, timeout, group: None }
+    }
+
     /// The same, with another deadline for each call.
     #[must_use]
-    pub fn timeout(self, timeout: Duration) -> Admin { unimplemented!() }
+    pub fn timeout(mut self, timeout: Duration) -> Admin {
+        self.timeout = timeout;
+        self
+    }
+
     /// The same, for one broker group by name. Without it: the only group, or the first by name.
     #[must_use]
-    pub fn broker_group(self, group: impl Into<String>) -> Admin { unimplemented!() }
+    pub fn broker_group(mut self, group: impl Into<String>) -> Admin {
+        self.group = Some(group.into().into());
+        self
+    }
 
     /// Makes a topic.
-    pub async fn create_topic(&self, name: &str, settings: &TopicSettings) -> Result<(), Error> { unimplemented!() }
-    /// Changes a topic.
-    pub async fn alter_topic(&self, name: &str, settings: &TopicSettings) -> Result<(), Error> { unimplemented!() }
+    ///
+    /// # Errors
+    /// Refused if the name is bad, or taken and not `if_absent`.
+    pub async fn create_topic(&self, name: &str, settings: &TopicSettings) -> Result<(), Error> {
+        let request = put_topic(name, settings);
+        self.change("create", topic(name), request, async |mut client, request| {
+            client.create_topic(request).await
+        })
+        .await
+    }
+
+    /// Changes a topic. The number of queues may only grow.
+    ///
+    /// # Errors
+    /// Refused if there is no such topic.
+    pub async fn alter_topic(&self, name: &str, settings: &TopicSettings) -> Result<(), Error> {
+        let request = put_topic(name, settings);
+        self.change("alter", topic(name), request, async |mut client, request| {
+            client.alter_topic(request).await
+        })
+        .await
+    }
+
     /// Deletes a topic and its messages.
-    pub async fn delete_topic(&self, name: &str) -> Result<(), Error> { unimplemented!() }
+    ///
+    /// # Errors
+    /// Refused if there is no such topic.
+    pub async fn delete_topic(&self, name: &str) -> Result<(), Error> {
+        let request = cluster::NameRequest { name: name.to_owned() };
+        self.change("delete", topic(name), request, async |mut client, request| {
+            client.delete_topic(request).await
+        })
+        .await
+    }
+
     /// All topics, sorted by name.
-    pub async fn list_topics(&self) -> Result<Vec<TopicDescription>, Error> { unimplemented!() }
+    ///
+    /// # Errors
+    /// No leader answered by the deadline.
+    pub async fn list_topics(&self) -> Result<Vec<TopicDescription>, Error> {
+        let call = self.call("list", "topics".to_owned(), false).await;
+        let answer = self
+            .ask(call, cluster::ListRequest {}, async |mut client, request| {
+                client.list_topics(request).await
+            })
+            .await?;
+        let mut topics: Vec<TopicDescription> =
+            answer.topics.into_iter().map(TopicDescription::from).collect();
+        topics.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(topics)
+    }
+
     /// One topic, if it exists.
-    pub async fn topic(&self, name: &str) -> Result<Option<TopicDescription>, Error> { unimplemented!() }
+    ///
+    /// # Errors
+    /// As [`Admin::list_topics`].
+    pub async fn topic(&self, name: &str) -> Result<Option<TopicDescription>, Error> {
+        Ok(self.list_topics().await?.into_iter().find(|topic| topic.name == name))
+    }
 
     /// Makes a consumer group.
-    pub async fn create_group(&self, name: &str, settings: &GroupSettings) -> Result<(), Error> { unimplemented!() }
-    /// Changes a consumer group.
-    pub async fn alter_group(&self, name: &str, settings: &GroupSettings) -> Result<(), Error> { unimplemented!() }
-    /// Deletes a consumer group and its offsets.
-    pub async fn delete_group(&self, name: &str) -> Result<(), Error> { unimplemented!() }
-    /// All consumer groups, sorted by name.
-    pub async fn list_groups(&self) -> Result<Vec<GroupDescription>, Error> { unimplemented!() }
-    /// One consumer group, if it exists.
-    pub async fn group(&self, name: &str) -> Result<Option<GroupDescription>, Error> { unimplemented!() }
-    /// Client ids of the consumers of a group that sent a heartbeat lately, sorted.
-    pub async fn members(&self, group: &str) -> Result<Vec<String>, Error> { unimplemented!() }
-    /// Sets a group's offset in one queue, back or forth.
-    pub async fn reset_offset(&self, group: &str, queue: &TopicQueue, offset: u64) -> Result<(), Error> { unimplemented!() }
+    ///
+    /// # Errors
+    /// Refused if the name is bad, or taken and not `if_absent`.
+    pub async fn create_group(&self, name: &str, settings: &GroupSettings) -> Result<(), Error> {
+        let request = put_group(name, settings);
+        self.change("create", group(name), request, async |mut client, request| {
+            client.create_group(request).await
+        })
+        .await
+    }
 
-    /// All replicas of all broker groups that the seeds know.
-    pub async fn brokers(&self) -> Result<Vec<BrokerAddress>, Error> { unimplemented!() }
-    /// What the replica at `address` (`host:port`, its client address) says about itself.
-    pub async fn status(&self, address: &str) -> Result<BrokerStatus, Error> { unimplemented!() }
+    /// Changes a consumer group.
+    ///
+    /// # Errors
+    /// Refused if there is no such group.
+    pub async fn alter_group(&self, name: &str, settings: &GroupSettings) -> Result<(), Error> {
+        let request = put_group(name, settings);
+        self.change("alter", group(name), request, async |mut client, request| {
+            client.alter_group(request).await
+        })
+        .await
+    }
+
+    /// Deletes a consumer group and its offsets.
+    ///
+    /// # Errors
+    /// Refused if there is no such group.
+    pub async fn delete_group(&self, name: &str) -> Result<(), Error> {
+        let request = cluster::NameRequest { name: name.to_owned() };
+        self.change("delete", group(name), request, async |mut client, request| {
+            client.delete_group(request).await
+        })
+        .await
+    }
+
+    /// All consumer groups, sorted by name.
+    ///
+    /// # Errors
+    /// No leader answered by the deadline.
+    pub async fn list_groups(&self) -> Result<Vec<GroupDescription>, Error> {
+        let call = self.call("list", "consumer groups".to_owned(), false).await;
+        let answer = self
+            .ask(call, cluster::ListRequest {}, async |mut client, request| {
+                client.list_groups(request).await
+            })
+            .await?;
+        let mut groups: Vec<GroupDescription> =
+            answer.groups.into_iter().map(GroupDescription::from).collect();
+        groups.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(groups)
+    }
+
+    /// One consumer group, if it exists.
+    ///
+    /// # Errors
+    /// As [`Admin::list_groups`].
+    pub async fn group(&self, name: &str) -> Result<Option<GroupDescription>, Error> {
+        Ok(self.list_groups().await?.into_iter().find(|group| group.name == name))
+    }
+
+    /// Client ids of the consumers of a group that sent a heartbeat lately, sorted.
+    ///
+    /// # Errors
+    /// No leader answered by the deadline.
+    pub async fn members(&self, name: &str) -> Result<Vec<String>, Error> {
+        let call = self.call("list members", group(name), false).await;
+        let request = cluster::NameRequest { name: name.to_owned() };
+        let answer = self
+            .ask(call, request, async |mut client, request| client.list_members(request).await)
+            .await?;
+        Ok(answer.client_ids)
+    }
+
+    /// Sets a group's offset in one queue, back or forth. Its consumers go on where they are until they start anew.
+    ///
+    /// # Errors
+    /// Refused if there is no such group or queue.
+    pub async fn reset_offset(
+        &self,
+        name: &str,
+        queue: &TopicQueue,
+        offset: u64,
+    ) -> Result<(), Error> {
+        let request = cluster::ResetOffsetRequest {
+            group: name.to_owned(),
+            topic: queue.topic.to_string(),
+            queue: queue.queue,
+            offset,
+        };
+        self.change("reset offset", group(name), request, async |mut client, request| {
+            client.reset_offset(request).await
+        })
+        .await
+    }
+
+    /// All replicas of all broker groups that the seeds know, sorted.
+    ///
+    /// # Errors
+    /// No seed answered.
+    pub async fn brokers(&self) -> Result<Vec<BrokerAddress>, Error> {
+        let seeds = self.core.connection.brokers.seeds();
+        let answers = join_all(seeds.iter().map(|seed| self.brokers_known_by(seed))).await;
+        let mut brokers = BTreeSet::new();
+        let mut failure = None;
+        for answer in answers {
+            match answer {
+                Ok(known) => brokers.extend(known),
+                Err(error) => failure = Some(error),
+            }
+        }
+        match failure {
+            Some(error) if brokers.is_empty() => Err(error),
+            _ => Ok(brokers.into_iter().collect()),
+        }
+    }
+
+    /// What the replica at `address` (`host:port`, its client address) says about itself. One attempt.
+    ///
+    /// # Errors
+    /// It did not answer.
+    pub async fn status(&self, address: &str) -> Result<BrokerStatus, Error> {
+        self.raw_status(address).await.map(BrokerStatus::from)
+    }
+
     /// Asks the leader to hand over to the replica of this number.
-    pub async fn transfer_leader(&self, to_broker_id: u64) -> Result<(), Error> { unimplemented!() }
+    ///
+    /// # Errors
+    /// Refused if it is no voter, or too far behind.
+    pub async fn transfer_leader(&self, to_broker_id: u64) -> Result<(), Error> {
+        let request = cluster::TransferLeadershipRequest { to: to_broker_id };
+        let subject = format!("leadership to broker {to_broker_id}");
+        self.change("transfer", subject, request, async |mut client, request| {
+            client.transfer_leader(request).await
+        })
+        .await
+    }
+
     /// Adds a replica that does not vote.
-    pub async fn add_learner(&self, broker: &BrokerAddress) -> Result<(), Error> { unimplemented!() }
+    ///
+    /// # Errors
+    /// Refused if the leader cannot take it.
+    pub async fn add_learner(&self, broker: &BrokerAddress) -> Result<(), Error> {
+        let replica = cluster::Replica {
+            broker_id: broker.broker_id,
+            client_address: broker.client_address.clone(),
+            peer_address: broker.peer_address.clone(),
+        };
+        let request = cluster::AddLearnerRequest { replica: Some(replica) };
+        let subject = format!("learner {}", broker.broker_id);
+        self.change("add", subject, request, async |mut client, request| {
+            client.add_learner(request).await
+        })
+        .await
+    }
+
     /// Sets who votes.
-    pub async fn change_voters(&self, broker_ids: &[u64]) -> Result<(), Error> { unimplemented!() }
-    /// Makes the replica at `address` take a checkpoint of its tables now. Returns its log index.
-    pub async fn checkpoint(&self, address: &str) -> Result<u64, Error> { unimplemented!() }
+    ///
+    /// # Errors
+    /// Refused if one of them is not a replica that has caught up.
+    pub async fn change_voters(&self, broker_ids: &[u64]) -> Result<(), Error> {
+        let request = cluster::ChangeMembersRequest { voters: broker_ids.to_vec() };
+        let subject = format!("voters to {broker_ids:?}");
+        self.change("change", subject, request, async |mut client, request| {
+            client.change_members(request).await
+        })
+        .await
+    }
+
+    /// Makes the replica at `address` take a checkpoint of its tables now. Returns its log index. One attempt.
+    ///
+    /// # Errors
+    /// It did not answer, or it could not.
+    pub async fn checkpoint(&self, address: &str) -> Result<u64, Error> {
+        let connection = &self.core.connection;
+        let call = self.call_to("checkpoint", address, true);
+        let timeout = call.timeout;
+        let answer: cluster::AdminResponse = connection
+            .call_at(call, address, async {
+                let request = connection.request(cluster::BrokerStatusRequest {}, timeout);
+                connection.admin(address)?.checkpoint(request).await
+            })
+            .await?;
+        Ok(answer.value)
+    }
+
     /// Drops sealed segments now, as far as retention by size would with this many bytes. Returns the first kept index.
-    pub async fn drop_log(&self, retain_bytes: u64) -> Result<u64, Error> { unimplemented!() }
+    ///
+    /// # Errors
+    /// No leader answered by the deadline.
+    pub async fn drop_log(&self, retain_bytes: u64) -> Result<u64, Error> {
+        let call = self.call("drop", "log".to_owned(), true).await;
+        let request = cluster::DropLogRequest { retain_bytes };
+        let answer = self
+            .ask(call, request, async |mut client, request| client.drop_log(request).await)
+            .await?;
+        Ok(answer.value)
+    }
+
+    /// A call whose answer is only yes or no.
+    async fn change<M: Clone>(
+        &self,
+        operation: &'static str,
+        subject: String,
+        message: M,
+        attempt: impl AsyncFn(Client, Request<M>) -> Result<Response<cluster::AdminResponse>, Status>,
+    ) -> Result<(), Error> {
+        let call = self.call(operation, subject, true).await;
+        self.ask(call, message, attempt).await.map(|_| ())
+    }
+
+    /// A call to the leader of the broker group.
+    async fn ask<M: Clone, R: Answer>(
+        &self,
+        call: Call,
+        message: M,
+        attempt: impl AsyncFn(Client, Request<M>) -> Result<Response<R>, Status>,
+    ) -> Result<R, Error> {
+        let connection = &self.core.connection;
+        connection
+            .call(call, |address, timeout| {
+                let request = connection.request(message.clone(), timeout);
+                let attempt = &attempt;
+                async move { attempt(connection.admin(&address)?, request).await }
+            })
+            .await
+    }
+
+    async fn call(&self, operation: &'static str, subject: String, changes: bool) -> Call {
+        let group = self.known_group().await;
+        Call { operation, subject, group, timeout: self.timeout, changes }
+    }
+
+    fn call_to(&self, operation: &'static str, address: &str, changes: bool) -> Call {
+        let timeout = self.timeout.min(self.core.connection.attempt_timeout);
+        let subject = format!("broker {address}");
+        Call { operation, subject, group: "".into(), timeout, changes }
+    }
+
+    /// The group to ask, after learning where it is, if that is not known. Name servers do not answer for brokers.
+    async fn known_group(&self) -> Arc<str> {
+        let table = &self.core.connection.brokers;
+        if let Some(group) = self.group.clone().or_else(|| self.core.only_group())
+            && table.knows(&group)
+        {
+            return group;
+        }
+        // If nobody tells, the call itself will say what is wrong.
+        let brokers = self.brokers().await.unwrap_or_default();
+        let first = brokers.first().map(|broker| broker.group.as_str().into());
+        let group: Arc<str> = self.group.clone().or(first).unwrap_or_else(|| "".into());
+        let of_group = brokers.iter().filter(|broker| *broker.group == *group);
+        let addresses: Vec<Arc<str>> =
+            of_group.map(|broker| broker.client_address.as_str().into()).collect();
+        if !addresses.is_empty() {
+            table.members(&group, addresses);
+            if self.group.is_none() {
+                self.core.set_only_group(group.clone());
+            }
+        }
+        group
+    }
+
+    /// A name server has a table of all groups; a broker knows its own.
+    async fn brokers_known_by(&self, seed: &str) -> Result<Vec<BrokerAddress>, Error> {
+        let connection = &self.core.connection;
+        let call = self.call_to("query table", seed, false);
+        let timeout = call.timeout;
+        let table: Result<cluster::QueryTableResponse, Error> = connection
+            .call_at(call, seed, async {
+                let request =
+                    connection.request(cluster::QueryTableRequest::default(), timeout);
+                connection.name_server(seed)?.query_table(request).await
+            })
+            .await;
+        match table {
+            Ok(table) => Ok(table
+                .registrations
+                .into_iter()
+                .flat_map(|registration| replicas(&registration.group, registration.replicas))
+                .collect()),
+            Err(Error::Refused { .. }) => {
+                let status = self.raw_status(seed).await?;
+                Ok(replicas(&status.group, status.replicas))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn raw_status(&self, address: &str) -> Result<cluster::BrokerStatusResponse, Error> {
+        let connection = &self.core.connection;
+        let call = self.call_to("status", address, false);
+        let timeout = call.timeout;
+        connection
+            .call_at(call, address, async {
+                let request = connection.request(cluster::BrokerStatusRequest {}, timeout);
+                connection.admin(address)?.status(request).await
+            })
+            .await
+    }
+}
+
+fn replicas(group: &str, replicas: Vec<cluster::Replica>) -> Vec<BrokerAddress> {
+    replicas.into_iter().map(|replica| BrokerAddress::from_wire(group, replica)).collect()
+}
+
+fn topic(name: &str) -> String {
+    format!("topic {name}")
+}
+
+fn group(name: &str) -> String {
+    format!("consumer group {name}")
+}
+
+fn put_topic(name: &str, settings: &TopicSettings) -> cluster::PutTopicRequest {
+    cluster::PutTopicRequest {
+        name: name.to_owned(),
+        queue_count: settings.queue_count,
+        message_type: settings.message_type.to_wire(),
+        attributes: settings.attributes.clone().into_iter().collect(),
+        if_absent: settings.if_absent,
+    }
+}
+
+fn put_group(name: &str, settings: &GroupSettings) -> cluster::PutGroupRequest {
+    let (consume_from, consume_from_ms) = settings.consume_from.to_wire();
+    cluster::PutGroupRequest {
+        name: name.to_owned(),
+        fifo: settings.fifo,
+        max_attempts: i32::try_from(settings.max_attempts).unwrap_or(i32::MAX),
+        consume_from,
+        consume_from_ms,
+        if_absent: settings.if_absent,
+    }
 }

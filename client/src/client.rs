@@ -1,62 +1,236 @@
 //! The client: who we are, whom we know, how long we wait.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use host::Host;
+use futures::stream::{FuturesUnordered, StreamExt};
+use host::{Clock, Host, SystemClock};
+use proto::v2::{ClientType, HeartbeatRequest};
+use rand::RngExt;
+use tokio::time::Instant;
 
 use crate::admin::Admin;
+use crate::answer::Attempt;
+use crate::backoff::Backoff;
+use crate::connection::{Connection, Identity};
 use crate::consumer::{PullConsumerBuilder, TopicQueue};
+use crate::core::Core;
 use crate::error::Error;
+use crate::offsets;
 use crate::producer::ProducerBuilder;
 
-/// Connections, routes and identity, shared by producers and consumers. Cheap to clone.
+/// Where a broker or a development cluster listens unless told otherwise.
+const SEED_DEFAULT: &str = "127.0.0.1:8081";
+
+/// Connections, routes and identity, shared by producers and consumers. Cheap to clone; make one per process.
 #[derive(Clone)]
-pub struct Client {}
+pub struct Client {
+    core: Arc<Core>,
+    /// Consumers made so far.
+    consumers: Arc<AtomicU32>,
+}
 
 impl Client {
     /// Starts to describe a client.
-    pub fn builder() -> ClientBuilder { unimplemented!() }
-    /// The id under which the servers know this client.
-    pub fn client_id(&self) -> &str { unimplemented!() }
+    pub fn builder() -> ClientBuilder {
+        ClientBuilder {
+            seeds: vec![SEED_DEFAULT.to_owned()],
+            client_id: None,
+            request_timeout: Duration::from_secs(10),
+            attempt_timeout: Duration::from_secs(3),
+            start_timeout: Duration::from_secs(10),
+            clock: Arc::new(SystemClock),
+        }
+    }
+
+    /// The id under which the servers know this client. Its second and further consumers have a number behind it.
+    pub fn client_id(&self) -> &str {
+        self.core.connection.identity.client_id()
+    }
+
     /// Starts to describe a producer.
-    pub fn producer(&self) -> ProducerBuilder { unimplemented!() }
+    pub fn producer(&self) -> ProducerBuilder {
+        ProducerBuilder::new(self.core.clone())
+    }
+
     /// Starts to describe a consumer of `group`.
-    pub fn pull_consumer(&self, group: impl Into<String>) -> PullConsumerBuilder { unimplemented!() }
+    pub fn pull_consumer(&self, group: impl Into<String>) -> PullConsumerBuilder {
+        let number = self.consumers.fetch_add(1, Ordering::Relaxed) + 1;
+        // Servers keep one group for each client id, and members of one group are told apart by it.
+        let member_id = match number {
+            1 => self.client_id().to_owned(),
+            _ => format!("{}-{number}", self.client_id()),
+        };
+        PullConsumerBuilder::new(self.core.clone(), group.into(), member_id)
+    }
+
     /// Administration calls.
-    pub fn admin(&self) -> Admin { unimplemented!() }
-    /// The readable queues of a topic, in order.
-    pub async fn queues(&self, topic: &str) -> Result<Vec<TopicQueue>, Error> { unimplemented!() }
+    pub fn admin(&self) -> Admin {
+        Admin::new(self.core.clone())
+    }
+
+    /// The readable queues of a topic, in order, asked anew.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with `TOPIC_NOT_FOUND` if there is no such topic; [`Error::TimedOut`].
+    pub async fn queues(&self, topic: &str) -> Result<Vec<TopicQueue>, Error> {
+        let topic: Arc<str> = topic.into();
+        let route = self.core.fresh_route(&topic).await?;
+        Ok(route.readable().map(|queue| TopicQueue::new(topic.clone(), queue.queue)).collect())
+    }
+
     /// Offset of the oldest message still in the queue.
-    pub async fn min_offset(&self, queue: &TopicQueue) -> Result<u64, Error> { unimplemented!() }
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if there is no such queue; [`Error::TimedOut`].
+    pub async fn min_offset(&self, queue: &TopicQueue) -> Result<u64, Error> {
+        offsets::query(&self.core, queue, offsets::Place::First).await
+    }
+
     /// Offset that the queue's next message will get.
-    pub async fn max_offset(&self, queue: &TopicQueue) -> Result<u64, Error> { unimplemented!() }
-    /// Offset of the first message stored at or after a time (milliseconds since the Unix epoch).
-    pub async fn offset_at(&self, queue: &TopicQueue, time_ms: u64) -> Result<u64, Error> { unimplemented!() }
+    ///
+    /// # Errors
+    /// As [`Client::min_offset`].
+    pub async fn max_offset(&self, queue: &TopicQueue) -> Result<u64, Error> {
+        offsets::query(&self.core, queue, offsets::Place::Next).await
+    }
+
+    /// Offset of the first message stored at or after a time, in milliseconds since the Unix epoch.
+    ///
+    /// # Errors
+    /// As [`Client::min_offset`].
+    pub async fn offset_at(&self, queue: &TopicQueue, time_ms: u64) -> Result<u64, Error> {
+        offsets::query(&self.core, queue, offsets::Place::AtMs(time_ms)).await
+    }
 }
 
 /// Describes a [`Client`].
 #[derive(Clone)]
-pub struct ClientBuilder {}
+pub struct ClientBuilder {
+    seeds: Vec<String>,
+    client_id: Option<String>,
+    request_timeout: Duration,
+    attempt_timeout: Duration,
+    start_timeout: Duration,
+    clock: Arc<dyn Clock>,
+}
 
 impl ClientBuilder {
     /// Name servers or brokers to start from, `host:port`; any one that answers is enough. Default `127.0.0.1:8081`.
     #[must_use]
-    pub fn seeds<S: Into<String>>(self, seeds: impl IntoIterator<Item = S>) -> Self { unimplemented!() }
+    pub fn seeds<S: Into<String>>(mut self, seeds: impl IntoIterator<Item = S>) -> Self {
+        self.seeds = seeds.into_iter().map(Into::into).collect();
+        self
+    }
+
     /// The id under which the servers know this client; unique among the members of a consumer group. Default: random.
     #[must_use]
-    pub fn client_id(self, client_id: impl Into<String>) -> Self { unimplemented!() }
+    pub fn client_id(mut self, client_id: impl Into<String>) -> Self {
+        self.client_id = Some(client_id.into());
+        self
+    }
+
     /// Deadline of a call, attempts and all, where nothing else is said. Default 10 s.
     #[must_use]
-    pub fn request_timeout(self, timeout: Duration) -> Self { unimplemented!() }
+    pub fn request_timeout(mut self, timeout: Duration) -> Self {
+        self.request_timeout = timeout;
+        self
+    }
+
     /// Longest wait for one attempt's answer before another address is tried. Default 3 s.
     #[must_use]
-    pub fn attempt_timeout(self, timeout: Duration) -> Self { unimplemented!() }
-    /// How long `build` waits for the first seed to answer. Default 10 s.
+    pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
+        self.attempt_timeout = timeout;
+        self
+    }
+
+    /// How long [`ClientBuilder::build`] waits for the first seed to answer. Default 10 s.
     #[must_use]
-    pub fn start_timeout(self, timeout: Duration) -> Self { unimplemented!() }
-    /// The machine to run on: whose clock stamps messages. Default the real one.
+    pub fn start_timeout(mut self, timeout: Duration) -> Self {
+        self.start_timeout = timeout;
+        self
+    }
+
+    /// The machine to run on: its clock stamps messages. Default the real one.
     #[must_use]
-    pub fn host(self, host: Host) -> Self { unimplemented!() }
-    /// Returns when one seed has answered.
-    pub async fn build(self) -> Result<Client, Error> { unimplemented!() }
+    pub fn host(mut self, host: &Host) -> Self {
+        self.clock = host.clock.clone();
+        self
+    }
+
+    /// Returns when one seed has answered, whatever it answered: also a cluster that has no leader yet is one.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`]: no seeds, or an address or client id that cannot be one. [`Error::NoSeedAnswered`].
+    pub async fn build(self) -> Result<Client, Error> {
+        if self.seeds.is_empty() {
+            return Err(Error::invalid("seeds", "there is none"));
+        }
+        let client_id = self.client_id.clone().unwrap_or_else(random_id);
+        let mut seeds: Vec<Arc<str>> = Vec::new();
+        for seed in self.seeds.iter().flat_map(|seeds| seeds.split([',', ';'])).map(str::trim) {
+            if !seeds.iter().any(|known| &**known == seed) {
+                seeds.push(seed.into());
+            }
+        }
+        let connection = Connection::new(
+            Identity::new(&client_id)?,
+            seeds,
+            self.clock.clone(),
+            self.request_timeout,
+            self.attempt_timeout,
+        );
+        self.first_answer(&connection).await?;
+        Ok(Client {
+            core: Arc::new(Core::new(connection)),
+            consumers: Arc::new(AtomicU32::new(0)),
+        })
+    }
+
+    /// Asks all seeds at once, again and again, until one answers.
+    async fn first_answer(&self, connection: &Connection) -> Result<(), Error> {
+        let started = Instant::now();
+        let mut backoff = Backoff::default();
+        loop {
+            let left = self.start_timeout.saturating_sub(started.elapsed());
+            let timeout = self.attempt_timeout.min(left);
+            let seeds = connection.brokers.seeds();
+            let mut asked: FuturesUnordered<_> =
+                seeds.iter().map(|seed| ask_seed(connection, seed, timeout)).collect();
+            let mut last = String::new();
+            while let Some(answered) = asked.next().await {
+                match answered {
+                    Ok(()) => return Ok(()),
+                    Err(reason) => last = reason,
+                }
+            }
+            let wait = backoff.next_wait();
+            if started.elapsed() + wait >= self.start_timeout {
+                return Err(Error::NoSeedAnswered {
+                    seeds: seeds.join(","),
+                    waited_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+                    reason: last,
+                });
+            }
+            tokio::time::sleep(wait).await;
+        }
+    }
+}
+
+/// Any answer will do: it shows that someone who speaks the protocol is there.
+async fn ask_seed(connection: &Connection, seed: &str, timeout: Duration) -> Result<(), String> {
+    let heartbeat = HeartbeatRequest { group: None, client_type: ClientType::Producer as i32 };
+    let call = async {
+        let request = connection.request(heartbeat, timeout);
+        connection.messaging(seed)?.heartbeat(request).await
+    };
+    match connection.attempt("", seed, timeout, call).await {
+        (Attempt::Lost { reason, .. }, _) => Err(format!("{seed}: {reason}")),
+        _ => Ok(()),
+    }
+}
+
+fn random_id() -> String {
+    format!("raftmq-{:016x}", rand::rng().random::<u64>())
 }

@@ -43,6 +43,16 @@ impl ConsumeFrom {
             Ok(Wire::Earliest) | Err(_) => ConsumeFrom::Earliest,
         }
     }
+
+    /// The kind as `command.v1` numbers it, and the time.
+    pub(crate) fn to_wire(self) -> (i32, u64) {
+        use proto::command::put_group::ConsumeFrom as Wire;
+        match self {
+            ConsumeFrom::Earliest => (Wire::Earliest as i32, 0),
+            ConsumeFrom::Latest => (Wire::Latest as i32, 0),
+            ConsumeFrom::TimeMs(time_ms) => (Wire::Timestamp as i32, time_ms),
+        }
+    }
 }
 
 /// Which messages of a topic a consumer wants.
@@ -105,6 +115,7 @@ impl PullConsumer {
 pub struct PullConsumerBuilder {}
 
 impl PullConsumerBuilder {
+    pub(crate) fn new(core: Arc<crate::core::Core>, group: String, member_id: String) -> Self { unimplemented!() }
     /// Where to start in a queue in which the group has committed no offset. Default the oldest message.
     #[must_use]
     pub fn consume_from(self, start: ConsumeFrom) -> Self { unimplemented!() }

@@ -156,12 +156,12 @@ pub(crate) fn code_is_transient(code: Code) -> bool {
     )
 }
 
-/// Refusals after which the thing asked for may have been done, or may yet be.
+/// Refusals after which the thing asked for may have been done, or may yet be. `HA_NOT_AVAILABLE` is none: a broker says
+/// it only when nothing was proposed.
 pub(crate) fn code_leaves_outcome_unknown(code: Code) -> bool {
     matches!(
         code,
-        Code::HaNotAvailable
-            | Code::ProxyTimeout
+        Code::ProxyTimeout
             | Code::MasterPersistenceTimeout
             | Code::SlavePersistenceTimeout
             | Code::RequestTimeout

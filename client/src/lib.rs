@@ -30,12 +30,22 @@
 //! Nothing here depends on the brokers' own crates: no log, no tables, no Raft.
 
 mod admin;
+mod answer;
+mod backoff;
+mod broker_table;
 mod client;
+mod connection;
 mod consumer;
+mod core;
+mod encode;
 mod error;
 mod message;
+mod offsets;
 mod producer;
+mod pursuit;
 mod received;
+mod route;
+mod wire;
 
 pub use admin::{
     Admin, BrokerAddress, BrokerStatus, CommittedOffset, GroupDescription, GroupSettings, MessageType,

@@ -1,80 +1,347 @@
-//! Producers.
+//! Producers: messages go in one by one, requests of many go out, and each sender learns what became of its message.
+//!
+//! | file | what it does |
+//! | --- | --- |
+//! | `producer` | the public face: bounds, topics, handing over |
+//! | `in_flight` | back-pressure |
+//! | `gatherer` | which messages make up the next request; pure |
+//! | `topic_sender` | workers that bring requests through failures |
+//! | `sending` | one request's messages: encoded once, settled one by one |
+//! | `selection` | the hash of a message group |
 
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
+mod gatherer;
+mod in_flight;
+mod selection;
+mod send_handle;
+mod sending;
+mod topic_sender;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
+pub use send_handle::{SendHandle, SendReceipt};
+
+use crate::core::Core;
+use crate::encode::size_hint;
 use crate::error::Error;
 use crate::message::Message;
+use crate::producer::gatherer::{Bounds, Handed, Target};
+use crate::producer::in_flight::InFlight;
+use crate::producer::sending::Pending;
+use crate::producer::topic_sender::TopicSender;
 
 /// Sends messages. Cheap to clone; clones share order, bounds and routes.
+///
+/// **Durability.** A receipt says that the message is on the disks of a majority of its broker group.
+///
+/// **Order.** Messages that were handed over one after the other (each `send` awaited, or each `send_async` returned,
+/// before the next call) and go to one queue are stored in that order, across retries and changes of leader. To one
+/// queue go: messages of one message group, messages to one chosen queue, and the messages of one `send_batch` that
+/// have neither. Other messages are spread over the queues and have no order among each other. A message whose error
+/// [`Error::is_outcome_unknown`] may still be stored later, after its successors.
+///
+/// **Retries.** Within the send timeout a message is sent again, under the same id, which brokers store once: until the
+/// deadline while there is no answer, no leader or too much load; [`ProducerBuilder::retries`] times after an error of
+/// the server; never after a refusal of the message itself.
+///
+/// **Cancellation.** Dropping the future of a `send` may or may not send the message; once `send_async` has returned, it
+/// is sent whether or not the handle is kept.
 #[derive(Clone)]
-pub struct Producer {}
+pub struct Producer {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    core: Arc<Core>,
+    settings: ProducerBuilder,
+    in_flight: Arc<InFlight>,
+    topics: Mutex<BTreeMap<Arc<str>, Arc<TopicSender>>>,
+    closed: AtomicBool,
+}
 
 impl Producer {
     /// Sends one message and returns when it is on the disks of a majority.
-    pub async fn send(&self, message: Message) -> Result<SendReceipt, Error> { unimplemented!() }
+    ///
+    /// # Errors
+    /// [`Error::Refused`]: not stored, and why. [`Error::TimedOut`]: not stored by the deadline.
+    /// [`Error::OutcomeUnknown`]: perhaps stored. [`Error::Closed`]: after [`Producer::close`].
+    pub async fn send(&self, message: Message) -> Result<SendReceipt, Error> {
+        self.send_async(message).await?.await
+    }
+
     /// Hands one message over and returns as soon as there is room for it; the handle resolves when it is stored.
-    pub async fn send_async(&self, message: Message) -> Result<SendHandle, Error> { unimplemented!() }
-    /// Sends several messages of any topics and returns when each is settled; results in the order of the messages.
-    pub async fn send_batch(&self, messages: Vec<Message>) -> Vec<Result<SendReceipt, Error>> { unimplemented!() }
-    /// Returns when everything handed over before is settled.
-    pub async fn flush(&self) -> Result<(), Error> { unimplemented!() }
-    /// Takes no more messages, settles those in flight, says goodbye to the servers.
-    pub async fn close(&self) -> Result<(), Error> { unimplemented!() }
+    ///
+    /// # Errors
+    /// Of handing over: no route to the topic, no room until the deadline, closed. The message is not sent then.
+    /// Everything else is the handle's.
+    pub async fn send_async(&self, message: Message) -> Result<SendHandle, Error> {
+        let deadline = Instant::now() + self.inner.settings.send_timeout;
+        let sender = self.inner.sender(&message.topic, deadline).await?;
+        let target = target(&message);
+        if !self.inner.in_flight.try_enter(size_hint(&message)) {
+            self.inner.wait_for_room(&message, deadline).await?;
+        }
+        let (handed, handle) = self.inner.handed(message, target, deadline);
+        sender.hand_over([handed]);
+        Ok(handle)
+    }
+
+    /// Sends several messages and returns when each is settled; results in the order of the messages.
+    ///
+    /// Messages of one topic without message group or chosen queue go to one queue together.
+    pub async fn send_batch(&self, messages: Vec<Message>) -> Vec<Result<SendReceipt, Error>> {
+        let deadline = Instant::now() + self.inner.settings.send_timeout;
+        let mut handles = Vec::with_capacity(messages.len());
+        let mut chosen: BTreeMap<Arc<str>, Target> = BTreeMap::new();
+        let mut ready: Vec<Handed<Pending>> = Vec::new();
+        let mut ready_for: Option<Arc<TopicSender>> = None;
+        for message in messages {
+            let sender = match self.inner.sender(&message.topic, deadline).await {
+                Ok(sender) => sender,
+                Err(error) => {
+                    handles.push(Err(error));
+                    continue;
+                }
+            };
+            let target = match target(&message) {
+                Target::Any => *chosen
+                    .entry(message.topic.clone())
+                    .or_insert_with(|| sender.next_queue()),
+                target => target,
+            };
+            let has_room = self.inner.in_flight.try_enter(size_hint(&message));
+            // What is ready goes before there is a wait for room, which it may be the one to make.
+            let other_topic = ready_for.as_ref().is_some_and(|other| !Arc::ptr_eq(other, &sender));
+            if other_topic || !has_room {
+                flush_ready(&mut ready, &ready_for);
+            }
+            ready_for = Some(sender);
+            if !has_room && let Err(error) = self.inner.wait_for_room(&message, deadline).await {
+                handles.push(Err(error));
+                continue;
+            }
+            let (handed, handle) = self.inner.handed(message, target, deadline);
+            ready.push(handed);
+            handles.push(Ok(handle));
+        }
+        flush_ready(&mut ready, &ready_for);
+        let mut outcomes = Vec::with_capacity(handles.len());
+        for handle in handles {
+            outcomes.push(match handle {
+                Ok(handle) => handle.await,
+                Err(error) => Err(error),
+            });
+        }
+        outcomes
+    }
+
+    /// Returns when everything handed over before is settled, one way or the other. Messages handed over during the
+    /// call wait until it returns.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`], which only a stopped runtime can cause: every message is settled by its deadline.
+    pub async fn flush(&self) -> Result<(), Error> {
+        // A message may have been handed over just now; its worker may need a moment more than its deadline.
+        let timeout = self.inner.settings.send_timeout + Duration::from_secs(1);
+        self.inner.in_flight.drained(timeout).await.map_err(|_| Error::TimedOut {
+            operation: "flush",
+            subject: "the producer".to_owned(),
+            address: "nobody".to_owned(),
+            reason: format!("messages are not settled after {} ms", timeout.as_millis()),
+        })
+    }
+
+    /// Takes no more messages and settles those in flight.
+    ///
+    /// # Errors
+    /// As [`Producer::flush`].
+    pub async fn close(&self) -> Result<(), Error> {
+        self.inner.closed.store(true, Ordering::Release);
+        self.flush().await
+    }
+}
+
+impl Inner {
+    /// Who sends a topic's messages; fetches the topic's route if it is the first.
+    async fn sender(&self, topic: &Arc<str>, deadline: Instant) -> Result<Arc<TopicSender>, Error> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::Closed { subject: "producer" });
+        }
+        if let Some(sender) = self.topics().get(topic) {
+            return Ok(sender.clone());
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        let route = tokio::time::timeout(left, self.core.route(topic)).await.unwrap_or_else(|_| {
+            Err(self.not_handed_over(topic, "the topic's route is not known yet".to_owned()))
+        })?;
+        if route.writable().next().is_none() {
+            return Err(Error::invalid(format!("topic {topic}"), "none of its queues takes messages"));
+        }
+        let sender = self.topics().entry(topic.clone()).or_insert_with(|| {
+            Arc::new(TopicSender::new(
+                self.core.clone(),
+                self.in_flight.clone(),
+                route,
+                self.settings.bounds,
+                self.settings.retries,
+            ))
+        }).clone();
+        Ok(sender)
+    }
+
+    async fn wait_for_room(&self, message: &Message, deadline: Instant) -> Result<(), Error> {
+        self.in_flight.enter(size_hint(message), deadline).await.map_err(|_| {
+            let reason = format!(
+                "there was no room: {} messages or {} bytes are in flight",
+                self.settings.max_in_flight, self.settings.max_in_flight_bytes
+            );
+            self.not_handed_over(&message.topic, reason)
+        })
+    }
+
+    /// A message for which there is room, ready for its topic's sender.
+    fn handed(
+        &self,
+        message: Message,
+        target: Target,
+        deadline: Instant,
+    ) -> (Handed<Pending>, SendHandle) {
+        let bytes = size_hint(&message);
+        let (handle, completion) = SendHandle::new(message.topic.clone());
+        let born_ms = self.core.connection.clock.now_ms();
+        let item = Pending { message, born_ms, completion };
+        (Handed { item, target, bytes, deadline }, handle)
+    }
+
+    fn topics(&self) -> std::sync::MutexGuard<'_, BTreeMap<Arc<str>, Arc<TopicSender>>> {
+        self.topics.lock().expect("nothing panics while the topics are locked")
+    }
+
+    fn not_handed_over(&self, topic: &str, reason: String) -> Error {
+        Error::TimedOut {
+            operation: "send",
+            subject: format!("topic {topic}"),
+            address: "nobody".to_owned(),
+            reason,
+        }
+    }
+}
+
+fn flush_ready(ready: &mut Vec<Handed<Pending>>, sender: &Option<Arc<TopicSender>>) {
+    if let Some(sender) = sender {
+        sender.hand_over(ready.drain(..));
+    }
+}
+
+fn target(message: &Message) -> Target {
+    match (&message.message_group, message.queue) {
+        (Some(group), _) => Target::Hash(selection::hash(group)),
+        (None, Some(queue)) => Target::Queue(queue),
+        (None, None) => Target::Any,
+    }
 }
 
 /// Describes a [`Producer`].
 #[derive(Clone)]
-pub struct ProducerBuilder {}
+pub struct ProducerBuilder {
+    core: Arc<Core>,
+    send_timeout: Duration,
+    retries: u32,
+    max_in_flight: usize,
+    max_in_flight_bytes: usize,
+    bounds: Bounds,
+}
 
 impl ProducerBuilder {
-    /// Deadline of each message, retries and all. Default 10 s.
+    pub(crate) fn new(core: Arc<Core>) -> ProducerBuilder {
+        ProducerBuilder {
+            core,
+            send_timeout: Duration::from_secs(10),
+            retries: 2,
+            max_in_flight: 4096,
+            max_in_flight_bytes: 64 * 1024 * 1024,
+            bounds: Bounds { messages_max: 1024, bytes_max: 1024 * 1024, requests_max: 4 },
+        }
+    }
+
+    /// Deadline of each message, retries and all. Default 10 s: a change of leader takes up to two.
     #[must_use]
-    pub fn send_timeout(self, timeout: Duration) -> Self { unimplemented!() }
+    pub fn send_timeout(mut self, timeout: Duration) -> Self {
+        self.send_timeout = timeout;
+        self
+    }
+
     /// Further attempts after a refusal that is neither final nor passing (an internal error, a topic not found).
     /// Passing ones (an election, an overload, no answer) are retried until the deadline. Default 2.
     #[must_use]
-    pub fn retries(self, retries: u32) -> Self { unimplemented!() }
+    pub fn retries(mut self, retries: u32) -> Self {
+        self.retries = retries;
+        self
+    }
+
     /// Most messages handed over and not settled. Default 4096.
     #[must_use]
-    pub fn max_in_flight(self, messages: usize) -> Self { unimplemented!() }
+    pub fn max_in_flight(mut self, messages: usize) -> Self {
+        self.max_in_flight = messages;
+        self
+    }
+
     /// Most bytes handed over and not settled. Default 64 MiB.
     #[must_use]
-    pub fn max_in_flight_bytes(self, bytes: usize) -> Self { unimplemented!() }
+    pub fn max_in_flight_bytes(mut self, bytes: usize) -> Self {
+        self.max_in_flight_bytes = bytes;
+        self
+    }
+
     /// Most messages gathered into one request. Default 1024.
     #[must_use]
-    pub fn request_messages_max(self, messages: usize) -> Self { unimplemented!() }
-    /// Most bytes gathered into one request. Default 1 MiB.
+    pub fn request_messages_max(mut self, messages: usize) -> Self {
+        self.bounds.messages_max = messages;
+        self
+    }
+
+    /// Most bytes gathered into one request; a larger message goes alone. Default 1 MiB.
     #[must_use]
-    pub fn request_bytes_max(self, bytes: usize) -> Self { unimplemented!() }
-    /// Most requests on their way at once for one topic. Default 4.
+    pub fn request_bytes_max(mut self, bytes: usize) -> Self {
+        self.bounds.bytes_max = bytes;
+        self
+    }
+
+    /// Most requests on their way at once for one topic; there is never more than one for one queue. Default 4.
     #[must_use]
-    pub fn requests_in_flight_max(self, requests: usize) -> Self { unimplemented!() }
-    /// The producer.
-    pub fn build(self) -> Result<Producer, Error> { unimplemented!() }
-}
+    pub fn requests_in_flight_max(mut self, requests: usize) -> Self {
+        self.bounds.requests_max = requests;
+        self
+    }
 
-/// Where a message is stored.
-#[derive(Clone, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub struct SendReceipt {
-    /// Its id.
-    pub message_id: String,
-    /// The topic.
-    pub topic: Arc<str>,
-    /// Number of the queue within the topic.
-    pub queue: u32,
-    /// Offset in the queue.
-    pub offset: u64,
-}
-
-/// A message on its way: a future of its receipt. Dropping it does not recall the message.
-#[must_use = "the handle tells whether the message was stored"]
-pub struct SendHandle {}
-
-impl Future for SendHandle {
-    type Output = Result<SendReceipt, Error>;
-    fn poll(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<Self::Output> { unimplemented!() }
+    /// The producer. Talks to nobody yet.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if a bound is 0.
+    pub fn build(self) -> Result<Producer, Error> {
+        for (name, value) in [
+            ("max_in_flight", self.max_in_flight),
+            ("max_in_flight_bytes", self.max_in_flight_bytes),
+            ("request_messages_max", self.bounds.messages_max),
+            ("request_bytes_max", self.bounds.bytes_max),
+            ("requests_in_flight_max", self.bounds.requests_max),
+        ] {
+            if value == 0 {
+                return Err(Error::invalid(name, "it is 0, which would let nothing through"));
+            }
+        }
+        let in_flight = Arc::new(InFlight::new(self.max_in_flight, self.max_in_flight_bytes));
+        let inner = Inner {
+            core: self.core.clone(),
+            settings: self,
+            in_flight,
+            topics: Mutex::new(BTreeMap::new()),
+            closed: AtomicBool::new(false),
+        };
+        Ok(Producer { inner: Arc::new(inner) })
+    }
 }

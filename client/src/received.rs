@@ -1,30 +1,284 @@
-//! A message that was received.
+//! A message that was received: read in one pass, its parts left where they arrived.
+//!
+//! The counterpart of `encode`. Never copies a body, never panics on what a server sends.
 
 use bytes::Bytes;
 
-/// A message as it was stored. Its parts are slices of the buffer that it arrived in.
-#[derive(Clone, Debug)]
-pub struct ReceivedMessage {}
+use crate::wire::{Fields, Malformed, Value};
+
+/// A message as it was stored. Its parts are slices of the buffer that it arrived in: keeping one small part for long
+/// keeps the whole answer in memory, so copy what is to be kept.
+#[derive(Clone)]
+pub struct ReceivedMessage {
+    encoded: Bytes,
+    body: Bytes,
+    system: Span,
+    message_id: Span,
+    tag: Option<Span>,
+    message_group: Option<Span>,
+    born_ms: u64,
+    stored_ms: u64,
+    queue_offset: Option<u64>,
+}
+
+/// A part of `encoded` that is known to be UTF-8 (or, for `system`, a sub-message).
+#[derive(Clone, Copy, Debug, Default)]
+struct Span {
+    start: usize,
+    end: usize,
+}
+
+/// Why bytes are not a message.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+pub(crate) enum DecodeError {
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    #[error("field {0} of the message is no text")]
+    Text(u64),
+}
 
 impl ReceivedMessage {
+    /// Reads an encoded `v2.Message`.
+    pub(crate) fn decode(encoded: Bytes) -> Result<ReceivedMessage, DecodeError> {
+        let mut message = ReceivedMessage {
+            body: Bytes::new(),
+            system: Span::default(),
+            message_id: Span::default(),
+            tag: None,
+            message_group: None,
+            born_ms: 0,
+            stored_ms: 0,
+            queue_offset: None,
+            encoded,
+        };
+        let bytes = message.encoded.clone();
+        let mut fields = Fields::between(&bytes, 0, bytes.len());
+        while let Some((field, value)) = fields.next()? {
+            match (field, value) {
+                (2, Value::Bytes(start, end)) => {
+                    property(&bytes, start, end)?;
+                }
+                (3, Value::Bytes(start, end)) => {
+                    message.system = Span { start, end };
+                    message.read_system_properties(&bytes)?;
+                }
+                (4, Value::Bytes(start, end)) => message.body = bytes.slice(start..end),
+                _ => {}
+            }
+        }
+        Ok(message)
+    }
+
+    fn read_system_properties(&mut self, bytes: &[u8]) -> Result<(), DecodeError> {
+        let mut fields = Fields::between(bytes, self.system.start, self.system.end);
+        while let Some((field, value)) = fields.next()? {
+            match (field, value) {
+                (1, Value::Bytes(start, end)) => self.tag = Some(text(bytes, start, end, field)?),
+                (2, Value::Bytes(start, end)) => {
+                    text(bytes, start, end, field)?;
+                }
+                (3, Value::Bytes(start, end)) => self.message_id = text(bytes, start, end, field)?,
+                (7, Value::Bytes(start, end)) => self.born_ms = timestamp_ms(bytes, start, end)?,
+                (9, Value::Bytes(start, end)) => self.stored_ms = timestamp_ms(bytes, start, end)?,
+                (14, Value::Varint(number)) => self.queue_offset = Some(number),
+                (17, Value::Bytes(start, end)) => {
+                    self.message_group = Some(text(bytes, start, end, field)?);
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// What it carries.
-    pub fn body(&self) -> &Bytes { unimplemented!() }
+    pub fn body(&self) -> &Bytes {
+        &self.body
+    }
+
     /// Its id.
-    pub fn message_id(&self) -> &str { unimplemented!() }
+    pub fn message_id(&self) -> &str {
+        self.text(self.message_id)
+    }
+
     /// Its tag.
-    pub fn tag(&self) -> Option<&str> { unimplemented!() }
+    pub fn tag(&self) -> Option<&str> {
+        self.tag.map(|span| self.text(span))
+    }
+
     /// Its keys.
-    pub fn keys(&self) -> Vec<&str> { unimplemented!() }
+    pub fn keys(&self) -> Vec<&str> {
+        let mut keys = Vec::new();
+        let mut fields = Fields::between(&self.encoded, self.system.start, self.system.end);
+        while let Ok(Some((field, value))) = fields.next() {
+            if let (2, Value::Bytes(start, end)) = (field, value) {
+                keys.push(self.text(Span { start, end }));
+            }
+        }
+        keys
+    }
+
     /// The group within which order is kept.
-    pub fn message_group(&self) -> Option<&str> { unimplemented!() }
+    pub fn message_group(&self) -> Option<&str> {
+        self.message_group.map(|span| self.text(span))
+    }
+
     /// One property.
-    pub fn property(&self, key: &str) -> Option<&str> { unimplemented!() }
+    pub fn property(&self, key: &str) -> Option<&str> {
+        // The last one counts, as in every parser of protobuf maps.
+        self.occurrences().filter(|(name, _)| *name == key).last().map(|(_, value)| value)
+    }
+
     /// All properties, sorted by key.
-    pub fn properties(&self) -> Vec<(&str, &str)> { unimplemented!() }
+    pub fn properties(&self) -> Vec<(&str, &str)> {
+        let sorted: std::collections::BTreeMap<&str, &str> = self.occurrences().collect();
+        sorted.into_iter().collect()
+    }
+
     /// When its producer made it, in milliseconds since the Unix epoch by the producer's clock; 0 if it does not say.
-    pub fn born_ms(&self) -> u64 { unimplemented!() }
+    pub fn born_ms(&self) -> u64 {
+        self.born_ms
+    }
+
     /// When its leader stored it, in milliseconds since the Unix epoch by the leader's clock; 0 if it does not say.
-    pub fn stored_ms(&self) -> u64 { unimplemented!() }
-    /// The whole v2.Message as it came.
-    pub fn encoded(&self) -> &Bytes { unimplemented!() }
+    pub fn stored_ms(&self) -> u64 {
+        self.stored_ms
+    }
+
+    /// The whole `apache.rocketmq.v2.Message` as it came.
+    pub fn encoded(&self) -> &Bytes {
+        &self.encoded
+    }
+
+    /// Where it stands in its queue, if the server said so.
+    pub(crate) fn queue_offset(&self) -> Option<u64> {
+        self.queue_offset
+    }
+
+    fn text(&self, span: Span) -> &str {
+        std::str::from_utf8(&self.encoded[span.start..span.end]).expect("was checked when the message was decoded")
+    }
+
+    fn occurrences(&self) -> impl Iterator<Item = (&str, &str)> {
+        let mut fields = Fields::between(&self.encoded, 0, self.encoded.len());
+        std::iter::from_fn(move || {
+            while let Ok(Some((field, value))) = fields.next() {
+                if let (2, Value::Bytes(start, end)) = (field, value) {
+                    return property(&self.encoded, start, end).ok();
+                }
+            }
+            None
+        })
+    }
+}
+
+impl std::fmt::Debug for ReceivedMessage {
+    /// Without the bytes: bodies are large and may be private.
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("ReceivedMessage")
+            .field("message_id", &self.message_id())
+            .field("tag", &self.tag())
+            .field("message_group", &self.message_group())
+            .field("body_bytes", &self.body.len())
+            .finish_non_exhaustive()
+    }
+}
+
+fn text(bytes: &[u8], start: usize, end: usize, field: u64) -> Result<Span, DecodeError> {
+    std::str::from_utf8(&bytes[start..end]).map_err(|_| DecodeError::Text(field))?;
+    Ok(Span { start, end })
+}
+
+/// Key and value of one map entry.
+fn property(bytes: &[u8], start: usize, end: usize) -> Result<(&str, &str), DecodeError> {
+    let (mut key, mut content) = ("", "");
+    let mut fields = Fields::between(bytes, start, end);
+    while let Some((field, value)) = fields.next()? {
+        let Value::Bytes(start, end) = value else { continue };
+        let part = std::str::from_utf8(&bytes[start..end]).map_err(|_| DecodeError::Text(field))?;
+        match field {
+            1 => key = part,
+            2 => content = part,
+            _ => {}
+        }
+    }
+    Ok((key, content))
+}
+
+/// A `google.protobuf.Timestamp`. Times before 1970 read as 0.
+fn timestamp_ms(bytes: &[u8], start: usize, end: usize) -> Result<u64, Malformed> {
+    let (mut seconds, mut nanoseconds) = (0i64, 0i64);
+    let mut fields = Fields::between(bytes, start, end);
+    while let Some((field, value)) = fields.next()? {
+        match (field, value) {
+            (1, Value::Varint(number)) => seconds = number as i64,
+            (2, Value::Varint(number)) => nanoseconds = number as i64,
+            _ => {}
+        }
+    }
+    let ms = seconds.saturating_mul(1000).saturating_add(nanoseconds / 1_000_000);
+    Ok(u64::try_from(ms).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use prost::Message as _;
+    use proto::v2;
+
+    use super::*;
+
+    fn sample() -> v2::Message {
+        v2::Message {
+            topic: Some(v2::Resource { resource_namespace: String::new(), name: "orders".to_owned() }),
+            user_properties: [("b", "2"), ("a", "1")].map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+            system_properties: Some(v2::SystemProperties {
+                tag: Some("new".to_owned()),
+                keys: vec!["k1".to_owned(), "k2".to_owned()],
+                message_id: "01AB".to_owned(),
+                message_group: Some("g".to_owned()),
+                born_timestamp: Some(prost_types::Timestamp { seconds: 7, nanos: 5_000_000 }),
+                store_timestamp: Some(prost_types::Timestamp { seconds: 8, nanos: 0 }),
+                queue_offset: Some(42),
+                ..Default::default()
+            }),
+            body: Bytes::from_static(b"hello"),
+        }
+    }
+
+    /// Catches a field read from the wrong place.
+    #[test]
+    fn every_part_reads_back() {
+        let message = ReceivedMessage::decode(sample().encode_to_vec().into()).expect("decodes");
+        assert_eq!(message.body(), "hello");
+        assert_eq!(message.message_id(), "01AB");
+        assert_eq!(message.tag(), Some("new"));
+        assert_eq!(message.keys(), ["k1", "k2"]);
+        assert_eq!(message.message_group(), Some("g"));
+        assert_eq!(message.properties(), [("a", "1"), ("b", "2")]);
+        assert_eq!((message.property("b"), message.property("c")), (Some("2"), None));
+        assert_eq!((message.born_ms(), message.stored_ms()), (7005, 8000));
+        assert_eq!(message.queue_offset(), Some(42));
+    }
+
+    /// Catches a body that is copied out of the answer.
+    #[test]
+    fn the_body_is_a_slice_of_the_answer() {
+        let encoded = Bytes::from(sample().encode_to_vec());
+        let message = ReceivedMessage::decode(encoded.clone()).expect("decodes");
+        assert!(encoded.as_ptr_range().contains(&message.body().as_ptr()));
+    }
+
+    proptest! {
+        /// Catches a panic, at once or later in an accessor, on what a broken server might send.
+        #[test]
+        fn garbage_is_refused_or_readable(mut bytes in Just(sample().encode_to_vec()), place: prop::sample::Index, byte: u8) {
+            let place = place.index(bytes.len());
+            bytes[place] = byte;
+            if let Ok(message) = ReceivedMessage::decode(bytes.into()) {
+                let _ = (message.message_id(), message.tag(), message.keys(), message.message_group());
+                let _ = (message.properties(), message.body(), format!("{message:?}"));
+            }
+        }
+    }
 }

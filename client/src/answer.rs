@@ -1,0 +1,208 @@
+//! What one attempt at a call came to, told apart by what may be done next.
+//!
+//! The only file that reads gRPC statuses and RocketMQ codes. Decides nothing about addresses or time.
+
+use proto::v2::Code;
+use proto::{cluster, v2};
+
+use crate::error::{code_is_retriable, code_is_transient, code_leaves_outcome_unknown};
+
+/// Response metadata that names the leader of the broker group that was asked for, as `host:port`.
+pub(crate) const LEADER_HEADER: &str = "x-raftmq-leader";
+
+/// A response that says in its body whether the call succeeded.
+pub(crate) trait Answer {
+    /// RocketMQ's code as a number, and the server's words.
+    fn outcome(&self) -> (i32, &str);
+}
+
+macro_rules! answers_with_status {
+    ($($response:ty),* $(,)?) => {$(
+        impl Answer for $response {
+            fn outcome(&self) -> (i32, &str) {
+                self.status.as_ref().map_or((0, "the answer has no status"), |status| (status.code, &status.message))
+            }
+        }
+    )*};
+}
+answers_with_status!(
+    v2::QueryRouteResponse,
+    v2::HeartbeatResponse,
+    v2::UpdateOffsetResponse,
+    v2::GetOffsetResponse,
+    v2::QueryOffsetResponse,
+    v2::NotifyClientTerminationResponse,
+);
+
+impl Answer for v2::SendMessageResponse {
+    /// Results for single messages say more than their common code.
+    fn outcome(&self) -> (i32, &str) {
+        match &self.status {
+            _ if !self.entries.is_empty() => (Code::Ok as i32, ""),
+            Some(status) => (status.code, &status.message),
+            None => (0, "the answer has neither status nor results"),
+        }
+    }
+}
+
+macro_rules! answers_with_code {
+    ($($response:ty),* $(,)?) => {$(
+        impl Answer for $response {
+            fn outcome(&self) -> (i32, &str) {
+                (self.code, &self.message)
+            }
+        }
+    )*};
+}
+answers_with_code!(
+    cluster::AdminResponse,
+    cluster::ListTopicsResponse,
+    cluster::ListGroupsResponse,
+    cluster::ListMembersResponse,
+);
+
+macro_rules! answers_are_successes {
+    ($($response:ty),* $(,)?) => {$(
+        impl Answer for $response {
+            fn outcome(&self) -> (i32, &str) {
+                (Code::Ok as i32, "")
+            }
+        }
+    )*};
+}
+answers_are_successes!(cluster::BrokerStatusResponse, cluster::QueryTableResponse);
+
+/// What one attempt came to.
+#[derive(Debug)]
+pub(crate) enum Attempt<R> {
+    /// The answer is yes (or, for several messages at once, one for each of them).
+    Answered(R),
+    /// The answer is no.
+    Refused(Refusal),
+    /// No answer that could be understood.
+    Lost {
+        reason: String,
+        /// False if the request certainly never left this process.
+        sent: bool,
+    },
+}
+
+/// A no.
+#[derive(Clone, Debug)]
+pub(crate) struct Refusal {
+    pub(crate) code: Code,
+    pub(crate) reason: String,
+}
+
+/// How long a refusal is worth asking again.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Patience {
+    /// It will not change.
+    None,
+    /// It may be a mistake of this server or this moment: a few more times.
+    Few,
+    /// It will pass: until the deadline.
+    UntilDeadline,
+}
+
+impl Refusal {
+    pub(crate) fn new(code: i32, reason: &str) -> Refusal {
+        let known = Code::try_from(code).unwrap_or(Code::Unspecified);
+        let reason = match known {
+            Code::Unspecified => format!("code {code}: {reason}"),
+            _ => reason.to_owned(),
+        };
+        Refusal { code: known, reason }
+    }
+
+    pub(crate) fn patience(&self) -> Patience {
+        if code_is_transient(self.code) {
+            Patience::UntilDeadline
+        } else if code_is_retriable(self.code)
+            // A server of another kind or version: the next one may know the call.
+            || matches!(self.code, Code::Unspecified | Code::NotImplemented)
+        {
+            Patience::Few
+        } else {
+            Patience::None
+        }
+    }
+
+    /// Whether the thing asked for may have been done, or may yet be.
+    pub(crate) fn leaves_outcome_unknown(&self) -> bool {
+        code_leaves_outcome_unknown(self.code)
+    }
+}
+
+/// Reads an answer that arrived.
+pub(crate) fn read_answer<R: Answer>(answer: R) -> Attempt<R> {
+    let (code, reason) = answer.outcome();
+    if code == Code::Ok as i32 {
+        return Attempt::Answered(answer);
+    }
+    Attempt::Refused(Refusal::new(code, reason))
+}
+
+/// Reads a gRPC error.
+pub(crate) fn read_status<R>(status: &tonic::Status) -> Attempt<R> {
+    let refused = |code| {
+        let reason = format!("{:?}: {}", status.code(), status.message());
+        Attempt::Refused(Refusal { code, reason })
+    };
+    match status.code() {
+        tonic::Code::InvalidArgument | tonic::Code::OutOfRange => refused(Code::BadRequest),
+        tonic::Code::Unimplemented => refused(Code::NotImplemented),
+        tonic::Code::Unauthenticated | tonic::Code::PermissionDenied => refused(Code::Unauthorized),
+        code => Attempt::Lost {
+            reason: format!("{code:?}: {}", status.message()),
+            sent: !never_left(status),
+        },
+    }
+}
+
+/// Whether the connection could not be made. Made here and not by a server: a server's status has metadata.
+fn never_left(status: &tonic::Status) -> bool {
+    status.code() == tonic::Code::Unavailable
+        && status.metadata().is_empty()
+        && (status.message().contains("tcp connect error") || status.message().contains("dns error"))
+}
+
+/// The leader that an answer names.
+pub(crate) fn leader_hint(metadata: &tonic::metadata::MetadataMap) -> Option<&str> {
+    metadata.get(LEADER_HEADER)?.to_str().ok().filter(|address| !address.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(code: Code) -> Refusal {
+        Refusal::new(code as i32, "why")
+    }
+
+    /// Catches a loop on what cannot change, and a surrender to what passes.
+    #[test]
+    fn patience_follows_the_code() {
+        assert_eq!(refusal(Code::HaNotAvailable).patience(), Patience::UntilDeadline);
+        assert_eq!(refusal(Code::TooManyRequests).patience(), Patience::UntilDeadline);
+        assert_eq!(refusal(Code::TopicNotFound).patience(), Patience::Few);
+        assert_eq!(refusal(Code::InternalServerError).patience(), Patience::Few);
+        assert_eq!(Refusal::new(12345, "new").patience(), Patience::Few);
+        assert_eq!(refusal(Code::MessageBodyTooLarge).patience(), Patience::None);
+    }
+
+    /// Catches a lost answer that is reported as 'certainly not done'.
+    #[test]
+    fn only_a_connection_that_was_never_made_is_certain() {
+        let sent = |status: tonic::Status| match read_status::<()>(&status) {
+            Attempt::Lost { sent, .. } => sent,
+            other => panic!("{other:?}"),
+        };
+        assert!(!sent(tonic::Status::unavailable("tcp connect error: refused")));
+        assert!(sent(tonic::Status::unavailable("connection reset")));
+        assert!(sent(tonic::Status::deadline_exceeded("late")));
+        let mut forwarded = tonic::Status::unavailable("tcp connect error: refused");
+        forwarded.metadata_mut().insert("date", "now".parse().expect("ascii"));
+        assert!(sent(forwarded), "a server that could not reach another server said this");
+    }
+}

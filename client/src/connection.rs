@@ -1,0 +1,258 @@
+//! Calls to servers: channels, metadata, deadlines, attempts, redirects. Everything that is the same for every call.
+//!
+//! Shared by all that a client makes. Never decides what a message or an offset means.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use host::Clock;
+use host::network::{self, ChannelOptions};
+use proto::cluster::{self, BrokerAdminClient};
+use proto::opaque::{self, MessagingServiceClient};
+use tokio::time::Instant;
+use tonic::metadata::{MetadataMap, MetadataValue};
+use tonic::transport::Channel;
+use tonic::{Request, Response, Status};
+
+use crate::answer::{self, Answer, Attempt};
+use crate::broker_table::BrokerTable;
+use crate::error::Error;
+use crate::pursuit::{Next, Pursuit};
+
+/// Longest wait for a connection; an address that needs longer is as good as dead.
+const CONNECT_TIMEOUT_MS: u64 = 1_500;
+/// Further attempts after a refusal that is neither final nor passing.
+const REFUSALS_MAX: u32 = 2;
+/// Channels kept open. Addresses are as many as brokers and name servers; this only guards against nonsense in routes.
+const CHANNELS_MAX: usize = 256;
+
+/// See the module's text.
+pub(crate) struct Connection {
+    pub(crate) brokers: BrokerTable,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) request_timeout: Duration,
+    pub(crate) attempt_timeout: Duration,
+    /// Who calls, where nothing else is said.
+    pub(crate) identity: Identity,
+    channels: Mutex<BTreeMap<Arc<str>, Channel>>,
+}
+
+/// Who calls: goes with every request.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
+    client_id: Arc<str>,
+    metadata: MetadataMap,
+}
+
+impl Identity {
+    pub(crate) fn new(client_id: &str) -> Result<Identity, Error> {
+        let mut metadata = MetadataMap::new();
+        let header = client_id.parse().ok().filter(|_| !client_id.trim().is_empty());
+        let Some(header) = header else {
+            return Err(Error::invalid(format!("client id {client_id:?}"), "it cannot stand in a header"));
+        };
+        metadata.insert("x-mq-client-id", header);
+        metadata.insert("x-mq-language", MetadataValue::from_static("RUST"));
+        metadata.insert("x-mq-protocol", MetadataValue::from_static("v2"));
+        metadata.insert("x-mq-client-version", MetadataValue::from_static(env!("CARGO_PKG_VERSION")));
+        Ok(Identity { client_id: client_id.into(), metadata })
+    }
+
+    pub(crate) fn client_id(&self) -> &str {
+        &self.client_id
+    }
+
+    /// A request of this caller, with a deadline.
+    pub(crate) fn request<T>(&self, message: T, timeout: Duration) -> Request<T> {
+        let mut request = Request::new(message);
+        *request.metadata_mut() = self.metadata.clone();
+        request.set_timeout(timeout);
+        request
+    }
+}
+
+/// What a call is, for its errors and its way.
+#[derive(Clone, Debug)]
+pub(crate) struct Call {
+    /// For instance `query route`.
+    pub(crate) operation: &'static str,
+    /// What it is about, for instance `topic orders`.
+    pub(crate) subject: String,
+    /// The broker group to ask; "" for any.
+    pub(crate) group: Arc<str>,
+    /// All attempts together.
+    pub(crate) timeout: Duration,
+    /// Whether it changes anything, so that a lost answer leaves its outcome unknown.
+    pub(crate) changes: bool,
+}
+
+impl Connection {
+    pub(crate) fn new(
+        identity: Identity,
+        seeds: Vec<Arc<str>>,
+        clock: Arc<dyn Clock>,
+        request_timeout: Duration,
+        attempt_timeout: Duration,
+    ) -> Connection {
+        Connection {
+            brokers: BrokerTable::new(seeds),
+            clock,
+            request_timeout,
+            attempt_timeout,
+            identity,
+            channels: Mutex::new(BTreeMap::new()),
+        }
+    }
+
+    /// A request of this client, with a deadline.
+    pub(crate) fn request<T>(&self, message: T, timeout: Duration) -> Request<T> {
+        self.identity.request(message, timeout)
+    }
+
+    fn channel(&self, address: &str) -> Result<Channel, network::NetworkError> {
+        let mut channels = self.channels.lock().expect("nothing panics while channels are locked");
+        if let Some(channel) = channels.get(address) {
+            return Ok(channel.clone());
+        }
+        let options =
+            ChannelOptions { connect_timeout_ms: CONNECT_TIMEOUT_MS, ..ChannelOptions::default() };
+        let channel = network::channel(address, &options)?;
+        if channels.len() >= CHANNELS_MAX {
+            channels.pop_first();
+        }
+        channels.insert(address.into(), channel.clone());
+        Ok(channel)
+    }
+
+    /// A client of the messaging service at an address.
+    pub(crate) fn messaging(&self, address: &str) -> Result<MessagingServiceClient, Status> {
+        Ok(opaque::messaging_client(self.channel(address).map_err(bad_address)?))
+    }
+
+    /// A client of the administration of the broker at an address.
+    pub(crate) fn admin(&self, address: &str) -> Result<BrokerAdminClient, Status> {
+        Ok(cluster::broker_admin_client(self.channel(address).map_err(bad_address)?))
+    }
+
+    /// A client of the name server at an address.
+    pub(crate) fn name_server(&self, address: &str) -> Result<cluster::NameServerClient, Status> {
+        Ok(cluster::name_server_client(self.channel(address).map_err(bad_address)?))
+    }
+
+    /// Reads what came of one attempt; whether it named another leader.
+    pub(crate) fn read<R: Answer>(
+        &self,
+        group: &str,
+        address: &str,
+        result: Result<Response<R>, Status>,
+    ) -> (Attempt<R>, bool) {
+        let heard = |metadata: &MetadataMap| {
+            answer::leader_hint(metadata)
+                .is_some_and(|leader| self.brokers.heard(group, leader, address))
+        };
+        match result {
+            Ok(response) => {
+                let redirected = heard(response.metadata());
+                (answer::read_answer(response.into_inner()), redirected)
+            }
+            Err(status) => (answer::read_status(&status), heard(status.metadata())),
+        }
+    }
+
+    /// One attempt at one address.
+    pub(crate) async fn attempt<R, F>(
+        &self,
+        group: &str,
+        address: &str,
+        timeout: Duration,
+        call: F,
+    ) -> (Attempt<R>, bool)
+    where
+        R: Answer,
+        F: Future<Output = Result<Response<R>, Status>>,
+    {
+        let result = tokio::time::timeout(timeout, call)
+            .await
+            .unwrap_or_else(|_| Err(late(timeout)));
+        self.read(group, address, result)
+    }
+
+    /// A call to one address and nobody else: one attempt.
+    pub(crate) async fn call_at<R, F>(&self, call: Call, address: &str, attempt: F) -> Result<R, Error>
+    where
+        R: Answer,
+        F: Future<Output = Result<Response<R>, Status>>,
+    {
+        let (outcome, _) = self.attempt(&call.group, address, call.timeout, attempt).await;
+        let mut pursuit = Pursuit::new(call.group.clone(), 0);
+        match outcome {
+            Attempt::Answered(answer) => Ok(answer),
+            failure => {
+                pursuit.after(&failure, false, &self.brokers, address);
+                Err(call.failed(&failure, address, &pursuit))
+            }
+        }
+    }
+
+    /// A call with as many attempts as its deadline allows. `attempt` is given the address and the time for the attempt.
+    pub(crate) async fn call<R, F>(
+        &self,
+        call: Call,
+        mut attempt: impl FnMut(Arc<str>, Duration) -> F,
+    ) -> Result<R, Error>
+    where
+        R: Answer,
+        F: Future<Output = Result<Response<R>, Status>>,
+    {
+        let deadline = Instant::now() + call.timeout;
+        let mut pursuit = Pursuit::new(call.group.clone(), REFUSALS_MAX);
+        loop {
+            let address = pursuit.address(&self.brokers);
+            let left = deadline.saturating_duration_since(Instant::now());
+            let timeout = self.attempt_timeout.min(left);
+            let request = attempt(address.clone(), timeout);
+            let (outcome, redirected) =
+                self.attempt(&call.group, &address, timeout, request).await;
+            if let Attempt::Answered(answer) = outcome {
+                return Ok(answer);
+            }
+            let next = pursuit.after(&outcome, redirected, &self.brokers, &address);
+            match next {
+                Next::Again(wait) if Instant::now() + wait < deadline => {
+                    tokio::time::sleep(wait).await;
+                }
+                _ => return Err(call.failed(&outcome, &address, &pursuit)),
+            }
+        }
+    }
+}
+
+impl Call {
+    fn failed<R>(&self, outcome: &Attempt<R>, address: &str, pursuit: &Pursuit) -> Error {
+        let (operation, subject) = (self.operation, self.subject.clone());
+        let address = address.to_owned();
+        let (code, reason) = match outcome {
+            Attempt::Refused(refusal) => (Some(refusal.code), refusal.reason.clone()),
+            Attempt::Lost { reason, .. } => (None, reason.clone()),
+            Attempt::Answered(_) => unreachable!("an answer is no failure"),
+        };
+        if self.changes && pursuit.maybe_done {
+            return Error::OutcomeUnknown { operation, subject, address, reason, message_id: None };
+        }
+        match code {
+            Some(code) => Error::Refused { operation, subject, address, code, reason },
+            None => Error::TimedOut { operation, subject, address, reason },
+        }
+    }
+}
+
+/// The status of an attempt that was given up.
+pub(crate) fn late(timeout: Duration) -> Status {
+    Status::deadline_exceeded(format!("no answer within {} ms", timeout.as_millis()))
+}
+
+/// An address that a server gave us and that is none.
+fn bad_address(error: network::NetworkError) -> Status {
+    Status::unavailable(format!("tcp connect error: {error}"))
+}

@@ -1,0 +1,163 @@
+//! What all parts of one client share: the connection, and the topic_publish_info_table with its refreshes.
+//!
+//! A route is fetched when first needed, again when it is older than 30 s and in use, and at once when an answer shows
+//! that it is wrong. Old routes are used until a newer one is there: a wrong one costs a redirect, not an error.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use proto::cluster::BrokerStatusRequest;
+use proto::v2;
+use tokio::time::Instant;
+
+use crate::connection::{Call, Connection};
+use crate::error::Error;
+use crate::route::{Route, endpoints, resource};
+
+/// A route in use is fetched again after this time.
+const REFRESH_AFTER: Duration = Duration::from_secs(30);
+/// Errors refresh a route at most this often.
+const REFRESH_SPACING: Duration = Duration::from_millis(200);
+/// Wait for the answer to a question that only helps.
+const HINT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// See the module's text.
+pub(crate) struct Core {
+    pub(crate) connection: Connection,
+    topics: Mutex<BTreeMap<Arc<str>, Arc<TopicEntry>>>,
+    /// The broker group of calls that name none, once it is known.
+    only_group: Mutex<Option<Arc<str>>>,
+}
+
+/// One topic's line in the table.
+#[derive(Debug, Default)]
+struct TopicEntry {
+    route: Mutex<Option<Arc<Route>>>,
+    /// Held while the first route is fetched, so that a thousand first sends make one call, in order.
+    first_fetch: tokio::sync::Mutex<()>,
+    refreshing: AtomicBool,
+    last_refresh: Mutex<Option<Instant>>,
+}
+
+impl Core {
+    pub(crate) fn new(connection: Connection) -> Core {
+        Core { connection, topics: Mutex::new(BTreeMap::new()), only_group: Mutex::new(None) }
+    }
+
+    /// The broker group of calls that name none.
+    pub(crate) fn only_group(&self) -> Option<Arc<str>> {
+        self.only_group.lock().expect("nothing panics while it is locked").clone()
+    }
+
+    pub(crate) fn set_only_group(&self, group: Arc<str>) {
+        *self.only_group.lock().expect("nothing panics while it is locked") = Some(group);
+    }
+
+    /// A topic's route: the known one, or the first to be fetched.
+    pub(crate) async fn route(self: &Arc<Self>, topic: &Arc<str>) -> Result<Arc<Route>, Error> {
+        let entry = self.entry(topic);
+        if let Some(route) = self.known(topic, &entry) {
+            return Ok(route);
+        }
+        let _fetching = entry.first_fetch.lock().await;
+        match self.known(topic, &entry) {
+            Some(route) => Ok(route),
+            None => self.fetch(topic, &entry).await,
+        }
+    }
+
+    /// A topic's route as it is known now, if it is; starts a refresh if it is old.
+    pub(crate) fn known_route(self: &Arc<Self>, topic: &Arc<str>) -> Option<Arc<Route>> {
+        self.known(topic, &self.entry(topic))
+    }
+
+    /// An answer shows that the route may be wrong: fetches it again, soon, in the background.
+    pub(crate) fn refresh_soon(self: &Arc<Self>, topic: &Arc<str>) {
+        let entry = self.entry(topic);
+        let last = *entry.last_refresh.lock().expect("nothing panics while it is locked");
+        if last.is_some_and(|last| last.elapsed() < REFRESH_SPACING) {
+            return;
+        }
+        self.start_refresh(topic, &entry);
+    }
+
+    /// The route as it is now, whatever is known.
+    pub(crate) async fn fresh_route(self: &Arc<Self>, topic: &Arc<str>) -> Result<Arc<Route>, Error> {
+        self.fetch(topic, &self.entry(topic)).await
+    }
+
+    fn entry(&self, topic: &Arc<str>) -> Arc<TopicEntry> {
+        let mut topics = self.topics.lock().expect("nothing panics while the table is locked");
+        if let Some(entry) = topics.get(topic) {
+            return entry.clone();
+        }
+        topics.entry(topic.clone()).or_default().clone()
+    }
+
+    fn known(self: &Arc<Self>, topic: &Arc<str>, entry: &Arc<TopicEntry>) -> Option<Arc<Route>> {
+        let route = entry.route.lock().expect("nothing panics while it is locked").clone()?;
+        if route.fetched.elapsed() > REFRESH_AFTER {
+            self.start_refresh(topic, entry);
+        }
+        Some(route)
+    }
+
+    fn start_refresh(self: &Arc<Self>, topic: &Arc<str>, entry: &Arc<TopicEntry>) {
+        if entry.refreshing.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (core, topic, entry) = (self.clone(), topic.clone(), entry.clone());
+        tokio::spawn(async move {
+            if let Err(error) = core.fetch(&topic, &entry).await {
+                tracing::debug!(%topic, %error, "route not refreshed");
+            }
+            entry.refreshing.store(false, Ordering::Release);
+        });
+    }
+
+    async fn fetch(self: &Arc<Self>, topic: &Arc<str>, entry: &TopicEntry) -> Result<Arc<Route>, Error> {
+        *entry.last_refresh.lock().expect("nothing panics while it is locked") = Some(Instant::now());
+        let call = Call {
+            operation: "query route",
+            subject: format!("topic {topic}"),
+            group: "".into(),
+            timeout: self.connection.request_timeout,
+            changes: false,
+        };
+        let connection = &self.connection;
+        let answer: v2::QueryRouteResponse = connection
+            .call(call, |address, timeout| async move {
+                let request = v2::QueryRouteRequest {
+                    topic: Some(resource(topic)),
+                    endpoints: Some(endpoints(&address)),
+                };
+                connection.messaging(&address)?.query_route(connection.request(request, timeout)).await
+            })
+            .await?;
+        let (route, leaders) = Route::read(topic.clone(), &answer.message_queues, Instant::now());
+        for (group, leader) in leaders {
+            connection.brokers.routed(&group, &leader);
+            self.learn_replicas(group, leader);
+        }
+        let route = Arc::new(route);
+        *entry.route.lock().expect("nothing panics while it is locked") = Some(route.clone());
+        Ok(route)
+    }
+
+    /// Asks a leader for its peers, so that there is someone else to ask when it is gone. A help, not a need.
+    fn learn_replicas(self: &Arc<Self>, group: Arc<str>, leader: String) {
+        let core = self.clone();
+        tokio::spawn(async move {
+            let connection = &core.connection;
+            let Ok(mut admin) = connection.admin(&leader) else { return };
+            let request = connection.request(BrokerStatusRequest {}, HINT_TIMEOUT);
+            if let Ok(Ok(status)) = tokio::time::timeout(HINT_TIMEOUT, admin.status(request)).await {
+                let replicas = status.into_inner().replicas;
+                let addresses = replicas.into_iter().map(|replica| replica.client_address.into());
+                connection.brokers.members(&group, addresses);
+            }
+        });
+    }
+}

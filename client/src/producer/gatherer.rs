@@ -1,0 +1,352 @@
+//! Gathers messages of one topic, handed over one by one, into requests. Pure: no clock, no network, no message.
+//!
+//! There is no timer: what is handed over while earlier requests are on their way makes up the next one.
+//!
+//! **Order.** A queue is *busy* from the moment a request with messages for it is cut until that request is done,
+//! retries and all, and nothing else is cut for it meanwhile. So what is handed over for one queue (or one message
+//! group, whose hash names the queue) leaves in that order, and a retry never comes after its successor.
+//! Several queues are busy at once, up to `requests_max` requests.
+//!
+//! What may go anywhere waits in one line of its own and takes whole requests to the queue that has been idle for
+//! longest: round-robin by request and not by message, so that requests are large.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+/// Limits of what is cut.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    /// Most items of one request.
+    pub(super) messages_max: usize,
+    /// Most bytes of one request; a single larger item goes alone.
+    pub(super) bytes_max: usize,
+    /// Most requests at once.
+    pub(super) requests_max: usize,
+}
+
+/// Where an item may go.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Target {
+    /// Wherever there is room first.
+    Any,
+    /// This queue.
+    Queue(u32),
+    /// The queue that this hash names.
+    Hash(u64),
+}
+
+/// One item, and what must be known of it here.
+#[derive(Debug)]
+pub(super) struct Handed<T> {
+    pub(super) item: T,
+    pub(super) target: Target,
+    pub(super) bytes: usize,
+    /// When its sender stops waiting.
+    pub(super) deadline: Instant,
+}
+
+/// One queue of the topic.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Queue {
+    pub(super) queue: u32,
+    pub(super) group: Arc<str>,
+    pub(super) writable: bool,
+}
+
+/// What goes into one request: for one broker group, items of one queue in their order.
+#[derive(Debug)]
+pub(super) struct Batch<T> {
+    pub(super) group: Arc<str>,
+    pub(super) items: Vec<(u32, Handed<T>)>,
+    /// Busy until `done`.
+    pub(super) queues: Vec<u32>,
+}
+
+/// What a worker shall do.
+#[derive(Debug)]
+pub(super) struct Cut<T> {
+    /// Send this and say `done`; nothing to do and the worker's place is given up if `None`.
+    pub(super) batch: Option<Batch<T>>,
+    /// There is work for one more worker, and its place is taken: start it.
+    pub(super) start_another: bool,
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub(super) struct Gatherer<T> {
+    bounds: Bounds,
+    queues: Vec<Queue>,
+    /// Takes the place of `queues` when nothing is busy any more.
+    next_queues: Option<Vec<Queue>>,
+    lanes: BTreeMap<u32, Lane<T>>,
+    anywhere: VecDeque<Handed<T>>,
+    /// Writable queues that are not busy, the longest idle first.
+    idle: VecDeque<u32>,
+    /// Queues that are not busy and have items of their own, the longest waiting first.
+    ready: VecDeque<u32>,
+    busy: usize,
+    /// Place in the queues of the last choice made while none was idle.
+    turn: usize,
+    workers: usize,
+    /// A worker was called for and has not cut yet: it will see whatever is handed over until then.
+    starting: bool,
+}
+
+#[derive(Debug)]
+struct Lane<T> {
+    waiting: VecDeque<Handed<T>>,
+    busy: bool,
+}
+
+impl<T> Gatherer<T> {
+    pub(super) fn new(bounds: Bounds, queues: Vec<Queue>) -> Gatherer<T> {
+        let mut gatherer = Gatherer {
+            bounds,
+            queues: Vec::new(),
+            next_queues: None,
+            lanes: BTreeMap::new(),
+            anywhere: VecDeque::new(),
+            idle: VecDeque::new(),
+            ready: VecDeque::new(),
+            busy: 0,
+            turn: 0,
+            workers: 0,
+            starting: false,
+        };
+        gatherer.switch(queues);
+        gatherer
+    }
+
+    /// Takes an item. True: start a worker, its place is taken.
+    pub(super) fn push(&mut self, handed: Handed<T>) -> bool {
+        match self.lane_of(handed.target) {
+            Some(queue) => self.push_to(queue, handed),
+            None => self.anywhere.push_back(handed),
+        }
+        self.call_worker()
+    }
+
+    /// The queue for items that may go anywhere, but together: the longest idle one, or else the next in turn.
+    pub(super) fn next_queue(&mut self) -> Target {
+        if let Some(queue) = self.idle.pop_front() {
+            self.idle.push_back(queue);
+            return Target::Queue(queue);
+        }
+        let writable: Vec<u32> =
+            self.queues.iter().filter(|queue| queue.writable).map(|queue| queue.queue).collect();
+        if writable.is_empty() {
+            return Target::Any;
+        }
+        self.turn = (self.turn + 1) % writable.len();
+        Target::Queue(writable[self.turn])
+    }
+
+    /// A worker takes its next request.
+    pub(super) fn cut(&mut self) -> Cut<T> {
+        self.starting = false;
+        let batch = self.cut_batch();
+        if batch.is_none() {
+            self.workers -= 1;
+        }
+        Cut { batch, start_another: self.call_worker() }
+    }
+
+    /// The request is settled: every item is either answered or given up.
+    pub(super) fn done(&mut self, queues: &[u32]) {
+        for &queue in queues {
+            let Some(lane) = self.lanes.get_mut(&queue) else { continue };
+            lane.busy = false;
+            self.busy -= 1;
+            if !lane.waiting.is_empty() {
+                self.ready.push_back(queue);
+            }
+            if self.queues.iter().any(|known| known.queue == queue && known.writable) {
+                self.idle.push_back(queue);
+            }
+        }
+        if self.busy == 0
+            && let Some(queues) = self.next_queues.take()
+        {
+            self.switch(queues);
+        }
+    }
+
+    /// The topic's queues are others now. Takes effect when nothing is busy: until then nothing more is cut, so that a
+    /// message group whose hash names another queue now cannot overtake itself.
+    pub(super) fn set_queues(&mut self, queues: Vec<Queue>) {
+        if queues == self.queues {
+            self.next_queues = None;
+        } else if self.busy == 0 {
+            self.switch(queues);
+        } else {
+            self.next_queues = Some(queues);
+        }
+    }
+
+    /// Takes out what has waited past its deadline.
+    pub(super) fn expire(&mut self, now: Instant) -> Vec<Handed<T>> {
+        let mut expired = Vec::new();
+        let lines = self.lanes.values_mut().map(|lane| &mut lane.waiting);
+        for line in lines.chain([&mut self.anywhere]) {
+            // Deadlines follow the order of handing over, so the front is the earliest.
+            while line.front().is_some_and(|handed| handed.deadline <= now) {
+                expired.extend(line.pop_front());
+            }
+        }
+        let lanes = &self.lanes;
+        self.ready.retain(|queue| lanes.get(queue).is_some_and(|lane| !lane.waiting.is_empty()));
+        expired
+    }
+
+    /// When `expire` will find something next.
+    pub(super) fn earliest_deadline(&self) -> Option<Instant> {
+        let lines = self.lanes.values().map(|lane| &lane.waiting);
+        lines.chain([&self.anywhere]).filter_map(|line| line.front()).map(|handed| handed.deadline).min()
+    }
+
+    fn lane_of(&self, target: Target) -> Option<u32> {
+        match target {
+            Target::Any => None,
+            Target::Queue(queue) => Some(queue),
+            Target::Hash(hash) => {
+                let count = self.queues.len() as u64;
+                // Without queues there is no choice yet; the broker will make it.
+                Some(if count == 0 { 0 } else { self.queues[(hash % count) as usize].queue })
+            }
+        }
+    }
+
+    fn push_to(&mut self, queue: u32, handed: Handed<T>) {
+        let lane = self
+            .lanes
+            .entry(queue)
+            .or_insert_with(|| Lane { waiting: VecDeque::new(), busy: false });
+        if lane.waiting.is_empty() && !lane.busy {
+            self.ready.push_back(queue);
+        }
+        lane.waiting.push_back(handed);
+    }
+
+    fn call_worker(&mut self) -> bool {
+        let place = !self.starting && self.workers < self.bounds.requests_max;
+        let call = place && self.has_work();
+        if call {
+            self.workers += 1;
+            self.starting = true;
+        }
+        call
+    }
+
+    fn has_work(&self) -> bool {
+        self.next_queues.is_none()
+            && (!self.ready.is_empty() || !self.anywhere.is_empty() && !self.idle.is_empty())
+    }
+
+    fn cut_batch(&mut self) -> Option<Batch<T>> {
+        if !self.has_work() {
+            return None;
+        }
+        if self.lanes_come_first() { self.cut_lanes() } else { self.cut_anywhere() }
+    }
+
+    /// Whoever has waited longest is served first.
+    fn lanes_come_first(&self) -> bool {
+        let own = self.ready.front().and_then(|queue| self.lanes.get(queue)?.waiting.front());
+        match (own, self.anywhere.front()) {
+            (Some(own), Some(any)) => own.deadline <= any.deadline || self.idle.is_empty(),
+            (own, _) => own.is_some(),
+        }
+    }
+
+    /// From the lines of as many ready queues of one broker group as there is room for.
+    fn cut_lanes(&mut self) -> Option<Batch<T>> {
+        let first = *self.ready.front()?;
+        let mut batch = Batch { group: self.group_of(first), items: Vec::new(), queues: Vec::new() };
+        let mut bytes = 0;
+        let mut elsewhere = VecDeque::new();
+        while let Some(queue) = self.ready.pop_front() {
+            if self.group_of(queue) != batch.group {
+                elsewhere.push_back(queue);
+                continue;
+            }
+            let lane = self.lanes.get_mut(&queue)?;
+            let before = batch.items.len();
+            take(&mut lane.waiting, &self.bounds, queue, &mut batch.items, &mut bytes);
+            if batch.items.len() == before {
+                elsewhere.push_front(queue);
+                break;
+            }
+            self.mark_busy(queue);
+            batch.queues.push(queue);
+        }
+        while let Some(queue) = elsewhere.pop_back() {
+            self.ready.push_front(queue);
+        }
+        Some(batch)
+    }
+
+    fn cut_anywhere(&mut self) -> Option<Batch<T>> {
+        let queue = *self.idle.front()?;
+        let mut batch = Batch { group: self.group_of(queue), items: Vec::new(), queues: vec![queue] };
+        take(&mut self.anywhere, &self.bounds, queue, &mut batch.items, &mut 0);
+        self.mark_busy(queue);
+        // Its own line, if it has one, is ready again when this is done.
+        self.ready.retain(|ready| *ready != queue);
+        Some(batch)
+    }
+
+    fn mark_busy(&mut self, queue: u32) {
+        let lane = self
+            .lanes
+            .entry(queue)
+            .or_insert_with(|| Lane { waiting: VecDeque::new(), busy: false });
+        assert!(!lane.busy, "one request at a time for one queue");
+        lane.busy = true;
+        self.busy += 1;
+        self.idle.retain(|idle| *idle != queue);
+    }
+
+    fn group_of(&self, queue: u32) -> Arc<str> {
+        let known = self.queues.iter().find(|known| known.queue == queue).or(self.queues.first());
+        known.map_or_else(|| "".into(), |queue| queue.group.clone())
+    }
+
+    /// Nothing is busy: puts everything that waits into the lines of the new queues, each line in its order.
+    fn switch(&mut self, queues: Vec<Queue>) {
+        assert_eq!(self.busy, 0, "no queue changes while a request is on its way");
+        self.queues = queues;
+        self.idle = self.queues.iter().filter(|queue| queue.writable).map(|queue| queue.queue).collect();
+        self.ready.clear();
+        let lanes = std::mem::take(&mut self.lanes);
+        let waiting = lanes.into_values().flat_map(|lane| lane.waiting);
+        for handed in waiting {
+            if let Some(queue) = self.lane_of(handed.target) {
+                self.push_to(queue, handed);
+            }
+        }
+    }
+}
+
+/// Moves items from the front of a line, at least one if there is room for any.
+fn take<T>(
+    line: &mut VecDeque<Handed<T>>,
+    bounds: &Bounds,
+    queue: u32,
+    items: &mut Vec<(u32, Handed<T>)>,
+    bytes: &mut usize,
+) {
+    while let Some(next) = line.front() {
+        let fits = items.len() < bounds.messages_max && *bytes + next.bytes <= bounds.bytes_max;
+        if !fits && !items.is_empty() {
+            return;
+        }
+        *bytes += next.bytes;
+        items.extend(line.pop_front().map(|handed| (queue, handed)));
+    }
+}
+
+#[cfg(test)]
+#[path = "gatherer_test.rs"]
+mod gatherer_test;

@@ -1,0 +1,381 @@
+//! Sends the messages of one topic: workers that take requests from the gatherer and bring each through.
+//!
+//! A worker exists only while there is something to send. It does not let go of a request before every message of it
+//! is stored, refused or past its deadline; until then its queues are busy, which is what keeps their order.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::Poll;
+use std::time::Duration;
+
+use proto::message_id::MessageIdGenerator;
+use proto::opaque::SendMessageRequest;
+use proto::v2::{Code, SendMessageResponse};
+use rand::RngExt;
+use tokio::time::Instant;
+
+use crate::answer::{Attempt, Patience, Refusal};
+use crate::connection::late;
+use crate::core::Core;
+use crate::error::Error;
+use crate::producer::gatherer::{Batch, Bounds, Gatherer, Handed, Queue, Target};
+use crate::producer::in_flight::InFlight;
+use crate::producer::sending::{Pending, Sending};
+use crate::pursuit::{Next, Pursuit};
+use crate::route::Route;
+
+/// See the module's text.
+pub(super) struct TopicSender {
+    topic: Arc<str>,
+    core: Arc<Core>,
+    in_flight: Arc<InFlight>,
+    retries: u32,
+    gatherer: Mutex<Gatherer<Pending>>,
+    /// One for each queue, so that what a queue gets in a row has ids in a row: brokers remember those as one.
+    ids: Mutex<BTreeMap<u32, MessageIdGenerator>>,
+    /// The route that the gatherer's queues are from.
+    route: Mutex<Arc<Route>>,
+}
+
+/// The operation's name in errors.
+const OPERATION: &str = "send";
+
+/// What keeps a request from being settled.
+#[derive(Clone, Debug)]
+struct Trouble {
+    address: Arc<str>,
+    reason: String,
+    /// An attempt may have stored its messages all the same.
+    maybe_stored: bool,
+}
+
+/// What to do after an attempt.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Then {
+    /// Send what is still open again, if anything is.
+    GoOn,
+    /// Send the halves one after the other.
+    Split,
+}
+
+impl TopicSender {
+    pub(super) fn new(
+        core: Arc<Core>,
+        in_flight: Arc<InFlight>,
+        route: Arc<Route>,
+        bounds: Bounds,
+        retries: u32,
+    ) -> TopicSender {
+        TopicSender {
+            topic: route.topic.clone(),
+            core,
+            in_flight,
+            retries,
+            gatherer: Mutex::new(Gatherer::new(bounds, queues(&route))),
+            ids: Mutex::new(BTreeMap::new()),
+            route: Mutex::new(route),
+        }
+    }
+
+    /// Takes messages, in their order; starts workers as needed.
+    pub(super) fn hand_over(self: &Arc<Self>, messages: impl IntoIterator<Item = Handed<Pending>>) {
+        let mut start = false;
+        let mut gatherer = self.gatherer();
+        for handed in messages {
+            start |= gatherer.push(handed);
+        }
+        drop(gatherer);
+        if start {
+            self.start_worker();
+        }
+    }
+
+    /// The queue for messages that may go anywhere but together.
+    pub(super) fn next_queue(&self) -> Target {
+        self.gatherer().next_queue()
+    }
+
+    fn start_worker(self: &Arc<Self>) {
+        tokio::spawn(self.clone().work());
+    }
+
+    async fn work(self: Arc<Self>) {
+        loop {
+            // Whoever is about to hand something over, having just got an answer, does so first.
+            yield_now().await;
+            self.adopt_route();
+            let cut = self.gatherer().cut();
+            if cut.start_another {
+                self.start_worker();
+            }
+            let Some(batch) = cut.batch else { return };
+            let queues = batch.queues.clone();
+            self.bring_through(batch).await;
+            self.gatherer().done(&queues);
+        }
+    }
+
+    /// Follows a change of the topic's queues.
+    fn adopt_route(self: &Arc<Self>) {
+        let Some(known) = self.core.known_route(&self.topic) else { return };
+        let mut route = self.route.lock().expect("nothing panics while it is locked");
+        if !Arc::ptr_eq(&route, &known) && known.writable().next().is_some() {
+            self.gatherer().set_queues(queues(&known));
+            *route = known;
+        }
+    }
+
+    fn gatherer(&self) -> MutexGuard<'_, Gatherer<Pending>> {
+        self.gatherer.lock().expect("nothing panics while the gatherer is locked")
+    }
+
+    fn new_id(&self, queue: u32) -> String {
+        let mut ids = self.ids.lock().expect("nothing panics while ids are locked");
+        let generator = ids.entry(queue).or_insert_with(|| {
+            let clock = self.core.connection.clock.clone();
+            let mut random = rand::rng();
+            MessageIdGenerator::new(random.random(), random.random(), move || clock.now_ms())
+        });
+        generator.next_id()
+    }
+
+    /// Sends until every message is settled.
+    async fn bring_through(self: &Arc<Self>, batch: Batch<Pending>) {
+        let sending = Sending::encode(self.topic.clone(), batch.items, |queue| self.new_id(queue));
+        let mut parts = VecDeque::from([sending]);
+        while let Some(mut sending) = parts.pop_front() {
+            let mut pursuit = Pursuit::new(batch.group.clone(), self.retries);
+            while !sending.is_settled() {
+                match self.send_once(&mut sending, &mut pursuit).await {
+                    Then::GoOn => {}
+                    // One message spoils the request for the others: find it.
+                    Then::Split => parts.push_front(sending.split()),
+                }
+            }
+        }
+    }
+
+    /// One attempt, what its outcome means for the messages, and the wait before the next.
+    async fn send_once(self: &Arc<Self>, sending: &mut Sending, pursuit: &mut Pursuit) -> Then {
+        let brokers = &self.core.connection.brokers;
+        let address = pursuit.address(brokers);
+        let Some((outcome, redirected)) = self.attempt(sending, pursuit, &address).await else {
+            return Then::GoOn;
+        };
+        let (next, reason) = match outcome {
+            Attempt::Answered(answer) => match self.settle(sending, pursuit, &answer, &address) {
+                None => return Then::GoOn,
+                Some(refusal) => (self.refused(sending, pursuit, &refusal, redirected, &address), refusal.reason),
+            },
+            Attempt::Refused(refusal) => {
+                if sending.len() > 1 && is_about_one_message(refusal.code) {
+                    return Then::Split;
+                }
+                (self.refused(sending, pursuit, &refusal, redirected, &address), refusal.reason)
+            }
+            Attempt::Lost { ref reason, .. } => {
+                (pursuit.after(&outcome, redirected, brokers, &address), reason.clone())
+            }
+        };
+        self.core.refresh_soon(&self.topic);
+        if let Next::Again(wait) = next {
+            let trouble = Trouble { address, reason, maybe_stored: pursuit.maybe_done };
+            tracing::debug!(topic = %self.topic, ?trouble, ?wait, "will send again");
+            self.pause(wait, sending, &trouble).await;
+        }
+        Then::GoOn
+    }
+
+    /// Sends what is not settled and waits for the answer, giving up meanwhile whatever passes its deadline.
+    /// `None`: nothing is left to wait for.
+    async fn attempt(
+        self: &Arc<Self>,
+        sending: &mut Sending,
+        pursuit: &Pursuit,
+        address: &Arc<str>,
+    ) -> Option<(Attempt<SendMessageResponse>, bool)> {
+        let connection = &self.core.connection;
+        let messages = sending.messages();
+        let left = sending.latest_deadline()?.saturating_duration_since(Instant::now());
+        let timeout = connection.attempt_timeout.min(left);
+        let attempt_ends = Instant::now() + timeout;
+        let mut call = pin!(async {
+            let request = connection.request(SendMessageRequest { messages }, timeout);
+            connection.messaging(address)?.send_message(request).await
+        });
+        let trouble = Trouble {
+            address: address.clone(),
+            reason: "no answer yet".to_owned(),
+            maybe_stored: true,
+        };
+        loop {
+            let tick = self.next_deadline(sending, attempt_ends);
+            let result = tokio::select! {
+                biased;
+                result = &mut call => result,
+                () = tokio::time::sleep_until(tick) => {
+                    let now = Instant::now();
+                    self.expire(now, sending, &trouble);
+                    if sending.is_settled() {
+                        return None;
+                    }
+                    if now < attempt_ends {
+                        continue;
+                    }
+                    Err(late(timeout))
+                }
+            };
+            return Some(connection.read(pursuit.group(), address, result));
+        }
+    }
+
+    /// Tells the senders what an answer says about their messages. Returns a refusal that is worth another attempt for
+    /// those that are still open, if there are any.
+    fn settle(
+        &self,
+        sending: &mut Sending,
+        pursuit: &Pursuit,
+        answer: &SendMessageResponse,
+        address: &Arc<str>,
+    ) -> Option<Refusal> {
+        if answer.entries.len() != sending.len() {
+            let reason = format!("{} results for {} messages", answer.entries.len(), sending.len());
+            return Some(Refusal { code: Code::Unspecified, reason });
+        }
+        let (settled, kept) = sending.read(
+            answer,
+            |refusal| refusal.patience() != Patience::None,
+            |refusal, id| self.refusal(refusal, address, id, pursuit.maybe_done),
+        );
+        self.in_flight.leave(settled);
+        kept
+    }
+
+    /// A refusal of everything that is still open: settles it if there is no point in another attempt.
+    fn refused(
+        &self,
+        sending: &mut Sending,
+        pursuit: &mut Pursuit,
+        refusal: &Refusal,
+        redirected: bool,
+        address: &Arc<str>,
+    ) -> Next {
+        let next = pursuit.after_refusal(refusal, redirected);
+        if next == Next::GiveUp {
+            let maybe_stored = pursuit.maybe_done;
+            let settled =
+                sending.give_up(None, |id| self.refusal(refusal, address, id, maybe_stored));
+            self.in_flight.leave(settled);
+        }
+        next
+    }
+
+    /// Waits before the next attempt, giving up meanwhile whatever passes its deadline.
+    async fn pause(&self, wait: Duration, sending: &mut Sending, trouble: &Trouble) {
+        let ends = Instant::now() + wait;
+        while !sending.is_settled() {
+            tokio::time::sleep_until(self.next_deadline(sending, ends)).await;
+            let now = Instant::now();
+            self.expire(now, sending, trouble);
+            if now >= ends {
+                return;
+            }
+        }
+    }
+
+    /// When a message passes its deadline next, if that is before `ends`.
+    fn next_deadline(&self, sending: &Sending, ends: Instant) -> Instant {
+        let waiting = self.gatherer().earliest_deadline();
+        [sending.earliest_deadline(), waiting].into_iter().flatten().fold(ends, Instant::min)
+    }
+
+    /// Gives up messages past their deadline: of this request, and those that wait behind it.
+    fn expire(&self, now: Instant, sending: &mut Sending, trouble: &Trouble) {
+        let settled = sending.give_up(Some(now), |id| self.lost(trouble, id));
+        self.in_flight.leave(settled);
+        let waiting = self.gatherer().expire(now);
+        self.in_flight.leave(waiting.iter().map(|handed| handed.bytes));
+        for handed in waiting {
+            let error = Error::TimedOut {
+                operation: OPERATION,
+                subject: self.subject(),
+                address: trouble.address.to_string(),
+                reason: format!("earlier messages are still being sent: {}", trouble.reason),
+            };
+            let _ = handed.item.completion.send(Err(error));
+        }
+    }
+
+    fn subject(&self) -> String {
+        format!("topic {}", self.topic)
+    }
+
+    fn lost(&self, trouble: &Trouble, message_id: &str) -> Error {
+        let (operation, subject) = (OPERATION, self.subject());
+        let (address, reason) = (trouble.address.to_string(), trouble.reason.clone());
+        if trouble.maybe_stored {
+            let message_id = Some(message_id.to_owned());
+            return Error::OutcomeUnknown { operation, subject, address, reason, message_id };
+        }
+        Error::TimedOut { operation, subject, address, reason }
+    }
+
+    fn refusal(&self, refusal: &Refusal, address: &Arc<str>, message_id: &str, maybe_stored: bool) -> Error {
+        let reason = refusal.reason.clone();
+        if maybe_stored {
+            let trouble = Trouble { address: address.clone(), reason, maybe_stored };
+            return self.lost(&trouble, message_id);
+        }
+        Error::Refused {
+            operation: OPERATION,
+            subject: self.subject(),
+            address: address.to_string(),
+            code: refusal.code,
+            reason,
+        }
+    }
+}
+
+fn queues(route: &Route) -> Vec<Queue> {
+    let queue = |queue: &crate::route::RouteQueue| Queue {
+        queue: queue.queue,
+        group: queue.group.clone(),
+        writable: queue.writable,
+    };
+    route.queues.iter().map(queue).collect()
+}
+
+/// Refusals that may be due to a single message of the request.
+fn is_about_one_message(code: Code) -> bool {
+    matches!(
+        code,
+        Code::BadRequest
+            | Code::IllegalMessageTag
+            | Code::IllegalMessageKey
+            | Code::IllegalMessageGroup
+            | Code::IllegalMessagePropertyKey
+            | Code::IllegalMessageId
+            | Code::IllegalDeliveryTime
+            | Code::MessagePropertyConflictWithType
+            | Code::MessageCorrupted
+            | Code::PayloadTooLarge
+            | Code::MessageBodyTooLarge
+            | Code::MessageBodyEmpty
+            | Code::MessagePropertiesTooLarge
+    )
+}
+
+/// Lets every task that is ready run before this one goes on. Tokio's own `yield_now` waits for the runtime to look for
+/// input, which it need not do in a simulation.
+async fn yield_now() {
+    let mut yielded = false;
+    std::future::poll_fn(|context| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}

@@ -1,0 +1,164 @@
+//! One call's way through failures: whom to ask next, after what wait, and when to stop asking.
+//!
+//! The decisions of `connection::Connection::call` and of the producer, without their waiting and sending.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::answer::{Attempt, Patience, Refusal};
+use crate::backoff::Backoff;
+use crate::broker_table::BrokerTable;
+
+/// Redirects that are followed without a wait; further ones wait, so that two brokers that point at each other are not
+/// asked in a tight loop.
+const REDIRECTS_AT_ONCE_MAX: u32 = 3;
+
+/// Progress of one call.
+#[derive(Debug)]
+pub(crate) struct Pursuit {
+    group: Arc<str>,
+    turn: usize,
+    redirects: u32,
+    refusals: u32,
+    refusals_max: u32,
+    backoff: Backoff,
+    /// An attempt may have taken effect although it failed.
+    pub(crate) maybe_done: bool,
+}
+
+/// What a failed attempt calls for.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Next {
+    /// Ask again after this wait.
+    Again(Duration),
+    /// The refusal stands.
+    GiveUp,
+}
+
+impl Pursuit {
+    /// Of a call to a broker group. `refusals_max`: how often to ask again after a refusal of few patience.
+    pub(crate) fn new(group: Arc<str>, refusals_max: u32) -> Pursuit {
+        Pursuit {
+            group,
+            turn: 0,
+            redirects: 0,
+            refusals: 0,
+            refusals_max,
+            backoff: Backoff::default(),
+            maybe_done: false,
+        }
+    }
+
+    pub(crate) fn group(&self) -> &Arc<str> {
+        &self.group
+    }
+
+    /// Whom to ask now.
+    pub(crate) fn address(&self, brokers: &BrokerTable) -> Arc<str> {
+        brokers.address(&self.group, self.turn)
+    }
+
+    /// The attempt at `address` failed. `redirected`: the failure named another leader.
+    pub(crate) fn after<R>(
+        &mut self,
+        failure: &Attempt<R>,
+        redirected: bool,
+        brokers: &BrokerTable,
+        address: &str,
+    ) -> Next {
+        match failure {
+            Attempt::Answered(_) => Next::Again(Duration::ZERO),
+            Attempt::Refused(refusal) => self.after_refusal(refusal, redirected),
+            Attempt::Lost { sent, .. } => {
+                self.maybe_done |= sent;
+                brokers.failed(&self.group, address);
+                self.turn += 1;
+                self.wait(redirected)
+            }
+        }
+    }
+
+    /// The answer was a refusal, of the whole call or of a part of it.
+    pub(crate) fn after_refusal(&mut self, refusal: &Refusal, redirected: bool) -> Next {
+        self.maybe_done |= refusal.leaves_outcome_unknown();
+        match refusal.patience() {
+            Patience::None => return Next::GiveUp,
+            Patience::Few if self.refusals >= self.refusals_max => return Next::GiveUp,
+            Patience::Few => self.refusals += 1,
+            Patience::UntilDeadline => {}
+        }
+        self.turn += 1;
+        self.wait(redirected)
+    }
+
+    fn wait(&mut self, redirected: bool) -> Next {
+        if redirected {
+            // The table knows the new leader by now: it is the first in turn.
+            self.turn = 0;
+            self.redirects += 1;
+            if self.redirects <= REDIRECTS_AT_ONCE_MAX {
+                return Next::Again(Duration::ZERO);
+            }
+        }
+        Next::Again(self.backoff.next_wait())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::v2::Code;
+
+    use super::*;
+
+    fn lost(sent: bool) -> Attempt<()> {
+        Attempt::Lost { reason: "reset".to_owned(), sent }
+    }
+
+    fn refused(code: Code) -> Attempt<()> {
+        Attempt::Refused(Refusal { code, reason: "no".to_owned() })
+    }
+
+    /// Catches a leader change that costs a back-off, and a circle of redirects that costs a processor.
+    #[test]
+    fn redirects_are_followed_at_once_but_not_for_ever() {
+        let brokers = BrokerTable::new(vec!["seed:1".into()]);
+        let mut pursuit = Pursuit::new("g".into(), 2);
+        let wait = Next::Again(Duration::ZERO);
+        for leader in ["a:1", "b:1", "a:1"] {
+            let asked = pursuit.address(&brokers);
+            assert!(brokers.heard("g", leader, &asked));
+            assert_eq!(pursuit.after(&refused(Code::HaNotAvailable), true, &brokers, &asked), wait);
+            assert_eq!(&*pursuit.address(&brokers), leader);
+        }
+        assert_ne!(pursuit.after(&refused(Code::HaNotAvailable), true, &brokers, "a:1"), wait);
+    }
+
+    /// Catches endless retries of an error of the server, and a surrender during an election.
+    #[test]
+    fn few_retries_for_mistakes_and_many_for_what_passes() {
+        let brokers = BrokerTable::new(vec!["seed:1".into()]);
+        let mut pursuit = Pursuit::new("g".into(), 2);
+        for _ in 0..20 {
+            let next = pursuit.after(&refused(Code::HaNotAvailable), false, &brokers, "x");
+            assert_ne!(next, Next::GiveUp);
+        }
+        assert!(!pursuit.maybe_done);
+        let mistake = refused(Code::InternalServerError);
+        assert_ne!(pursuit.after(&mistake, false, &brokers, "x"), Next::GiveUp);
+        assert_ne!(pursuit.after(&mistake, false, &brokers, "x"), Next::GiveUp);
+        assert_eq!(pursuit.after(&mistake, false, &brokers, "x"), Next::GiveUp);
+        assert!(pursuit.maybe_done);
+    }
+
+    /// Catches an outcome that is called certain although a request had left.
+    #[test]
+    fn one_lost_answer_makes_the_outcome_unknown() {
+        let brokers = BrokerTable::new(vec!["seed:1".into(), "seed:2".into()]);
+        let mut pursuit = Pursuit::new("g".into(), 2);
+        assert_ne!(pursuit.after(&lost(false), false, &brokers, "seed:1"), Next::GiveUp);
+        assert!(!pursuit.maybe_done);
+        assert_eq!(&*pursuit.address(&brokers), "seed:2");
+        assert_ne!(pursuit.after(&lost(true), false, &brokers, "seed:2"), Next::GiveUp);
+        assert!(pursuit.maybe_done);
+    }
+}
