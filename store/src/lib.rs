@@ -9,6 +9,7 @@ mod data_dir;
 mod entry;
 mod error;
 mod kv;
+mod log;
 mod superblock;
 pub mod table;
 
@@ -20,4 +21,8 @@ pub use error::{Result, StoreError};
 #[cfg(not(madsim))]
 pub use kv::RocksEngine;
 pub use kv::{Batch, Kv, KvCounters, KvEngine, MemEngine, Operation, Pair, default_engine};
+pub use log::{
+    Adoption, CommitLog, Damage, Done, LogCounters, Positions, Recovered, SYNC_TIME_BUCKETS,
+    SegmentExport, SegmentInfo, SegmentWriter, Staging,
+};
 pub use superblock::{Identity, Superblock};

@@ -1,0 +1,294 @@
+//! The commit log: append returns when readable, `done` is called when durable, nothing is ever lost
+//! in between without an error.
+//!
+//! - Entries follow each other without gaps; truncating takes back uncommitted ones only.
+//! - Purging deletes nothing: it raises the floor that Raft may ask for. Dropping deletes whole full
+//!   segments below that floor. Never a hole.
+//! - One task writes ([`flush`]), one write and one sync for each group; readers never wait for it.
+//! - A failed write or sync ends the log: every later call fails, and the replica must stop.
+//!
+//! Must not know what a vote or a message is. Formats: `docs/formats/segment.md`.
+
+mod adopt;
+mod append;
+mod counters;
+mod export;
+mod flush;
+mod lru;
+mod mark;
+mod reader;
+mod record;
+mod recovery;
+mod repair;
+mod retention;
+mod ring;
+mod scan;
+mod sealed_files;
+mod segment;
+mod segment_list;
+mod space;
+mod spares;
+mod staging;
+mod state;
+mod truncate;
+mod verify;
+
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use host::Disk;
+use tokio::sync::{Notify, watch};
+
+pub use adopt::Adoption;
+pub use counters::{LogCounters, SYNC_TIME_BUCKETS};
+pub use export::{SegmentExport, SegmentInfo};
+pub use recovery::Recovered;
+pub use staging::{SegmentWriter, Staging};
+pub use state::{Damage, Done, Positions};
+
+use crate::config::LogConfig;
+use crate::data_dir::DataDir;
+use crate::entry::{Entry, LogId};
+use crate::error::{Result, StoreError};
+use counters::Counters;
+use flush::Writer;
+use lru::Lru;
+use sealed_files::SealedFiles;
+use space::Space;
+use state::State;
+
+/// Entries read one by one that are kept in memory, at most.
+const READ_CACHE_ENTRIES_MAX: usize = 64 << 10;
+
+/// A replica's log. Cheap to clone; the last clone that is dropped closes it.
+#[derive(Clone)]
+pub struct CommitLog {
+    shared: Arc<Shared>,
+    _owner: Arc<Owner>,
+}
+
+/// What the handles and the tasks share.
+struct Shared {
+    dir: Arc<DataDir>,
+    config: LogConfig,
+    segment_bytes: u64,
+    state: Mutex<State>,
+    writer: tokio::sync::Mutex<Writer>,
+    /// Held by whatever changes the list of segments, so that two of them never overlap.
+    maintenance: tokio::sync::Mutex<()>,
+    sealed_files: SealedFiles,
+    read_cache: Mutex<Lru<Entry>>,
+    space: Space,
+    counters: Counters,
+    /// Something waits in the queue, or the log was closed.
+    appended: Notify,
+    /// The flusher has finished a group.
+    progress: Notify,
+    /// A prepared file was used, or the log was closed.
+    spare_taken: Notify,
+    failure: watch::Sender<Option<StoreError>>,
+    /// Holds one sender for each running task; closed when all have ended.
+    tasks: watch::Sender<()>,
+}
+
+/// Closes the log when the last handle goes.
+struct Owner {
+    shared: Arc<Shared>,
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.shared.close();
+    }
+}
+
+impl CommitLog {
+    /// Opens the log of a data directory, makes it if there is none, cuts a torn tail, and starts the
+    /// tasks that write it. Reads no full segment: its cost does not grow with the log.
+    ///
+    /// A damaged log opens too: [`Recovered::damage`] says what is missing, and appends are refused
+    /// until it is repaired.
+    pub async fn open(dir: &Arc<DataDir>, config: LogConfig) -> Result<(CommitLog, Recovered)> {
+        config.validate()?;
+        let (state, writer, recovered) = recovery::recover(dir, &config).await?;
+        state.assert_positions();
+        let shared = Arc::new(Shared {
+            dir: dir.clone(),
+            segment_bytes: dir.superblock().segment_bytes,
+            sealed_files: SealedFiles::new(config.index_cache_bytes),
+            read_cache: Mutex::new(Lru::new(config.read_cache_bytes, READ_CACHE_ENTRIES_MAX)),
+            space: Space::new(config.reserve_bytes),
+            config,
+            state: Mutex::new(state),
+            writer: tokio::sync::Mutex::new(writer),
+            maintenance: tokio::sync::Mutex::new(()),
+            counters: Counters::default(),
+            appended: Notify::new(),
+            progress: Notify::new(),
+            spare_taken: Notify::new(),
+            failure: watch::channel(None).0,
+            tasks: watch::channel(()).0,
+        });
+        shared.spawn(shared.clone().flush_groups());
+        shared.spawn(shared.clone().prepare_spares());
+        let owner = Arc::new(Owner {
+            shared: shared.clone(),
+        });
+        Ok((
+            CommitLog {
+                shared,
+                _owner: owner,
+            },
+            recovered,
+        ))
+    }
+
+    /// How far the log has come.
+    pub fn positions(&self) -> Positions {
+        self.shared.state().positions
+    }
+
+    /// The last entry: readable, and not synced yet perhaps.
+    pub fn last(&self) -> Option<LogId> {
+        self.positions().appended
+    }
+
+    /// The floor that Raft may ask for.
+    pub fn purged(&self) -> Option<LogId> {
+        self.positions().purged
+    }
+
+    /// What is missing, if anything is.
+    pub fn damage(&self) -> Option<Damage> {
+        self.shared.state().damages.first().copied()
+    }
+
+    /// What the log has done since it was opened.
+    pub fn counters(&self) -> LogCounters {
+        self.shared.counters.snapshot()
+    }
+
+    /// Whether there is room for new client data. Appends themselves are refused only below half the
+    /// reserve, so that entries which make space again still fit.
+    pub fn space(&self) -> Result<()> {
+        let dir = self.shared.dir.path();
+        self.shared.space.check_reserve(&**self.shared.disk(), dir)
+    }
+
+    /// Returns once the log is broken for good, with the reason. The replica must stop then.
+    pub async fn failed(&self) -> StoreError {
+        let mut failure = self.shared.failure.subscribe();
+        match failure.wait_for(Option::is_some).await {
+            Ok(failure) => failure.clone().unwrap_or(StoreError::Closed),
+            Err(_) => StoreError::Closed,
+        }
+    }
+
+    /// Writes what is appended, then ends the tasks. Later appends are refused; reading goes on.
+    pub async fn close(&self) {
+        self.shared.close();
+        self.shared.tasks.closed().await;
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state
+            .lock()
+            .expect("nobody panics while holding the log's state")
+    }
+
+    fn disk(&self) -> &Arc<dyn Disk> {
+        self.dir.disk()
+    }
+
+    fn failure(&self) -> Option<StoreError> {
+        self.state().failure.clone()
+    }
+
+    /// Breaks the log for good.
+    fn fail(&self, error: &StoreError) {
+        self.state().failure.get_or_insert_with(|| error.clone());
+        self.announce_failure(error);
+    }
+
+    fn announce_failure(&self, error: &StoreError) {
+        self.failure.send_if_modified(|failure| {
+            let first = failure.is_none();
+            if first {
+                tracing::error!(%error, "the log is broken and will not be written again");
+                *failure = Some(error.clone());
+            }
+            first
+        });
+        self.spare_taken.notify_one();
+    }
+
+    fn close(&self) {
+        self.state().closed = true;
+        self.appended.notify_one();
+        self.spare_taken.notify_one();
+    }
+
+    fn spawn(self: &Arc<Shared>, task: impl Future<Output = ()> + Send + 'static) {
+        let running = self.tasks.subscribe();
+        tokio::spawn(async move {
+            task.await;
+            drop(running);
+        });
+    }
+
+    /// Runs `work` in a task of its own, so that a caller who stops waiting does not stop it half-way.
+    /// An error from the disk breaks the log.
+    async fn uninterrupted<T: Send + 'static>(
+        self: &Arc<Shared>,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        let running = self.tasks.subscribe();
+        let task = tokio::spawn(async move {
+            let _running = running;
+            work.await
+        });
+        let result = match task.await {
+            Ok(result) => result,
+            // The runtime is being torn down, or the work hit a bug: either way it stopped half-way.
+            Err(_) => Err(StoreError::Closed),
+        };
+        if let Err(error @ (StoreError::Io { .. } | StoreError::Closed)) = &result {
+            self.fail(error);
+        }
+        result
+    }
+
+    /// Waits until everything appended is synced, then keeps appends out until the guard is dropped.
+    async fn begin_exclusive(self: &Arc<Shared>) -> Result<Exclusive> {
+        loop {
+            let progress = self.progress.notified();
+            {
+                let mut state = self.state();
+                if let Some(failure) = &state.failure {
+                    return Err(failure.clone());
+                }
+                if state.is_idle() {
+                    assert!(!state.exclusive, "maintenance is held");
+                    state.exclusive = true;
+                    return Ok(Exclusive {
+                        shared: self.clone(),
+                    });
+                }
+            }
+            progress.await;
+        }
+    }
+}
+
+/// Keeps appends out while it lives.
+struct Exclusive {
+    shared: Arc<Shared>,
+}
+
+impl Drop for Exclusive {
+    fn drop(&mut self) {
+        self.shared.state().exclusive = false;
+    }
+}

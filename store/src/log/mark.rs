@@ -1,0 +1,204 @@
+//! How far the log was synced, noted without a sync of its own.
+//!
+//! The flusher writes the mark after every sync. Without a power cut it is exact when the log is
+//! opened again; after one it may be some seconds old, never too new. Everything at or below the mark
+//! must be there: an invalid record there is damage, not a torn tail.
+//! Layout: `docs/formats/segment.md`. Two slots, written in turn, so that a torn one leaves the other.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use host::{Disk, File};
+
+use crate::entry::LogId;
+use crate::error::{Result, StoreError};
+
+const MAGIC: [u8; 4] = *b"RMQM";
+const SLOT_BYTES: usize = 64;
+
+/// Slots stand in different sectors.
+const SLOT_DISTANCE: u64 = 512;
+
+const FILE_BYTES: u64 = 2 * SLOT_DISTANCE;
+
+/// How far the log was synced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Mark {
+    /// Grows with every write: the larger one counts.
+    sequence: u64,
+    /// The last entry that was synced; none if there was none.
+    pub(crate) synced: Option<LogId>,
+    /// First index of the segment that holds it.
+    pub(crate) segment: u64,
+    /// Where its record ends there.
+    pub(crate) position: u64,
+}
+
+/// The file `synced`.
+pub(crate) struct MarkFile {
+    path: PathBuf,
+    file: Arc<dyn File>,
+    mark: Mark,
+}
+
+impl MarkFile {
+    /// Reads the mark, or makes the file; its name is durable once the directory was synced.
+    pub(crate) fn open(disk: &dyn Disk, dir: &Path) -> Result<MarkFile> {
+        let path = dir.join("synced");
+        if disk.exists(&path) {
+            let file = disk.open(&path).map_err(StoreError::io("open", &path))?;
+            let mark = read(&*file, &path)?;
+            return Ok(MarkFile { path, file, mark });
+        }
+        let file = disk
+            .create(&path)
+            .map_err(StoreError::io("create", &path))?;
+        file.preallocate(FILE_BYTES)
+            .map_err(StoreError::io("write", &path))?;
+        Ok(MarkFile {
+            path,
+            file,
+            mark: Mark::default(),
+        })
+    }
+
+    /// The newest mark.
+    pub(crate) fn mark(&self) -> Mark {
+        self.mark
+    }
+
+    /// Notes how far the log is synced; survives the process, but not a power cut.
+    pub(crate) fn write(
+        &mut self,
+        synced: Option<LogId>,
+        segment: u64,
+        position: u64,
+    ) -> Result<()> {
+        let sequence = self.mark.sequence + 1;
+        let mark = Mark {
+            sequence,
+            synced,
+            segment,
+            position,
+        };
+        let slot = (sequence % 2) * SLOT_DISTANCE;
+        let bytes = Bytes::copy_from_slice(&encode(&mark));
+        self.file
+            .write_at(slot, &[bytes])
+            .map_err(StoreError::io("write", &self.path))?;
+        self.mark = mark;
+        Ok(())
+    }
+
+    /// Makes the mark durable: before anything that it speaks of is removed.
+    pub(crate) async fn sync(&self) -> Result<()> {
+        self.file
+            .clone()
+            .sync()
+            .await
+            .map_err(StoreError::io("sync", &self.path))
+    }
+}
+
+/// The newest mark that can be read. A file with none says nothing, which is always allowed.
+fn read(file: &dyn File, path: &Path) -> Result<Mark> {
+    let mut bytes = [0; FILE_BYTES as usize];
+    let count = file
+        .read_at(0, &mut bytes)
+        .map_err(StoreError::io("read", path))?;
+    let slots = [0, SLOT_DISTANCE as usize];
+    let marks = slots
+        .iter()
+        .filter_map(|at| decode(bytes[..count].get(*at..)?));
+    Ok(marks.max_by_key(|mark| mark.sequence).unwrap_or_default())
+}
+
+fn encode(mark: &Mark) -> [u8; SLOT_BYTES] {
+    let synced = mark.synced.unwrap_or_default();
+    let mut slot = [0; SLOT_BYTES];
+    slot[0..4].copy_from_slice(&MAGIC);
+    slot[4] = u8::from(mark.synced.is_some());
+    let numbers = [
+        mark.sequence,
+        synced.term,
+        synced.index,
+        mark.segment,
+        mark.position,
+    ];
+    for (place, number) in slot[8..48].chunks_exact_mut(8).zip(numbers) {
+        place.copy_from_slice(&number.to_le_bytes());
+    }
+    let checksum = crc32c::crc32c(&slot[..SLOT_BYTES - 4]);
+    slot[SLOT_BYTES - 4..].copy_from_slice(&checksum.to_le_bytes());
+    slot
+}
+
+/// Reads one slot; nothing if it was never written, or torn.
+fn decode(bytes: &[u8]) -> Option<Mark> {
+    let slot: &[u8; SLOT_BYTES] = bytes.first_chunk()?;
+    let (front, checksum) = slot.split_at(SLOT_BYTES - 4);
+    if slot[0..4] != MAGIC || crc32c::crc32c(front).to_le_bytes() != checksum {
+        return None;
+    }
+    let number =
+        |at: usize| u64::from_le_bytes(slot[at..at + 8].try_into().expect("eight bytes of a slot"));
+    let synced = LogId {
+        term: number(16),
+        index: number(24),
+    };
+    Some(Mark {
+        sequence: number(8),
+        synced: (slot[4] == 1).then_some(synced),
+        segment: number(32),
+        position: number(40),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use host::testing::CrashDisk;
+
+    use super::*;
+
+    fn id(index: u64) -> Option<LogId> {
+        Some(LogId { term: 3, index })
+    }
+
+    /// Catches a mark that is not exact after the process died, and one that goes back to zero when
+    /// the newest slot is torn.
+    #[test]
+    fn the_newest_readable_slot_counts() {
+        let disk = CrashDisk::new();
+        let dir = Path::new("/");
+        let mut marks = MarkFile::open(&disk, dir).unwrap();
+        assert_eq!(marks.mark().synced, None);
+        for index in 0..5 {
+            marks.write(id(index), 0, index * 100).unwrap();
+        }
+        assert_eq!(MarkFile::open(&disk, dir).unwrap().mark(), marks.mark());
+        assert_eq!(marks.mark().synced, id(4));
+        disk.flip_bit(
+            Path::new("/synced"),
+            (marks.mark.sequence % 2) * SLOT_DISTANCE + 30,
+            3,
+        )
+        .unwrap();
+        let mut marks = MarkFile::open(&disk, dir).unwrap();
+        assert_eq!((marks.mark().synced, marks.mark().position), (id(3), 300));
+        marks.write(None, 0, 0).unwrap();
+        assert_eq!(
+            MarkFile::open(&disk, dir).unwrap().mark().synced,
+            None,
+            "lowering counts too"
+        );
+    }
+
+    /// Catches a panic on garbage.
+    #[test]
+    fn garbage_says_nothing() {
+        for len in 0..SLOT_BYTES + 1 {
+            assert_eq!(decode(&vec![0xa5; len]), None);
+        }
+    }
+}
