@@ -18,6 +18,8 @@ mod key;
 pub mod log_floor;
 pub mod next_id;
 pub mod queue_bounds;
+#[cfg(test)]
+mod table_test;
 pub mod topic;
 mod value;
 

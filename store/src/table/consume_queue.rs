@@ -86,28 +86,6 @@ pub fn scan(
         .collect()
 }
 
-/// Calls `visit` with each row of a queue, ascending, until it answers false.
-pub fn walk(
-    kv: &dyn Kv,
-    topic_id: u64,
-    queue: u32,
-    mut visit: impl FnMut(Row) -> bool,
-) -> Result<(), StoreError> {
-    let (mut from_offset, page) = (0, 256);
-    loop {
-        let rows = scan(kv, topic_id, queue, from_offset, page)?;
-        for row in &rows {
-            if !visit(*row) {
-                return Ok(());
-            }
-            from_offset = row.first_offset.saturating_add(1);
-        }
-        if rows.len() < page {
-            return Ok(());
-        }
-    }
-}
-
 /// Removes the rows of a queue whose first offset is below `end_offset`.
 pub fn delete_before(batch: &mut Batch, topic_id: u64, queue: u32, end_offset: u64) {
     batch.delete_range(
