@@ -25,6 +25,7 @@ fn status(code: Code, reason: impl Into<String>) -> Status {
 macro_rules! answers {
     ($($answer:ty),* $(,)?) => {$(
         impl Answer for $answer {
+            #[allow(clippy::needless_update, reason = "some answers have nothing but a status")]
             fn refused(code: Code, reason: impl Into<String>) -> Self {
                 Self { status: Some(status(code, reason)), ..Default::default() }
             }

@@ -1,7 +1,7 @@
 //! What the metadata of a forwarded call means, and which of it goes on.
 //!
-//! Everything a client sent reaches the owner unchanged, except what belongs to one connection only (the transport sets
-//! that anew), the hop count, and the deadline, which shrinks to what is left.
+//! Everything a client sent reaches the owner unchanged, except the hop count and what belongs to one connection only: the
+//! transport sets that anew. The deadline is among the latter, since it counts from when a call is sent.
 
 use std::time::Duration;
 

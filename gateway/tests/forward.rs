@@ -1,4 +1,5 @@
 //! Calls through a forwarder to an owner, over loopback.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 extern crate raftmq_gateway as gateway;
 

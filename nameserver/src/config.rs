@@ -209,6 +209,22 @@ mod tests {
         NameServerConfig::default().validate().unwrap();
     }
 
+    /// Catches a misspelt setting that is silently ignored, and one that is left out having no default.
+    #[test]
+    fn unknown_settings_are_refused_and_missing_ones_have_defaults() {
+        let config: NameServerConfig = toml::from_str("listen = '127.0.0.1:1'").unwrap();
+        let listen = "127.0.0.1:1".to_owned();
+        assert_eq!(
+            config,
+            NameServerConfig {
+                listen,
+                ..NameServerConfig::default()
+            }
+        );
+        let error = toml::from_str::<NameServerConfig>("lisen = '127.0.0.1:1'").unwrap_err();
+        assert!(error.to_string().contains("lisen"), "{error}");
+    }
+
     /// Catches an error that leaves the operator guessing which setting is meant.
     #[test]
     fn errors_name_the_settings() {

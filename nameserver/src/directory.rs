@@ -66,16 +66,19 @@ impl Directory {
         self.published.subscribe()
     }
 
+    /// A leader registers or renews. News is gossiped at once.
     pub(crate) fn register(
         &self,
         registration: Registration,
         lease_ms: u64,
     ) -> Result<Registered, RegistrationError> {
         let wall_ms = self.clock.now_ms();
-        let before = self.table().version();
-        let outcome =
+        let (group, leader) = (registration.group.clone(), registration.leader);
+        let (epoch, version) = (registration.epoch, registration.version);
+        let (outcome, news) =
             self.change(|registry, now| registry.register(registration, lease_ms, wall_ms, now));
-        if before != self.table().version() {
+        if news {
+            info!(group, epoch, version, leader, "a broker group registered");
             self.news.notify_one();
         }
         outcome
@@ -150,7 +153,11 @@ impl Directory {
             tokio::select! {
                 biased;
                 () = shutdown.wait() => return,
-                () = due => self.change(|registry, now| registry.expire(now)),
+                () = due => {
+                    if let ((), true) = self.change(|registry, now| registry.expire(now)) {
+                        info!("a broker group was not renewed in time and is hidden");
+                    }
+                }
                 () = self.expiry_moved.notified() => {}
             }
         }
@@ -165,15 +172,17 @@ impl Directory {
         )
     }
 
-    /// Changes the registry and publishes the table if it visibly changed. Under the lock, so that tables come in order.
-    fn change<R>(&self, change: impl FnOnce(&mut Registry, MonotonicMs) -> R) -> R {
+    /// Changes the registry; publishes the table and returns true if it visibly changed. All under the lock, so that
+    /// tables come in order.
+    fn change<R>(&self, change: impl FnOnce(&mut Registry, MonotonicMs) -> R) -> (R, bool) {
         let mut registry = self
             .registry
             .lock()
             .expect("nothing panics while the registry is locked");
         let (version, expiry) = (registry.version(), registry.next_expiry());
         let result = change(&mut registry, self.now());
-        if registry.version() != version {
+        let changed = registry.version() != version;
+        if changed {
             let registrations = registry.visible().cloned().collect();
             let table = RouteTable::new(registry.version(), registrations);
             self.published.send_replace(Arc::new(table));
@@ -181,6 +190,6 @@ impl Directory {
         if registry.next_expiry() != expiry {
             self.expiry_moved.notify_one();
         }
-        result
+        (result, changed)
     }
 }

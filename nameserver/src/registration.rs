@@ -9,6 +9,9 @@ use thiserror::Error;
 /// Longest name of a broker group, in bytes.
 pub const GROUP_BYTES_MAX: usize = 127;
 
+/// Longest name of a cluster, in bytes.
+pub const CLUSTER_BYTES_MAX: usize = 127;
+
 /// Most replicas of one broker group, learners included.
 pub const REPLICAS_MAX: usize = 64;
 
@@ -31,6 +34,12 @@ pub enum RegistrationError {
     /// The name of the group cannot be shown or sent on.
     #[error("the group's name is empty, too long or has control characters")]
     Group,
+    /// The name of the cluster is too long.
+    #[error("group {group} names a cluster with more than {CLUSTER_BYTES_MAX} bytes")]
+    ClusterName {
+        /// The broker group.
+        group: String,
+    },
     /// A number of things above its bound.
     #[error("group {group} registers {count} {what}, more than {max}")]
     TooMany {
@@ -63,7 +72,7 @@ pub enum RegistrationError {
     },
     /// No client could be sent there.
     #[error(
-        "broker {broker_id} of group {group} has the client address {address:?}, which is not host:port"
+        "broker {broker_id} of group {group} has the address {address:?}, which is not host:port"
     )]
     Address {
         /// The broker group.
@@ -113,12 +122,26 @@ pub fn checked(mut registration: Registration) -> Result<Registration, Registrat
     }
     at_most(group, "replicas", registration.replicas.len(), REPLICAS_MAX)?;
     at_most(group, "topics", registration.topics.len(), TOPICS_MAX)?;
+    if registration.cluster_id.len() > CLUSTER_BYTES_MAX {
+        return Err(RegistrationError::ClusterName {
+            group: group.clone(),
+        });
+    }
     for replica in &registration.replicas {
-        if !is_address(&replica.client_address) {
+        let peer = &replica.peer_address;
+        let addresses = [
+            Some(&replica.client_address),
+            Some(peer).filter(|peer| !peer.is_empty()),
+        ];
+        if let Some(address) = addresses
+            .into_iter()
+            .flatten()
+            .find(|given| !is_address(given))
+        {
             return Err(RegistrationError::Address {
                 group: group.clone(),
                 broker_id: replica.broker_id,
-                address: replica.client_address.clone(),
+                address: address.clone(),
             });
         }
     }
@@ -272,6 +295,14 @@ mod tests {
         assert!(matches!(
             refused(|r| r.replicas[0].client_address = "nowhere".into()),
             RegistrationError::Address { broker_id: 3, .. }
+        ));
+        assert!(matches!(
+            refused(|r| r.replicas[1].peer_address = "x".repeat(1_000)),
+            RegistrationError::Address { broker_id: 1, .. }
+        ));
+        assert!(matches!(
+            refused(|r| r.cluster_id = "x".repeat(1_000)),
+            RegistrationError::ClusterName { .. }
         ));
         assert!(matches!(
             refused(|r| r.replicas.push(replica(1))),

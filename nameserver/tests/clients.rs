@@ -1,4 +1,5 @@
 //! Clients that were given a name server as their access point.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 extern crate raftmq_nameserver as nameserver;
 

@@ -1,4 +1,5 @@
 //! Several name servers: what one hears, all know.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 extern crate raftmq_nameserver as nameserver;
 

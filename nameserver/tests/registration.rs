@@ -1,4 +1,5 @@
 //! One name server: what it takes from brokers and what it tells of it.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 extern crate raftmq_nameserver as nameserver;
 
