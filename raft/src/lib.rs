@@ -1,1 +1,41 @@
-//! (being written)
+//! Agreement: one broker group's replicas keep one commit log.
+//!
+//! openraft fitted to the commit log of `store`. The log is the truth, the tables follow it through
+//! an [`Application`], and nothing here looks into what is proposed. Only this crate names openraft.
+
+mod application;
+mod applied;
+mod bootstrap;
+mod config;
+mod connections;
+mod convert;
+mod error;
+mod group;
+mod incarnation;
+mod introductions;
+mod leadership;
+mod log_storage;
+mod maintenance;
+mod member;
+mod network;
+mod peers;
+mod repair;
+mod runtime;
+mod service;
+mod snapshot;
+mod startup;
+mod state;
+mod state_machine;
+mod status;
+mod storage;
+mod tables;
+mod types;
+
+pub use application::{Application, Commit, Committed};
+pub use config::RaftConfig;
+pub use error::{ChangeError, ProposeError, RaftError};
+pub use group::{Proposed, RaftGroup};
+pub use leadership::Leadership;
+pub use member::Member;
+pub use state::Phase;
+pub use status::{GroupStatus, MemberStatus};

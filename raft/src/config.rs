@@ -1,0 +1,213 @@
+//! Settings of one replica's agreement, and how they become openraft's.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use store::{Identity, KvEngine, LogConfig};
+
+use crate::error::RaftError;
+use crate::member::Member;
+
+/// Most that one AppendEntries message carries, in bytes of entry bodies (a single larger entry
+/// travels alone).
+pub(crate) const APPEND_BYTES_MAX: usize = 2 << 20;
+
+/// Most entries that one AppendEntries message carries.
+const APPEND_ENTRIES_MAX: u64 = 4_096;
+
+/// Largest body of one proposal: fits the transport's message limit with room to spare.
+pub(crate) const PROPOSAL_BYTES_MAX: usize = 64 << 20;
+
+/// Settings of one replica.
+#[derive(Clone)]
+pub struct RaftConfig {
+    /// Who this replica is; checked against the data directory and in every call between peers.
+    pub identity: Identity,
+    /// Where everything is kept.
+    pub data_dir: PathBuf,
+    /// `host:port` to listen on for peers.
+    pub peer_listen: String,
+    /// The members that the group starts with, this replica among them unless it joins later.
+    pub members: Vec<Member>,
+    /// What the tables are kept in.
+    pub engine: Arc<dyn KvEngine>,
+    /// Settings of the commit log.
+    pub log: LogConfig,
+    /// Time between a leader's heartbeats, in milliseconds. Default 100. At most a third of the
+    /// shortest election timeout.
+    pub heartbeat_interval_ms: u64,
+    /// Shortest silence after which a follower seeks election, in milliseconds. Default 400. Keep it
+    /// above ten times the disk's slowest sync.
+    pub election_timeout_ms_min: u64,
+    /// Longest such silence, in milliseconds. Default 800.
+    pub election_timeout_ms_max: u64,
+    /// Log bytes after which the tables are checkpointed. Default 256 MiB. Bounds the replay at start.
+    pub checkpoint_log_bytes: u64,
+    /// Log bytes that are kept for followers who fell behind, so that they need no snapshot, unless
+    /// retention wants to drop them. Default 1 GiB.
+    pub catch_up_log_bytes: u64,
+    /// Longest wait for a proposal's outcome, in milliseconds. Default 10000.
+    pub propose_timeout_ms: u64,
+    /// Time between two passes of the scrubber over the sealed segments, in milliseconds; 0 for
+    /// never. Default 24 hours.
+    pub scrub_interval_ms: u64,
+}
+
+impl RaftConfig {
+    /// Settings with the defaults for everything that has one.
+    pub fn new(
+        identity: Identity,
+        data_dir: impl Into<PathBuf>,
+        peer_listen: impl Into<String>,
+        members: Vec<Member>,
+        engine: Arc<dyn KvEngine>,
+    ) -> RaftConfig {
+        RaftConfig {
+            identity,
+            data_dir: data_dir.into(),
+            peer_listen: peer_listen.into(),
+            members,
+            engine,
+            log: LogConfig::default(),
+            heartbeat_interval_ms: 100,
+            election_timeout_ms_min: 400,
+            election_timeout_ms_max: 800,
+            checkpoint_log_bytes: 256 << 20,
+            catch_up_log_bytes: 1 << 30,
+            propose_timeout_ms: 10_000,
+            scrub_interval_ms: 24 * 60 * 60 * 1_000,
+        }
+    }
+
+    /// Names the first setting that is out of range.
+    pub fn validate(&self) -> Result<(), RaftError> {
+        let broken = |setting, rule: String| Err(RaftError::Config { setting, rule });
+        if self.identity.broker_id == 0 {
+            return broken("broker_id", "must be above 0".into());
+        }
+        if self.election_timeout_ms_min >= self.election_timeout_ms_max {
+            return broken(
+                "election_timeout_ms_min",
+                "must be below election_timeout_ms_max".into(),
+            );
+        }
+        if self.heartbeat_interval_ms == 0
+            || self.heartbeat_interval_ms * 3 > self.election_timeout_ms_min
+        {
+            return broken(
+                "heartbeat_interval_ms",
+                "must be above 0 and at most a third of election_timeout_ms_min".into(),
+            );
+        }
+        if self.checkpoint_log_bytes == 0 {
+            return broken("checkpoint_log_bytes", "must be above 0".into());
+        }
+        if self.propose_timeout_ms == 0 {
+            return broken("propose_timeout_ms", "must be above 0".into());
+        }
+        for (position, member) in self.members.iter().enumerate() {
+            if member.broker_id == 0 {
+                return broken("members", "broker ids must be above 0".into());
+            }
+            if self.members[..position]
+                .iter()
+                .any(|other| other.broker_id == member.broker_id)
+            {
+                return broken(
+                    "members",
+                    format!("broker id {} occurs twice", member.broker_id),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// The configured broker ids, ascending.
+    pub(crate) fn configured_ids(&self) -> Vec<u64> {
+        let mut ids: Vec<u64> = self.members.iter().map(|member| member.broker_id).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// openraft's settings.
+    pub(crate) fn openraft(&self) -> Result<Arc<openraft::Config>, RaftError> {
+        let config = openraft::Config {
+            cluster_name: self.identity.group.clone(),
+            heartbeat_interval: self.heartbeat_interval_ms,
+            election_timeout_min: self.election_timeout_ms_min,
+            election_timeout_max: self.election_timeout_ms_max,
+            max_payload_entries: APPEND_ENTRIES_MAX,
+            max_append_entries: Some(APPEND_ENTRIES_MAX),
+            // Checkpoints are triggered by bytes, and raising the floor by what retention drops.
+            snapshot_policy: openraft::SnapshotPolicy::Never,
+            max_in_snapshot_log_to_keep: u64::MAX,
+            enable_pre_vote: Some(true),
+            // A leader that restarts must not resume its term: it sends entries before its own sync
+            // has ended, so it could give an index twice in one term and committed logs would differ.
+            enable_leader_restore: Some(false),
+            // A follower whose log went backwards has lost what it promised.
+            allow_log_reversion: Some(false),
+            ..openraft::Config::default()
+        };
+        match config.validate() {
+            Ok(config) => Ok(Arc::new(config)),
+            Err(error) => Err(RaftError::Config {
+                setting: "raft",
+                rule: error.to_string(),
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> RaftConfig {
+        let identity = Identity {
+            cluster_id: "c".into(),
+            group: "g".into(),
+            broker_id: 1,
+        };
+        let engine = store::default_engine(&host::Host::real());
+        RaftConfig::new(identity, "/nowhere", "127.0.0.1:0", Vec::new(), engine)
+    }
+
+    /// Catches the setting coming back under which committed logs were seen to diverge: a restarted
+    /// leader resumes its term and gives an index, sent before its sync, to another entry.
+    #[test]
+    fn a_restarted_leader_never_resumes_its_term() {
+        let openraft = config().openraft().unwrap();
+        assert_eq!(openraft.enable_leader_restore, Some(false));
+        assert_eq!(openraft.enable_pre_vote, Some(true));
+        assert_eq!(openraft.allow_log_reversion, Some(false));
+    }
+
+    /// Catches settings that openraft would accept and then never elect anyone with.
+    #[test]
+    fn settings_that_cannot_work_are_named() {
+        let mut slow = config();
+        slow.heartbeat_interval_ms = 200;
+        assert!(
+            slow.validate()
+                .unwrap_err()
+                .to_string()
+                .contains("heartbeat_interval_ms")
+        );
+        let mut twice = config();
+        let member = Member {
+            broker_id: 1,
+            peer_address: "a:1".into(),
+            client_address: "a:2".into(),
+        };
+        twice.members = vec![member.clone(), member];
+        assert!(
+            twice
+                .validate()
+                .unwrap_err()
+                .to_string()
+                .contains("occurs twice")
+        );
+        config().validate().unwrap();
+    }
+}

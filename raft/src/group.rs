@@ -1,0 +1,159 @@
+//! One broker group's replica: propose, read barrier, leadership, membership.
+//!
+//! The handle is cheap to clone; every call goes to tasks that end with the shutdown signal.
+
+mod change;
+mod propose;
+mod start;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use store::CommitLog;
+use tokio::sync::watch;
+
+use crate::error::{ChangeError, ProposeError, RaftError};
+use crate::leadership::Leadership;
+use crate::maintenance::Maintenance;
+use crate::member::Member;
+use crate::repair::Repairer;
+use crate::state::{Phase, State};
+use crate::status::GroupStatus;
+
+pub use propose::Proposed;
+
+/// A replica of a broker group.
+#[derive(Clone)]
+pub struct RaftGroup {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    state: Arc<State>,
+    log: CommitLog,
+    repairer: Repairer,
+    maintenance: Arc<Maintenance>,
+    connections: crate::connections::Connections,
+    peers: crate::peers::Peers,
+    propose_timeout: Duration,
+    /// Closed when every task of this replica has ended.
+    tasks: watch::Receiver<()>,
+}
+
+impl RaftGroup {
+    /// Proposes one entry and waits until it is applied here, at most `propose_timeout_ms`.
+    ///
+    /// Refused before anything is proposed while the disk is full; see
+    /// [`RaftGroup::propose_upkeep`].
+    pub async fn propose(&self, body: Bytes) -> Result<Proposed, ProposeError> {
+        if self.inner.state.is_disk_full() {
+            return Err(ProposeError::Full);
+        }
+        self.propose_upkeep(body).await
+    }
+
+    /// Like [`RaftGroup::propose`], also while the disk is full: for the small entries that make
+    /// room, such as retention's. They use what is held in reserve.
+    pub async fn propose_upkeep(&self, body: Bytes) -> Result<Proposed, ProposeError> {
+        propose::propose(&self.inner.state, body, self.inner.propose_timeout).await
+    }
+
+    /// Returns when this replica is the leader, a majority has confirmed it after the call, and
+    /// everything committed before the call is applied here.
+    pub async fn read_barrier(&self, timeout: Duration) -> Result<(), ProposeError> {
+        propose::read_barrier(&self.inner.state, timeout).await
+    }
+
+    /// Who leads, and whether this replica may serve as the leader.
+    pub fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.inner.state.leadership().subscribe()
+    }
+
+    /// The commit log, for reading.
+    pub fn log(&self) -> CommitLog {
+        self.inner.log.clone()
+    }
+
+    /// What this replica is doing.
+    pub fn phase(&self) -> watch::Receiver<Phase> {
+        self.inner.state.phase_changes()
+    }
+
+    /// Positions, members and counters, for operators and metrics.
+    pub fn status(&self) -> GroupStatus {
+        GroupStatus::of(&self.inner.state, &self.inner.log)
+    }
+
+    /// Asks a voter to take over. Returns when another replica leads, at most after `timeout`.
+    pub async fn transfer_leader(
+        &self,
+        broker_id: u64,
+        timeout: Duration,
+    ) -> Result<(), ChangeError> {
+        change::transfer_leader(&self.inner.state, broker_id, timeout).await
+    }
+
+    /// Adds a replica that follows without voting. It must be running, so that its data directory
+    /// is known, and must not belong to another group.
+    pub async fn add_learner(&self, member: Member, timeout: Duration) -> Result<(), ChangeError> {
+        let inner = &self.inner;
+        let replica_id = change::replica_id_of(&inner.peers, &inner.connections, &member).await?;
+        change::add_learner(&inner.state, member, replica_id, timeout).await
+    }
+
+    /// Makes exactly these replicas the voters; each must be a voter or a learner that caught up.
+    /// Former voters leave the group.
+    pub async fn change_voters(
+        &self,
+        voters: BTreeSet<u64>,
+        timeout: Duration,
+    ) -> Result<(), ChangeError> {
+        change::change_voters(&self.inner.state, voters, timeout).await
+    }
+
+    /// Makes a checkpoint of the tables now; returns the index that it reaches.
+    pub async fn checkpoint(&self, timeout: Duration) -> Result<u64, RaftError> {
+        self.inner.maintenance.checkpoint(timeout).await
+    }
+
+    /// Drops now whatever segments may be dropped; returns the first index kept.
+    pub async fn drop_log(&self) -> Result<u64, RaftError> {
+        self.inner.maintenance.drop_log().await
+    }
+
+    /// Reads a log entry that a reader found damaged from a peer, and replaces the segment that
+    /// holds it. Returns when the entry is readable.
+    pub async fn repair_entry(&self, index: u64) -> Result<(), RaftError> {
+        self.inner
+            .repairer
+            .repair_index(index)
+            .await
+            .map_err(RaftError::Store)
+    }
+
+    /// Reads every sealed segment once and repairs what is damaged; returns how many segments were.
+    pub async fn scrub(&self) -> Result<u64, RaftError> {
+        self.inner.maintenance.scrub().await
+    }
+
+    /// Returns when the replica must not go on, with the reason: the process must end with a
+    /// failure. Never returns after an orderly shutdown.
+    pub async fn failed(&self) -> RaftError {
+        let mut failure = self.inner.state.failure();
+        match failure.wait_for(Option::is_some).await {
+            Ok(reason) => RaftError::Failed {
+                reason: reason.clone().unwrap_or_default(),
+            },
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Returns when every task of this replica has ended, after shutdown. Its data directory can be
+    /// opened again once the last handle is dropped.
+    pub async fn closed(&self) {
+        let mut tasks = self.inner.tasks.clone();
+        while tasks.changed().await.is_ok() {}
+    }
+}

@@ -1,0 +1,202 @@
+//! Changes of leader and members.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use openraft::ChangeMembers;
+use openraft::error::{ClientWriteError, RaftError as CallError};
+use openraft::raft::ClientWriteResponse;
+use proto::raft as wire;
+use tokio::time::Instant;
+
+use super::propose::{leader_of, running};
+use crate::connections::{Class, Connections};
+use crate::error::{ChangeError, ProposeError};
+use crate::member::Member;
+use crate::peers::Peers;
+use crate::state::State;
+use crate::types::{Raft, TypeConfig};
+
+/// Longest wait for a replica to say who it is.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Pause between attempts while an earlier change, or a new leader's first entry, is on its way.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+type ChangeResult =
+    Result<ClientWriteResponse<TypeConfig>, CallError<TypeConfig, ClientWriteError<TypeConfig>>>;
+
+pub(super) async fn transfer_leader(
+    state: &State,
+    broker_id: u64,
+    timeout: Duration,
+) -> Result<(), ChangeError> {
+    let raft = require_leader(state)?;
+    let ours = *raft.node_id();
+    if broker_id == ours {
+        return Ok(());
+    }
+    if !state
+        .membership()
+        .voter_ids()
+        .any(|voter| voter == broker_id)
+    {
+        let reason = format!("broker {broker_id} is no voter");
+        return Err(ChangeError::Refused { reason });
+    }
+    raft.trigger()
+        .transfer_leader(broker_id)
+        .await
+        .map_err(|_| ChangeError::Stopped)?;
+    let mut leadership = state.leadership().subscribe();
+    let moved = leadership.wait_for(|leadership| {
+        leadership
+            .leader
+            .as_ref()
+            .is_some_and(|leader| leader.broker_id != ours)
+    });
+    match tokio::time::timeout(timeout, moved).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(_)) => Err(ChangeError::Stopped),
+        Err(_) => Err(ChangeError::Unknown {
+            reason: format!("no other leader in {timeout:?}"),
+        }),
+    }
+}
+
+/// Asks a replica which data directory it has, so that the membership can hold it.
+pub(super) async fn replica_id_of(
+    peers: &Peers,
+    connections: &Connections,
+    member: &Member,
+) -> Result<u64, ChangeError> {
+    let refused = |reason: String| ChangeError::Refused { reason };
+    let address = &member.peer_address;
+    let mut client = connections
+        .client(address, Class::Control)
+        .map_err(|error| refused(error.to_string()))?;
+    let request = wire::StatusRequest {
+        cluster_id: peers.identity().cluster_id.clone(),
+        group: peers.identity().group.clone(),
+        sender: Some(peers.sender()),
+    };
+    let status = match tokio::time::timeout(STATUS_TIMEOUT, client.status(request)).await {
+        Ok(Ok(response)) => response.into_inner(),
+        Ok(Err(status)) => return Err(refused(format!("{address}: {}", status.message()))),
+        Err(_) => return Err(refused(format!("{address} does not answer"))),
+    };
+    if status.broker_id != member.broker_id {
+        let found = status.broker_id;
+        let expected = member.broker_id;
+        return Err(refused(format!(
+            "{address} is broker {found}, not {expected}"
+        )));
+    }
+    Ok(status.replica_id)
+}
+
+pub(super) async fn add_learner(
+    state: &State,
+    member: Member,
+    replica_id: u64,
+    timeout: Duration,
+) -> Result<(), ChangeError> {
+    if let Some(node) = state.membership().get_node(&member.broker_id) {
+        if *node == member.to_node(replica_id) {
+            return Ok(());
+        }
+        let reason = format!(
+            "broker id {} was given to another replica; ids are not used again",
+            member.broker_id
+        );
+        return Err(ChangeError::Refused { reason });
+    }
+    let nodes = BTreeMap::from([(member.broker_id, member.to_node(replica_id))]);
+    change(state, ChangeMembers::AddNodes(nodes), timeout).await
+}
+
+pub(super) async fn change_voters(
+    state: &State,
+    voters: BTreeSet<u64>,
+    timeout: Duration,
+) -> Result<(), ChangeError> {
+    if voters.is_empty() {
+        return Err(ChangeError::Refused {
+            reason: "a group needs a voter".to_string(),
+        });
+    }
+    change(state, ChangeMembers::ReplaceAllVoters(voters), timeout).await
+}
+
+/// Carries a change out, trying again while an earlier one is under way.
+async fn change(
+    state: &State,
+    members: ChangeMembers<u64, crate::types::Node>,
+    timeout: Duration,
+) -> Result<(), ChangeError> {
+    let deadline = Instant::now() + timeout;
+    loop {
+        let raft = require_leader(state)?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        let call = raft.change_membership(members.clone(), false);
+        let Ok(result) = tokio::time::timeout(left, call).await else {
+            return Err(ChangeError::Unknown {
+                reason: format!("not done within {timeout:?}"),
+            });
+        };
+        match outcome(result) {
+            Ok(()) => return Ok(()),
+            Err(Retry::Yes(error)) if Instant::now() + RETRY_PAUSE >= deadline => {
+                return Err(error);
+            }
+            Err(Retry::Yes(_)) => tokio::time::sleep(RETRY_PAUSE).await,
+            Err(Retry::No(error)) => return Err(error),
+        }
+    }
+}
+
+enum Retry {
+    Yes(ChangeError),
+    No(ChangeError),
+}
+
+fn outcome(result: ChangeResult) -> Result<(), Retry> {
+    use openraft::error::ChangeMembershipError::{InProgress, UncommittedLeaderLog};
+    match result {
+        Ok(_) => Ok(()),
+        Err(CallError::APIError(ClientWriteError::ForwardToLeader(forward))) => {
+            Err(Retry::No(ChangeError::NotLeader {
+                leader: leader_of(&forward),
+            }))
+        }
+        Err(CallError::APIError(ClientWriteError::ChangeMembershipError(error))) => {
+            let refused = ChangeError::Refused {
+                reason: error.to_string(),
+            };
+            match error {
+                InProgress(_) | UncommittedLeaderLog(_) => Err(Retry::Yes(refused)),
+                _ => Err(Retry::No(refused)),
+            }
+        }
+        Err(CallError::APIError(error)) => Err(Retry::No(ChangeError::Unknown {
+            reason: error.to_string(),
+        })),
+        Err(CallError::Fatal(_)) => Err(Retry::No(ChangeError::Stopped)),
+    }
+}
+
+fn require_leader(state: &State) -> Result<Raft, ChangeError> {
+    let raft = match running(state) {
+        Ok(raft) => raft,
+        Err(ProposeError::Stopped) => return Err(ChangeError::Stopped),
+        Err(_) => return Err(ChangeError::NotLeader { leader: None }),
+    };
+    let leadership = state.leadership().borrow().clone();
+    if leadership.is_leader {
+        Ok(raft)
+    } else {
+        Err(ChangeError::NotLeader {
+            leader: leadership.leader,
+        })
+    }
+}

@@ -1,0 +1,227 @@
+//! Puts a replica together and starts its tasks.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use host::network::{Listener, ServerOptions, serve, server};
+use host::{Host, Shutdown};
+use tokio::sync::{Mutex, watch};
+
+use super::{Inner, RaftGroup};
+use crate::application::Application;
+use crate::config::RaftConfig;
+use crate::connections::Connections;
+use crate::error::RaftError;
+use crate::introductions::{Acquaintances, Introductions};
+use crate::maintenance::{Maintenance, MaintenanceParts};
+use crate::peers::Peers;
+use crate::repair::{Fetcher, Repairer};
+use crate::service::Service;
+use crate::snapshot::{Incoming, Snapshots, SnapshotsParts};
+use crate::startup::Startup;
+use crate::state::{Counters, State, StateParts};
+use crate::storage::Storage;
+use crate::tables::Tables;
+
+/// Connections that peers may have open at the same time.
+const PEER_CONNECTIONS_MAX: usize = 256;
+
+/// How long calls in flight may take to end at shutdown, in milliseconds.
+const SHUTDOWN_GRACE_MS: u64 = 1_000;
+
+impl RaftGroup {
+    /// Opens the data directory, recovers it, and starts the replica.
+    ///
+    /// Returns when the peer port is served and no peer that answers objects: then, or later through
+    /// [`RaftGroup::failed`], it is refused that another process has this broker id, that the data
+    /// directory was wiped, or that a peer belongs to another group. The group may still have to be
+    /// made, and the log to be repaired: see [`RaftGroup::phase`].
+    pub async fn start(
+        config: RaftConfig,
+        host: Host,
+        application: Box<dyn Application>,
+        shutdown: Shutdown,
+    ) -> Result<RaftGroup, RaftError> {
+        config.validate()?;
+        let listener = Listener::bind(&config.peer_listen).await?;
+        let storage = Storage::open(&config, &host).await?;
+        let mut parts = Parts::assemble(config, storage, application)?;
+        let (task, tasks) = watch::channel(());
+        let task = Arc::new(task);
+        // Dropped when the start fails: nothing of it is left then.
+        let (trigger, stop) = Shutdown::new();
+        parts.serve(listener, stop.clone(), task.clone());
+        parts.introductions.round().await?;
+        if parts.startup.is_ready() {
+            parts.startup.start().await?;
+        }
+        tokio::spawn(async move {
+            shutdown.wait().await;
+            trigger.shut_down();
+        });
+        Ok(parts.run(tasks, task, stop))
+    }
+}
+
+struct Parts {
+    startup: Startup,
+    introductions: Introductions,
+    service: Service,
+}
+
+impl Parts {
+    fn assemble(
+        config: RaftConfig,
+        storage: Storage,
+        application: Box<dyn Application>,
+    ) -> Result<Parts, RaftError> {
+        let Storage {
+            data_dir,
+            incarnation,
+            log,
+            checkpoints,
+            kv,
+        } = storage;
+        let counters = Arc::new(Counters::default());
+        let peers = Peers::new(config.identity.clone(), incarnation);
+        let connections = Connections::default();
+        let fetcher = Fetcher::new(peers.clone(), connections.clone());
+        let (known, _) = watch::channel(Acquaintances::new());
+        let repairer = Repairer::new(
+            log.clone(),
+            fetcher.clone(),
+            known.subscribe(),
+            counters.clone(),
+        );
+        let tables = Tables::open(kv, log.clone(), application)?;
+        let applied = tables.applied().clone();
+        let applied_sender = Arc::new(watch::channel(applied.log_id()).0);
+        let tables = Arc::new(Mutex::new(tables));
+        let snapshots = Arc::new(Snapshots::new(SnapshotsParts {
+            data_dir: data_dir.clone(),
+            log: log.clone(),
+            checkpoints,
+            engine: config.engine.clone(),
+            tables: tables.clone(),
+            connections: connections.clone(),
+            counters: counters.clone(),
+        })?);
+        let state = Arc::new(State::new(StateParts {
+            peers: peers.clone(),
+            configured: config.configured_ids(),
+            log: log.clone(),
+            data_dir: data_dir.clone(),
+            applied: applied_sender.clone(),
+            membership: applied.membership().clone(),
+            checkpoint: snapshots.made(),
+            counters,
+        }));
+        let maintenance_parts = MaintenanceParts {
+            state: state.clone(),
+            log: log.clone(),
+            tables: tables.clone(),
+            snapshots: snapshots.clone(),
+            repairer: repairer.clone(),
+        };
+        let maintenance = Arc::new(Maintenance::new(&config, maintenance_parts));
+        let service = Service {
+            peers: peers.clone(),
+            state: state.clone(),
+            log: log.clone(),
+            snapshots: snapshots.clone(),
+            incoming: Arc::new(Incoming::new(
+                data_dir.clone(),
+                log.clone(),
+                snapshots.holds(),
+            )),
+        };
+        let receiver = known.subscribe();
+        let introductions = Introductions::new(
+            peers.clone(),
+            connections.clone(),
+            state.clone(),
+            configured_peers(&config),
+            known,
+        );
+        let startup = Startup {
+            config,
+            data_dir,
+            log,
+            tables,
+            applied: applied_sender,
+            snapshots,
+            state,
+            peers,
+            connections,
+            known: receiver,
+            fetcher,
+            repairer,
+            maintenance,
+        };
+        Ok(Parts {
+            startup,
+            introductions,
+            service,
+        })
+    }
+
+    /// Serves the peer port until shutdown.
+    fn serve(&self, listener: Listener, shutdown: Shutdown, task: Arc<watch::Sender<()>>) {
+        let options = ServerOptions {
+            connections_max: PEER_CONNECTIONS_MAX,
+            shutdown_grace_ms: SHUTDOWN_GRACE_MS,
+            ..ServerOptions::default()
+        };
+        let service = proto::raft::raft_server(self.service.clone());
+        let router = server(&options).add_service(service);
+        let state = self.startup.state.clone();
+        tokio::spawn(async move {
+            let _task = task;
+            let served = serve(listener, router, options, shutdown.clone()).await;
+            if let Err(error) = served
+                && !shutdown.is_shut_down()
+            {
+                state.fail(error.to_string());
+            }
+        });
+    }
+
+    /// Starts the remaining tasks and makes the handle.
+    fn run(
+        self,
+        tasks: watch::Receiver<()>,
+        task: Arc<watch::Sender<()>>,
+        shutdown: Shutdown,
+    ) -> RaftGroup {
+        let startup = self.startup;
+        let inner = Inner {
+            state: startup.state.clone(),
+            log: startup.log.clone(),
+            repairer: startup.repairer.clone(),
+            maintenance: startup.maintenance.clone(),
+            connections: startup.connections.clone(),
+            peers: startup.peers.clone(),
+            propose_timeout: Duration::from_millis(startup.config.propose_timeout_ms),
+            tasks,
+        };
+        let introductions = self.introductions;
+        let (introduced, listening) = (task.clone(), shutdown.clone());
+        tokio::spawn(async move {
+            let _task = introduced;
+            introductions.run(listening).await;
+        });
+        tokio::spawn(async move {
+            let _task = task;
+            startup.run(shutdown).await;
+        });
+        RaftGroup {
+            inner: Arc::new(inner),
+        }
+    }
+}
+
+fn configured_peers(config: &RaftConfig) -> BTreeMap<u64, String> {
+    let peer = |member: &crate::member::Member| (member.broker_id, member.peer_address.clone());
+    config.members.iter().map(peer).collect()
+}

@@ -1,0 +1,142 @@
+//! Which data directory this is, and how often it was opened.
+//!
+//! ```text
+//! <data>/replica   magic "RMQRPL01" | replica id u64 | starts u64 | crc32c u32 of what stands before
+//! ```
+//!
+//! Little-endian. The replica id is drawn when the directory is made: the membership in the log
+//! holds it, so that a directory that lost everything is not taken for the one that made the
+//! promises. Starts grow with each opening, which the directory's lock makes exclusive, so of two
+//! processes with the same replica id the one that started later is the living one, unless somebody
+//! copied the directory. Replaced whole: written beside, synced, renamed.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use host::Host;
+use rand::TryRng;
+
+use crate::error::RaftError;
+use crate::runtime::random;
+
+const MAGIC: &[u8; 8] = b"RMQRPL01";
+const FILE_BYTES: usize = 28;
+const FILE_NAME: &str = "replica";
+
+/// Who this process is among all that ever had its broker id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Incarnation {
+    /// Drawn when the data directory was made; never 0.
+    pub(crate) replica_id: u64,
+    /// How often the directory was opened (upper half) and a random number (lower half).
+    pub(crate) number: u64,
+}
+
+impl Incarnation {
+    /// Reads the file in the locked directory `dir`, or makes it, and counts this start.
+    pub(crate) async fn start(host: &Host, dir: &Path) -> Result<Incarnation, RaftError> {
+        let path = dir.join(FILE_NAME);
+        let (replica_id, starts) = match host.disk.exists(&path) {
+            true => read(host, &path)?,
+            false => (random_number() | 1, 0),
+        };
+        let starts = starts + 1;
+        write(host, dir, &path, replica_id, starts).await?;
+        Ok(Incarnation {
+            replica_id,
+            number: starts << 32 | random_number() >> 32,
+        })
+    }
+}
+
+fn random_number() -> u64 {
+    let Ok(number) = random().try_next_u64();
+    number
+}
+
+fn read(host: &Host, path: &Path) -> Result<(u64, u64), RaftError> {
+    let file = host.disk.open(path).map_err(failed("open", path))?;
+    let mut bytes = [0; FILE_BYTES];
+    let read = file.read_at(0, &mut bytes).map_err(failed("read", path))?;
+    let damaged = |detail: &str| RaftError::Damaged {
+        path: path.to_path_buf(),
+        detail: detail.to_string(),
+    };
+    if read < FILE_BYTES || &bytes[..8] != MAGIC {
+        return Err(damaged("not a replica file"));
+    }
+    let number = |from: usize| {
+        u64::from_le_bytes(
+            bytes[from..from + 8]
+                .try_into()
+                .expect("the array holds both"),
+        )
+    };
+    let checksum = u32::from_le_bytes(bytes[24..].try_into().expect("four bytes are left"));
+    if checksum != crc32c::crc32c(&bytes[..24]) {
+        return Err(damaged("checksum differs"));
+    }
+    Ok((number(8), number(16)))
+}
+
+async fn write(
+    host: &Host,
+    dir: &Path,
+    path: &Path,
+    replica_id: u64,
+    starts: u64,
+) -> Result<(), RaftError> {
+    let mut bytes = Vec::with_capacity(FILE_BYTES);
+    bytes.extend_from_slice(MAGIC);
+    bytes.extend_from_slice(&replica_id.to_le_bytes());
+    bytes.extend_from_slice(&starts.to_le_bytes());
+    bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
+    let beside = dir.join("replica.new");
+    let file = host
+        .disk
+        .create(&beside)
+        .map_err(failed("create", &beside))?;
+    file.write_and_sync(0, vec![Bytes::from(bytes)])
+        .await
+        .map_err(failed("write", &beside))?;
+    host.disk
+        .rename(&beside, path)
+        .map_err(failed("rename", &beside))?;
+    host.disk.sync_dir(dir).await.map_err(failed("sync", dir))
+}
+
+fn failed(verb: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> RaftError {
+    let path = path.to_path_buf();
+    move |source| RaftError::File { verb, path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches a restart that looks like another replica, or a new directory that looks like the old.
+    #[tokio::test]
+    async fn starts_grow_and_the_replica_id_stays() {
+        let host = Host::real();
+        let dir = tempfile::tempdir().unwrap();
+        let first = Incarnation::start(&host, dir.path()).await.unwrap();
+        let second = Incarnation::start(&host, dir.path()).await.unwrap();
+        assert_eq!(first.replica_id, second.replica_id);
+        assert!(first.number < second.number);
+        let other = tempfile::tempdir().unwrap();
+        let other = Incarnation::start(&host, other.path()).await.unwrap();
+        assert_ne!(first.replica_id, other.replica_id);
+    }
+
+    /// Catches a damaged file being taken for a new directory.
+    #[tokio::test]
+    async fn a_damaged_file_is_refused() {
+        let host = Host::real();
+        let dir = tempfile::tempdir().unwrap();
+        Incarnation::start(&host, dir.path()).await.unwrap();
+        let file = host.disk.open(&dir.path().join(FILE_NAME)).unwrap();
+        file.write_at(9, &[Bytes::from_static(b"x")]).unwrap();
+        let error = Incarnation::start(&host, dir.path()).await.unwrap_err();
+        assert!(matches!(error, RaftError::Damaged { .. }), "{error}");
+    }
+}

@@ -1,0 +1,211 @@
+//! Regular introductions to every peer: who we are, and what they know.
+//!
+//! They tell a replica that another process has its broker id, that its data directory is not the
+//! one the group knows, and, before Raft runs, how far the others have come.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use host::Shutdown;
+use proto::raft as wire;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tonic::Code;
+
+use crate::connections::{Class, Connections};
+use crate::error::RaftError;
+use crate::peers::{HELLO_INTERVAL, Peers};
+use crate::state::State;
+
+/// Longest wait for one peer's answer.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Time between introductions while Raft does not run yet: the group waits for them.
+const HELLO_INTERVAL_WAITING: Duration = Duration::from_millis(100);
+
+/// What a peer last said of itself.
+#[derive(Clone, Debug)]
+pub(crate) struct Acquaintance {
+    pub(crate) address: String,
+    pub(crate) status: wire::StatusResponse,
+    pub(crate) at: Instant,
+}
+
+/// The latest answers, by broker id.
+pub(crate) type Acquaintances = BTreeMap<u64, Acquaintance>;
+
+/// Introduces this replica to its peers and keeps their answers.
+pub(crate) struct Introductions {
+    peers: Peers,
+    connections: Connections,
+    state: Arc<State>,
+    /// Configured peers: broker id and address. Used until a membership says more.
+    configured: BTreeMap<u64, String>,
+    known: watch::Sender<Acquaintances>,
+}
+
+impl Introductions {
+    pub(crate) fn new(
+        peers: Peers,
+        connections: Connections,
+        state: Arc<State>,
+        configured: BTreeMap<u64, String>,
+        known: watch::Sender<Acquaintances>,
+    ) -> Introductions {
+        Introductions {
+            peers,
+            connections,
+            state,
+            configured,
+            known,
+        }
+    }
+
+    pub(crate) fn known(&self) -> watch::Receiver<Acquaintances> {
+        self.known.subscribe()
+    }
+
+    /// Introduces this replica again and again. Ends the replica when a peer says that it must not
+    /// go on.
+    pub(crate) async fn run(&self, shutdown: Shutdown) {
+        loop {
+            let waiting = self.state.raft().is_none();
+            let pause = if waiting {
+                HELLO_INTERVAL_WAITING
+            } else {
+                HELLO_INTERVAL
+            };
+            tokio::select! {
+                biased;
+                () = shutdown.wait() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+            match self.round().await {
+                Ok(()) => {}
+                // Configured wrongly there, perhaps: no reason to stop a replica that runs.
+                Err(error @ (RaftError::ForeignPeer { .. } | RaftError::MembersDiffer { .. }))
+                    if !waiting =>
+                {
+                    tracing::warn!(%error, "peer does not belong here");
+                }
+                Err(error) => {
+                    self.state.fail(error.to_string());
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Asks every peer once, all at the same time. An error says why this replica must not run.
+    /// Peers that do not answer are no error.
+    pub(crate) async fn round(&self) -> Result<(), RaftError> {
+        let mut calls: FuturesUnordered<_> = self
+            .addresses()
+            .into_iter()
+            .map(|(broker_id, address)| self.introduce(broker_id, address))
+            .collect();
+        let mut first_error = None;
+        while let Some(result) = calls.next().await {
+            match result {
+                Ok(Some(answer)) => {
+                    self.known.send_modify(|known| {
+                        known.insert(answer.status.broker_id, answer);
+                    });
+                }
+                Ok(None) => {}
+                Err(error) => first_error = first_error.or(Some(error)),
+            }
+        }
+        first_error.map_or(Ok(()), Err)
+    }
+
+    fn addresses(&self) -> BTreeMap<u64, String> {
+        let mut addresses = self.configured.clone();
+        for (broker_id, node) in self.state.membership().nodes() {
+            addresses.insert(*broker_id, node.peer_address.clone());
+        }
+        addresses.remove(&self.peers.identity().broker_id);
+        addresses
+    }
+
+    /// `None` if the peer does not answer, or answers something that says nothing about us.
+    async fn introduce(
+        &self,
+        broker_id: u64,
+        address: String,
+    ) -> Result<Option<Acquaintance>, RaftError> {
+        let identity = self.peers.identity();
+        let request = wire::StatusRequest {
+            cluster_id: identity.cluster_id.clone(),
+            group: identity.group.clone(),
+            sender: Some(self.peers.sender()),
+        };
+        let mut client = self.connections.client(&address, Class::Control)?;
+        let answer = tokio::time::timeout(HELLO_TIMEOUT, client.status(request)).await;
+        let status = match answer {
+            Err(_) => return Ok(None),
+            Ok(Err(error)) => return self.refusal(&address, &error).map(|()| None),
+            Ok(Ok(response)) => response.into_inner(),
+        };
+        if status.cluster_id != identity.cluster_id
+            || status.group != identity.group
+            || status.broker_id != broker_id
+        {
+            let detail = format!(
+                "expected broker {broker_id} there, found broker {} of cluster {:?} group {:?}",
+                status.broker_id, status.cluster_id, status.group
+            );
+            return Err(RaftError::ForeignPeer {
+                peer: address,
+                detail,
+            });
+        }
+        self.check_membership(&status)?;
+        Ok(Some(Acquaintance {
+            address,
+            status,
+            at: Instant::now(),
+        }))
+    }
+
+    /// Refusals that concern us are errors; a peer in trouble is not.
+    fn refusal(&self, address: &str, error: &tonic::Status) -> Result<(), RaftError> {
+        match error.code() {
+            Code::AlreadyExists => Err(RaftError::DuplicateBroker {
+                broker_id: self.peers.identity().broker_id,
+                peer: address.to_string(),
+                detail: error.message().to_string(),
+            }),
+            Code::FailedPrecondition => Err(RaftError::ForeignPeer {
+                peer: address.to_string(),
+                detail: error.message().to_string(),
+            }),
+            _ => {
+                tracing::debug!(address, %error, "peer does not answer");
+                Ok(())
+            }
+        }
+    }
+
+    /// The membership says which data directory made the promises under our broker id.
+    fn check_membership(&self, status: &wire::StatusResponse) -> Result<(), RaftError> {
+        let identity = self.peers.identity();
+        let replica_id = self.peers.incarnation().replica_id;
+        let ours = status
+            .members
+            .iter()
+            .find(|member| member.broker_id == identity.broker_id);
+        match ours {
+            Some(member) if member.replica_id != 0 && member.replica_id != replica_id => {
+                Err(RaftError::WipedReplica {
+                    broker_id: identity.broker_id,
+                    group: identity.group.clone(),
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Who leads, and whether this replica may serve as the leader.
+//!
+//! A new leader serves only after it applied an entry of its own term: by then it has applied
+//! everything that any earlier leader answered for. A leader that a majority has not answered lately
+//! does not serve: another one may have been elected.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use host::Shutdown;
+use openraft::ServerState;
+use openraft::metrics::RaftMetrics;
+use openraft_rt::{Instant as _, WatchReceiver as _};
+
+use crate::member::Member;
+use crate::state::State;
+use crate::types::{Raft, RaftLogId, TypeConfig};
+
+/// Leadership as this replica sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Leadership {
+    /// The current term. Grows with each election.
+    pub term: u64,
+    /// Who leads, if that is known.
+    pub leader: Option<Member>,
+    /// Whether this replica leads.
+    pub is_leader: bool,
+    /// Whether this replica leads, has applied all that its log held when it was elected, and has
+    /// heard from a majority within an election timeout.
+    pub serving: bool,
+}
+
+/// Publishes [`Leadership`] while Raft runs, and its failure.
+pub(crate) struct LeadershipWatch {
+    pub(crate) raft: Raft,
+    pub(crate) state: Arc<State>,
+    /// How long a majority's silence is believed to be harmless: the leader's lease.
+    pub(crate) lease: Duration,
+    /// Time between looks at the lease, which ends without an event.
+    pub(crate) interval: Duration,
+}
+
+impl LeadershipWatch {
+    pub(crate) async fn run(self, shutdown: Shutdown) {
+        let mut metrics = self.raft.metrics();
+        let mut applied = self.state.applied();
+        loop {
+            let current = metrics.borrow_and_update().clone();
+            let applied_now = *applied.borrow_and_update();
+            if let Err(fatal) = &current.running_state {
+                if !shutdown.is_shut_down() {
+                    self.state.fail(fatal.to_string());
+                }
+                self.publish(Leadership {
+                    term: current.current_term,
+                    ..Leadership::default()
+                });
+                return;
+            }
+            let leadership = judge(&current, applied_now, self.lease);
+            let waits_to_serve = leadership.is_leader && !leadership.serving;
+            self.publish(leadership);
+            tokio::select! {
+                biased;
+                () = shutdown.wait() => break,
+                changed = metrics.changed() => if changed.is_err() { break },
+                _ = applied.changed(), if waits_to_serve => {}
+                () = tokio::time::sleep(self.interval) => {}
+            }
+        }
+        let term = self.state.leadership().borrow().term;
+        self.publish(Leadership {
+            term,
+            ..Leadership::default()
+        });
+    }
+
+    fn publish(&self, leadership: Leadership) {
+        self.state.leadership().send_if_modified(|current| {
+            let changed = *current != leadership;
+            if changed {
+                tracing::info!(?leadership, "leadership changes");
+                *current = leadership;
+            }
+            changed
+        });
+    }
+}
+
+fn judge(
+    metrics: &RaftMetrics<TypeConfig>,
+    applied: Option<RaftLogId>,
+    lease: Duration,
+) -> Leadership {
+    let is_leader = metrics.state == ServerState::Leader;
+    let membership = &metrics.membership_config;
+    let leader = metrics.current_leader.and_then(|broker_id| {
+        let node = membership.get_node(&broker_id)?;
+        Some(Member::from_node(broker_id, node))
+    });
+    let caught_up = applied.is_some_and(|log_id| *log_id.leader_id == metrics.current_term);
+    let serving = is_leader && caught_up && has_majority(metrics, lease);
+    Leadership {
+        term: metrics.current_term,
+        leader,
+        is_leader,
+        serving,
+    }
+}
+
+/// Whether a majority answered this leader within the lease. A leader alone is its own majority.
+fn has_majority(metrics: &RaftMetrics<TypeConfig>, lease: Duration) -> bool {
+    let mut voters = metrics.membership_config.voter_ids();
+    if voters.all(|voter| voter == metrics.id) {
+        return true;
+    }
+    metrics
+        .last_quorum_acked
+        .is_some_and(|acked| acked.into_inner().elapsed() < lease)
+}

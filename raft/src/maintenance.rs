@@ -1,0 +1,241 @@
+//! What a running replica does beside agreement: checkpoints, the floor, dropping, scrubbing.
+//!
+//! Checkpoints are made after so many bytes were applied. The floor (`purged`) follows the checkpoint
+//! at a distance, so that a follower who was away for a while still finds its entries, and closer
+//! when retention wants the space. Segments are dropped when nothing needs them: not the tables, not
+//! the newest checkpoint, not Raft, not a snapshot under way.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use host::Shutdown;
+use store::{CommitLog, StoreError};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use crate::config::RaftConfig;
+use crate::error::RaftError;
+use crate::repair::Repairer;
+use crate::snapshot::Snapshots;
+use crate::state::{Counters, State};
+use crate::tables::Tables;
+use crate::types::Raft;
+
+/// Time between looks at what there is to do.
+const INTERVAL: Duration = Duration::from_millis(500);
+
+/// Longest wait for a checkpoint that the background asked for.
+const CHECKPOINT_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Most checkpoints that are remembered for the distance of the floor.
+const MARKS_MAX: usize = 1_024;
+
+/// Keeps the log and the tables in bounds.
+pub(crate) struct Maintenance {
+    state: Arc<State>,
+    log: CommitLog,
+    tables: Arc<Mutex<Tables>>,
+    snapshots: Arc<Snapshots>,
+    repairer: Repairer,
+    checkpoint_log_bytes: u64,
+    catch_up_log_bytes: u64,
+    scrub_interval: Option<Duration>,
+    /// The checkpoints made since the start, oldest first.
+    marks: Mutex<VecDeque<Mark>>,
+}
+
+/// A checkpoint, and the bytes that had been applied when it was made.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    index: u64,
+    applied_bytes: u64,
+}
+
+/// What [`Maintenance`] works on.
+pub(crate) struct MaintenanceParts {
+    pub(crate) state: Arc<State>,
+    pub(crate) log: CommitLog,
+    pub(crate) tables: Arc<Mutex<Tables>>,
+    pub(crate) snapshots: Arc<Snapshots>,
+    pub(crate) repairer: Repairer,
+}
+
+impl Maintenance {
+    pub(crate) fn new(config: &RaftConfig, parts: MaintenanceParts) -> Maintenance {
+        let scrub_interval = match config.scrub_interval_ms {
+            0 => None,
+            interval_ms => Some(Duration::from_millis(interval_ms)),
+        };
+        Maintenance {
+            state: parts.state,
+            log: parts.log,
+            tables: parts.tables,
+            snapshots: parts.snapshots,
+            repairer: parts.repairer,
+            checkpoint_log_bytes: config.checkpoint_log_bytes,
+            catch_up_log_bytes: config.catch_up_log_bytes,
+            scrub_interval,
+            marks: Mutex::new(VecDeque::new()),
+        }
+    }
+
+    /// Works until shutdown. An error of the disk ends the replica.
+    pub(crate) async fn run(&self, raft: Raft, shutdown: Shutdown) {
+        let mut scrub_at = self
+            .scrub_interval
+            .map(|interval| Instant::now() + interval);
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.wait() => return,
+                () = tokio::time::sleep(INTERVAL) => {}
+            }
+            let work = async {
+                self.round(&raft).await?;
+                if scrub_at.is_some_and(|at| at <= Instant::now()) {
+                    scrub_at = self
+                        .scrub_interval
+                        .map(|interval| Instant::now() + interval);
+                    self.scrub().await?;
+                }
+                Ok::<(), RaftError>(())
+            };
+            let result = tokio::select! {
+                biased;
+                () = shutdown.wait() => return,
+                result = work => result,
+            };
+            if let Err(error) = result {
+                self.state.fail(error.to_string());
+                return;
+            }
+        }
+    }
+
+    async fn round(&self, raft: &Raft) -> Result<(), RaftError> {
+        self.state.set_disk_full(match self.log.space() {
+            Ok(()) => false,
+            Err(StoreError::DiskFull { .. }) => true,
+            Err(error) => return Err(error.into()),
+        });
+        let applied_bytes = self.tables.lock().await.applied_bytes();
+        let at_checkpoint = self
+            .marks
+            .lock()
+            .await
+            .back()
+            .map_or(0, |mark| mark.applied_bytes);
+        if applied_bytes - at_checkpoint >= self.checkpoint_log_bytes {
+            self.checkpoint(CHECKPOINT_TIMEOUT).await?;
+        }
+        if let Some(upto) = self.purge_target(applied_bytes).await
+            && self.log.purged().is_none_or(|purged| purged.index < upto)
+        {
+            raft.trigger().purge_log(upto).await.map_err(failed)?;
+        }
+        self.drop_log().await?;
+        Ok(())
+    }
+
+    /// Makes a checkpoint through openraft, which must know it before it raises the floor.
+    pub(crate) async fn checkpoint(&self, timeout: Duration) -> Result<u64, RaftError> {
+        let raft = self.state.raft().ok_or_else(|| not_running(&self.state))?;
+        let Some(applied) = self.state.applied_index() else {
+            return Err(RaftError::Failed {
+                reason: "nothing was applied yet".to_string(),
+            });
+        };
+        let applied_bytes = self.tables.lock().await.applied_bytes();
+        let deadline = Instant::now() + timeout;
+        let mut made = self.snapshots.made();
+        while made.borrow_and_update().is_none_or(|made| made < applied) {
+            // One that was being made already reaches less far: ask again after it.
+            raft.trigger().snapshot().await.map_err(failed)?;
+            let left = deadline.saturating_duration_since(Instant::now());
+            if !matches!(tokio::time::timeout(left, made.changed()).await, Ok(Ok(()))) {
+                let reason = format!("no checkpoint was made within {timeout:?}");
+                return Err(RaftError::Failed { reason });
+            }
+        }
+        let index = made.borrow().unwrap_or(applied);
+        let mut marks = self.marks.lock().await;
+        marks.push_back(Mark {
+            index,
+            applied_bytes,
+        });
+        if marks.len() > MARKS_MAX {
+            marks.pop_front();
+        }
+        Ok(index)
+    }
+
+    /// Up to where Raft's floor may rise: retention's wish or the distance kept for followers,
+    /// whichever is further, and never above the newest checkpoint.
+    async fn purge_target(&self, applied_bytes: u64) -> Option<u64> {
+        let checkpoint = self.state.checkpoint_index()?;
+        let retention = self.tables.lock().await.log_floor().checked_sub(1);
+        let far_enough = applied_bytes.checked_sub(self.catch_up_log_bytes);
+        let marks = self.marks.lock().await;
+        let behind = |mark: &&Mark| far_enough.is_some_and(|bytes| mark.applied_bytes <= bytes);
+        let distance = marks.iter().rev().find(behind).map(|mark| mark.index);
+        Some(retention.max(distance)?.min(checkpoint))
+    }
+
+    /// Drops segments that nothing needs; returns the first index kept.
+    pub(crate) async fn drop_log(&self) -> Result<u64, RaftError> {
+        let dropped = self.log.positions().dropped;
+        let (Some(checkpoint), Some(purged)) = (self.state.checkpoint_index(), self.log.purged())
+        else {
+            return Ok(dropped);
+        };
+        let floor = self.tables.lock().await.log_floor();
+        let floor = floor.min(checkpoint + 1).min(purged.index + 1);
+        // Whoever sends or receives a snapshot needs the segments as they are.
+        let floor = self
+            .snapshots
+            .lowest_held()
+            .map_or(floor, |held| held.min(floor));
+        if floor > dropped {
+            self.log.drop_to(floor).await?;
+        }
+        Ok(self.log.positions().dropped)
+    }
+
+    /// Reads every full segment once and repairs what is damaged; returns how many were.
+    pub(crate) async fn scrub(&self) -> Result<u64, RaftError> {
+        let mut repaired = 0;
+        for segment in self.log.segments().await? {
+            if !segment.sealed {
+                continue;
+            }
+            match self.log.verify_segment(segment.first_index).await {
+                // Or dropped in the meantime.
+                Ok(_) | Err(StoreError::OutOfRange { .. }) => {}
+                Err(error) if error.is_corruption() => {
+                    match self.repairer.repair(&error, segment.first_index).await {
+                        Ok(()) => repaired += 1,
+                        // It stays refused to readers, and the next pass tries again.
+                        Err(error) if error.is_corruption() => {}
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+            Counters::add(&self.state.counters.segments_scrubbed, 1);
+        }
+        Ok(repaired)
+    }
+}
+
+fn failed(error: impl std::fmt::Display) -> RaftError {
+    RaftError::Failed {
+        reason: error.to_string(),
+    }
+}
+
+fn not_running(state: &State) -> RaftError {
+    RaftError::Failed {
+        reason: format!("replica is {}", state.phase().name()),
+    }
+}

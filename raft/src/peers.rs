@@ -1,0 +1,249 @@
+//! Who speaks: this replica's introduction to its peers, and what is remembered of theirs.
+//!
+//! Two processes must not pass for one replica: each would keep only half of the promises that the
+//! group counts as one. Every peer remembers which process it last heard under each broker id, and
+//! refuses another one while the first is alive. Only a later start of the same data directory,
+//! whose lock proves that the earlier one ended, takes over at once.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use proto::raft::Sender;
+use store::Identity;
+use tokio::time::Instant;
+use tonic::Status;
+
+use crate::incarnation::Incarnation;
+
+/// A process that was not heard for so long counts as gone. Several intervals of [`HELLO_INTERVAL`].
+pub(crate) const ALIVE: Duration = Duration::from_secs(5);
+
+/// Time between introductions to each peer.
+pub(crate) const HELLO_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Who we are, what group we are in, and whom we heard.
+#[derive(Clone)]
+pub(crate) struct Peers {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    identity: Identity,
+    incarnation: Incarnation,
+    heard: Mutex<BTreeMap<u64, Heard>>,
+}
+
+/// The process last heard under a broker id.
+#[derive(Clone, Copy, Debug)]
+struct Heard {
+    incarnation: Incarnation,
+    at: Instant,
+}
+
+impl Peers {
+    pub(crate) fn new(identity: Identity, incarnation: Incarnation) -> Peers {
+        let heard = Mutex::new(BTreeMap::new());
+        Peers {
+            inner: Arc::new(Inner {
+                identity,
+                incarnation,
+                heard,
+            }),
+        }
+    }
+
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.inner.identity
+    }
+
+    pub(crate) fn incarnation(&self) -> Incarnation {
+        self.inner.incarnation
+    }
+
+    /// How we introduce ourselves.
+    pub(crate) fn sender(&self) -> Sender {
+        Sender {
+            broker_id: self.inner.identity.broker_id,
+            replica_id: self.inner.incarnation.replica_id,
+            incarnation: self.inner.incarnation.number,
+        }
+    }
+
+    /// Refuses a caller of another group, and a second process under one broker id.
+    #[allow(clippy::result_large_err, reason = "the transport's own error type")]
+    pub(crate) fn admit(
+        &self,
+        cluster_id: &str,
+        group: &str,
+        sender: Option<&Sender>,
+    ) -> Result<(), Status> {
+        self.check_group(cluster_id, group)?;
+        let sender = sender.ok_or_else(|| Status::invalid_argument("field sender is missing"))?;
+        self.check_sender(sender)
+    }
+
+    #[allow(clippy::result_large_err, reason = "the transport's own error type")]
+    pub(crate) fn check_group(&self, cluster_id: &str, group: &str) -> Result<(), Status> {
+        let identity = &self.inner.identity;
+        if cluster_id == identity.cluster_id && group == identity.group {
+            return Ok(());
+        }
+        Err(Status::failed_precondition(format!(
+            "caller is of cluster {cluster_id:?} group {group:?}, this is broker {} of cluster {:?} group {:?}",
+            identity.broker_id, identity.cluster_id, identity.group
+        )))
+    }
+
+    #[allow(clippy::result_large_err, reason = "the transport's own error type")]
+    fn check_sender(&self, sender: &Sender) -> Result<(), Status> {
+        let caller = Incarnation {
+            replica_id: sender.replica_id,
+            number: sender.incarnation,
+        };
+        if sender.broker_id == self.inner.identity.broker_id {
+            if caller == self.inner.incarnation {
+                return Ok(());
+            }
+            return Err(duplicate(sender.broker_id, "this process"));
+        }
+        let now = Instant::now();
+        let mut heard = self.heard();
+        if let Some(known) = heard.get(&sender.broker_id)
+            && !may_take_over(known, &caller, now)
+        {
+            return Err(duplicate(sender.broker_id, "another process"));
+        }
+        heard.insert(
+            sender.broker_id,
+            Heard {
+                incarnation: caller,
+                at: now,
+            },
+        );
+        Ok(())
+    }
+
+    /// The broker ids heard lately.
+    pub(crate) fn alive(&self) -> Vec<u64> {
+        let now = Instant::now();
+        let heard = self.heard();
+        let alive = heard.iter().filter(|(_, heard)| is_alive(heard, now));
+        alive.map(|(broker_id, _)| *broker_id).collect()
+    }
+
+    fn heard(&self) -> MutexGuard<'_, BTreeMap<u64, Heard>> {
+        // A map of plain values: nothing is half done if a holder panicked.
+        self.inner
+            .heard
+            .lock()
+            .unwrap_or_else(|error| error.into_inner())
+    }
+}
+
+fn may_take_over(known: &Heard, caller: &Incarnation, now: Instant) -> bool {
+    let known_number = known.incarnation.number;
+    if known.incarnation.replica_id != caller.replica_id {
+        return !is_alive(known, now);
+    }
+    match starts(caller.number).cmp(&starts(known_number)) {
+        std::cmp::Ordering::Greater => true,
+        // The directory's lock forbids it, so somebody copied the directory.
+        std::cmp::Ordering::Equal => caller.number == known_number || !is_alive(known, now),
+        // A later start was heard: this one should have ended.
+        std::cmp::Ordering::Less => false,
+    }
+}
+
+fn starts(incarnation: u64) -> u64 {
+    incarnation >> 32
+}
+
+fn is_alive(heard: &Heard, now: Instant) -> bool {
+    now.saturating_duration_since(heard.at) < ALIVE
+}
+
+fn duplicate(broker_id: u64, holder: &str) -> Status {
+    Status::already_exists(format!(
+        "broker id {broker_id} is held by {holder}, which is alive"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peers() -> Peers {
+        let identity = Identity {
+            cluster_id: "c".into(),
+            group: "g".into(),
+            broker_id: 1,
+        };
+        Peers::new(
+            identity,
+            Incarnation {
+                replica_id: 11,
+                number: 1 << 32,
+            },
+        )
+    }
+
+    fn sender(replica_id: u64, starts: u64, random: u64) -> Sender {
+        Sender {
+            broker_id: 2,
+            replica_id,
+            incarnation: starts << 32 | random,
+        }
+    }
+
+    fn admits(peers: &Peers, sender: Sender) -> bool {
+        peers.admit("c", "g", Some(&sender)).is_ok()
+    }
+
+    /// Catches a restart that is locked out, and a second process that is let in.
+    #[tokio::test]
+    async fn only_a_later_start_takes_over_from_a_living_process() {
+        let peers = peers();
+        assert!(admits(&peers, sender(22, 5, 9)));
+        assert!(admits(&peers, sender(22, 5, 9)), "the same process again");
+        assert!(!admits(&peers, sender(33, 9, 1)), "another data directory");
+        assert!(
+            !admits(&peers, sender(22, 5, 8)),
+            "a copy of the data directory"
+        );
+        assert!(!admits(&peers, sender(22, 4, 9)), "an earlier start");
+        assert!(admits(&peers, sender(22, 6, 1)), "a restart");
+        assert!(
+            !admits(&peers, sender(22, 5, 9)),
+            "the process before the restart"
+        );
+        assert_eq!(peers.alive(), [2]);
+    }
+
+    /// Catches a broker id that can never be used again after its process died.
+    #[tokio::test]
+    async fn a_process_not_heard_for_long_gives_way() {
+        let peers = peers();
+        assert!(admits(&peers, sender(22, 5, 9)));
+        for heard in peers.heard().values_mut() {
+            heard.at = Instant::now().checked_sub(ALIVE).unwrap();
+        }
+        assert!(admits(&peers, sender(33, 1, 1)));
+    }
+
+    /// Catches calls from another group, and from a twin of this very replica.
+    #[test]
+    fn strangers_and_twins_are_refused() {
+        let peers = peers();
+        assert!(peers.admit("other", "g", Some(&sender(22, 1, 1))).is_err());
+        assert!(peers.admit("c", "other", Some(&sender(22, 1, 1))).is_err());
+        assert!(peers.admit("c", "g", None).is_err());
+        let twin = Sender {
+            broker_id: 1,
+            replica_id: 11,
+            incarnation: 2 << 32,
+        };
+        assert!(peers.admit("c", "g", Some(&twin)).is_err());
+        assert!(peers.admit("c", "g", Some(&peers.sender())).is_ok());
+    }
+}

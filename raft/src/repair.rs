@@ -1,0 +1,122 @@
+//! Getting back from peers what the disk lost.
+//!
+//! Only what is committed is fetched, from a peer that has applied it. Full segments are the same on
+//! every replica, so a damaged one is replaced by a peer's bytes, which the store checks record by
+//! record.
+
+mod fetch;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use store::{CommitLog, StoreError};
+use tokio::sync::{Mutex, watch};
+use tokio::time::Instant;
+
+pub(crate) use fetch::{FetchError, Fetcher};
+
+use crate::introductions::Acquaintances;
+use crate::state::Counters;
+
+/// Longest wait for a damaged segment to come back from a peer.
+const REPAIR_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Pause between attempts, while no peer can help.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+
+/// Repairs segments, one at a time. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Repairer {
+    log: CommitLog,
+    fetcher: Fetcher,
+    known: watch::Receiver<Acquaintances>,
+    counters: Arc<Counters>,
+    one_at_a_time: Arc<Mutex<()>>,
+}
+
+impl Repairer {
+    pub(crate) fn new(
+        log: CommitLog,
+        fetcher: Fetcher,
+        known: watch::Receiver<Acquaintances>,
+        counters: Arc<Counters>,
+    ) -> Repairer {
+        Repairer {
+            log,
+            fetcher,
+            known,
+            counters,
+            one_at_a_time: Arc::default(),
+        }
+    }
+
+    /// Repairs what `error` found when entries from `index` on were read. Returns when they are
+    /// readable, or with the error when no peer could help in time.
+    pub(crate) async fn repair(&self, error: &StoreError, index: u64) -> Result<(), StoreError> {
+        let damaged = match error {
+            StoreError::Corrupt {
+                index: Some(damaged),
+                ..
+            } => *damaged,
+            _ => index,
+        };
+        tracing::warn!(%error, damaged, "repairing the log from a peer");
+        Counters::add(&self.counters.damage_found, 1);
+        let _turn = self.one_at_a_time.lock().await;
+        let deadline = Instant::now() + REPAIR_TIMEOUT;
+        loop {
+            if self.replace(damaged).await? {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                tracing::error!(%error, "no peer could help to repair the log");
+                return Err(error.clone());
+            }
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
+    }
+
+    /// Repairs the segment that holds `index`, unless the entry can be read.
+    pub(crate) async fn repair_index(&self, index: u64) -> Result<(), StoreError> {
+        match self.log.read(index, index + 1, 0).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.is_corruption() => self.repair(&error, index).await,
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Asks each peer that may have the segment with `index`; whether one could help. There is no
+    /// deadline for that: at most as long as the peers take to answer.
+    pub(crate) async fn replace(&self, index: u64) -> Result<bool, StoreError> {
+        let known = self.known.borrow().clone();
+        let holders = known.values().filter(|peer| {
+            let status = &peer.status;
+            status.has_entries && status.applied >= index && status.dropped <= index
+        });
+        for peer in holders {
+            match self
+                .fetcher
+                .fetch_segment(&self.log, &peer.address, index)
+                .await
+            {
+                Ok((staging, info)) => match self.log.replace_segment(&staging, info).await {
+                    Ok(()) => {
+                        Counters::add(&self.counters.segments_repaired, 1);
+                        let first_index = info.first_index;
+                        tracing::info!(first_index, peer = peer.address, "segment was repaired");
+                        return Ok(true);
+                    }
+                    // What the peer sent is not the segment that was here.
+                    Err(error @ StoreError::Refused { .. }) => {
+                        tracing::warn!(peer = peer.address, %error, "peer's segment does not fit");
+                    }
+                    Err(error) => return Err(error),
+                },
+                Err(error) => {
+                    tracing::warn!(peer = peer.address, %error, "peer could not help");
+                }
+            }
+        }
+        Ok(false)
+    }
+}

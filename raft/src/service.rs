@@ -1,0 +1,230 @@
+//! Calls from peers.
+//!
+//! Checks who calls, converts, and hands on. Answers `Status` before Raft runs; everything that
+//! needs Raft is refused until then. Must never let a caller of another group, or a second process
+//! under a known broker id, reach Raft.
+
+mod append;
+mod fetch;
+
+use std::sync::Arc;
+
+use futures::stream::BoxStream;
+use openraft::raft::TransferLeaderError;
+use proto::raft as wire;
+use proto::raft::raft_server::Raft as RaftService;
+use store::CommitLog;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::convert::{
+    append_from_wire, append_result_to_wire, transfer_from_wire, vote_from_wire,
+    vote_request_from_wire, vote_response_to_wire,
+};
+use crate::peers::Peers;
+use crate::snapshot::{Incoming, Snapshots};
+use crate::state::State;
+use crate::types::Raft;
+
+/// The peer port of one replica.
+#[derive(Clone)]
+pub(crate) struct Service {
+    pub(crate) peers: Peers,
+    pub(crate) state: Arc<State>,
+    pub(crate) log: CommitLog,
+    pub(crate) snapshots: Arc<Snapshots>,
+    pub(crate) incoming: Arc<Incoming>,
+}
+
+#[allow(clippy::result_large_err, reason = "the transport's own error type")]
+impl Service {
+    fn raft(&self) -> Result<Raft, Status> {
+        self.state
+            .raft()
+            .ok_or_else(|| Status::unavailable(format!("replica is {}", self.state.phase().name())))
+    }
+
+    fn vote_request(
+        &self,
+        request: wire::VoteRequest,
+    ) -> Result<openraft::raft::VoteRequest<crate::types::TypeConfig>, Status> {
+        self.peers
+            .admit(&request.cluster_id, &request.group, request.sender.as_ref())?;
+        if request.target != self.peers.identity().broker_id {
+            let ours = self.peers.identity().broker_id;
+            let error = format!("request is for broker {}, this is {ours}", request.target);
+            return Err(Status::failed_precondition(error));
+        }
+        Ok(vote_request_from_wire(request)?)
+    }
+}
+
+fn stopped(error: impl std::fmt::Display) -> Status {
+    Status::unavailable(error.to_string())
+}
+
+#[tonic::async_trait]
+impl RaftService for Service {
+    type AppendStreamStream = BoxStream<'static, Result<wire::AppendResponse, Status>>;
+    type FetchSegmentStream = BoxStream<'static, Result<wire::SegmentPiece, Status>>;
+    type FetchEntriesStream = BoxStream<'static, Result<wire::FetchEntriesResponse, Status>>;
+
+    async fn append_stream(
+        &self,
+        request: Request<Streaming<wire::AppendRequest>>,
+    ) -> Result<Response<Self::AppendStreamStream>, Status> {
+        append::stream(self, request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    async fn append(
+        &self,
+        request: Request<wire::AppendRequest>,
+    ) -> Result<Response<wire::AppendResponse>, Status> {
+        let request = request.into_inner();
+        self.peers
+            .admit(&request.cluster_id, &request.group, request.sender.as_ref())?;
+        let request = append_from_wire(request)?;
+        let previous = request.prev_log_id;
+        let last = request
+            .entries
+            .last()
+            .map(|entry| entry.log_id)
+            .or(previous);
+        let response = self
+            .raft()?
+            .append_entries(request)
+            .await
+            .map_err(stopped)?;
+        let result = response.into_stream_result(previous, last);
+        Ok(Response::new(append_result_to_wire(result)))
+    }
+
+    async fn vote(
+        &self,
+        request: Request<wire::VoteRequest>,
+    ) -> Result<Response<wire::VoteResponse>, Status> {
+        let request = self.vote_request(request.into_inner())?;
+        let response = self.raft()?.vote(request).await.map_err(stopped)?;
+        Ok(Response::new(vote_response_to_wire(&response)))
+    }
+
+    async fn pre_vote(
+        &self,
+        request: Request<wire::VoteRequest>,
+    ) -> Result<Response<wire::VoteResponse>, Status> {
+        let request = self.vote_request(request.into_inner())?;
+        let response = self.raft()?.pre_vote(request).await.map_err(stopped)?;
+        Ok(Response::new(vote_response_to_wire(&response)))
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<wire::TransferLeaderRequest>,
+    ) -> Result<Response<wire::TransferLeaderResponse>, Status> {
+        let request = request.into_inner();
+        self.peers
+            .admit(&request.cluster_id, &request.group, request.sender.as_ref())?;
+        let request = transfer_from_wire(request)?;
+        let response = self
+            .raft()?
+            .handle_transfer_leader(request)
+            .await
+            .map_err(stopped)?;
+        let refusal = response
+            .err()
+            .map(|error: TransferLeaderError<_>| error.to_string());
+        let refusal = refusal.unwrap_or_default();
+        Ok(Response::new(wire::TransferLeaderResponse { refusal }))
+    }
+
+    async fn offer_snapshot(
+        &self,
+        request: Request<wire::SnapshotOffer>,
+    ) -> Result<Response<wire::SnapshotWants>, Status> {
+        let offer = request.into_inner();
+        self.peers
+            .admit(&offer.cluster_id, &offer.group, offer.sender.as_ref())?;
+        self.incoming.offer(offer).await.map(Response::new)
+    }
+
+    async fn send_file(
+        &self,
+        request: Request<Streaming<wire::FileChunk>>,
+    ) -> Result<Response<wire::FileReceived>, Status> {
+        self.incoming
+            .receive(request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    async fn install_snapshot(
+        &self,
+        request: Request<wire::InstallRequest>,
+    ) -> Result<Response<wire::InstallResponse>, Status> {
+        let request = request.into_inner();
+        let snapshot = self
+            .incoming
+            .complete(&request.snapshot_id, request.repair)
+            .await?;
+        if request.repair {
+            self.state.repair_with(snapshot)?;
+            return Ok(Response::new(wire::InstallResponse { vote: None }));
+        }
+        let vote = vote_from_wire(request.vote)?;
+        let raft = self.raft()?;
+        let meta = snapshot.received_meta();
+        let meta = meta.ok_or_else(|| Status::internal("snapshot was not received"))?;
+        let snapshot = openraft::Snapshot { meta, snapshot };
+        let response = raft
+            .install_full_snapshot(vote, snapshot)
+            .await
+            .map_err(stopped)?;
+        let vote = Some(crate::convert::vote_to_wire(&response.vote));
+        Ok(Response::new(wire::InstallResponse { vote }))
+    }
+
+    async fn fetch_entries(
+        &self,
+        request: Request<wire::FetchEntriesRequest>,
+    ) -> Result<Response<Self::FetchEntriesStream>, Status> {
+        let request = request.into_inner();
+        self.peers
+            .check_group(&request.cluster_id, &request.group)?;
+        fetch::entries(self, request.first_index, request.last_index).map(Response::new)
+    }
+
+    async fn fetch_segment(
+        &self,
+        request: Request<wire::FetchSegmentRequest>,
+    ) -> Result<Response<Self::FetchSegmentStream>, Status> {
+        let request = request.into_inner();
+        self.peers
+            .check_group(&request.cluster_id, &request.group)?;
+        fetch::segment(self, request.index).await.map(Response::new)
+    }
+
+    async fn request_snapshot(
+        &self,
+        request: Request<wire::SnapshotRequest>,
+    ) -> Result<Response<wire::SnapshotRequestTaken>, Status> {
+        let request = request.into_inner();
+        self.peers
+            .admit(&request.cluster_id, &request.group, request.sender.as_ref())?;
+        self.raft()?;
+        self.snapshots
+            .push(self.peers.clone(), request.peer_address, request.index)
+            .await?;
+        Ok(Response::new(wire::SnapshotRequestTaken {}))
+    }
+
+    async fn status(
+        &self,
+        request: Request<wire::StatusRequest>,
+    ) -> Result<Response<wire::StatusResponse>, Status> {
+        let request = request.into_inner();
+        self.peers
+            .admit(&request.cluster_id, &request.group, request.sender.as_ref())?;
+        Ok(Response::new(self.state.to_wire()))
+    }
+}

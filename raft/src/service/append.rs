@@ -1,0 +1,53 @@
+//! Takes a pipeline of AppendEntries from a leader.
+
+use futures::stream::BoxStream;
+use futures::{StreamExt, stream};
+use proto::raft as wire;
+use tonic::{Status, Streaming};
+
+use super::{Service, stopped};
+use crate::convert::{append_from_wire, append_result_to_wire};
+use crate::types::TypeConfig;
+
+type Request = openraft::raft::AppendEntriesRequest<TypeConfig>;
+
+/// Reads the first request, which says who sends, and hands the whole stream to Raft. The first
+/// thing that is wrong ends the stream of requests, and with it, after the answers owed, the stream
+/// of answers.
+pub(super) async fn stream(
+    service: &Service,
+    mut requests: Streaming<wire::AppendRequest>,
+) -> Result<BoxStream<'static, Result<wire::AppendResponse, Status>>, Status> {
+    let raft = service.raft()?;
+    let Some(first) = requests.next().await else {
+        return Ok(stream::empty().boxed());
+    };
+    let first = first?;
+    service
+        .peers
+        .admit(&first.cluster_id, &first.group, first.sender.as_ref())?;
+    let first = convert(service, first)?;
+    let service = service.clone();
+    let rest = requests.map(move |request| convert(&service, request?));
+    let requests = stream::once(futures::future::ready(Ok(first))).chain(rest);
+    let requests = requests.scan((), |(), request: Result<Request, Status>| {
+        if let Err(status) = &request {
+            tracing::debug!(%status, "stream of entries ends");
+        }
+        futures::future::ready(request.ok())
+    });
+    let answers = raft.stream_append(requests.boxed());
+    Ok(answers
+        .map(|answer| answer.map(append_result_to_wire).map_err(stopped))
+        .boxed())
+}
+
+/// Entries are refused while the disk is full: the leader tries again later, where a failed append
+/// would end this replica.
+#[allow(clippy::result_large_err, reason = "the transport's own error type")]
+fn convert(service: &Service, request: wire::AppendRequest) -> Result<Request, Status> {
+    if !request.entries.is_empty() && service.state.is_disk_full() {
+        return Err(Status::resource_exhausted("disk is full"));
+    }
+    Ok(append_from_wire(request)?)
+}

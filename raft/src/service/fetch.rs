@@ -1,0 +1,80 @@
+//! Gives committed entries, or a whole segment of them, to a peer that found its own copy damaged.
+
+use futures::stream::BoxStream;
+use futures::{StreamExt, stream};
+use proto::raft as wire;
+use store::StoreError;
+use tonic::Status;
+
+use super::Service;
+use crate::config::APPEND_BYTES_MAX;
+use crate::convert::store_entry_to_wire;
+use crate::snapshot::{Chunks, segment_to_wire};
+
+/// Entries `first..=last`, in pieces. Only what is applied here is given: it is committed.
+#[allow(clippy::result_large_err, reason = "the transport's own error type")]
+pub(super) fn entries(
+    service: &Service,
+    first: u64,
+    last: u64,
+) -> Result<BoxStream<'static, Result<wire::FetchEntriesResponse, Status>>, Status> {
+    let applied = service.state.applied_index();
+    if first > last || applied.is_none_or(|applied| last > applied) {
+        let error = format!("entries {first}..={last} are not applied here ({applied:?})");
+        return Err(Status::out_of_range(error));
+    }
+    let log = service.log.clone();
+    let pieces = stream::try_unfold((log, first), move |(log, next)| async move {
+        if next > last {
+            return Ok(None);
+        }
+        let entries = log.read(next, last + 1, APPEND_BYTES_MAX).await;
+        let entries = entries.map_err(|error| Status::data_loss(error.to_string()))?;
+        let Some(end) = entries.last().map(|entry| entry.index + 1) else {
+            return Err(Status::out_of_range(format!("entry {next} is not here")));
+        };
+        let entries = entries.into_iter().map(store_entry_to_wire).collect();
+        Ok(Some((wire::FetchEntriesResponse { entries }, (log, end))))
+    });
+    Ok(pieces.boxed())
+}
+
+/// The full segment that holds `index`, if all of it is applied here. The first piece says what it is.
+pub(super) async fn segment(
+    service: &Service,
+    index: u64,
+) -> Result<BoxStream<'static, Result<wire::SegmentPiece, Status>>, Status> {
+    let damaged = |error: StoreError| Status::data_loss(error.to_string());
+    let Some(applied) = service.state.applied_index() else {
+        return Err(Status::out_of_range("nothing is applied here"));
+    };
+    let flushed = service
+        .log
+        .positions()
+        .flushed
+        .map_or(0, |flushed| flushed.index);
+    let exports = service
+        .log
+        .export(applied.min(flushed))
+        .await
+        .map_err(damaged)?;
+    let export = exports.into_iter().find(|export| {
+        let info = export.info();
+        info.sealed && (info.first_index..=info.last_index).contains(&index)
+    });
+    let Some(export) = export else {
+        return Err(Status::out_of_range(format!(
+            "no full segment with entry {index} is here"
+        )));
+    };
+    let mut file = Some(segment_to_wire(&export.info()));
+    let pieces = stream::try_unfold(Chunks::of_segment(export), Chunks::next);
+    let pieces = pieces.map(move |piece| {
+        let (_, data) = piece.map_err(damaged)?;
+        Ok(wire::SegmentPiece {
+            file: file.take(),
+            data,
+        })
+    });
+    Ok(pieces.boxed())
+}

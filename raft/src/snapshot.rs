@@ -1,0 +1,216 @@
+//! Snapshots: a checkpoint of the tables and the retained segments of the log up to it.
+//!
+//! ```text
+//! sender    OfferSnapshot(files) -> wants    SendFile ... SendFile    InstallSnapshot
+//! receiver  incoming/<id>/checkpoint/...  incoming/<id>/log/...   ->  installed in one go
+//! ```
+//!
+//! The receiver keeps what it has got when a transfer breaks off and wants only the rest when it is
+//! offered the same snapshot again; it skips segments that it has with the same name, length and
+//! checksum. Nothing is put in place before all of it was verified.
+
+mod builder;
+mod hold;
+mod incoming;
+mod install;
+mod manifest;
+mod outgoing;
+mod receiving;
+mod segments;
+
+use std::sync::Arc;
+
+use host::Disk;
+use store::{
+    Checkpoint, Checkpoints, CommitLog, DataDir, KvEngine, SegmentInfo, Staging, StoreError,
+};
+use tokio::sync::{Mutex, OwnedMutexGuard, watch};
+use tonic::Status;
+
+pub(crate) use builder::SnapshotBuilder;
+pub(crate) use hold::Holds;
+pub(crate) use incoming::Incoming;
+pub(crate) use outgoing::{Chunks, send_snapshot};
+pub(crate) use segments::{segment_from_wire, segment_to_wire};
+
+use crate::applied::Applied;
+use crate::connections::{Class, Connections};
+use crate::convert::{ConvertError, corrupt, log_id_from_store};
+use crate::peers::Peers;
+use crate::state::Counters;
+use crate::tables::Tables;
+use crate::types::{RaftSnapshot, SnapshotMeta, StoredMembership};
+use hold::Hold;
+
+/// A snapshot as openraft passes it around.
+#[derive(Clone)]
+pub enum SnapshotData {
+    /// A checkpoint of ours; the segments are in the log.
+    Local(LocalSnapshot),
+    /// Everything was received and verified, and waits to be installed.
+    Received(ReceivedSnapshot),
+}
+
+/// A checkpoint of this replica, kept while somebody may read it.
+#[derive(Clone)]
+pub struct LocalSnapshot {
+    checkpoint: Checkpoint,
+    log: CommitLog,
+    disk: Arc<dyn Disk>,
+    _hold: Arc<Hold>,
+}
+
+/// Files under `incoming/`, complete and durable.
+#[derive(Clone)]
+pub struct ReceivedSnapshot {
+    staging: Staging,
+    segments: Vec<SegmentInfo>,
+    last: store::LogId,
+    membership: StoredMembership,
+    /// Keeps another snapshot from taking the place of these files, and our segments in place.
+    _installing: Arc<(OwnedMutexGuard<()>, Arc<Hold>)>,
+}
+
+impl SnapshotData {
+    /// What a snapshot that was received says of itself; ours say it elsewhere.
+    pub(crate) fn received_meta(&self) -> Option<SnapshotMeta> {
+        match self {
+            SnapshotData::Local(_) => None,
+            SnapshotData::Received(received) => Some(SnapshotMeta {
+                last_log_id: Some(log_id_from_store(received.last)),
+                last_membership: received.membership.clone(),
+            }),
+        }
+    }
+}
+
+/// Makes, keeps and installs snapshots.
+pub(crate) struct Snapshots {
+    data_dir: Arc<DataDir>,
+    log: CommitLog,
+    checkpoints: Checkpoints,
+    engine: Arc<dyn KvEngine>,
+    tables: Arc<Mutex<Tables>>,
+    connections: Connections,
+    counters: Arc<Counters>,
+    holds: Holds,
+    /// The index of the newest checkpoint that was made or received here.
+    made: watch::Sender<Option<u64>>,
+    /// Whether a snapshot that a peer asked for is on its way.
+    pushing: Arc<Mutex<()>>,
+}
+
+/// What [`Snapshots`] works with.
+pub(crate) struct SnapshotsParts {
+    pub(crate) data_dir: Arc<DataDir>,
+    pub(crate) log: CommitLog,
+    pub(crate) checkpoints: Checkpoints,
+    pub(crate) engine: Arc<dyn KvEngine>,
+    pub(crate) tables: Arc<Mutex<Tables>>,
+    pub(crate) connections: Connections,
+    pub(crate) counters: Arc<Counters>,
+}
+
+impl Snapshots {
+    pub(crate) fn new(parts: SnapshotsParts) -> Result<Snapshots, StoreError> {
+        let newest = parts.checkpoints.newest()?;
+        let made = newest.map(|checkpoint| checkpoint.meta().log_id.index);
+        Ok(Snapshots {
+            data_dir: parts.data_dir,
+            log: parts.log,
+            checkpoints: parts.checkpoints,
+            engine: parts.engine,
+            tables: parts.tables,
+            connections: parts.connections,
+            counters: parts.counters,
+            holds: Holds::default(),
+            made: watch::channel(made).0,
+            pushing: Arc::default(),
+        })
+    }
+
+    /// The index that the newest checkpoint reaches.
+    pub(crate) fn made(&self) -> watch::Receiver<Option<u64>> {
+        self.made.subscribe()
+    }
+
+    pub(crate) fn builder(self: &Arc<Self>) -> SnapshotBuilder {
+        SnapshotBuilder::new(self.clone())
+    }
+
+    /// Where those who read checkpoints and segments register.
+    pub(crate) fn holds(&self) -> Holds {
+        self.holds.clone()
+    }
+
+    /// The first log index that a snapshot under way still reads.
+    pub(crate) fn lowest_held(&self) -> Option<u64> {
+        self.holds.lowest_segment()
+    }
+
+    /// The newest checkpoint as openraft wants it.
+    pub(crate) async fn current(&self) -> Result<Option<RaftSnapshot>, StoreError> {
+        // Held before it is looked for, so that it cannot go in between.
+        let hold = self.holds.take(self.log.positions().dropped);
+        let Some(checkpoint) = self.checkpoints.newest()? else {
+            return Ok(None);
+        };
+        self.local(checkpoint, hold).map(Some)
+    }
+
+    fn local(&self, checkpoint: Checkpoint, hold: Hold) -> Result<RaftSnapshot, StoreError> {
+        let meta = snapshot_meta(&checkpoint).map_err(|error| corrupt(checkpoint.dir(), &error))?;
+        let snapshot = SnapshotData::Local(LocalSnapshot {
+            checkpoint,
+            log: self.log.clone(),
+            disk: self.data_dir.disk().clone(),
+            _hold: Arc::new(hold),
+        });
+        Ok(openraft::Snapshot { meta, snapshot })
+    }
+
+    /// Sends the newest snapshot to a peer that asked for it, in the background.
+    pub(crate) async fn push(
+        &self,
+        peers: Peers,
+        address: String,
+        index: u64,
+    ) -> Result<(), Status> {
+        let Ok(turn) = self.pushing.clone().try_lock_owned() else {
+            return Ok(());
+        };
+        let internal = |error: StoreError| Status::internal(error.to_string());
+        let snapshot = self.current().await.map_err(internal)?;
+        let Some(snapshot) = snapshot else {
+            return Err(Status::out_of_range("there is no snapshot here"));
+        };
+        let last = snapshot
+            .meta
+            .last_log_id
+            .as_ref()
+            .map(|log_id| log_id.index());
+        if last.is_none_or(|last| last < index) {
+            let error = format!("the snapshot here reaches {last:?}, not {index}");
+            return Err(Status::out_of_range(error));
+        }
+        let client = self.connections.client(&address, Class::Bulk);
+        let client = client.map_err(|error| Status::invalid_argument(error.to_string()))?;
+        tokio::spawn(async move {
+            let _turn = turn;
+            match send_snapshot(peers, client, None, snapshot.snapshot).await {
+                Ok(_) => tracing::info!(address, "sent the snapshot that was asked for"),
+                Err(error) => tracing::warn!(address, %error, "could not send the snapshot"),
+            }
+        });
+        Ok(())
+    }
+}
+
+/// What openraft needs to know of a checkpoint.
+fn snapshot_meta(checkpoint: &Checkpoint) -> Result<SnapshotMeta, ConvertError> {
+    let applied = Applied::decode(&checkpoint.meta().applied)?;
+    Ok(SnapshotMeta {
+        last_log_id: Some(log_id_from_store(checkpoint.meta().log_id)),
+        last_membership: applied.membership().clone(),
+    })
+}

@@ -1,0 +1,217 @@
+//! Sends a snapshot to one peer: offer, the files it wants, install.
+//!
+//! Every step has a deadline, renewed with each piece that moves, so that a large snapshot may take
+//! its time and a stuck one may not.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::{StreamExt, TryStreamExt, stream};
+use proto::raft as wire;
+use proto::raft::raft_client::RaftClient;
+use store::StoreError;
+use tonic::Status;
+use tonic::transport::Channel;
+
+use super::manifest::{CHUNK_BYTES, Content, Source, checkpoint_sources, snapshot_id};
+use super::{LocalSnapshot, SnapshotData};
+use crate::convert::{stored_membership_to_bytes, vote_to_wire};
+use crate::peers::Peers;
+use crate::types::RaftVote;
+
+/// Longest wait for the receiver to look at what it has: it may have to read it.
+const OFFER_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Longest wait for one file of [`FILE_BYTES_PER_TIMEOUT`] bytes to arrive; larger files get more.
+const FILE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Bytes for which [`FILE_TIMEOUT`] is allowed.
+const FILE_BYTES_PER_TIMEOUT: u64 = 256 << 20;
+
+/// Longest wait for the receiver to put everything in place.
+const INSTALL_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Sends `snapshot`; a leader's `vote` stands behind it, unless the peer asked for it to repair
+/// itself.
+pub(crate) fn send_snapshot(
+    peers: Peers,
+    client: RaftClient<Channel>,
+    vote: Option<RaftVote>,
+    snapshot: SnapshotData,
+) -> BoxFuture<'static, Result<wire::InstallResponse, Status>> {
+    // Boxed: openraft's bounds on what is held across an await are too much for the compiler.
+    Box::pin(send(peers, client, vote, snapshot))
+}
+
+async fn send(
+    peers: Peers,
+    mut client: RaftClient<Channel>,
+    vote: Option<RaftVote>,
+    snapshot: SnapshotData,
+) -> Result<wire::InstallResponse, Status> {
+    let SnapshotData::Local(snapshot) = snapshot else {
+        return Err(Status::internal(
+            "a snapshot that was received is not passed on",
+        ));
+    };
+    let checkpoint = snapshot.checkpoint.clone();
+    let disk = snapshot.disk.clone();
+    let mut sources = checkpoint_sources(disk, checkpoint)
+        .await
+        .map_err(internal)?;
+    let last = snapshot.checkpoint.meta().log_id;
+    let segments = snapshot.log.export(last.index).await.map_err(internal)?;
+    sources.extend(segments.into_iter().map(Source::segment));
+    let offer = offer(&peers, vote.as_ref(), &snapshot, &sources)?;
+    let id = offer.snapshot_id.clone();
+    let wants = within(OFFER_TIMEOUT, client.offer_snapshot(offer)).await?;
+    for want in wants.files {
+        let source = sources.iter().find(|source| source.file.name == want.name);
+        let source = source.ok_or_else(|| {
+            Status::invalid_argument(format!("peer wants {:?}, which was not offered", want.name))
+        })?;
+        send_file(&mut client, &id, source, want.position).await?;
+    }
+    // What is sent stays in place until here.
+    drop(snapshot);
+    let request = wire::InstallRequest {
+        snapshot_id: id,
+        vote: vote.as_ref().map(vote_to_wire),
+        repair: vote.is_none(),
+    };
+    within(INSTALL_TIMEOUT, client.install_snapshot(request)).await
+}
+
+#[allow(clippy::result_large_err, reason = "the transport's own error type")]
+fn offer(
+    peers: &Peers,
+    vote: Option<&RaftVote>,
+    snapshot: &LocalSnapshot,
+    sources: &[Source],
+) -> Result<wire::SnapshotOffer, Status> {
+    let meta = snapshot.checkpoint.meta();
+    let applied = crate::applied::Applied::decode(&meta.applied)
+        .map_err(|error| Status::internal(error.to_string()))?;
+    Ok(wire::SnapshotOffer {
+        cluster_id: peers.identity().cluster_id.clone(),
+        group: peers.identity().group.clone(),
+        vote: vote.map(vote_to_wire),
+        last: Some(wire::LogId {
+            term: meta.log_id.term,
+            index: meta.log_id.index,
+        }),
+        membership: stored_membership_to_bytes(applied.membership()),
+        files: sources.iter().map(|source| source.file.clone()).collect(),
+        snapshot_id: snapshot_id(meta.log_id, sources),
+        sender: Some(peers.sender()),
+        repair: vote.is_none(),
+    })
+}
+
+async fn send_file(
+    client: &mut RaftClient<Channel>,
+    snapshot_id: &str,
+    source: &Source,
+    position: u64,
+) -> Result<(), Status> {
+    let size_bytes = source.file.size_bytes;
+    let content = source.content.clone();
+    let chunks = Chunks {
+        content,
+        position,
+        end: size_bytes,
+        begun: false,
+    };
+    let (id, name) = (snapshot_id.to_string(), source.file.name.clone());
+    let failure: Arc<std::sync::Mutex<Option<StoreError>>> = Arc::default();
+    let failed = failure.clone();
+    let chunks = stream::try_unfold(chunks, Chunks::next)
+        .map_ok(move |(position, data)| wire::FileChunk {
+            snapshot_id: id.clone(),
+            name: name.clone(),
+            position,
+            data,
+        })
+        .scan((), move |(), chunk: Result<wire::FileChunk, StoreError>| {
+            let chunk = chunk.map_err(|error| {
+                *failed.lock().unwrap_or_else(|error| error.into_inner()) = Some(error);
+            });
+            futures::future::ready(chunk.ok())
+        });
+    let timeouts = u32::try_from(size_bytes / FILE_BYTES_PER_TIMEOUT + 1).unwrap_or(u32::MAX);
+    let received = within(FILE_TIMEOUT * timeouts, client.send_file(chunks.boxed())).await;
+    if let Some(error) = failure
+        .lock()
+        .unwrap_or_else(|error| error.into_inner())
+        .take()
+    {
+        return Err(internal(error));
+    }
+    match received?.size_bytes {
+        received if received == size_bytes => Ok(()),
+        received => {
+            let name = &source.file.name;
+            Err(Status::data_loss(format!(
+                "peer has {received} of {size_bytes} bytes of {name}"
+            )))
+        }
+    }
+}
+
+/// What is left to send of one file.
+pub(crate) struct Chunks {
+    content: Content,
+    position: u64,
+    end: u64,
+    begun: bool,
+}
+
+impl Chunks {
+    /// All of a segment.
+    pub(crate) fn of_segment(export: store::SegmentExport) -> Chunks {
+        let end = export.info().len;
+        let content = Content::Segment(Arc::new(export));
+        Chunks {
+            content,
+            position: 0,
+            end,
+            begun: false,
+        }
+    }
+
+    /// Reads the next piece. Where nothing is left from the beginning, one empty piece says which
+    /// file it is.
+    pub(crate) async fn next(
+        mut self,
+    ) -> Result<Option<((u64, bytes::Bytes), Chunks)>, StoreError> {
+        if self.position >= self.end && self.begun {
+            return Ok(None);
+        }
+        self.begun = true;
+        let position = self.position;
+        let left = self.end.saturating_sub(position);
+        let wanted = usize::try_from(left)
+            .unwrap_or(CHUNK_BYTES)
+            .min(CHUNK_BYTES);
+        let data = self.content.read(position, wanted).await?;
+        self.position += data.len() as u64;
+        Ok(Some(((position, data), self)))
+    }
+}
+
+async fn within<T>(
+    timeout: Duration,
+    call: impl Future<Output = Result<tonic::Response<T>, Status>>,
+) -> Result<T, Status> {
+    match tokio::time::timeout(timeout, call).await {
+        Ok(response) => Ok(response?.into_inner()),
+        Err(_) => Err(Status::deadline_exceeded(format!(
+            "no answer within {timeout:?}"
+        ))),
+    }
+}
+
+fn internal(error: StoreError) -> Status {
+    Status::internal(error.to_string())
+}

@@ -1,0 +1,36 @@
+//! The log's part of a snapshot, in the store's words and in the peers'.
+
+use proto::raft as wire;
+use store::{CommitLog, SegmentInfo, StoreError};
+
+/// The name that a segment has among a snapshot's files.
+pub(crate) fn segment_to_wire(info: &SegmentInfo) -> wire::SnapshotFile {
+    wire::SnapshotFile {
+        name: format!("{}/{:020}.seg", super::manifest::LOG_DIR, info.first_index),
+        size_bytes: info.len,
+        crc32c: info.crc32c,
+        segment: true,
+        first_index: info.first_index,
+        last_index: info.last_index,
+        sealed: info.sealed,
+    }
+}
+
+pub(crate) fn segment_from_wire(file: &wire::SnapshotFile) -> SegmentInfo {
+    SegmentInfo {
+        first_index: file.first_index,
+        last_index: file.last_index,
+        len: file.size_bytes,
+        crc32c: file.crc32c,
+        sealed: file.sealed,
+    }
+}
+
+/// Whether the log has exactly this entry, or has had it before it was purged.
+pub(super) async fn holds_entry(log: &CommitLog, last: store::LogId) -> Result<bool, StoreError> {
+    match log.term_at(last.index).await {
+        Ok(term) => Ok(term == last.term),
+        Err(StoreError::OutOfRange { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,172 @@
+//! The way from an opened data directory to a running replica.
+//!
+//! ```text
+//! damaged    repair from peers        (neither votes nor serves meanwhile)
+//! pristine   wait for the group, or make it
+//! otherwise  run at once: a majority must be able to come back without asking anybody
+//! ```
+
+mod tail;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use host::Shutdown;
+use store::{CommitLog, DataDir};
+use tokio::sync::{Mutex, watch};
+
+use crate::bootstrap::{Candidate, Step};
+use crate::config::RaftConfig;
+use crate::connections::Connections;
+use crate::error::RaftError;
+use crate::introductions::Acquaintances;
+use crate::leadership::LeadershipWatch;
+use crate::log_storage::{LogReader, LogStorage};
+use crate::maintenance::Maintenance;
+use crate::network::Network;
+use crate::peers::Peers;
+use crate::repair::{Fetcher, Repairer};
+use crate::snapshot::Snapshots;
+use crate::state::{Phase, State};
+use crate::state_machine::StateMachine;
+use crate::tables::Tables;
+use crate::types::{Raft, RaftLogId};
+
+/// Longest wait for openraft to end its tasks.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Starts Raft when it is safe to, and what belongs to it.
+pub(crate) struct Startup {
+    pub(crate) config: RaftConfig,
+    pub(crate) data_dir: Arc<DataDir>,
+    pub(crate) log: CommitLog,
+    pub(crate) tables: Arc<Mutex<Tables>>,
+    pub(crate) applied: Arc<watch::Sender<Option<RaftLogId>>>,
+    pub(crate) snapshots: Arc<Snapshots>,
+    pub(crate) state: Arc<State>,
+    pub(crate) peers: Peers,
+    pub(crate) connections: Connections,
+    pub(crate) known: watch::Receiver<Acquaintances>,
+    pub(crate) fetcher: Fetcher,
+    pub(crate) repairer: Repairer,
+    pub(crate) maintenance: Arc<Maintenance>,
+}
+
+impl Startup {
+    /// Whether Raft can run without hearing from anybody.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.log.damage().is_none() && (!self.state.is_pristine() || self.is_alone())
+    }
+
+    fn is_alone(&self) -> bool {
+        self.config.configured_ids() == [self.peers.identity().broker_id]
+    }
+
+    /// Waits for what has to be waited for, then starts Raft.
+    pub(crate) async fn start(&mut self) -> Result<Raft, RaftError> {
+        if self.log.damage().is_some() {
+            self.state.enter(Phase::Repairing);
+            self.repair_log().await?;
+        }
+        let step = match self.state.is_pristine() {
+            true => self.wait_for_group().await?,
+            false => Step::Join,
+        };
+        let raft = self.start_raft().await?;
+        if let Step::Initialize(nodes) = step {
+            tracing::info!(members = ?nodes.keys(), "making the group");
+            raft.initialize(nodes).await.map_err(failed)?;
+        }
+        self.state.started(raft.clone());
+        Ok(raft)
+    }
+
+    /// Runs until shutdown what belongs to Raft, then stops it.
+    pub(crate) async fn run(mut self, shutdown: Shutdown) {
+        let raft = match self.state.raft() {
+            Some(raft) => raft,
+            None => {
+                let started = tokio::select! {
+                    biased;
+                    () = shutdown.wait() => return,
+                    started = self.start() => started,
+                };
+                match started {
+                    Ok(raft) => raft,
+                    Err(error) => return self.state.fail(error.to_string()),
+                }
+            }
+        };
+        let watch = LeadershipWatch {
+            raft: raft.clone(),
+            state: self.state.clone(),
+            lease: Duration::from_millis(self.config.election_timeout_ms_max),
+            interval: Duration::from_millis(self.config.heartbeat_interval_ms),
+        };
+        tokio::join!(
+            watch.run(shutdown.clone()),
+            self.maintenance.run(raft.clone(), shutdown.clone())
+        );
+        shutdown.wait().await;
+        self.stop(raft).await;
+    }
+
+    /// An orderly end: what is in the tables' memory need not be replayed.
+    async fn stop(&self, raft: Raft) {
+        self.state.enter(Phase::Stopped);
+        if tokio::time::timeout(STOP_TIMEOUT, raft.shutdown())
+            .await
+            .is_err()
+        {
+            tracing::warn!("raft did not stop in time");
+        }
+        let kv = self.tables.lock().await.kv().clone();
+        if let Err(error) = kv.flush().await {
+            tracing::warn!(%error, "tables were not flushed; they will be replayed");
+        }
+    }
+
+    /// Waits until the group exists or is ours to make. A replica alone makes it at once.
+    async fn wait_for_group(&mut self) -> Result<Step, RaftError> {
+        let candidate = Candidate {
+            broker_id: self.peers.identity().broker_id,
+            replica_id: self.peers.incarnation().replica_id,
+            members: &self.config.members,
+        };
+        loop {
+            let step = candidate.decide(&self.known.borrow_and_update())?;
+            if step != Step::Wait {
+                return Ok(step);
+            }
+            if self.known.changed().await.is_err() {
+                return Err(RaftError::ShutDown);
+            }
+        }
+    }
+
+    async fn start_raft(&self) -> Result<Raft, RaftError> {
+        let reader = LogReader::new(
+            self.log.clone(),
+            self.data_dir.clone(),
+            self.repairer.clone(),
+        );
+        let log_storage = LogStorage::new(self.log.clone(), self.data_dir.clone(), reader);
+        let state_machine = StateMachine::new(
+            self.tables.clone(),
+            self.snapshots.clone(),
+            self.applied.clone(),
+        );
+        let network = Network::new(self.peers.clone(), self.connections.clone());
+        let broker_id = self.peers.identity().broker_id;
+        let config = self.config.openraft()?;
+        Raft::new(broker_id, config, network, log_storage, state_machine)
+            .await
+            .map_err(failed)
+    }
+}
+
+fn failed(error: impl std::fmt::Display) -> RaftError {
+    RaftError::Failed {
+        reason: error.to_string(),
+    }
+}

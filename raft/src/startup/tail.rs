@@ -1,0 +1,130 @@
+//! Repairs a log whose promised part is damaged, before Raft runs.
+//!
+//! What this replica acknowledged up to its synced index counts towards the group's majorities, so
+//! it must neither vote nor acknowledge anything before it holds again what is committed there. Once
+//! a peer has committed everything up to that index, the peer's entries are what must stand here:
+//! whatever of ours was committed is among them.
+
+use std::time::Duration;
+
+use store::{Damage, Entry, StoreError};
+
+use super::Startup;
+use crate::error::RaftError;
+use crate::introductions::Acquaintance;
+use crate::repair::FetchError;
+use crate::state::Counters;
+
+/// Pause between attempts, while no peer can help. There is no deadline: a replica that cannot be
+/// repaired yet waits for its peers.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+
+/// How many entries further back an attempt begins when a peer's entries do not continue ours.
+const STEP_BACK: u64 = 256;
+
+impl Startup {
+    /// Returns when the log is whole again.
+    pub(super) async fn repair_log(&mut self) -> Result<(), RaftError> {
+        while let Some(damage) = self.log.damage() {
+            Counters::add(&self.state.counters.damage_found, 1);
+            tracing::error!(
+                ?damage,
+                "log is damaged below what was synced; repairing from peers"
+            );
+            if damage.sealed {
+                while !self.repairer.replace(damage.first_bad_index).await? {
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                }
+            } else {
+                self.repair_tail(damage).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn repair_tail(&mut self, damage: Damage) -> Result<(), RaftError> {
+        let mut first = damage.first_bad_index;
+        loop {
+            if let Some(peer) = self.helper(first, damage.synced_index) {
+                match self.repair_from(&peer, first, damage).await? {
+                    Outcome::Repaired => return Ok(()),
+                    Outcome::StepBack => {
+                        first = first
+                            .saturating_sub(STEP_BACK)
+                            .max(self.log.positions().dropped);
+                        continue;
+                    }
+                    Outcome::Failed => {}
+                }
+            }
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
+    }
+
+    /// A peer that has committed all that we ever promised, and still has its entries.
+    fn helper(&self, first: u64, synced: u64) -> Option<Acquaintance> {
+        let known = self.known.borrow();
+        let can_help = |peer: &&Acquaintance| {
+            let status = &peer.status;
+            status.has_entries && status.applied >= synced && status.dropped <= first
+        };
+        known.values().find(can_help).cloned()
+    }
+
+    async fn repair_from(
+        &self,
+        peer: &Acquaintance,
+        first: u64,
+        damage: Damage,
+    ) -> Result<Outcome, RaftError> {
+        // One entry before the damage shows whether theirs continue ours.
+        let from = if first > self.log.positions().dropped {
+            first - 1
+        } else {
+            first
+        };
+        let entries = match self
+            .fetcher
+            .fetch(&peer.address, from..=damage.synced_index)
+            .await
+        {
+            Ok(entries) => entries,
+            Err(error) => {
+                log_failure(peer, &error);
+                return Ok(Outcome::Failed);
+            }
+        };
+        if from < first && !self.is_ours(&entries[0]).await? {
+            return Ok(Outcome::StepBack);
+        }
+        let entries: Vec<Entry> = entries
+            .into_iter()
+            .filter(|entry| entry.index >= first)
+            .collect();
+        let count = entries.len() as u64;
+        self.log.reset_from(first, entries).await?;
+        Counters::add(&self.state.counters.entries_repaired, count);
+        tracing::info!(first, count, peer = peer.address, "log was repaired");
+        Ok(Outcome::Repaired)
+    }
+
+    async fn is_ours(&self, entry: &Entry) -> Result<bool, RaftError> {
+        match self.log.entry(entry.index).await {
+            Ok(ours) => Ok(ours.term == entry.term),
+            Err(error) if error.is_corruption() => Ok(false),
+            Err(StoreError::OutOfRange { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+enum Outcome {
+    Repaired,
+    /// The peer's entries do not continue ours: ours are of a leader that lost.
+    StepBack,
+    Failed,
+}
+
+fn log_failure(peer: &Acquaintance, error: &FetchError) {
+    tracing::warn!(peer = peer.address, %error, "peer could not help");
+}

@@ -1,0 +1,280 @@
+//! What this replica knows of itself, shared by the peer port, the background tasks and the handle.
+//!
+//! Holds facts, decides nothing, and never waits.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use openraft::metrics::RaftMetrics;
+use openraft_rt::WatchReceiver as _;
+use proto::raft as wire;
+use store::{CommitLog, DataDir};
+use tokio::sync::watch;
+use tonic::Status;
+
+use crate::leadership::Leadership;
+use crate::peers::Peers;
+use crate::snapshot::SnapshotData;
+use crate::types::{Raft, RaftLogId, StoredMembership, TypeConfig};
+
+/// What a replica is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Nothing was ever promised here; waiting for the group to be made, or to be let in.
+    Waiting,
+    /// A part of the log that was promised is damaged; neither votes nor serves until peers gave it
+    /// back.
+    Repairing,
+    /// Takes part in the group.
+    Running,
+    /// Told to stop, or failed.
+    Stopped,
+}
+
+impl Phase {
+    /// One word, for messages and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Phase::Waiting => "waiting",
+            Phase::Repairing => "repairing",
+            Phase::Running => "running",
+            Phase::Stopped => "stopped",
+        }
+    }
+}
+
+/// Counts since the process started.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) segments_repaired: AtomicU64,
+    pub(crate) entries_repaired: AtomicU64,
+    pub(crate) segments_scrubbed: AtomicU64,
+    pub(crate) damage_found: AtomicU64,
+    pub(crate) snapshots_sent: AtomicU64,
+    pub(crate) snapshots_installed: AtomicU64,
+    pub(crate) checkpoints_made: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn add(counter: &AtomicU64, count: u64) {
+        counter.fetch_add(count, Ordering::Relaxed);
+    }
+}
+
+/// The facts of one replica.
+pub(crate) struct State {
+    peers: Peers,
+    configured: Vec<u64>,
+    log: CommitLog,
+    data_dir: Arc<DataDir>,
+    raft: OnceLock<Raft>,
+    phase: watch::Sender<Phase>,
+    applied: Arc<watch::Sender<Option<RaftLogId>>>,
+    /// The membership in the tables when the replica started: what is known before Raft runs.
+    membership_at_start: StoredMembership,
+    leadership: watch::Sender<Leadership>,
+    failure: watch::Sender<Option<String>>,
+    disk_full: AtomicBool,
+    checkpoint: watch::Receiver<Option<u64>>,
+    repair_snapshot: watch::Sender<Option<Arc<SnapshotData>>>,
+    pub(crate) counters: Arc<Counters>,
+}
+
+/// What a [`State`] is made of.
+pub(crate) struct StateParts {
+    pub(crate) peers: Peers,
+    pub(crate) configured: Vec<u64>,
+    pub(crate) log: CommitLog,
+    pub(crate) data_dir: Arc<DataDir>,
+    pub(crate) applied: Arc<watch::Sender<Option<RaftLogId>>>,
+    pub(crate) membership: StoredMembership,
+    pub(crate) checkpoint: watch::Receiver<Option<u64>>,
+    pub(crate) counters: Arc<Counters>,
+}
+
+impl State {
+    pub(crate) fn new(parts: StateParts) -> State {
+        State {
+            peers: parts.peers,
+            configured: parts.configured,
+            log: parts.log,
+            data_dir: parts.data_dir,
+            raft: OnceLock::new(),
+            phase: watch::channel(Phase::Waiting).0,
+            applied: parts.applied,
+            membership_at_start: parts.membership,
+            leadership: watch::channel(Leadership::default()).0,
+            failure: watch::channel(None).0,
+            disk_full: AtomicBool::new(false),
+            checkpoint: parts.checkpoint,
+            repair_snapshot: watch::channel(None).0,
+            counters: parts.counters,
+        }
+    }
+
+    /// Raft, once it runs.
+    pub(crate) fn raft(&self) -> Option<Raft> {
+        self.raft.get().cloned()
+    }
+
+    pub(crate) fn started(&self, raft: Raft) {
+        if self.raft.set(raft).is_ok() {
+            self.enter(Phase::Running);
+        }
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        *self.phase.borrow()
+    }
+
+    /// A replica that stopped stays stopped.
+    pub(crate) fn enter(&self, phase: Phase) {
+        self.phase.send_if_modified(|current| {
+            let change = *current != phase && *current != Phase::Stopped;
+            if change {
+                tracing::info!(
+                    from = current.name(),
+                    to = phase.name(),
+                    "replica changes phase"
+                );
+                *current = phase;
+            }
+            change
+        });
+    }
+
+    pub(crate) fn phase_changes(&self) -> watch::Receiver<Phase> {
+        self.phase.subscribe()
+    }
+
+    /// States why the replica must stop. The first reason stays.
+    pub(crate) fn fail(&self, reason: impl Into<String>) {
+        let reason = reason.into();
+        self.failure.send_if_modified(|current| {
+            let first = current.is_none();
+            if first {
+                tracing::error!(reason, "replica fails");
+                *current = Some(reason.clone());
+            }
+            first
+        });
+        self.enter(Phase::Stopped);
+    }
+
+    pub(crate) fn failure(&self) -> watch::Receiver<Option<String>> {
+        self.failure.subscribe()
+    }
+
+    pub(crate) fn leadership(&self) -> &watch::Sender<Leadership> {
+        &self.leadership
+    }
+
+    pub(crate) fn applied(&self) -> watch::Receiver<Option<RaftLogId>> {
+        self.applied.subscribe()
+    }
+
+    pub(crate) fn applied_index(&self) -> Option<u64> {
+        self.applied.borrow().as_ref().map(|log_id| log_id.index())
+    }
+
+    pub(crate) fn is_disk_full(&self) -> bool {
+        self.disk_full.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_disk_full(&self, full: bool) {
+        if self.disk_full.swap(full, Ordering::Relaxed) != full {
+            tracing::warn!(full, "disk changes between full and not full");
+        }
+    }
+
+    /// The index that the newest checkpoint reaches.
+    pub(crate) fn checkpoint_index(&self) -> Option<u64> {
+        *self.checkpoint.borrow()
+    }
+
+    /// openraft's own view, once it runs.
+    pub(crate) fn raft_metrics(&self) -> Option<RaftMetrics<TypeConfig>> {
+        let metrics = self.raft()?.metrics();
+        let metrics = metrics.borrow_watched().clone();
+        Some(metrics)
+    }
+
+    /// Takes a snapshot that was asked for because this replica cannot repair its log by entries.
+    #[allow(clippy::result_large_err, reason = "the transport's own error type")]
+    pub(crate) fn repair_with(&self, snapshot: SnapshotData) -> Result<(), Status> {
+        if self.phase() != Phase::Repairing {
+            return Err(Status::failed_precondition("replica asked for no snapshot"));
+        }
+        self.repair_snapshot.send_replace(Some(Arc::new(snapshot)));
+        Ok(())
+    }
+
+    pub(crate) fn repair_snapshots(&self) -> watch::Receiver<Option<Arc<SnapshotData>>> {
+        self.repair_snapshot.subscribe()
+    }
+
+    /// Whether nothing was ever promised here.
+    pub(crate) fn is_pristine(&self) -> bool {
+        self.log.last().is_none()
+            && self.log.purged().is_none()
+            && self.applied_index().is_none()
+            && self.data_dir.superblock().vote.is_empty()
+    }
+
+    /// The effective membership, or the one in the tables before Raft runs.
+    pub(crate) fn membership(&self) -> StoredMembership {
+        match self.raft() {
+            Some(raft) => {
+                let metrics = raft.server_metrics();
+                let membership = metrics.borrow_watched().membership_config.clone();
+                StoredMembership::clone(&membership)
+            }
+            None => self.membership_at_start.clone(),
+        }
+    }
+
+    /// The answer to a peer's question who this is.
+    pub(crate) fn to_wire(&self) -> wire::StatusResponse {
+        let identity = self.peers.identity();
+        let incarnation = self.peers.incarnation();
+        let positions = self.log.positions();
+        let last = self.log.last();
+        let leadership = self.leadership.borrow().clone();
+        let applied = self.applied_index();
+        wire::StatusResponse {
+            cluster_id: identity.cluster_id.clone(),
+            group: identity.group.clone(),
+            broker_id: identity.broker_id,
+            term: leadership.term,
+            leader: leadership.leader.map_or(0, |leader| leader.broker_id),
+            last: last.map(|last| wire::LogId {
+                term: last.term,
+                index: last.index,
+            }),
+            committed: applied.unwrap_or(0),
+            applied: applied.unwrap_or(0),
+            dropped: positions.dropped,
+            incarnation: incarnation.number,
+            state: self.phase().name().to_string(),
+            replica_id: incarnation.replica_id,
+            pristine: self.is_pristine(),
+            members: members_to_wire(&self.membership()),
+            configured: self.configured.clone(),
+            purged: self.log.purged().map_or(0, |purged| purged.index),
+            has_entries: applied.is_some(),
+            checkpoint: self.checkpoint_index().unwrap_or(0),
+        }
+    }
+}
+
+fn members_to_wire(membership: &StoredMembership) -> Vec<wire::MemberStatus> {
+    let voters: Vec<u64> = membership.voter_ids().collect();
+    let member = |(broker_id, node): (&u64, &crate::types::Node)| wire::MemberStatus {
+        broker_id: *broker_id,
+        peer_address: node.peer_address.clone(),
+        client_address: node.client_address.clone(),
+        replica_id: node.replica_id,
+        voter: voters.contains(broker_id),
+    };
+    membership.nodes().map(member).collect()
+}

@@ -1,0 +1,181 @@
+//! Opens what a replica keeps: data directory, log, checkpoints, tables; makes them agree.
+//!
+//! The log is the truth. Tables that are behind the newest checkpoint, ahead of the log, or not
+//! readable are made again from the checkpoint; the entries after it are applied again later. A
+//! checkpoint that is ahead of the log belongs to a snapshot whose installation a crash cut short:
+//! it goes, and everything is as it was before the installation.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use host::Host;
+use store::{Checkpoint, Checkpoints, CommitLog, DataDir, Kv, KvEngine, StoreError};
+
+use crate::config::RaftConfig;
+use crate::error::RaftError;
+use crate::incarnation::Incarnation;
+use crate::tables::read_applied;
+
+/// Everything on disk, opened.
+pub(crate) struct Storage {
+    pub(crate) data_dir: Arc<DataDir>,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) log: CommitLog,
+    pub(crate) checkpoints: Checkpoints,
+    pub(crate) kv: Arc<dyn Kv>,
+}
+
+impl Storage {
+    /// Opens or makes the data directory.
+    pub(crate) async fn open(config: &RaftConfig, host: &Host) -> Result<Storage, RaftError> {
+        let data_dir = DataDir::open(host, &config.data_dir, &config.identity, &config.log).await?;
+        let data_dir = Arc::new(data_dir);
+        let incarnation = Incarnation::start(host, data_dir.path()).await?;
+        let (log, _) = CommitLog::open(&data_dir, config.log.clone()).await?;
+        let checkpoints =
+            Checkpoints::open(data_dir.disk().clone(), data_dir.checkpoints_dir()).await?;
+        let log_end = log_end(&log);
+        remove_orphans(&data_dir, &checkpoints, log_end).await?;
+        let newest = checkpoints.newest()?;
+        let opening = Opening {
+            data_dir: &data_dir,
+            engine: &config.engine,
+            log_end,
+        };
+        let kv = opening.tables(newest.as_ref()).await?;
+        check_replayable(&*kv, &log)?;
+        Ok(Storage {
+            data_dir,
+            incarnation,
+            log,
+            checkpoints,
+            kv,
+        })
+    }
+}
+
+/// The index after the last entry that this replica has, or had before it was damaged.
+fn log_end(log: &CommitLog) -> u64 {
+    let last = log
+        .last()
+        .max(log.purged())
+        .map_or(0, |last| last.index + 1);
+    let synced = log.damage().map_or(0, |damage| damage.synced_index + 1);
+    last.max(synced)
+}
+
+async fn remove_orphans(
+    data_dir: &DataDir,
+    checkpoints: &Checkpoints,
+    log_end: u64,
+) -> Result<(), RaftError> {
+    while let Some(checkpoint) = checkpoints.newest()? {
+        if checkpoint.meta().log_id.index < log_end {
+            break;
+        }
+        tracing::warn!(dir = %checkpoint.dir().display(), "removing a checkpoint ahead of the log");
+        remove_dir(data_dir, checkpoint.dir().to_path_buf()).await?;
+    }
+    Ok(())
+}
+
+struct Opening<'a> {
+    data_dir: &'a Arc<DataDir>,
+    engine: &'a Arc<dyn KvEngine>,
+    log_end: u64,
+}
+
+impl Opening<'_> {
+    /// The live tables if they are usable, else new ones from the newest checkpoint.
+    async fn tables(&self, newest: Option<&Checkpoint>) -> Result<Arc<dyn Kv>, RaftError> {
+        let current = self.data_dir.tables_dir();
+        remove_other_tables(self.data_dir, &current).await?;
+        let checkpoint_end = newest.map_or(0, |newest| newest.meta().log_id.index + 1);
+        match self.engine.open(current.clone()).await {
+            Ok(kv) => {
+                let applied = read_applied(&*kv)?.log_id();
+                let applied_end = applied.map_or(0, |log_id| log_id.index() + 1);
+                if (checkpoint_end..=self.log_end).contains(&applied_end) {
+                    return Ok(kv);
+                }
+                tracing::warn!(
+                    applied_end,
+                    checkpoint_end,
+                    log_end = self.log_end,
+                    "tables do not fit the log; making them again"
+                );
+                drop(kv);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "tables cannot be opened; making them again");
+            }
+        }
+        let kv = fresh_tables(self.data_dir, self.engine, newest).await?;
+        remove_dir(self.data_dir, current).await?;
+        Ok(kv)
+    }
+}
+
+/// Tables of a new generation, equal to the checkpoint, or empty without one. The superblock names
+/// them on return; the directory of the former generation is left to the caller.
+pub(crate) async fn fresh_tables(
+    data_dir: &DataDir,
+    engine: &Arc<dyn KvEngine>,
+    checkpoint: Option<&Checkpoint>,
+) -> Result<Arc<dyn Kv>, StoreError> {
+    let generation = data_dir.superblock().tables_generation + 1;
+    let dir = tables_dir_of(data_dir, generation);
+    remove_dir(data_dir, dir.clone()).await?;
+    if let Some(checkpoint) = checkpoint {
+        engine.restore(checkpoint.tables_dir(), dir.clone()).await?;
+    }
+    let kv = engine.open(dir).await?;
+    data_dir.save_tables_generation(generation).await?;
+    Ok(kv)
+}
+
+fn tables_dir_of(data_dir: &DataDir, generation: u64) -> PathBuf {
+    data_dir.path().join(format!("tables-{generation}"))
+}
+
+async fn remove_other_tables(data_dir: &DataDir, current: &Path) -> Result<(), StoreError> {
+    let dir = data_dir.path();
+    for path in data_dir
+        .disk()
+        .list(dir)
+        .map_err(StoreError::io("list", dir))?
+    {
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        if name.starts_with("tables-") && path != current {
+            remove_dir(data_dir, path).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes a directory that may not be there.
+pub(crate) async fn remove_dir(data_dir: &DataDir, dir: PathBuf) -> Result<(), StoreError> {
+    let disk = data_dir.disk().clone();
+    host::blocking::run(move || match disk.remove_dir_all(&dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        result => result.map_err(StoreError::io("remove", &dir)),
+    })
+    .await
+}
+
+/// The entries after what the tables hold must still be there.
+fn check_replayable(kv: &dyn Kv, log: &CommitLog) -> Result<(), RaftError> {
+    let next = read_applied(kv)?
+        .log_id()
+        .map_or(0, |log_id| log_id.index() + 1);
+    let first = log.positions().dropped;
+    if next < first {
+        let reason = format!("tables need entry {next}, but the log begins at {first}");
+        return Err(RaftError::Failed { reason });
+    }
+    Ok(())
+}
