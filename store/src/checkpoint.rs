@@ -81,10 +81,11 @@ impl Checkpoints {
         applied: Bytes,
     ) -> Result<Checkpoint> {
         let target = self.path(log_id.index);
-        if let Ok(present) = self.read(&target) {
-            if present.meta.log_id == log_id && present.meta.applied == applied {
-                return Ok(present);
-            }
+        if let Ok(present) = self.read(&target)
+            && present.meta.log_id == log_id
+            && present.meta.applied == applied
+        {
+            return Ok(present);
         }
         let building = with_suffix(&target, BUILDING_SUFFIX);
         self.remove_dir(building.clone()).await?;

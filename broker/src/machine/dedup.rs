@@ -61,14 +61,15 @@ impl Dedup {
     /// Looks at the ids `first` to `first + count - 1` and tells about the first of them.
     pub(super) fn find(&self, topic_id: u64, first: u128, count: u32) -> Found {
         let wanted = (topic_id, first);
-        if let Some((&(topic, start), stored)) = self.known.range(..=wanted).next_back() {
-            if topic == topic_id && first - start < u128::from(stored.count) {
-                let skipped = (first - start) as u32;
-                return Found::Known {
-                    count: count.min(stored.count - skipped),
-                    first_offset: stored.first_offset + u64::from(skipped),
-                };
-            }
+        if let Some((&(topic, start), stored)) = self.known.range(..=wanted).next_back()
+            && topic == topic_id
+            && first - start < u128::from(stored.count)
+        {
+            let skipped = (first - start) as u32;
+            return Found::Known {
+                count: count.min(stored.count - skipped),
+                first_offset: stored.first_offset + u64::from(skipped),
+            };
         }
         match self.known.range(wanted..).next() {
             Some((&(topic, start), _))

@@ -139,7 +139,7 @@ async fn time_never_goes_back() {
     assert_eq!(stored[1].time_ms, 700);
 }
 
-/// Would catch a panic on, or a different answer to, what does not decode or contradicts itself.
+/// Would catch a panic on, or an answer other than a refusal to, what does not decode.
 #[tokio::test]
 async fn nonsense_is_refused() {
     let mut harness = Harness::new().await;
@@ -151,6 +151,14 @@ async fn nonsense_is_refused() {
         assert_eq!(reply.commands.len(), 1);
         assert_eq!(reply.commands[0].refusal(), Refusal::Invalid);
     }
+    assert_eq!(harness.view.queue(topic, 0), bounds(0, 0));
+}
+
+/// Would catch a command that is believed although it contradicts itself, or names what is not there.
+#[tokio::test]
+async fn contradictions_are_refused() {
+    let mut harness = Harness::new().await;
+    let topic = harness.topic("orders", 1).await;
     let Body::Append(good) = append(topic, 0, &[(1, 3)]) else {
         unreachable!()
     };

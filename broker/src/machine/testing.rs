@@ -53,7 +53,12 @@ impl Harness {
         let (log, _) = CommitLog::open(&Arc::new(dir), config).await.unwrap();
         let engine = MemEngine::new(disk);
         let kv = engine.open("/tables".into()).await.unwrap();
-        Harness::over(kv, log, engine)
+        let harness = Harness::over(kv, log, engine);
+        // Every log begins with an entry that holds no commands.
+        harness
+            .write(EntryKind::Blank, std::iter::once(Bytes::new()))
+            .await;
+        harness
     }
 
     fn over(kv: Arc<dyn Kv>, log: CommitLog, engine: MemEngine) -> Harness {
@@ -71,29 +76,39 @@ impl Harness {
 
     /// The index of the next entry.
     pub(crate) fn next_index(&self) -> u64 {
-        self.log.last().map_or(1, |last| last.index + 1)
+        self.log.last().map_or(0, |last| last.index + 1)
     }
 
     /// Writes bodies to the log, as openraft does before it applies them.
     pub(crate) async fn append(&self, bodies: Vec<Bytes>) -> Vec<Committed> {
-        let first = self.next_index();
-        let entry = |(index, body)| Committed {
-            index,
+        let bodies = bodies.into_iter();
+        let entries = self.write(EntryKind::Normal, bodies).await.into_iter();
+        entries
+            .map(|entry| Committed {
+                index: entry.index,
+                term: entry.term,
+                body: entry.body,
+            })
+            .collect()
+    }
+
+    async fn write(
+        &self,
+        kind: EntryKind,
+        bodies: impl Iterator<Item = Bytes>,
+    ) -> Vec<store::Entry> {
+        let entry = |(index, body)| store::Entry {
             term: 1,
+            index,
+            kind,
             body,
         };
-        let committed: Vec<Committed> = (first..).zip(bodies).map(entry).collect();
-        let entries = committed.iter().map(|entry| store::Entry {
-            term: entry.term,
-            index: entry.index,
-            kind: EntryKind::Normal,
-            body: entry.body.clone(),
-        });
+        let entries: Vec<store::Entry> = (self.next_index()..).zip(bodies).map(entry).collect();
         let (done, synced) = oneshot::channel();
         let done = Box::new(move |outcome| drop(done.send(outcome)));
-        self.log.append(entries.collect(), done).unwrap();
+        self.log.append(entries.clone(), done).unwrap();
         synced.await.unwrap().unwrap();
-        committed
+        entries
     }
 
     /// Applies committed entries in one call.

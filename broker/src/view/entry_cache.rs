@@ -182,7 +182,7 @@ mod tests {
             cache.put(log_index, small.clone());
         }
         assert!(cache.get(0).is_some());
-        cache.put(100, small.clone());
+        cache.put(100, small);
         assert!(cache.get(1).is_none() && cache.get(0).is_some() && cache.get(100).is_some());
         let large = Arc::new(DecodedEntry {
             commands: Vec::new(),
