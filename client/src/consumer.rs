@@ -1,145 +1,389 @@
-//! Consumers.
+//! Consumers that pull: they choose their place in each queue, keep it, and tell the servers.
+//!
+//! | file | what it does |
+//! | --- | --- |
+//! | `consumer` | the public face |
+//! | `shared` | who the consumer is and what it holds; commits |
+//! | `holdings` | queues, buffers, offsets; pure |
+//! | `fetcher` | fills one queue's buffer |
+//! | `rebalancer` | shares queues with the group's other members |
+//! | `allocation`, `membership` | who reads what; pure |
+//! | `delivery` | plain data |
+
+mod allocation;
+mod delivery;
+mod fetcher;
+mod holdings;
+mod membership;
+mod rebalancer;
+mod shared;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use host::{Shutdown, ShutdownTrigger};
+use proto::{GroupName, TopicName};
+use tokio::time::Instant;
+
+pub use delivery::{ConsumeFrom, Delivery, Filter, TopicQueue};
+
+use crate::connection::Identity;
+use crate::consumer::holdings::{Due, PrefetchBounds};
+use crate::consumer::rebalancer::Rebalancer;
+use crate::consumer::shared::{Settings, Shared};
+use crate::core::Core;
 use crate::error::Error;
-use crate::received::ReceivedMessage;
-
-/// One queue of one topic.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct TopicQueue {
-    /// The topic.
-    pub topic: Arc<str>,
-    /// Number of the queue within the topic.
-    pub queue: u32,
-}
-
-impl TopicQueue {
-    /// Queue number `queue` of `topic`.
-    pub fn new(topic: impl Into<Arc<str>>, queue: u32) -> TopicQueue {
-        TopicQueue { topic: topic.into(), queue }
-    }
-}
-
-/// Where a group starts in a queue in which it has committed no offset.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum ConsumeFrom {
-    /// At the oldest message that is still there.
-    #[default]
-    Earliest,
-    /// After the newest message.
-    Latest,
-    /// At the first message stored at or after this time, in milliseconds since the Unix epoch.
-    TimeMs(u64),
-}
-
-impl ConsumeFrom {
-    pub(crate) fn from_wire(kind: i32, time_ms: u64) -> ConsumeFrom {
-        use proto::command::put_group::ConsumeFrom as Wire;
-        match Wire::try_from(kind) {
-            Ok(Wire::Latest) => ConsumeFrom::Latest,
-            Ok(Wire::Timestamp) => ConsumeFrom::TimeMs(time_ms),
-            Ok(Wire::Earliest) | Err(_) => ConsumeFrom::Earliest,
-        }
-    }
-
-    /// The kind as `command.v1` numbers it, and the time.
-    pub(crate) fn to_wire(self) -> (i32, u64) {
-        use proto::command::put_group::ConsumeFrom as Wire;
-        match self {
-            ConsumeFrom::Earliest => (Wire::Earliest as i32, 0),
-            ConsumeFrom::Latest => (Wire::Latest as i32, 0),
-            ConsumeFrom::TimeMs(time_ms) => (Wire::Timestamp as i32, time_ms),
-        }
-    }
-}
-
-/// Which messages of a topic a consumer wants.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-#[non_exhaustive]
-pub enum Filter {
-    /// All of them.
-    #[default]
-    All,
-    /// Those with one of the tags, as `a` or `a || b`.
-    Tag(String),
-    /// Those for which an SQL92 expression over their properties is true.
-    Sql(String),
-}
-
-/// One message, and where it stood.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Delivery {
-    /// The topic.
-    pub topic: Arc<str>,
-    /// Number of the queue within the topic.
-    pub queue: u32,
-    /// Offset in the queue.
-    pub offset: u64,
-    /// What was sent.
-    pub message: ReceivedMessage,
-}
+use crate::offsets;
 
 /// Consumes topics as a member of a consumer group, or chosen queues on its own.
-pub struct PullConsumer {}
+///
+/// **What it delivers.** Of each queue that it holds: every message from the group's committed offset on (or, if there
+/// is none, from [`PullConsumerBuilder::consume_from`] on), in order, none skipped, whoever leads. Only messages that
+/// are on the disks of a majority. A message that retention removed before it was read is gone; the log warns then.
+///
+/// **What is committed.** With automatic commits (the default) the next `poll` says that everything handed out by
+/// earlier polls is finished with; only that is committed, at intervals and before a queue is given up to another
+/// member. [`PullConsumer::commit`] says the same at once. With [`PullConsumerBuilder::manual_commit`] only what was
+/// finished by a `commit` is. So every message is delivered at least once; those handed out and not committed when the
+/// consumer dies, or loses their queue, are delivered again to the queue's next owner. What was prefetched and not
+/// handed out is dropped and never committed.
+///
+/// **Members.** Consumers that subscribe to a topic share its queues: contiguous blocks of equal size, in the order of
+/// their client ids. A member that joins, leaves or dies is noticed at the next heartbeat (leaving without
+/// [`PullConsumer::close`]: when the brokers miss it). Dropping the consumer stops it without a commit.
+pub struct PullConsumer {
+    shared: Arc<Shared>,
+    rebalancer: Arc<tokio::sync::Mutex<Rebalancer>>,
+    /// Stops the background tasks, at the latest when it is dropped.
+    running: ShutdownTrigger,
+    shutdown: Shutdown,
+    started: std::sync::Once,
+}
 
 impl PullConsumer {
-    /// Adds a topic. The group's members share its queues among themselves.
-    pub async fn subscribe(&self, topic: &str, filter: Filter) -> Result<(), Error> { unimplemented!() }
-    /// Gives up a topic.
-    pub async fn unsubscribe(&self, topic: &str) -> Result<(), Error> { unimplemented!() }
-    /// Takes exactly these queues, whoever else does. Excludes `subscribe`.
-    pub async fn assign(&self, queues: impl IntoIterator<Item = TopicQueue>) -> Result<(), Error> { unimplemented!() }
-    /// The queues that this consumer reads now, in order.
-    pub fn assignment(&self) -> Vec<TopicQueue> { unimplemented!() }
-    /// Up to `max` messages; waits until there is at least one or `timeout` has passed (then none).
-    pub async fn poll(&self, max: usize, timeout: Duration) -> Result<Vec<Delivery>, Error> { unimplemented!() }
-    /// Goes to an offset of an assigned queue: the next `poll` continues there.
-    pub async fn seek(&self, queue: &TopicQueue, offset: u64) -> Result<(), Error> { unimplemented!() }
-    /// The offset that the next `poll` continues at in an assigned queue.
-    pub fn position(&self, queue: &TopicQueue) -> Option<u64> { unimplemented!() }
-    /// Says that everything handed out so far is done, and commits it.
-    pub async fn commit(&self) -> Result<(), Error> { unimplemented!() }
-    /// Commits one offset of one queue: the next one to deliver.
-    pub async fn commit_offset(&self, queue: &TopicQueue, offset: u64) -> Result<(), Error> { unimplemented!() }
+    /// Adds a topic, or changes its filter. The group's members share its queues among themselves. Returns after the
+    /// first share-out, which may have left this member without a queue.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`]: not a topic's name, or queues were assigned before. [`Error::Refused`], [`Error::TimedOut`]:
+    /// no such topic, a bad group, or nobody answered. If it was only the share-out that failed
+    /// ([`PullConsumer::subscriptions`] tells), it is done at the next heartbeat.
+    pub async fn subscribe(&self, topic: &str, filter: Filter) -> Result<(), Error> {
+        self.check_open()?;
+        TopicName::check(topic)
+            .map_err(|error| Error::invalid(format!("topic {topic:?}"), error.to_string()))?;
+        let topic: Arc<str> = topic.into();
+        let mut rebalancer = self.rebalancer.lock().await;
+        if rebalancer.is_idle() && !self.shared.holdings().held().is_empty() {
+            return Err(Error::invalid(format!("subscription to {topic}"), "queues were assigned"));
+        }
+        // So that a topic that does not exist is refused now and not by and by.
+        self.shared.core.route(&topic).await?;
+        if rebalancer.filter(&topic).is_some_and(|known| *known != filter) {
+            rebalancer.unsubscribe(&self.shared, &topic).await;
+        }
+        rebalancer.subscribe(topic, filter);
+        let round = rebalancer.round(&self.shared).await;
+        drop(rebalancer);
+        self.start();
+        round
+    }
+
+    /// The topics subscribed to, sorted.
+    pub async fn subscriptions(&self) -> Vec<String> {
+        self.rebalancer.lock().await.topics()
+    }
+
+    /// Gives up a topic, after committing what is done in its queues.
+    pub async fn unsubscribe(&self, topic: &str) -> Result<(), Error> {
+        self.check_open()?;
+        self.rebalancer.lock().await.unsubscribe(&self.shared, topic).await;
+        Ok(())
+    }
+
+    /// Takes exactly these queues, whoever else reads them; gives up those it held before. Excludes `subscribe`.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] after a `subscribe`.
+    pub async fn assign(&self, queues: impl IntoIterator<Item = TopicQueue>) -> Result<(), Error> {
+        self.check_open()?;
+        let rebalancer = self.rebalancer.lock().await;
+        if !rebalancer.is_idle() {
+            return Err(Error::invalid("assignment", "topics were subscribed to"));
+        }
+        let wanted: std::collections::BTreeSet<TopicQueue> = queues.into_iter().collect();
+        let held = self.shared.holdings().held();
+        let lost: Vec<TopicQueue> =
+            held.into_iter().filter(|queue| !wanted.contains(queue)).collect();
+        self.shared.give_up(&lost).await;
+        self.shared.take(wanted, &Filter::All);
+        drop(rebalancer);
+        self.start();
+        Ok(())
+    }
+
+    /// The queues that this consumer holds now, in order.
+    pub fn assignment(&self) -> Vec<TopicQueue> {
+        self.shared.holdings().held()
+    }
+
+    /// Up to `max` messages; waits until there is at least one or `timeout` has passed (then none). Says that what
+    /// earlier polls handed out is finished with, unless commits are manual.
+    ///
+    /// # Errors
+    /// What keeps a queue from being read and will not pass by itself, once for each time that it is met; messages that
+    /// came before are handed out first. Reading goes on as soon as it can. [`Error::Closed`].
+    pub async fn poll(&self, max: usize, timeout: Duration) -> Result<Vec<Delivery>, Error> {
+        if self.shared.settings.auto_commit.is_some() {
+            self.shared.holdings().all_done();
+        }
+        let deadline = Instant::now() + timeout;
+        loop {
+            let mut arrived = std::pin::pin!(self.shared.arrived.notified());
+            // From here on an arrival is noticed, also one between the look and the wait.
+            arrived.as_mut().enable();
+            {
+                let mut holdings = self.shared.holdings();
+                if holdings.is_closed() {
+                    return Err(Error::Closed { subject: "consumer" });
+                }
+                let deliveries = holdings.hand_out(max.max(1))?;
+                if !deliveries.is_empty() {
+                    return Ok(deliveries);
+                }
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || tokio::time::timeout(left, arrived).await.is_err() {
+                return Ok(Vec::new());
+            }
+        }
+    }
+
+    /// Goes to an offset of a held queue: the next `poll` continues there. Drops what was prefetched of it. Going back
+    /// does not take back what is committed: see [`crate::Admin::reset_offset`].
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if the queue is not held.
+    pub async fn seek(&self, queue: &TopicQueue, offset: u64) -> Result<(), Error> {
+        self.check_open()?;
+        match self.shared.holdings().seek(queue, offset) {
+            true => Ok(()),
+            false => Err(Error::invalid(format!("queue {queue}"), "this consumer does not hold it")),
+        }
+    }
+
+    /// The offset that the next `poll` continues at in a held queue; `None` if it is not held or not known yet.
+    pub fn position(&self, queue: &TopicQueue) -> Option<u64> {
+        self.shared.holdings().position(queue)
+    }
+
+    /// Says that everything handed out so far is finished with, and commits it. Returns when a majority has it.
+    ///
+    /// # Errors
+    /// The first of what went wrong; the rest was committed all the same. What failed is tried again with the next
+    /// commit.
+    pub async fn commit(&self) -> Result<(), Error> {
+        self.check_open()?;
+        self.shared.holdings().all_done();
+        self.shared.commit_due().await
+    }
+
+    /// Commits one offset of one queue: the next one to deliver. It need not be held.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if it lies beyond the queue's end; [`Error::TimedOut`], [`Error::OutcomeUnknown`].
+    pub async fn commit_offset(&self, queue: &TopicQueue, offset: u64) -> Result<(), Error> {
+        self.shared.commit(vec![Due { queue: queue.clone(), offset }]).await
+    }
+
     /// What the group has committed in a queue, if anything.
-    pub async fn committed(&self, queue: &TopicQueue) -> Result<Option<u64>, Error> { unimplemented!() }
-    /// Leaves: commits (with automatic commits: everything handed out) and says goodbye, so that others take over at once.
-    pub async fn close(self) -> Result<(), Error> { unimplemented!() }
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if there is no such queue; [`Error::TimedOut`].
+    pub async fn committed(&self, queue: &TopicQueue) -> Result<Option<u64>, Error> {
+        let Shared { core, identity, group, .. } = &*self.shared;
+        offsets::committed(core, identity, group.as_str(), queue).await
+    }
+
+    /// Leaves the group: stops reading, commits and says goodbye, so that others take over at once. With automatic
+    /// commits this says that everything handed out is finished with.
+    ///
+    /// # Errors
+    /// What of that failed first. The consumer is closed all the same.
+    pub async fn close(&self) -> Result<(), Error> {
+        if self.shared.settings.auto_commit.is_some() {
+            self.shared.holdings().all_done();
+        }
+        let due = self.shared.holdings().close();
+        self.running.shut_down();
+        self.shared.arrived.notify_waiters();
+        let committed = self.shared.commit(due).await;
+        let left = self.rebalancer.lock().await.leave(&self.shared).await;
+        committed.and(left)
+    }
+
+    fn check_open(&self) -> Result<(), Error> {
+        match self.shared.holdings().is_closed() {
+            true => Err(Error::Closed { subject: "consumer" }),
+            false => Ok(()),
+        }
+    }
+
+    /// Starts the background tasks, once.
+    fn start(&self) {
+        self.started.call_once(|| {
+            let beats = rebalance(self.shared.clone(), self.rebalancer.clone());
+            tokio::spawn(until(self.shutdown.clone(), beats));
+            if let Some(interval) = self.shared.settings.auto_commit {
+                tokio::spawn(until(self.shutdown.clone(), commit_at_intervals(self.shared.clone(), interval)));
+            }
+        });
+    }
+}
+
+impl Drop for PullConsumer {
+    /// The fetchers hold what is shared; giving up the queues lets them go.
+    fn drop(&mut self) {
+        self.shared.holdings().close();
+    }
+}
+
+async fn until(shutdown: Shutdown, task: impl Future<Output = ()>) {
+    tokio::select! {
+        biased;
+        () = shutdown.wait() => {}
+        () = task => {}
+    }
+}
+
+async fn rebalance(shared: Arc<Shared>, rebalancer: Arc<tokio::sync::Mutex<Rebalancer>>) {
+    loop {
+        tokio::time::sleep(shared.settings.heartbeat_interval).await;
+        if shared.holdings().is_closed() {
+            return;
+        }
+        if let Err(error) = rebalancer.lock().await.round(&shared).await {
+            tracing::debug!(group = %shared.group, %error, "queues not shared out");
+        }
+    }
+}
+
+async fn commit_at_intervals(shared: Arc<Shared>, interval: Duration) {
+    while !shared.holdings().is_closed() {
+        tokio::time::sleep(interval).await;
+        if let Err(error) = shared.commit_due().await {
+            tracing::debug!(group = %shared.group, %error, "offsets not committed");
+        }
+    }
 }
 
 /// Describes a [`PullConsumer`].
 #[derive(Clone)]
-pub struct PullConsumerBuilder {}
+pub struct PullConsumerBuilder {
+    core: Arc<Core>,
+    group: String,
+    member_id: String,
+    settings: Settings,
+}
 
 impl PullConsumerBuilder {
-    pub(crate) fn new(core: Arc<crate::core::Core>, group: String, member_id: String) -> Self { unimplemented!() }
-    /// Where to start in a queue in which the group has committed no offset. Default the oldest message.
+    pub(crate) fn new(core: Arc<Core>, group: String, member_id: String) -> PullConsumerBuilder {
+        let settings = Settings {
+            consume_from: ConsumeFrom::Earliest,
+            auto_commit: Some(Duration::from_secs(5)),
+            heartbeat_interval: Duration::from_secs(2),
+            long_polling_timeout: Duration::from_secs(15),
+            pull_messages_max: 256,
+            prefetch: PrefetchBounds { messages: 1024, bytes: 8 * 1024 * 1024 },
+        };
+        PullConsumerBuilder { core, group, member_id, settings }
+    }
+
+    /// Where to start in a queue in which the group has committed no offset. Default the oldest message. A start other
+    /// than that is committed at once, so that it stays the same however often consumers restart.
     #[must_use]
-    pub fn consume_from(self, start: ConsumeFrom) -> Self { unimplemented!() }
+    pub fn consume_from(mut self, start: ConsumeFrom) -> Self {
+        self.settings.consume_from = start;
+        self
+    }
+
     /// How often to commit what is done, by itself. Default 5 s.
     #[must_use]
-    pub fn auto_commit(self, interval: Duration) -> Self { unimplemented!() }
+    pub fn auto_commit(mut self, interval: Duration) -> Self {
+        self.settings.auto_commit = Some(interval);
+        self
+    }
+
     /// Commits only when told to.
     #[must_use]
-    pub fn manual_commit(self) -> Self { unimplemented!() }
-    /// How often to tell the servers that this member lives, and to share the queues anew. Default 2 s.
+    pub fn manual_commit(mut self) -> Self {
+        self.settings.auto_commit = None;
+        self
+    }
+
+    /// How often to tell the servers that this member lives, and to share the queues anew. Default 2 s. Must be well
+    /// below the brokers' time after which a client is missed (30 s by default).
     #[must_use]
-    pub fn heartbeat_interval(self, interval: Duration) -> Self { unimplemented!() }
+    pub fn heartbeat_interval(mut self, interval: Duration) -> Self {
+        self.settings.heartbeat_interval = interval;
+        self
+    }
+
     /// How long a broker may hold a pull that finds nothing. Default 15 s.
     #[must_use]
-    pub fn long_polling_timeout(self, timeout: Duration) -> Self { unimplemented!() }
+    pub fn long_polling_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.long_polling_timeout = timeout;
+        self
+    }
+
     /// Most messages asked for by one pull. Default 256.
     #[must_use]
-    pub fn pull_messages_max(self, messages: usize) -> Self { unimplemented!() }
+    pub fn pull_messages_max(mut self, messages: usize) -> Self {
+        self.settings.pull_messages_max = messages;
+        self
+    }
+
     /// Most messages kept ready for each queue. Default 1024.
     #[must_use]
-    pub fn prefetch_messages(self, messages: usize) -> Self { unimplemented!() }
-    /// Most bytes kept ready for each queue. Default 8 MiB.
+    pub fn prefetch_messages(mut self, messages: usize) -> Self {
+        self.settings.prefetch.messages = messages;
+        self
+    }
+
+    /// No pull begins while so many bytes are kept ready for its queue. Default 8 MiB.
     #[must_use]
-    pub fn prefetch_bytes(self, bytes: usize) -> Self { unimplemented!() }
-    /// The consumer, not yet reading anything.
-    pub fn build(self) -> Result<PullConsumer, Error> { unimplemented!() }
+    pub fn prefetch_bytes(mut self, bytes: usize) -> Self {
+        self.settings.prefetch.bytes = bytes;
+        self
+    }
+
+    /// The consumer, not yet reading anything. Talks to nobody yet.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`]: not a group's name, or a bound or interval of 0.
+    pub fn build(self) -> Result<PullConsumer, Error> {
+        let group = GroupName::new(self.group.clone())
+            .map_err(|error| Error::invalid(format!("group {:?}", self.group), error.to_string()))?;
+        let settings = &self.settings;
+        for (name, is_zero) in [
+            ("auto_commit", settings.auto_commit.is_some_and(|interval| interval.is_zero())),
+            ("heartbeat_interval", settings.heartbeat_interval.is_zero()),
+            ("pull_messages_max", settings.pull_messages_max == 0),
+            ("prefetch_messages", settings.prefetch.messages == 0),
+            ("prefetch_bytes", settings.prefetch.bytes == 0),
+        ] {
+            if is_zero {
+                return Err(Error::invalid(name, "it is 0"));
+            }
+        }
+        let identity = Identity::new(&self.member_id)?;
+        let (running, shutdown) = Shutdown::new();
+        Ok(PullConsumer {
+            shared: Arc::new(Shared::new(self.core, identity, group, self.settings)),
+            rebalancer: Arc::default(),
+            running,
+            shutdown,
+            started: std::sync::Once::new(),
+        })
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! Retries send the same bytes; brokers store and deliver them as they are. Never decides an id, a queue or a time.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use md5::{Digest, Md5};
 use proto::v2::{DigestType, Encoding, MessageType};
 

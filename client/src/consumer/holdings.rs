@@ -1,0 +1,285 @@
+//! The queues that a consumer holds, and for each how far it was fetched, handed out, done and committed. No waiting,
+//! no network; one lock around it is held by its owner for moments only.
+//!
+//! ```text
+//! committed <= done <= handed <= fetched
+//! ```
+//!
+//! `fetched`: the next offset to pull. `handed`: the next offset that a poll hands out. `done`: everything below is
+//! finished with. `committed`: what the servers were told. (Only a seek backwards puts `handed` below `done`.) A queue that is lost is dropped whole, with whatever is
+//! buffered; what came back from a pull that began before that, or before a seek, is recognised by its epoch.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use host::ShutdownTrigger;
+use tokio::sync::Notify;
+
+use crate::consumer::delivery::{Delivery, TopicQueue};
+use crate::error::Error;
+
+/// Limits of what is kept ready for one queue.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PrefetchBounds {
+    pub(super) messages: usize,
+    pub(super) bytes: usize,
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub(super) struct Holdings {
+    bounds: PrefetchBounds,
+    queues: BTreeMap<TopicQueue, Held>,
+    /// The next poll begins behind this queue.
+    turn: Option<TopicQueue>,
+    /// Grows with each queue taken and each seek.
+    epoch: u64,
+    /// Takes no more queues.
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Held {
+    epoch: u64,
+    /// Unknown until the group's offset has been asked for.
+    place: Option<Place>,
+    buffer: VecDeque<Delivery>,
+    buffered_bytes: usize,
+    failure: Option<Error>,
+    signals: Arc<Signals>,
+    /// Stops the fetcher when dropped.
+    _fetcher: ShutdownTrigger,
+}
+
+/// What a fetcher waits for.
+#[derive(Debug, Default)]
+pub(super) struct Signals {
+    /// The buffer is full no more, or the place is another.
+    pub(super) room: Notify,
+    /// The place is another.
+    pub(super) moved: Notify,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    fetched: u64,
+    done: u64,
+    committed: Option<u64>,
+}
+
+/// What a fetcher should do.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum FetchNext {
+    /// Ask where to start, for this epoch.
+    FindStart { epoch: u64 },
+    /// Pull at most so many messages from here.
+    Pull { epoch: u64, offset: u64, messages: usize },
+    /// Wait until something changes.
+    Full,
+    /// The queue is not held any more.
+    Gone,
+}
+
+/// An offset to tell the servers.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Due {
+    pub(super) queue: TopicQueue,
+    pub(super) offset: u64,
+}
+
+impl Held {
+    fn handed(&self) -> Option<u64> {
+        let fetched = self.place?.fetched;
+        Some(self.buffer.front().map_or(fetched, |delivery| delivery.offset))
+    }
+
+    fn due(&self, queue: &TopicQueue) -> Option<Due> {
+        let place = self.place?;
+        let news = place.committed.is_none_or(|committed| place.done > committed);
+        news.then(|| Due { queue: queue.clone(), offset: place.done })
+    }
+}
+
+impl Holdings {
+    pub(super) fn new(bounds: PrefetchBounds) -> Holdings {
+        Holdings { bounds, queues: BTreeMap::new(), turn: None, epoch: 0, closed: false }
+    }
+
+    pub(super) fn held(&self) -> Vec<TopicQueue> {
+        self.queues.keys().cloned().collect()
+    }
+
+    pub(super) fn holds(&self, queue: &TopicQueue) -> bool {
+        self.queues.contains_key(queue)
+    }
+
+    /// Takes a queue. False: it is held already, or nothing is taken any more.
+    pub(super) fn take(&mut self, queue: TopicQueue, signals: Arc<Signals>, fetcher: ShutdownTrigger) -> bool {
+        if self.closed || self.holds(&queue) {
+            return false;
+        }
+        self.epoch += 1;
+        let held = Held {
+            epoch: self.epoch,
+            place: None,
+            buffer: VecDeque::new(),
+            buffered_bytes: 0,
+            failure: None,
+            signals,
+            _fetcher: fetcher,
+        };
+        self.queues.insert(queue, held);
+        true
+    }
+
+    /// Gives up a queue: its buffer goes, its fetcher stops. Returns what is done and not committed.
+    pub(super) fn give_up(&mut self, queue: &TopicQueue) -> Option<Due> {
+        self.queues.remove(queue)?.due(queue)
+    }
+
+    /// Gives up everything, for good.
+    pub(super) fn close(&mut self) -> Vec<Due> {
+        self.closed = true;
+        let queues = std::mem::take(&mut self.queues);
+        queues.iter().filter_map(|(queue, held)| held.due(queue)).collect()
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    pub(super) fn fetch_next(&self, queue: &TopicQueue) -> FetchNext {
+        let Some(held) = self.queues.get(queue) else { return FetchNext::Gone };
+        let Some(place) = held.place else { return FetchNext::FindStart { epoch: held.epoch } };
+        let room = self.bounds.messages.saturating_sub(held.buffer.len());
+        if room == 0 || held.buffered_bytes >= self.bounds.bytes {
+            return FetchNext::Full;
+        }
+        FetchNext::Pull { epoch: held.epoch, offset: place.fetched, messages: room }
+    }
+
+    /// The fetcher found where to start.
+    pub(super) fn start_at(&mut self, queue: &TopicQueue, epoch: u64, offset: u64, committed: Option<u64>) {
+        if let Some(held) = self.of_epoch(queue, epoch) {
+            held.place = Some(Place { fetched: offset, done: offset, committed });
+            held.failure = None;
+        }
+    }
+
+    /// The fetcher brings messages, in order, and where to go on. Returns whether they are still wanted.
+    pub(super) fn fetched(
+        &mut self,
+        queue: &TopicQueue,
+        epoch: u64,
+        deliveries: Vec<Delivery>,
+        next: u64,
+    ) -> bool {
+        let Some(held) = self.of_epoch(queue, epoch) else { return false };
+        let Some(place) = held.place.as_mut() else { return false };
+        assert!(next >= place.fetched, "a queue is fetched forwards");
+        place.fetched = next;
+        held.buffered_bytes += deliveries.iter().map(size).sum::<usize>();
+        held.buffer.extend(deliveries);
+        held.failure = None;
+        true
+    }
+
+    /// The fetcher met something that will not pass by itself.
+    pub(super) fn failed(&mut self, queue: &TopicQueue, epoch: u64, failure: Error) {
+        if let Some(held) = self.of_epoch(queue, epoch) {
+            held.failure = Some(failure);
+        }
+    }
+
+    /// Up to `max` messages, from one queue after the other; or a failure that the user should know of.
+    pub(super) fn hand_out(&mut self, max: usize) -> Result<Vec<Delivery>, Error> {
+        let mut handed_out = Vec::new();
+        for queue in self.in_turn() {
+            let held = self.queues.get_mut(&queue).expect("is held: the keys are from the map");
+            let count = held.buffer.len().min(max - handed_out.len());
+            if count == 0 {
+                continue;
+            }
+            let before = handed_out.len();
+            handed_out.extend(held.buffer.drain(..count));
+            held.buffered_bytes -= handed_out[before..].iter().map(size).sum::<usize>();
+            held.signals.room.notify_one();
+            self.turn = Some(queue);
+            if handed_out.len() == max {
+                break;
+            }
+        }
+        if handed_out.is_empty()
+            && let Some(failure) = self.queues.values_mut().find_map(|held| held.failure.take())
+        {
+            return Err(failure);
+        }
+        Ok(handed_out)
+    }
+
+    /// The held queues, beginning behind the one that was served last.
+    fn in_turn(&self) -> Vec<TopicQueue> {
+        let mut queues = self.held();
+        if let Some(turn) = &self.turn {
+            let behind = queues.partition_point(|queue| queue <= turn);
+            queues.rotate_left(behind);
+        }
+        queues
+    }
+
+    /// Everything handed out so far is finished with.
+    pub(super) fn all_done(&mut self) {
+        for held in self.queues.values_mut() {
+            let handed = held.handed();
+            if let (Some(place), Some(handed)) = (held.place.as_mut(), handed) {
+                place.done = place.done.max(handed);
+            }
+        }
+    }
+
+    /// What is done and not committed.
+    pub(super) fn due(&self) -> Vec<Due> {
+        self.queues.iter().filter_map(|(queue, held)| held.due(queue)).collect()
+    }
+
+    /// The servers were told.
+    pub(super) fn committed(&mut self, due: &Due) {
+        if let Some(place) = self.queues.get_mut(&due.queue).and_then(|held| held.place.as_mut()) {
+            place.committed = place.committed.max(Some(due.offset));
+        }
+    }
+
+    /// Goes elsewhere. False: the queue is not held.
+    pub(super) fn seek(&mut self, queue: &TopicQueue, offset: u64) -> bool {
+        self.epoch += 1;
+        let epoch = self.epoch;
+        let Some(held) = self.queues.get_mut(queue) else { return false };
+        held.epoch = epoch;
+        let (done, committed) =
+            held.place.map_or((offset, None), |place| (place.done, place.committed));
+        held.place = Some(Place { fetched: offset, done, committed });
+        held.buffer.clear();
+        held.buffered_bytes = 0;
+        held.failure = None;
+        held.signals.moved.notify_one();
+        held.signals.room.notify_one();
+        true
+    }
+
+    /// The next offset that a poll hands out.
+    pub(super) fn position(&self, queue: &TopicQueue) -> Option<u64> {
+        self.queues.get(queue)?.handed()
+    }
+
+    fn of_epoch(&mut self, queue: &TopicQueue, epoch: u64) -> Option<&mut Held> {
+        self.queues.get_mut(queue).filter(|held| held.epoch == epoch)
+    }
+}
+
+fn size(delivery: &Delivery) -> usize {
+    delivery.message.encoded().len()
+}
+
+#[cfg(test)]
+#[path = "holdings_test.rs"]
+mod holdings_test;

@@ -1,0 +1,65 @@
+//! Who is in the consumer group, according to what the leader says now and what was known before. Pure.
+//!
+//! Brokers know members by their heartbeats, in the leader's memory. A new leader knows nobody at first: whoever asked it
+//! then would see itself alone and take all queues, to give them back a heartbeat later. So after a change of leader
+//! those known before count as members for a while, unless they come by themselves.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// See the module's text.
+#[derive(Debug, Default)]
+pub(super) struct Membership {
+    leader: Option<Arc<str>>,
+    members: Vec<String>,
+    /// Until then the leader may not know everybody.
+    grace_ends: Option<Instant>,
+}
+
+impl Membership {
+    /// The leader's present list. Returns the members that count, sorted.
+    pub(super) fn observe(
+        &mut self,
+        leader: Arc<str>,
+        mut listed: Vec<String>,
+        now: Instant,
+        grace: Duration,
+    ) -> &[String] {
+        if self.leader.as_ref().is_some_and(|known| *known != leader) {
+            self.grace_ends = Some(now + grace);
+        }
+        self.leader = Some(leader);
+        if self.grace_ends.is_some_and(|ends| now < ends) {
+            listed.extend(self.members.iter().cloned());
+        }
+        listed.sort();
+        listed.dedup();
+        self.members = listed;
+        &self.members
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GRACE: Duration = Duration::from_secs(6);
+
+    fn list(members: &str) -> Vec<String> {
+        members.split_whitespace().map(str::to_owned).collect()
+    }
+
+    /// Catches a rebalance storm at every election, and members that count for ever.
+    #[test]
+    fn a_new_leader_is_given_time_to_hear_of_everybody() {
+        let (mut membership, start) = (Membership::default(), Instant::now());
+        let at = |second| start + Duration::from_secs(second);
+        assert_eq!(membership.observe("a".into(), list("m1 m2 m3"), at(0), GRACE), list("m1 m2 m3"));
+        assert_eq!(membership.observe("a".into(), list("m1 m2"), at(2), GRACE), list("m1 m2"), "left");
+        assert_eq!(membership.observe("b".into(), list("m1"), at(4), GRACE), list("m1 m2"));
+        assert_eq!(membership.observe("b".into(), list("m1 m4"), at(6), GRACE), list("m1 m2 m4"));
+        assert_eq!(membership.observe("b".into(), list("m1 m4"), at(10), GRACE), list("m1 m4"));
+    }
+}

@@ -1,0 +1,26 @@
+//! The client against brokers that redirect, refuse, fall silent and lose answers.
+
+#![cfg(not(madsim))]
+
+mod administration;
+mod consuming;
+mod fake;
+mod producing;
+
+use std::time::Duration;
+
+use raftmq_client::Client;
+
+use fake::FakeCluster;
+
+/// A client with short waits, so that a lost answer costs a test little.
+async fn client(cluster: &FakeCluster, client_id: &str) -> Client {
+    Client::builder()
+        .seeds(cluster.seeds())
+        .client_id(client_id)
+        .attempt_timeout(Duration::from_millis(300))
+        .request_timeout(Duration::from_secs(5))
+        .build()
+        .await
+        .expect("a seed answers")
+}
