@@ -1,5 +1,6 @@
 //! The command line: what can be asked of `raftmq`, one file for each command.
 
+mod bench;
 mod broker;
 mod ceiling_node;
 mod cluster;
@@ -37,7 +38,7 @@ enum Command {
     /// A name server and a group of three brokers on this machine, in the foreground
     Dev(dev::DevArguments),
     /// One broker
-    Broker(server::ServerArguments),
+    Broker(broker::BrokerArguments),
     /// One name server
     Nameserver(server::ServerArguments),
     /// Create, list, describe and delete topics
@@ -48,6 +49,8 @@ enum Command {
     Consume(consume::ConsumeArguments),
     /// Lose a leader half way through a file, and nothing else
     Demo(demo::DemoArguments),
+    /// Measure a group of three processes on this machine
+    Bench(bench::BenchArguments),
     /// How the brokers are doing
     Cluster(cluster::ClusterArguments),
     #[command(hide = true)]
@@ -68,6 +71,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Produce(arguments) => block_on(produce::run(arguments)),
         Command::Consume(arguments) => block_on(consume::run(arguments)),
         Command::Demo(arguments) => block_on(demo::run(arguments)),
+        Command::Bench(arguments) => block_on(bench::run(arguments)),
         Command::Cluster(arguments) => block_on(cluster::run(arguments)),
         Command::CeilingNode(arguments) => ceiling_node::run(&arguments),
     }

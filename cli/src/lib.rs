@@ -4,6 +4,7 @@
 //! the tests on real processes use the same `process::Group` as `raftmq dev` and `raftmq demo`.
 //! Must never hold rules of its own about messages: it asks the broker and shows the answer.
 
+pub mod bench;
 pub mod ceiling;
 mod command;
 pub mod failure;

@@ -6,12 +6,14 @@
 
 mod admin;
 mod child;
+mod file_limit;
 mod group;
 mod ports;
 mod usage;
 
 pub use admin::{status, with_admin};
 pub use child::{Child, Ending};
+pub use file_limit::raise_file_limit;
 pub use group::{BrokerPorts, Group, GroupPlan, Led, Member};
 pub use ports::free_ports;
 pub use usage::{Usage, reset_peak};

@@ -35,15 +35,47 @@ fn parse<T: DeserializeOwned>(text: &str, overrides: Overrides) -> Result<T, Str
     let mut table: toml::Table = toml::from_str(text).map_err(|error| syntax(text, &error))?;
     table.extend(overrides.0);
     serde_path_to_error::deserialize(table).map_err(|error| {
-        let key = error.path().to_string();
-        let detail = one_line(error.inner().message());
-        // An unknown key is named by the message; its path is that of the table around it.
-        if key == "." || detail.starts_with("unknown field") {
-            detail
-        } else {
-            format!("key `{key}`: {detail}")
-        }
+        let path = error.path().to_string();
+        let message = one_line(error.inner().message());
+        unknown_key(&path, &message).unwrap_or_else(|| {
+            if path == "." {
+                message
+            } else {
+                format!("key `{path}`: {message}")
+            }
+        })
     })
+}
+
+/// serde names an unknown key and lists every known one; the reader wants the one that was meant.
+fn unknown_key(path: &str, message: &str) -> Option<String> {
+    let mut names = message
+        .strip_prefix("unknown field ")?
+        .split('`')
+        .skip(1)
+        .step_by(2);
+    let key = names.next()?;
+    let place = path
+        .rsplit_once('.')
+        .map_or(String::new(), |(place, _)| format!(" in `{place}`"));
+    let nearest = names.min_by_key(|known| distance(key, known))?;
+    Some(format!(
+        "unknown key `{key}`{place}, did you mean `{nearest}`?"
+    ))
+}
+
+/// Letters to add, take away or change to make one word of the other.
+fn distance(from: &str, to: &str) -> usize {
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (place, letter) in from.bytes().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], place + 1);
+        for (column, other) in to.bytes().enumerate() {
+            let changed = diagonal + usize::from(letter != other);
+            diagonal = row[column + 1];
+            row[column + 1] = changed.min(diagonal + 1).min(row[column] + 1);
+        }
+    }
+    row[to.len()]
 }
 
 fn syntax(text: &str, error: &toml::de::Error) -> String {
@@ -91,7 +123,12 @@ mod tests {
     /// Catches messages that leave the reader to search for the key.
     #[test]
     fn every_mistake_is_one_line_that_names_its_key() {
-        assert!(error("port = 1\nprot = 2").contains("`prot`"));
+        assert_eq!(
+            error("port = 1\nprot = 2"),
+            "unknown key `prot`, did you mean `port`?"
+        );
+        let nested = error("port = 1\n[[members]]\nbroker = 1");
+        assert!(nested.contains("`broker` in `members[0]`"), "{nested}");
         assert!(error("port = \"x\"").contains("`port`"));
         assert!(error("port = 99999").contains("`port`"));
         assert!(error("port = 1\n[[members]]\nbroker_id = -1").contains("members[0].broker_id"));

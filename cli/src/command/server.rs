@@ -11,6 +11,7 @@ use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
 use crate::failure::Failure;
+use crate::process::raise_file_limit;
 use crate::settings::Overrides;
 use crate::{signals, terminal};
 
@@ -29,12 +30,6 @@ pub(crate) struct ServerArguments {
     /// What clients are told to connect to, in place of the file's `advertise`
     #[arg(long, value_name = "HOST:PORT", env = "RAFTMQ_ADVERTISE")]
     pub(crate) advertise: Option<String>,
-    /// Where the data is kept, in place of the file's `data_dir` (brokers only)
-    #[arg(long, value_name = "DIRECTORY", env = "RAFTMQ_DATA_DIR")]
-    pub(crate) data_dir: Option<String>,
-    /// Number of this broker, in place of the file's `broker_id` (brokers only)
-    #[arg(long, value_name = "NUMBER", env = "RAFTMQ_BROKER_ID")]
-    pub(crate) broker_id: Option<u32>,
     /// Print the configuration with every default and override, and exit
     #[arg(long)]
     pub(crate) print_config: bool,
@@ -52,8 +47,6 @@ impl ServerArguments {
         let mut overrides = Overrides::default();
         overrides.set("listen", self.listen.clone());
         overrides.set("advertise", self.advertise.clone());
-        overrides.set("data_dir", self.data_dir.clone());
-        overrides.set("broker_id", self.broker_id.map(i64::from));
         overrides
     }
 
@@ -89,6 +82,7 @@ where
     E: Display,
 {
     start_logs(arguments.json_logs);
+    raise_file_limit();
     super::block_on(async {
         let shutdown = signals::shutdown(arguments.until_stdin_closes);
         role(Host::real(), shutdown)

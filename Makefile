@@ -1,0 +1,81 @@
+# Every command of the project. `make` alone lists them.
+
+# One profile, one build directory; keep it outside the checkout with CARGO_TARGET_DIR.
+TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
+export CARGO_TARGET_DIR := $(TARGET)
+RAFTMQ := $(TARGET)/release/raftmq
+TOOLS := $(or $(RAFTMQ_TOOLS_DIR),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/raftmq/tools)
+
+# RocksDB's C++ takes a quarter of an hour: with ccache it is compiled once, whatever the build directory.
+ifneq ($(shell command -v ccache 2>/dev/null),)
+ifeq ($(origin CC),default)
+export CC := ccache cc
+endif
+ifeq ($(origin CXX),default)
+export CXX := ccache c++
+endif
+endif
+
+# What runs in the simulator is linted as the simulator compiles it, in a build directory of its own.
+SIM_RUSTFLAGS := --cfg madsim --cfg tokio_unstable
+SIM_FOLDERS := proto host store raft gateway broker nameserver client sim
+SIM_MANIFESTS := $(wildcard $(SIM_FOLDERS:%=%/Cargo.toml))
+SIM_PACKAGES := $(foreach manifest,$(SIM_MANIFESTS),-p $(shell sed -n 's/^name = "\(.*\)"/\1/p' $(manifest) | head -n 1))
+
+# FILE for `make demo`: the first of these with a few thousand lines.
+DEMO_FILES := /var/log/dpkg.log /usr/share/common-licenses/GPL-3 $(CURDIR)/Cargo.lock
+FILE ?= $(shell for file in $(DEMO_FILES); do \
+	lines=$$(wc -l < $$file 2>/dev/null || echo 0); \
+	if [ "$$lines" -ge 2000 ]; then echo $$file; break; fi; done)
+
+.DEFAULT_GOAL := help
+.PHONY: help build up test demo bench interop lint lint-code lint-sim lint-dependencies fmt doc packages
+
+help: ## List the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+packages:
+	@scripts/system-packages build
+
+build: packages
+	cargo build --release -p raftmq
+
+up: build ## Build, then run a name server and three brokers under ./data; Ctrl-C stops them
+	@exec $(RAFTMQ) dev $(ARGS)
+
+test: packages ## Every test, from unit tests to three real processes
+	cargo test --release --workspace $(ARGS)
+
+demo: build ## Kill the leader while FILE=… is sent line by line; count what was lost
+	@$(RAFTMQ) demo --file "$(FILE)" $(ARGS)
+
+bench: build ## Measure a group of three processes, and the ceiling beside it (ARGS=--quick for less)
+	@$(RAFTMQ) bench $(ARGS)
+
+interop: build ## The official Python and Node.js clients against a running group
+	@scripts/system-packages interop
+	python3 interop/run.py --raftmq $(RAFTMQ) $(ARGS)
+
+lint: lint-code lint-sim lint-dependencies ## Formatting, clippy for both builds, dependencies; changes nothing
+
+lint-code: packages
+	cargo fmt --all --check
+	cargo clippy --release --workspace --all-targets -- -D warnings
+
+lint-sim: packages
+	RUSTFLAGS="$(SIM_RUSTFLAGS)" cargo clippy --release --target-dir $(TARGET)/madsim \
+		$(SIM_PACKAGES) --all-targets -- -D warnings
+
+lint-dependencies: $(TOOLS)/bin/cargo-deny
+	$(TOOLS)/bin/cargo-deny --all-features check bans licenses sources
+
+$(TOOLS)/bin/cargo-deny:
+	@echo "cargo-deny is missing: it checks licences and origins of the dependencies; installing it in $(TOOLS)"
+	cargo install cargo-deny --locked --root $(TOOLS) --target-dir $(TOOLS)/target
+	@rm -rf $(TOOLS)/target
+
+fmt: ## Rewrite the code in its one format
+	cargo fmt --all
+
+doc: packages ## Build the documentation of every crate
+	RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps

@@ -1,0 +1,409 @@
+//! The parts of `raftmq bench`: each runs its loads and writes its rows.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{BenchArguments, Part};
+use crate::bench::{self, Measured, Observation, Report, Scene, SdkLoad, SendLoad, merge, round};
+use crate::ceiling::{Ceiling, Writing, measure_disk};
+use crate::failure::Failure;
+use crate::files::{self, ScratchDirectory};
+use crate::process::Usage;
+
+const MIB: f64 = 1_048_576.0;
+const KIB: usize = 1024;
+/// Time without load after which memory is looked at.
+const IDLE: Duration = Duration::from_secs(3);
+/// Blocks of the disk's own figure.
+const DISK_BLOCKS: [usize; 3] = [4 * KIB, 64 * KIB, 1024 * KIB];
+/// Messages of the backlog, unless `--quick`.
+const BACKLOG: u64 = 500_000;
+const BACKLOG_QUICK: u64 = 100_000;
+/// Messages a second of the latency's load.
+const LATENCY_RATE: u32 = 1000;
+const LATENCY_SECONDS: u64 = 10;
+const LATENCY_SECONDS_QUICK: u64 = 3;
+/// Starts that are timed.
+const STARTS: u32 = 5;
+const STARTS_QUICK: u32 = 2;
+const REPLICAS: usize = 3;
+
+const SEND_COLUMNS: [bench::Column; 15] = [
+    ("bytes", "/message_bytes"),
+    ("batch", "/batch"),
+    ("in flight", "/in_flight"),
+    ("msg/s", "/messages_per_second"),
+    ("MB/s", "/megabytes_per_second"),
+    ("p50 ms", "/p50_ms"),
+    ("p99 ms", "/p99_ms"),
+    ("p99.9 ms", "/p99_9_ms"),
+    ("max ms", "/max_ms"),
+    ("ceiling MB/s", "/ceiling/megabytes_per_second"),
+    ("share", "/share_of_ceiling"),
+    ("leader cores", "/usage/leader/cores"),
+    ("leader MiB", "/usage/leader/peak_mib"),
+    ("syncs/s", "/usage/leader/syncs_per_second"),
+    ("log B/B", "/usage/leader/log_bytes_per_payload_byte"),
+];
+
+/// What it was measured on: a same-machine run is not a cluster's figure.
+pub(crate) fn environment(report: &mut Report, directory: &Path) {
+    let processors = std::thread::available_parallelism().map_or(0, usize::from);
+    let model = files::read_text(Path::new("/proc/cpuinfo")).unwrap_or_default();
+    let model = model
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"))
+        .unwrap_or("unknown");
+    let memory = files::read_text(Path::new("/proc/meminfo")).unwrap_or_default();
+    let kernel = files::read_text(Path::new("/proc/sys/kernel/osrelease")).unwrap_or_default();
+    report.add(json!({
+        "measure": "environment",
+        "version": env!("CARGO_PKG_VERSION"),
+        "processors": processors,
+        "model": model.trim_start_matches([':', ' ', '\t']),
+        "memory": memory.lines().next().unwrap_or_default(),
+        "kernel": kernel.trim(),
+        "directory": directory.display().to_string(),
+        "note": "client and all replicas share this machine; every replica syncs before it answers",
+    }));
+    report.end_part("", &[]);
+}
+
+/// The disk alone.
+pub(crate) async fn disk(
+    arguments: &BenchArguments,
+    report: &mut Report,
+    directory: &Path,
+) -> Result<(), Failure> {
+    for writing in [Writing::Growing, Writing::Reserved, Writing::Overwriting] {
+        for block_bytes in DISK_BLOCKS {
+            let (directory, duration) = (directory.to_owned(), arguments.duration() / 2);
+            let measure = move || measure_disk(&directory, block_bytes, writing, duration);
+            let figures = host::blocking::run(measure)
+                .await
+                .map_err(|error| Failure::during("measuring the disk", error))?;
+            let mut row = json!({ "measure": "disk" });
+            merge(&mut row, serde_json::to_value(figures).unwrap_or_default());
+            report.add(row);
+        }
+    }
+    let columns = [
+        ("file", "/writing"),
+        ("block bytes", "/block_bytes"),
+        ("MB/s", "/megabytes_per_second"),
+        ("syncs/s", "/syncs_per_second"),
+        ("p50 us", "/p50_us"),
+        ("p99 us", "/p99_us"),
+    ];
+    report.end_part("The disk alone: one writer, append and fdatasync", &columns);
+    Ok(())
+}
+
+/// Memory of brokers that do nothing.
+pub(crate) async fn idle(scene: &mut Scene, report: &mut Report) {
+    tokio::time::sleep(IDLE).await;
+    let mut resident = Vec::new();
+    for id in scene.group.ids() {
+        let pid = scene.group.broker(id).pid().unwrap_or(0);
+        resident.push(round(Usage::of(pid).resident_bytes as f64 / MIB));
+    }
+    let most = resident.iter().copied().fold(0.0, f64::max);
+    report.add(json!({ "measure": "idle", "resident_mib": resident, "resident_mib_max": most }));
+    report.end_part(
+        "Idle brokers",
+        &[("most resident MiB", "/resident_mib_max")],
+    );
+}
+
+/// Sends, consumption and latency with all replicas.
+pub(crate) async fn loads(
+    arguments: &BenchArguments,
+    scene: &mut Scene,
+    report: &mut Report,
+    program: &Path,
+) -> Result<(), Failure> {
+    if arguments.has(Part::Send) {
+        let directory = ScratchDirectory::create(Some(&scene.directory), "ceiling")
+            .map_err(|error| Failure::during("creating the ceiling's directory", error))?;
+        let ceiling = Ceiling::start(program, directory.path())?;
+        send(arguments, scene, report, Some(Arc::new(ceiling))).await?;
+    }
+    if arguments.has(Part::Sdk) {
+        sdk(arguments, scene, report, REPLICAS).await?;
+    }
+    if arguments.has(Part::Consume) {
+        consume(arguments, scene, report, REPLICAS).await?;
+    }
+    if arguments.has(Part::Latency) {
+        latency(arguments, scene, report, REPLICAS).await?;
+    }
+    Ok(())
+}
+
+/// The loads again with one follower dead.
+pub(crate) async fn follower_dead(
+    arguments: &BenchArguments,
+    scene: &mut Scene,
+    report: &mut Report,
+) -> Result<(), Failure> {
+    let follower = scene.a_follower().await?;
+    report.progress(format_args!(
+        "broker {follower}, a follower, is dead from here on"
+    ));
+    scene.group.broker(follower).destroy().await;
+    send(arguments, scene, report, None).await?;
+    sdk(arguments, scene, report, REPLICAS - 1).await?;
+    consume(arguments, scene, report, REPLICAS - 1).await?;
+    latency(arguments, scene, report, REPLICAS - 1).await?;
+    scene.group.start_broker(follower)
+}
+
+async fn send(
+    arguments: &BenchArguments,
+    scene: &mut Scene,
+    report: &mut Report,
+    ceiling: Option<Arc<Ceiling>>,
+) -> Result<(), Failure> {
+    let replicas = if ceiling.is_some() {
+        REPLICAS
+    } else {
+        REPLICAS - 1
+    };
+    let topic = format!("send-{replicas}");
+    let queues = scene.topic(&topic).await?;
+    for message_bytes in arguments.sizes() {
+        for batch in arguments.batches() {
+            for in_flight in arguments.in_flight() {
+                let duration = arguments.duration();
+                let load = SendLoad {
+                    message_bytes,
+                    batch,
+                    in_flight,
+                    duration,
+                };
+                let in_flight_allowed = load.in_flight_allowed();
+                let observation = Observation::begin(&mut scene.group).await;
+                let measured = bench::send(scene, &topic, queues, load).await?;
+                let usage = observation.end(&scene.group, &measured).await;
+                let mut row = json!({
+                    "measure": "send", "replicas": replicas, "message_bytes": message_bytes,
+                    "batch": batch, "in_flight": in_flight, "in_flight_allowed": in_flight_allowed,
+                });
+                merge(&mut row, measured.as_json());
+                merge(&mut row, json!({ "usage": usage }));
+                if let Some(ceiling) = &ceiling {
+                    merge(
+                        &mut row,
+                        beside(ceiling, &load, &measured, duration / 2).await?,
+                    );
+                }
+                report.add(row);
+            }
+        }
+    }
+    let title = if ceiling.is_some() {
+        "SendMessage, three replicas; beside it three bare processes with the same blocks"
+    } else {
+        "SendMessage, one follower dead"
+    };
+    report.end_part(title, &SEND_COLUMNS);
+    Ok(())
+}
+
+/// The same bytes in the same blocks, as many in flight, through three bare processes.
+async fn beside(
+    ceiling: &Arc<Ceiling>,
+    load: &SendLoad,
+    measured: &Measured,
+    duration: Duration,
+) -> Result<Value, Failure> {
+    let (ceiling, load) = (Arc::clone(ceiling), *load);
+    let block_bytes = load.message_bytes * load.batch;
+    let measure = move || ceiling.measure(block_bytes, load.in_flight_allowed(), duration);
+    let figures = host::blocking::run(measure).await?;
+    let share = measured.megabytes_per_second() / figures.megabytes_per_second.max(f64::EPSILON);
+    Ok(json!({ "ceiling": figures, "share_of_ceiling": round(share) }))
+}
+
+async fn sdk(
+    arguments: &BenchArguments,
+    scene: &mut Scene,
+    report: &mut Report,
+    replicas: usize,
+) -> Result<(), Failure> {
+    let topic = format!("sdk-{replicas}");
+    scene.topic(&topic).await?;
+    let in_flights: &[usize] = if arguments.quick {
+        &[256]
+    } else {
+        &[1, 64, 256, 1024]
+    };
+    for message_bytes in arguments.sizes() {
+        for in_flight in in_flights.iter().copied() {
+            let load = SdkLoad {
+                message_bytes,
+                in_flight,
+                duration: arguments.duration(),
+            };
+            let observation = Observation::begin(&mut scene.group).await;
+            let measured = bench::sdk_send(scene, &topic, load).await?;
+            let usage = observation.end(&scene.group, &measured).await;
+            let mut row = json!({
+                "measure": "sdk_send", "replicas": replicas, "message_bytes": message_bytes,
+                "batch": "sdk", "in_flight": in_flight,
+            });
+            merge(&mut row, measured.as_json());
+            merge(&mut row, json!({ "usage": usage }));
+            report.add(row);
+        }
+    }
+    report.end_part(
+        &format!("The SDK's producer, {replicas} replicas"),
+        &SEND_COLUMNS,
+    );
+    Ok(())
+}
+
+async fn consume(
+    arguments: &BenchArguments,
+    scene: &mut Scene,
+    report: &mut Report,
+    replicas: usize,
+) -> Result<(), Failure> {
+    let message_bytes = KIB;
+    let topic = format!("consume-{replicas}");
+    scene.topic(&topic).await?;
+    let backlog = if arguments.quick {
+        BACKLOG_QUICK
+    } else {
+        BACKLOG
+    };
+    let stored = bench::fill(scene, &topic, message_bytes, backlog).await?;
+    let observation = Observation::begin(&mut scene.group).await;
+    let measured = bench::catch_up(scene, &topic, stored, message_bytes).await?;
+    let usage = observation.end(&scene.group, &measured).await;
+    let row = |measure: &str, measured: &Measured, usage: Value| {
+        let mut row = json!({
+            "measure": measure, "replicas": replicas, "message_bytes": message_bytes,
+        });
+        merge(&mut row, measured.as_json());
+        merge(&mut row, json!({ "usage": usage }));
+        row
+    };
+    report.add(row("catch_up", &measured, usage));
+    let load = SdkLoad {
+        message_bytes,
+        in_flight: 256,
+        duration: arguments.duration(),
+    };
+    let observation = Observation::begin(&mut scene.group).await;
+    let measured = bench::tail(scene, &topic, load).await?;
+    let usage = observation.end(&scene.group, &measured).await;
+    report.add(row("tail", &measured, usage));
+    let columns = [
+        ("", "/measure"),
+        ("bytes", "/message_bytes"),
+        ("msg/s", "/messages_per_second"),
+        ("MB/s", "/megabytes_per_second"),
+        ("leader cores", "/usage/leader/cores"),
+        ("client cores", "/usage/client_cores"),
+    ];
+    report.end_part(
+        &format!("One consumer of the SDK, {replicas} replicas"),
+        &columns,
+    );
+    Ok(())
+}
+
+async fn latency(
+    arguments: &BenchArguments,
+    scene: &mut Scene,
+    report: &mut Report,
+    replicas: usize,
+) -> Result<(), Failure> {
+    let topic = format!("latency-{replicas}");
+    scene.topic(&topic).await?;
+    let seconds = if arguments.quick {
+        LATENCY_SECONDS_QUICK
+    } else {
+        LATENCY_SECONDS
+    };
+    let duration = Duration::from_secs(seconds);
+    let measured = bench::end_to_end(scene, &topic, KIB, LATENCY_RATE, duration).await?;
+    let mut row = json!({
+        "measure": "end_to_end", "replicas": replicas, "message_bytes": KIB,
+        "messages_per_second": LATENCY_RATE,
+    });
+    merge(&mut row, measured.times_as_json());
+    report.add(row);
+    let columns = [
+        ("bytes", "/message_bytes"),
+        ("msg/s", "/messages_per_second"),
+        ("p50 ms", "/p50_ms"),
+        ("p99 ms", "/p99_ms"),
+        ("p99.9 ms", "/p99_9_ms"),
+        ("max ms", "/max_ms"),
+    ];
+    report.end_part(
+        &format!("From due to received, {replicas} replicas"),
+        &columns,
+    );
+    Ok(())
+}
+
+/// Kills of the leader.
+pub(crate) async fn failover(
+    arguments: &BenchArguments,
+    scene: &mut Scene,
+    report: &mut Report,
+) -> Result<(), Failure> {
+    let topic = "failover";
+    scene.topic(topic).await?;
+    let measured = bench::failovers(scene, topic, arguments.kills()).await?;
+    let mut row = json!({ "measure": "failover", "kills": measured.messages });
+    merge(&mut row, measured.times_as_json());
+    report.add(row);
+    let columns = [
+        ("kills", "/kills"),
+        ("p50 ms", "/p50_ms"),
+        ("p99 ms", "/p99_ms"),
+        ("max ms", "/max_ms"),
+    ];
+    report.end_part(
+        "Longest time without a receipt when the leader is killed",
+        &columns,
+    );
+    Ok(())
+}
+
+/// From a start to a leader.
+pub(crate) async fn start(
+    arguments: &BenchArguments,
+    scene: &mut Scene,
+    report: &mut Report,
+    first_start: Duration,
+) -> Result<(), Failure> {
+    let times = if arguments.quick {
+        STARTS_QUICK
+    } else {
+        STARTS
+    };
+    let mut measured = bench::starts(scene, times).await?;
+    measured.took(first_start);
+    let mut row = json!({ "measure": "start", "starts": times + 1 });
+    merge(&mut row, measured.times_as_json());
+    report.add(row);
+    let columns = [
+        ("starts", "/starts"),
+        ("p50 ms", "/p50_ms"),
+        ("max ms", "/max_ms"),
+    ];
+    report.end_part(
+        "From starting the processes to a leader that serves",
+        &columns,
+    );
+    Ok(())
+}

@@ -1,0 +1,38 @@
+//! Real processes: a group of `raftmq` brokers and a name server, hurt in every way that the project
+//! promises to withstand. Each test says what it would catch; each one that sends checks that nothing
+//! acknowledged was lost.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test may panic; helpers of tests are not marked as tests"
+)]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a test damages files and sockets on purpose"
+)]
+
+#[path = "processes/cluster.rs"]
+mod cluster;
+#[path = "processes/traffic.rs"]
+mod traffic;
+
+#[path = "processes/abuse.rs"]
+mod abuse;
+#[path = "processes/commands.rs"]
+mod commands;
+#[path = "processes/config.rs"]
+mod config;
+#[path = "processes/damage.rs"]
+mod damage;
+#[path = "processes/dev.rs"]
+mod dev;
+#[path = "processes/disk_trouble.rs"]
+mod disk_trouble;
+#[path = "processes/identity.rs"]
+mod identity;
+#[path = "processes/kill.rs"]
+mod kill;
+#[path = "processes/pause.rs"]
+mod pause;
+#[path = "processes/snapshot.rs"]
+mod snapshot;

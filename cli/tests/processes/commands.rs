@@ -1,0 +1,230 @@
+//! The commands a person types, against a running group: what they print and how they end.
+
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
+
+use super::cluster::{Cluster, program};
+
+struct Terminal {
+    seeds: String,
+}
+
+impl Terminal {
+    fn new(cluster: &Cluster) -> Terminal {
+        Terminal {
+            seeds: cluster.plan().name_server_address(),
+        }
+    }
+
+    /// Runs `raftmq words…` off the async threads.
+    async fn run(&self, words: &[&str], input: &str) -> Output {
+        let mut command = Command::new(program());
+        command.args(words).env("RAFTMQ_SEEDS", &self.seeds);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let input = input.to_owned();
+        tokio::task::spawn_blocking(move || {
+            let mut child = command.spawn().unwrap();
+            child
+                .stdin
+                .take()
+                .unwrap()
+                .write_all(input.as_bytes())
+                .unwrap();
+            child.wait_with_output().unwrap()
+        })
+        .await
+        .unwrap()
+    }
+
+    /// Runs it, requires this exit code, and returns what it printed.
+    async fn expect(&self, code: i32, words: &[&str], input: &str) -> String {
+        let output = self.run(words, input).await;
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{words:?}: {errors}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+/// Catches a command that says done and is not, or fails without saying so by its exit code.
+#[tokio::test(flavor = "multi_thread")]
+async fn topics_messages_and_status_by_hand() {
+    let cluster = Cluster::start().await;
+    let terminal = Terminal::new(&cluster);
+    terminal
+        .expect(0, &["topic", "create", "orders", "--queues", "2"], "")
+        .await;
+    terminal.expect(1, &["topic", "create", "orders"], "").await;
+    terminal
+        .expect(0, &["topic", "create", "orders", "--if-absent"], "")
+        .await;
+    terminal
+        .expect(1, &["topic", "describe", "nothing"], "")
+        .await;
+    terminal
+        .expect(1, &["produce", "nothing", "hello"], "")
+        .await;
+    terminal.expect(2, &["produce"], "").await;
+
+    let receipts = terminal
+        .expect(0, &["produce", "orders", "--json"], "one\ntwo\n\nthree\n")
+        .await;
+    assert_eq!(receipts.lines().count(), 3, "{receipts}");
+    terminal
+        .expect(
+            0,
+            &[
+                "produce", "orders", "four", "--tag", "new", "--keys", "k1,k2",
+            ],
+            "",
+        )
+        .await;
+
+    terminal.expect(0, &["topic", "delete", "orders"], "").await;
+    terminal
+        .expect(1, &["topic", "describe", "orders"], "")
+        .await;
+}
+
+/// Catches messages that are printed twice, or not at all, and output that no program can read.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_produced_is_consumed_once_and_can_be_read_again() {
+    let cluster = Cluster::start().await;
+    let terminal = Terminal::new(&cluster);
+    terminal
+        .expect(0, &["topic", "create", "orders", "--queues", "2"], "")
+        .await;
+    terminal
+        .expect(0, &["produce", "orders"], "one\ntwo\n\nthree\n")
+        .await;
+    terminal
+        .expect(
+            0,
+            &[
+                "produce", "orders", "four", "--tag", "new", "--keys", "k1,k2",
+            ],
+            "",
+        )
+        .await;
+
+    let list: serde_json::Value =
+        serde_json::from_str(&terminal.expect(0, &["topic", "list", "--json"], "").await).unwrap();
+    assert_eq!(list[0]["name"], "orders");
+    assert_eq!(list[0]["queues"].as_array().unwrap().len(), 2);
+
+    let consume = [
+        "consume",
+        "orders",
+        "--group",
+        "readers",
+        "--idle-timeout-ms",
+        "1500",
+    ];
+    let text = terminal.expect(0, &consume, "").await;
+    let mut lines: Vec<&str> = text.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["four", "one", "three", "two"]);
+    assert_eq!(
+        terminal.expect(0, &consume, "").await,
+        "",
+        "what was read was not committed"
+    );
+    let again = [
+        &consume[..],
+        &["--from", "earliest", "--count", "2", "--format", "json"],
+    ]
+    .concat();
+    let text = terminal.expect(0, &again, "").await;
+    assert_eq!(text.lines().count(), 2, "{text}");
+    for line in text.lines() {
+        let message: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!(message["topic"], "orders");
+    }
+    terminal
+        .expect(
+            3,
+            &[&consume[..], &["--from", "latest", "--count", "1"]].concat(),
+            "",
+        )
+        .await;
+
+    let status = terminal
+        .expect(0, &["cluster", "status", "--json"], "")
+        .await;
+    let status: serde_json::Value = serde_json::from_str(status.lines().next().unwrap()).unwrap();
+    let leaders = status
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|broker| broker["serving"] == true);
+    assert_eq!((status.as_array().unwrap().len(), leaders.count()), (3, 1));
+
+    terminal.expect(0, &["topic", "delete", "orders"], "").await;
+    terminal
+        .expect(1, &["topic", "describe", "orders"], "")
+        .await;
+}
+
+/// Catches a status that calls a group well while one of its brokers is dead.
+#[tokio::test(flavor = "multi_thread")]
+async fn status_fails_while_a_broker_is_dead() {
+    let mut cluster = Cluster::start().await;
+    let terminal = Terminal::new(&cluster);
+    terminal.expect(0, &["cluster", "status"], "").await;
+    let follower = cluster.followers().await[0];
+    cluster.kill(follower).await;
+    let text = terminal.expect(1, &["cluster", "status"], "").await;
+    assert!(text.contains("no answer"), "{text}");
+}
+
+/// Catches a command that waits for ever for servers that are not there.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_servers_a_command_ends_with_a_clear_line() {
+    let port = cli::process::free_ports(1).unwrap()[0];
+    let terminal = Terminal {
+        seeds: format!("127.0.0.1:{port}"),
+    };
+    let output = terminal.run(&["topic", "list"], "").await;
+    assert_eq!(output.status.code(), Some(1));
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(words.contains(&terminal.seeds), "{words}");
+}
+
+/// Catches a demo that loses a line, or that would not tell.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_demo_ends_with_nothing_lost() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("lines");
+    let lines: String = (0..3_000)
+        .map(|n| {
+            if n % 100 == 0 {
+                "\n".into()
+            } else {
+                format!("line {n}\n")
+            }
+        })
+        .collect();
+    std::fs::write(&file, lines).unwrap();
+    let terminal = Terminal {
+        seeds: String::new(),
+    };
+    let text = terminal
+        .expect(0, &["demo", "--file", file.to_str().unwrap()], "")
+        .await;
+    let verdict: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    for (key, value) in [
+        ("sent", 3_000),
+        ("acked", 3_000),
+        ("received", 3_000),
+        ("lost", 0),
+        ("out_of_order", 0),
+    ] {
+        assert_eq!(verdict[key], value, "{key}: {verdict}");
+    }
+    assert!(
+        verdict["leader_changes"].as_u64().unwrap() >= 1,
+        "{verdict}"
+    );
+}

@@ -1,0 +1,108 @@
+//! A disk that is full, or fails: injected into a real process through the test-only fault plan.
+
+use std::path::PathBuf;
+
+use super::cluster::{Cluster, LEADER_PATIENCE};
+use super::traffic::{Writer, expect_nothing_lost};
+
+/// Names the file that lists a process's disk faults; see `host::OsDisk`.
+const VARIABLE: &str = "RAFTMQ_TEST_DISK_FAULTS";
+
+fn faults(cluster: &Cluster, id: u64) -> PathBuf {
+    cluster.directory().join(format!("faults-{id}"))
+}
+
+/// A group whose disks can be made to fail.
+async fn cluster() -> Cluster {
+    Cluster::start_with(|mut plan| {
+        for id in plan.brokers.keys().copied().collect::<Vec<_>>() {
+            let path = plan.directory.join(format!("faults-{id}"));
+            let variable = (VARIABLE.to_owned(), path.display().to_string());
+            plan.environment.insert(id, vec![variable]);
+        }
+        plan
+    })
+    .await
+}
+
+/// Catches a leader that goes on after a failed sync, when nobody knows what is on the disk.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_whose_disk_fails_stops_and_another_takes_over() {
+    let mut cluster = cluster().await;
+    cluster.topic("orders").await;
+    let writer = Writer::start(&cluster, "orders", 100).await;
+    writer.wait_for_acks(100).await;
+    let led = cluster.led().await;
+    let id = led.broker_id;
+    std::fs::write(faults(&cluster, id), "sync .seg eio\n").unwrap();
+    let code = cluster.wait_for_end(id).await;
+    assert_eq!(code, Some(1), "{}", cluster.broker(id).last_words(5));
+    let words = cluster.broker(id).last_words(1);
+    assert!(words.starts_with("raftmq: "), "{words}");
+    cluster
+        .wait_for_leader_after(led.term, LEADER_PATIENCE)
+        .await
+        .unwrap();
+    writer.wait_for_acks(100).await;
+
+    std::fs::remove_file(faults(&cluster, id)).unwrap();
+    cluster.start_broker(id).unwrap();
+    cluster.wait_until_caught_up(id).await;
+    let acked = writer.finish().await;
+    expect_nothing_lost(&cluster, "orders", &acked).await;
+}
+
+/// Catches a follower's disk trouble that takes the group down with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_whose_disk_fails_stops_alone() {
+    let mut cluster = cluster().await;
+    cluster.topic("orders").await;
+    let writer = Writer::start(&cluster, "orders", 100).await;
+    writer.wait_for_acks(100).await;
+    let id = cluster.followers().await[0];
+    std::fs::write(faults(&cluster, id), "write .seg eio\n").unwrap();
+    assert_eq!(cluster.wait_for_end(id).await, Some(1));
+    writer.wait_for_acks(200).await;
+    std::fs::remove_file(faults(&cluster, id)).unwrap();
+    cluster.start_broker(id).unwrap();
+    cluster.wait_until_caught_up(id).await;
+    let acked = writer.finish().await;
+    expect_nothing_lost(&cluster, "orders", &acked).await;
+}
+
+/// Catches sends that are accepted and forgotten when the disk is full, and a group that stays closed
+/// after there is room again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_refuses_sends_and_takes_them_again_when_there_is_room() {
+    let cluster = cluster().await;
+    cluster.topic("orders").await;
+    let writer = Writer::start(&cluster, "orders", 100).await;
+    writer.wait_for_acks(100).await;
+    for id in cluster.ids() {
+        std::fs::write(faults(&cluster, id), "free * enospc\n").unwrap();
+    }
+    let client = cluster.client().await;
+    let producer = client
+        .producer()
+        .send_timeout(std::time::Duration::from_secs(2))
+        .build()
+        .unwrap();
+    let refused = super::cluster::eventually(super::cluster::PATIENCE, || async {
+        let message = raftmq_client::Message::new("orders", "1000000000 refused").unwrap();
+        producer.send(message).await.err()
+    });
+    let refused = refused
+        .await
+        .expect("sends are refused while the disk is full");
+    assert!(refused.is_retriable(), "{refused}");
+    for id in cluster.ids() {
+        assert!(
+            cluster.status(id).await.is_some(),
+            "broker {id} stopped for a full disk"
+        );
+        std::fs::remove_file(faults(&cluster, id)).unwrap();
+    }
+    writer.wait_for_acks(200).await;
+    let acked = writer.finish().await;
+    expect_nothing_lost(&cluster, "orders", &acked).await;
+}
