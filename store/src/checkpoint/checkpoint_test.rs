@@ -1,4 +1,4 @@
-use host::testing::CrashDisk;
+use host::testing::{CrashDisk, FaultyDisk};
 
 use super::*;
 use crate::kv::{Batch, KvEngine, MemEngine};
@@ -153,6 +153,40 @@ async fn a_power_cut_leaves_whole_checkpoints_only() {
         disk.crash(seed);
         let kv = fixture.engine.open(root.join("tables-2")).await.unwrap();
         assert_eq!(table::next_id::get(&*kv).unwrap(), 5);
+    }
+}
+
+/// Would catch a step whose failure, or a crash after it, leaves a checkpoint in name only or takes the
+/// former one away. The process dies after every possible number of steps.
+#[tokio::test]
+async fn dying_at_any_step_leaves_a_whole_checkpoint() {
+    for steps in 0.. {
+        let crash_disk = CrashDisk::new();
+        let faulty = Arc::new(FaultyDisk::new(Arc::new(crash_disk.clone())));
+        let root = Path::new("/replica");
+        crash_disk.create_dir_all(root).unwrap();
+        crash_disk.sync_dir(Path::new("/")).await.unwrap();
+        let engine = Arc::new(MemEngine::new(faulty.clone()));
+        let fixture = Fixture::new(faulty.clone(), engine, root).await;
+        fixture.apply(5);
+        fixture.create(5).await.unwrap();
+        fixture.apply(9);
+        faulty.stop_after(steps);
+        let mut done = fixture.create(9).await.is_ok();
+        done &= fixture.checkpoints.remove_older(9).await.is_ok();
+        crash_disk.crash(steps);
+
+        let fixture = on_crash_disk(&crash_disk, root).await;
+        let newest = fixture.checkpoints.newest().unwrap().unwrap();
+        let index = newest.meta().log_id.index;
+        assert!(
+            index == 9 || (index == 5 && !done),
+            "{index} after {steps} steps"
+        );
+        assert_eq!(fixture.restored_index(&newest).await, index);
+        if done {
+            return;
+        }
     }
 }
 
