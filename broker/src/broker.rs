@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
+use futures::future::join_all;
 use gateway::Forwarder;
 use host::network::{self, Listener, NetworkError, ServerOptions};
 use host::{Host, Shutdown, ShutdownTrigger};
@@ -34,6 +35,10 @@ pub struct Broker {
     service: Arc<Service>,
     trigger: ShutdownTrigger,
     server: JoinHandle<Result<(), NetworkError>>,
+    /// What ends by itself after the trigger.
+    tasks: Vec<JoinHandle<()>>,
+    /// Ends when nobody can propose any more.
+    proposer: JoinHandle<()>,
 }
 
 /// Runs a broker until `shutdown`.
@@ -67,9 +72,10 @@ impl Broker {
             shutdown.clone(),
         )
         .await?;
-        let service = Arc::new(service(config, host, group, view, shutdown.clone()));
-        registration::start(&service);
-        tokio::spawn(ticker::run(service.clone()));
+        let (service, proposer) = service(config, host, group, view, shutdown.clone());
+        let service = Arc::new(service);
+        let mut tasks = registration::start(&service);
+        tasks.push(tokio::spawn(ticker::run(service.clone())));
         let options = ServerOptions {
             connections_max: service.config.connections_max as usize,
             ..ServerOptions::default()
@@ -88,6 +94,8 @@ impl Broker {
             service,
             trigger,
             server,
+            tasks,
+            proposer,
         })
     }
 
@@ -118,15 +126,30 @@ impl Broker {
         }
     }
 
-    /// Stops, letting calls under way end within the server's grace.
+    /// Stops, letting calls under way end within the server's grace. The data directory can be opened
+    /// again when this returns.
     pub async fn stop(self) {
-        self.trigger.shut_down();
-        if !self.server.is_finished()
-            && let Ok(Err(error)) = self.server.await
+        let Broker {
+            service,
+            trigger,
+            server,
+            tasks,
+            proposer,
+        } = self;
+        trigger.shut_down();
+        if !server.is_finished()
+            && let Ok(Err(error)) = server.await
         {
             tracing::warn!(%error, "the client port did not close in order");
         }
-        if tokio::time::timeout(STOP_DURATION_MAX, self.service.group.closed())
+        let ended = async move {
+            service.group.closed().await;
+            // A task that panicked has ended too.
+            let _ = join_all(tasks).await;
+            drop(service);
+            let _ = proposer.await;
+        };
+        if tokio::time::timeout(STOP_DURATION_MAX, ended)
             .await
             .is_err()
         {
@@ -173,7 +196,7 @@ fn service(
     group: RaftGroup,
     view: View,
     shutdown: Shutdown,
-) -> Service {
+) -> (Service, JoinHandle<()>) {
     let proposer_config = ProposerConfig {
         entry_bytes_target: config.entry_bytes_target as usize,
         proposals_inflight_max: config.proposals_inflight_max as usize,
@@ -187,9 +210,10 @@ fn service(
         view: view.clone(),
     };
     let leader_wait = Duration::from_millis(config.leader_wait_ms);
-    Service {
+    let (proposer, worker) = Proposer::start(proposer_config, agreement, host.clock.clone());
+    let service = Service {
         own: member(config.own_member()),
-        proposer: Proposer::start(proposer_config, agreement, host.clock.clone()),
+        proposer,
         leadership: Leadership::new(group.leadership(), config.broker_id, leader_wait),
         forwarder: Forwarder::new(),
         admin_pool: AdminPool::default(),
@@ -211,5 +235,6 @@ fn service(
         group,
         view,
         shutdown,
-    }
+    };
+    (service, worker)
 }

@@ -25,6 +25,7 @@ use proto::command::{Command, CommandReply};
 use proto::{QueueId, TimestampMs};
 use raft::{ProposeError, RaftGroup};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 
 pub(crate) use self::batch::QueueSend;
 use self::batch::{Batch, Request, Waiter};
@@ -170,12 +171,12 @@ pub(crate) struct Proposer {
 }
 
 impl Proposer {
-    /// Starts the worker.
+    /// Starts the worker; the other half is its task.
     pub(crate) fn start<A: Agreement>(
         config: ProposerConfig,
         agreement: A,
         clock: Arc<dyn Clock>,
-    ) -> Proposer {
+    ) -> (Proposer, JoinHandle<()>) {
         let (requests, receiver) = mpsc::channel(config.inflight_requests_max);
         let budget = Arc::new(Budget {
             used: AtomicU64::new(0),
@@ -189,8 +190,7 @@ impl Proposer {
             receiver,
             last_time_ms: 0,
         };
-        tokio::spawn(worker.run());
-        Proposer { requests, budget }
+        (Proposer { requests, budget }, tokio::spawn(worker.run()))
     }
 
     /// Stores messages in one queue, in their order; where each went. `messages` and `ids` have the

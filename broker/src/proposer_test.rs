@@ -102,10 +102,8 @@ fn config() -> ProposerConfig {
 
 fn start(config: ProposerConfig, recorder: &Recorder) -> (Proposer, Arc<TestClock>) {
     let clock = Arc::new(TestClock(AtomicU64::new(1_000)));
-    (
-        Proposer::start(config, recorder.clone(), clock.clone()),
-        clock,
-    )
+    let (proposer, _) = Proposer::start(config, recorder.clone(), clock.clone());
+    (proposer, clock)
 }
 
 fn send(topic_id: u64, queue: QueueId, bodies: &[&[u8]], first_id: u128) -> QueueSend {

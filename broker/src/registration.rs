@@ -11,6 +11,7 @@ use std::time::Duration;
 use host::network::{self, ChannelOptions};
 use proto::cluster::{RegisterRequest, RegisterResponse, Registration, Replica, TopicRoute};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use tonic::Request;
 
@@ -26,12 +27,19 @@ const RETRY_PAUSE: Duration = Duration::from_millis(500);
 const REFUSALS_MAX: usize = 16;
 
 /// Starts the tasks; they run until the broker stops.
-pub(crate) fn start(service: &Arc<Service>) {
+pub(crate) fn start(service: &Arc<Service>) -> Vec<JoinHandle<()>> {
     if service.config.name_servers.is_empty() {
-        return;
+        return Vec::new();
     }
     let (current, registrations) = watch::channel(None);
     let (refusals, refused) = mpsc::channel(REFUSALS_MAX);
+    let follower = Follower {
+        service: service.clone(),
+        current,
+        refused,
+        version: 0,
+    };
+    let mut tasks = vec![tokio::spawn(follower.run())];
     for address in &service.config.name_servers {
         let sender = Sender {
             service: service.clone(),
@@ -39,15 +47,9 @@ pub(crate) fn start(service: &Arc<Service>) {
             registrations: registrations.clone(),
             refusals: refusals.clone(),
         };
-        tokio::spawn(sender.run());
+        tasks.push(tokio::spawn(sender.run()));
     }
-    let follower = Follower {
-        service: service.clone(),
-        current,
-        refused,
-        version: 0,
-    };
-    tokio::spawn(follower.run());
+    tasks
 }
 
 /// A newer pair that a name server holds.

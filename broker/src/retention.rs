@@ -1,20 +1,38 @@
-//! Which entries are no longer kept. Pure; the ticker acts.
+//! Which entries are no longer kept.
 //!
 //! Only sealed segments go, whole and oldest first. The leader decides and proposes; the rows that point
 //! at the entries go first, on every replica alike, then each replica drops its segments, never above
-//! its newest checkpoint.
+//! its newest checkpoint. Never drops anything itself.
 
-use store::SegmentInfo;
+use std::time::Duration;
+
+use proto::TimestampMs;
+use proto::command::{self, command::Body};
+use store::{EntryKind, SegmentInfo, StoreError};
+use tokio::time::Instant;
+
+use crate::service::Service;
+
+/// Entries at the end of a segment that are looked at for one that says its time.
+const TIMED_ENTRIES_MAX: u64 = 64;
+
+/// The segments are listed again after this time even if nothing was written, since a snapshot may have
+/// brought others.
+const LISTING_AGE_MAX: Duration = Duration::from_secs(60);
 
 /// First index to keep so that the sealed segments together hold at most `bytes_max`; `None` when they do.
-pub(crate) fn floor_by_size(segments: &[SegmentInfo], bytes_max: u64) -> Option<u64> {
+pub(crate) fn floor_by_size<'a>(
+    segments: impl IntoIterator<Item = &'a SegmentInfo> + Clone,
+    bytes_max: u64,
+) -> Option<u64> {
     let mut bytes: u64 = segments
-        .iter()
+        .clone()
+        .into_iter()
         .filter(|one| one.sealed)
         .map(|one| one.len)
         .sum();
     let mut floor = None;
-    for segment in segments.iter().take_while(|one| one.sealed) {
+    for segment in segments.into_iter().take_while(|one| one.sealed) {
         if bytes <= bytes_max {
             break;
         }
@@ -24,7 +42,167 @@ pub(crate) fn floor_by_size(segments: &[SegmentInfo], bytes_max: u64) -> Option<
     floor
 }
 
-/// The later of two floors.
-pub(crate) fn higher(one: Option<u64>, other: Option<u64>) -> Option<u64> {
-    one.max(other)
+/// A sealed segment and the time of its last entry, once that was needed.
+struct Sealed {
+    info: SegmentInfo,
+    ended_ms: Option<TimestampMs>,
+}
+
+/// The leader's memory of what it may drop.
+pub(crate) struct Retention {
+    sealed: Vec<Sealed>,
+    /// When the segments were listed, and what had been written by then: listing reads files.
+    listed: Option<(Instant, u64)>,
+    proposed_floor: u64,
+}
+
+impl Retention {
+    pub(crate) fn new() -> Retention {
+        Retention {
+            sealed: Vec::new(),
+            listed: None,
+            proposed_floor: 0,
+        }
+    }
+
+    /// Proposes to forget what is no longer kept, if there is any.
+    pub(crate) async fn enforce(&mut self, service: &Service) -> Result<(), StoreError> {
+        self.list(service).await?;
+        let by_size = match service.config.log_retain_bytes {
+            0 => None,
+            bytes => {
+                let segments: Vec<SegmentInfo> = self.sealed.iter().map(|one| one.info).collect();
+                floor_by_size(&segments, bytes)
+            }
+        };
+        let by_age = match service.config.log_retain_ms {
+            0 => None,
+            age_ms => self.floor_by_age(service, age_ms).await?,
+        };
+        match by_size.max(by_age) {
+            Some(floor) if floor > self.proposed_floor => self.propose(service, floor).await,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    async fn propose(&mut self, service: &Service, floor: u64) {
+        match service
+            .propose_upkeep(Body::DropLog(command::DropLog { first_index: floor }))
+            .await
+        {
+            Ok(_) => {
+                tracing::info!(
+                    first_index = floor,
+                    "retention drops the log before this entry"
+                );
+                self.proposed_floor = floor;
+                self.sealed.retain(|one| one.info.last_index >= floor);
+            }
+            Err(error) => tracing::debug!(?error, "retention was not agreed on, it is tried again"),
+        }
+    }
+
+    /// Lists the sealed segments, if there may be other ones than last time.
+    async fn list(&mut self, service: &Service) -> Result<(), StoreError> {
+        let log = service.group.log();
+        let written = log.counters().bytes_written;
+        let current = self.listed.is_some_and(|(time, bytes)| {
+            time.elapsed() < LISTING_AGE_MAX && written < bytes + service.config.segment_bytes
+        });
+        if current {
+            return Ok(());
+        }
+        let segments = log.segments().await?.into_iter();
+        let segments =
+            segments.filter(|info| info.sealed && info.last_index >= self.proposed_floor);
+        self.sealed = segments
+            .map(|info| {
+                let known = self.sealed.iter().find(|one| one.info == info);
+                Sealed {
+                    info,
+                    ended_ms: known.and_then(|one| one.ended_ms),
+                }
+            })
+            .collect();
+        self.listed = Some((Instant::now(), written));
+        Ok(())
+    }
+
+    /// First index to keep so that no sealed segment ends before `age_ms` ago.
+    async fn floor_by_age(
+        &mut self,
+        service: &Service,
+        age_ms: u64,
+    ) -> Result<Option<u64>, StoreError> {
+        let oldest_ms = service.host.clock.now_ms().saturating_sub(age_ms);
+        let mut floor = None;
+        for segment in &mut self.sealed {
+            let ended_ms = match segment.ended_ms {
+                Some(ended_ms) => ended_ms,
+                None => ended_at(service, &segment.info).await?,
+            };
+            segment.ended_ms = Some(ended_ms);
+            if ended_ms >= oldest_ms {
+                break;
+            }
+            floor = Some(segment.info.last_index + 1);
+        }
+        Ok(floor)
+    }
+}
+
+/// Time of the last entry that has one; Raft's own entries have none. Without any, the segment counts as
+/// young.
+async fn ended_at(service: &Service, segment: &SegmentInfo) -> Result<TimestampMs, StoreError> {
+    let lowest = segment
+        .last_index
+        .saturating_sub(TIMED_ENTRIES_MAX)
+        .max(segment.first_index);
+    for index in (lowest..=segment.last_index).rev() {
+        let entry = service.group.log().entry(index).await?;
+        if entry.kind != EntryKind::Normal {
+            continue;
+        }
+        let decoded: Result<command::Entry, _> = prost::Message::decode(entry.body);
+        return Ok(decoded.map_or(TimestampMs::MAX, |entry| entry.time_ms));
+    }
+    Ok(TimestampMs::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn segment(first_index: u64, len: u64, sealed: bool) -> SegmentInfo {
+        SegmentInfo {
+            first_index,
+            last_index: first_index + 9,
+            len,
+            crc32c: 0,
+            sealed,
+        }
+    }
+
+    /// Catches a cut in the middle of what is kept, and one that takes the segment being written.
+    #[test]
+    fn the_oldest_go_until_the_rest_fits() {
+        let segments = [
+            segment(1, 100, true),
+            segment(11, 50, true),
+            segment(21, 100, true),
+            segment(31, 70, false),
+        ];
+        for (bytes_max, floor) in [
+            (250, None),
+            (249, Some(11)),
+            (150, Some(11)),
+            (149, Some(21)),
+            (99, Some(31)),
+            (0, Some(31)),
+        ] {
+            assert_eq!(floor_by_size(&segments, bytes_max), floor, "{bytes_max}");
+        }
+        assert_eq!(floor_by_size(&segments[3..], 0), None);
+    }
 }

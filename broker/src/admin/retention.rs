@@ -2,10 +2,11 @@
 
 use proto::cluster::{AdminResponse, DropLogRequest};
 use proto::command::{self, command::Body};
+use proto::v2::Code;
 
 use super::done;
 use crate::call::Context;
-use crate::grpc::status::CallError;
+use crate::grpc::status::{CallError, Refusal};
 use crate::retention;
 use crate::service::Service;
 
@@ -16,7 +17,12 @@ pub(super) async fn drop_log(
     request: &DropLogRequest,
     _: &Context,
 ) -> Result<AdminResponse, CallError> {
-    let segments = service.group.log().segments();
+    let segments = service.group.log().segments().await.map_err(|error| {
+        Refusal::new(
+            Code::InternalServerError,
+            format!("cannot list the log segments: {error}"),
+        )
+    })?;
     let Some(first_index) = retention::floor_by_size(&segments, request.retain_bytes) else {
         return Ok(done(0));
     };
