@@ -13,6 +13,7 @@ pub mod process;
 pub mod settings;
 pub mod signals;
 pub mod terminal;
+pub mod times;
 
 pub use command::{Arguments, run};
 pub use failure::Failure;

@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
-/// Three digits are more than a shared machine repeats.
-const DIGITS: u8 = 3;
+use crate::times::Times;
 
 /// Counts and times of one load.
+#[derive(Default)]
 pub struct Measured {
     /// Messages that were answered OK, or received.
     pub messages: u64,
@@ -18,19 +17,7 @@ pub struct Measured {
     pub refused: u64,
     /// How long it took.
     pub elapsed: Duration,
-    times: Histogram<u64>,
-}
-
-impl Default for Measured {
-    fn default() -> Measured {
-        Measured {
-            messages: 0,
-            bytes: 0,
-            refused: 0,
-            elapsed: Duration::ZERO,
-            times: Histogram::new(DIGITS).expect("three digits are a valid precision"),
-        }
-    }
+    times: Times,
 }
 
 impl Measured {
@@ -44,8 +31,7 @@ impl Measured {
 
     /// One request took this long.
     pub fn took(&mut self, time: Duration) {
-        self.times
-            .saturating_record(u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
+        self.times.took(time);
     }
 
     /// `messages` of `message_bytes` each were answered OK.
@@ -59,9 +45,7 @@ impl Measured {
         self.messages += other.messages;
         self.bytes += other.bytes;
         self.refused += other.refused;
-        self.times
-            .add(&other.times)
-            .expect("both count in three digits without an upper bound");
+        self.times.merge(&other.times);
     }
 
     /// Messages a second.
@@ -76,7 +60,7 @@ impl Measured {
 
     /// The time that a share of the requests did not exceed, milliseconds.
     pub fn quantile_ms(&self, share: f64) -> f64 {
-        self.times.value_at_quantile(share) as f64 / 1e3
+        self.times.quantile_us(share) as f64 / 1e3
     }
 
     /// The figures that every load has.
@@ -87,7 +71,7 @@ impl Measured {
             "messages_per_second": self.messages_per_second().round(),
             "megabytes_per_second": round(self.megabytes_per_second()),
         });
-        if !self.times.is_empty() {
+        if self.times.count() > 0 {
             merge(&mut value, self.times_as_json());
         }
         if self.refused > 0 {
@@ -102,7 +86,7 @@ impl Measured {
             "p50_ms": self.quantile_ms(0.5),
             "p99_ms": self.quantile_ms(0.99),
             "p99_9_ms": self.quantile_ms(0.999),
-            "max_ms": self.times.max() as f64 / 1e3,
+            "max_ms": self.times.max_us() as f64 / 1e3,
         })
     }
 }

@@ -1,6 +1,5 @@
 //! Starts the three processes and streams blocks to the first, a bounded number under way.
 
-use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -8,12 +7,12 @@ use std::path::Path;
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
-use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::wire::{connect, receive_position};
 use crate::failure::Failure;
 use crate::process::{Child, free_ports};
+use crate::times::Times;
 
 /// Size of each node's file: written once before the measurement, then again and again.
 const FILE_BYTES: u64 = 512 << 20;
@@ -84,7 +83,9 @@ impl Ceiling {
         in_flight: usize,
         duration: Duration,
     ) -> Result<CeilingLoad, Failure> {
-        self.stream(block_bytes, in_flight, duration)
+        // The nodes fill their files before they take the first stream: that is not measured.
+        self.stream(block_bytes, 1, Duration::ZERO)
+            .and_then(|_| self.stream(block_bytes, in_flight, duration))
             .map_err(|error| Failure::during("streaming blocks to the ceiling's processes", error))
     }
 
@@ -100,11 +101,10 @@ impl Ceiling {
         let (finished_sender, finished) = sync_channel(1);
         start_receiver(block_bytes, answers, permitted, finished_sender);
         let block = vec![BLOCK_BYTE; block_bytes];
-        // The first block waits until the nodes have made their files: it is not measured.
-        let mut started = None;
+        let started = Instant::now();
         loop {
             let now = Instant::now();
-            if now.duration_since(*started.get_or_insert(now)) > duration {
+            if now.duration_since(started) > duration {
                 break;
             }
             // The channel holds as many as may be under way; a full one is what stops the sender.
@@ -126,28 +126,23 @@ fn start_receiver(
     block_bytes: usize,
     answers: std::net::TcpStream,
     permitted: std::sync::mpsc::Receiver<Instant>,
-    finished: std::sync::mpsc::SyncSender<(Histogram<u64>, Duration)>,
+    finished: std::sync::mpsc::SyncSender<(Times, Duration)>,
 ) {
     std::thread::spawn(move || {
-        let mut times = Histogram::<u64>::new(3).expect("three digits are a valid precision");
+        let mut times = Times::default();
         let mut safe_blocks = 0;
-        let mut sent = VecDeque::new();
         let mut first = None;
+        let mut elapsed = Duration::ZERO;
         while let Ok(position) = receive_position(&answers) {
             let now = Instant::now();
             let blocks = position / block_bytes as u64;
             for _ in safe_blocks..blocks {
                 let Ok(at) = permitted.recv() else { break };
-                first.get_or_insert(at);
-                sent.push_back(at);
+                elapsed = now.duration_since(*first.get_or_insert(at));
+                times.took(now.duration_since(at));
             }
             safe_blocks = blocks;
-            for at in sent.drain(..) {
-                let elapsed = now.duration_since(at).as_micros();
-                times.saturating_record(u64::try_from(elapsed).unwrap_or(u64::MAX));
-            }
         }
-        let elapsed = first.map_or(Duration::ZERO, |at: Instant| at.elapsed());
         // The sender may have given up; then nobody wants the figures.
         let _ = finished.send((times, elapsed));
     });
@@ -164,19 +159,14 @@ fn node_arguments(listen: SocketAddr, file: &Path, forward: &[SocketAddr]) -> Ve
     arguments
 }
 
-fn load(
-    block_bytes: usize,
-    in_flight: usize,
-    times: &Histogram<u64>,
-    elapsed: Duration,
-) -> CeilingLoad {
-    let blocks_per_second = times.len() as f64 / elapsed.as_secs_f64().max(f64::EPSILON);
+fn load(block_bytes: usize, in_flight: usize, times: &Times, elapsed: Duration) -> CeilingLoad {
+    let blocks_per_second = times.count() as f64 / elapsed.as_secs_f64().max(f64::EPSILON);
     CeilingLoad {
         block_bytes,
         in_flight,
         blocks_per_second,
         megabytes_per_second: blocks_per_second * block_bytes as f64 / 1e6,
-        p50_us: times.value_at_quantile(0.5),
-        p99_us: times.value_at_quantile(0.99),
+        p50_us: times.quantile_us(0.5),
+        p99_us: times.quantile_us(0.99),
     }
 }

@@ -4,11 +4,11 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::file::BlockFile;
 pub use super::file::Writing;
+use crate::times::Times;
 
 /// Large enough that a second's writing seldom wraps.
 const FILE_BYTES: u64 = 256 << 20;
@@ -44,22 +44,21 @@ pub fn measure_disk(
 ) -> io::Result<DiskFigures> {
     let mut file = BlockFile::create(&directory.join("disk"), FILE_BYTES, writing)?;
     let block = vec![BLOCK_BYTE; block_bytes];
-    let mut times = Histogram::<u64>::new(3).expect("three digits are a valid precision");
+    let mut times = Times::default();
     let started = Instant::now();
     while started.elapsed() < duration {
         let before = Instant::now();
         file.append(&block)?;
         file.sync()?;
-        let elapsed_us = u64::try_from(before.elapsed().as_micros()).unwrap_or(u64::MAX);
-        times.saturating_record(elapsed_us);
+        times.took(before.elapsed());
     }
     let seconds = started.elapsed().as_secs_f64();
     Ok(DiskFigures {
         writing: format!("{writing:?}").to_lowercase(),
         block_bytes,
-        megabytes_per_second: times.len() as f64 * block_bytes as f64 / seconds / 1e6,
-        syncs_per_second: times.len() as f64 / seconds,
-        p50_us: times.value_at_quantile(0.5),
-        p99_us: times.value_at_quantile(0.99),
+        megabytes_per_second: times.count() as f64 * block_bytes as f64 / seconds / 1e6,
+        syncs_per_second: times.count() as f64 / seconds,
+        p50_us: times.quantile_us(0.5),
+        p99_us: times.quantile_us(0.99),
     })
 }
