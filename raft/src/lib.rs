@@ -20,6 +20,7 @@ mod member;
 mod network;
 mod peers;
 mod repair;
+mod request_stream;
 mod runtime;
 mod service;
 mod snapshot;
@@ -39,3 +40,6 @@ pub use leadership::Leadership;
 pub use member::Member;
 pub use state::Phase;
 pub use status::{GroupStatus, MemberStatus};
+
+#[cfg(test)]
+mod suite_test;

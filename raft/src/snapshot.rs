@@ -214,3 +214,38 @@ fn snapshot_meta(checkpoint: &Checkpoint) -> Result<SnapshotMeta, ConvertError> 
         last_membership: applied.membership().clone(),
     })
 }
+
+/// Makes what a transfer would make of a local snapshot at the receiver whose log is `log`.
+#[cfg(test)]
+pub(crate) async fn hand_over(
+    snapshot: &SnapshotData,
+    log: &CommitLog,
+    disk: &Arc<dyn Disk>,
+) -> Result<SnapshotData, StoreError> {
+    let SnapshotData::Local(local) = snapshot else {
+        return Ok(snapshot.clone());
+    };
+    let staging = log.stage("hand-over")?;
+    let target = staging.dir().join(manifest::CHECKPOINT_DIR);
+    disk.create_dir_all(&target.join("tables")).unwrap();
+    for relative in local.checkpoint.relative_paths() {
+        disk.link(&local.checkpoint.dir().join(&relative), &target.join(&relative)).unwrap();
+    }
+    let last = local.checkpoint.meta().log_id;
+    let mut segments = Vec::new();
+    for export in local.log.export(last.index).await? {
+        let mut writer = staging.receive(export.info())?;
+        writer.write(export.read(0, usize::MAX).await?).await?;
+        writer.finish().await?;
+        segments.push(export.info());
+    }
+    let applied = Applied::decode(&local.checkpoint.meta().applied).unwrap();
+    let nobody = Arc::new(Mutex::new(())).try_lock_owned().unwrap();
+    Ok(SnapshotData::Received(ReceivedSnapshot {
+        staging,
+        segments,
+        last,
+        membership: applied.membership().clone(),
+        _installing: Arc::new((nobody, Arc::new(Holds::default().take(0)))),
+    }))
+}

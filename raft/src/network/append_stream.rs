@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 
 use super::{CallError, Peer, Results, call_error, deadline, network_error, unreachable};
 use crate::connections::Class;
+use crate::request_stream::RequestStream;
 use crate::convert::{append_result_from_wire, append_to_wire};
 use crate::types::{RaftEntry, TypeConfig};
 
@@ -112,11 +113,7 @@ where
     in_flight.add(body_bytes(&first));
     let mut first = append_to_wire(first);
     peer.introduce(&mut first);
-    let outgoing =
-        stream::once(futures::future::ready(first)).chain(paced(rest, in_flight.clone()));
-    let (abort, registration) = AbortHandle::new_pair();
-    let guard = AbortOnDrop(abort);
-    let outgoing = Abortable::new(outgoing.boxed(), registration);
+    let (outgoing, guard) = outgoing(first, rest, in_flight.clone());
     let answers = deadline(OPEN_TIMEOUT, client.append_stream(outgoing)).await?;
     let state = Some(Answers {
         answers,
@@ -124,6 +121,20 @@ where
         _guard: guard,
     });
     Ok(stream::unfold(state, next_answer).boxed())
+}
+
+/// The requests, and what ends them when it is dropped.
+fn outgoing<S>(
+    first: wire::AppendRequest,
+    rest: S,
+    in_flight: Arc<InFlight>,
+) -> (RequestStream<wire::AppendRequest>, AbortOnDrop)
+where
+    S: Stream<Item = Request> + OptionalSend + Unpin + 'static,
+{
+    let requests = stream::once(futures::future::ready(first)).chain(paced(rest, in_flight));
+    let (abort, registration) = AbortHandle::new_pair();
+    (RequestStream::new(Abortable::new(requests, registration)), AbortOnDrop(abort))
 }
 
 /// Requests as they go over the wire, held back while too much is in flight.

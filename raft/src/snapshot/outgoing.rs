@@ -18,6 +18,7 @@ use super::manifest::{CHUNK_BYTES, Content, Source, checkpoint_sources, snapshot
 use super::{LocalSnapshot, SnapshotData};
 use crate::convert::{stored_membership_to_bytes, vote_to_wire};
 use crate::peers::Peers;
+use crate::request_stream::RequestStream;
 use crate::types::RaftVote;
 
 /// Longest wait for the receiver to look at what it has: it may have to read it.
@@ -116,31 +117,10 @@ async fn send_file(
     position: u64,
 ) -> Result<(), Status> {
     let size_bytes = source.file.size_bytes;
-    let content = source.content.clone();
-    let chunks = Chunks {
-        content,
-        position,
-        end: size_bytes,
-        begun: false,
-    };
-    let (id, name) = (snapshot_id.to_string(), source.file.name.clone());
-    let failure: Arc<std::sync::Mutex<Option<StoreError>>> = Arc::default();
-    let failed = failure.clone();
-    let chunks = stream::try_unfold(chunks, Chunks::next)
-        .map_ok(move |(position, data)| wire::FileChunk {
-            snapshot_id: id.clone(),
-            name: name.clone(),
-            position,
-            data,
-        })
-        .scan((), move |(), chunk: Result<wire::FileChunk, StoreError>| {
-            let chunk = chunk.map_err(|error| {
-                *failed.lock().unwrap_or_else(|error| error.into_inner()) = Some(error);
-            });
-            futures::future::ready(chunk.ok())
-        });
+    let failure: Failure = Arc::default();
+    let chunks = file_chunks(snapshot_id, source, position, failure.clone());
     let timeouts = u32::try_from(size_bytes / FILE_BYTES_PER_TIMEOUT + 1).unwrap_or(u32::MAX);
-    let received = within(FILE_TIMEOUT * timeouts, client.send_file(chunks.boxed())).await;
+    let received = within(FILE_TIMEOUT * timeouts, client.send_file(chunks)).await;
     if let Some(error) = failure
         .lock()
         .unwrap_or_else(|error| error.into_inner())
@@ -157,6 +137,31 @@ async fn send_file(
             )))
         }
     }
+}
+
+/// Why a file could not be read to its end.
+type Failure = Arc<std::sync::Mutex<Option<StoreError>>>;
+
+/// The pieces of a file; they end early if it cannot be read, and `failure` says why.
+fn file_chunks(
+    snapshot_id: &str,
+    source: &Source,
+    position: u64,
+    failure: Failure,
+) -> RequestStream<wire::FileChunk> {
+    let content = source.content.clone();
+    let chunks = Chunks { content, position, end: source.file.size_bytes, begun: false };
+    let (id, name) = (snapshot_id.to_string(), source.file.name.clone());
+    let chunks = stream::try_unfold(chunks, Chunks::next).map_ok(move |(position, data)| {
+        wire::FileChunk { snapshot_id: id.clone(), name: name.clone(), position, data }
+    });
+    let chunks = chunks.scan((), move |(), chunk: Result<wire::FileChunk, StoreError>| {
+        let chunk = chunk.map_err(|error| {
+            *failure.lock().unwrap_or_else(|error| error.into_inner()) = Some(error);
+        });
+        futures::future::ready(chunk.ok())
+    });
+    RequestStream::new(chunks)
 }
 
 /// What is left to send of one file.
