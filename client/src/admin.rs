@@ -39,7 +39,11 @@ type Client = cluster::BrokerAdminClient;
 impl Admin {
     pub(crate) fn new(core: Arc<Core>) -> Admin {
         let timeout = core.connection.request_timeout;
-        Admin { core, timeout, group: None }
+        Admin {
+            core,
+            timeout,
+            group: None,
+        }
     }
 
     /// The same, with another deadline for each call.
@@ -62,9 +66,12 @@ impl Admin {
     /// Refused if the name is bad, or taken and not `if_absent`.
     pub async fn create_topic(&self, name: &str, settings: &TopicSettings) -> Result<(), Error> {
         let request = put_topic(name, settings);
-        self.change("create", topic(name), request, async |mut client, request| {
-            client.create_topic(request).await
-        })
+        self.change(
+            "create",
+            topic(name),
+            request,
+            async |mut client, request| client.create_topic(request).await,
+        )
         .await
     }
 
@@ -74,9 +81,12 @@ impl Admin {
     /// Refused if there is no such topic.
     pub async fn alter_topic(&self, name: &str, settings: &TopicSettings) -> Result<(), Error> {
         let request = put_topic(name, settings);
-        self.change("alter", topic(name), request, async |mut client, request| {
-            client.alter_topic(request).await
-        })
+        self.change(
+            "alter",
+            topic(name),
+            request,
+            async |mut client, request| client.alter_topic(request).await,
+        )
         .await
     }
 
@@ -85,10 +95,15 @@ impl Admin {
     /// # Errors
     /// Refused if there is no such topic.
     pub async fn delete_topic(&self, name: &str) -> Result<(), Error> {
-        let request = cluster::NameRequest { name: name.to_owned() };
-        self.change("delete", topic(name), request, async |mut client, request| {
-            client.delete_topic(request).await
-        })
+        let request = cluster::NameRequest {
+            name: name.to_owned(),
+        };
+        self.change(
+            "delete",
+            topic(name),
+            request,
+            async |mut client, request| client.delete_topic(request).await,
+        )
         .await
     }
 
@@ -99,12 +114,17 @@ impl Admin {
     pub async fn list_topics(&self) -> Result<Vec<TopicDescription>, Error> {
         let call = self.call("list", "topics".to_owned(), false).await;
         let answer = self
-            .ask(call, cluster::ListRequest {}, async |mut client, request| {
-                client.list_topics(request).await
-            })
+            .ask(
+                call,
+                cluster::ListRequest {},
+                async |mut client, request| client.list_topics(request).await,
+            )
             .await?;
-        let mut topics: Vec<TopicDescription> =
-            answer.topics.into_iter().map(TopicDescription::from).collect();
+        let mut topics: Vec<TopicDescription> = answer
+            .topics
+            .into_iter()
+            .map(TopicDescription::from)
+            .collect();
         topics.sort_by(|one, other| one.name.cmp(&other.name));
         Ok(topics)
     }
@@ -114,7 +134,11 @@ impl Admin {
     /// # Errors
     /// As [`Admin::list_topics`].
     pub async fn topic(&self, name: &str) -> Result<Option<TopicDescription>, Error> {
-        Ok(self.list_topics().await?.into_iter().find(|topic| topic.name == name))
+        Ok(self
+            .list_topics()
+            .await?
+            .into_iter()
+            .find(|topic| topic.name == name))
     }
 
     /// Makes a consumer group.
@@ -123,9 +147,12 @@ impl Admin {
     /// Refused if the name is bad, or taken and not `if_absent`.
     pub async fn create_group(&self, name: &str, settings: &GroupSettings) -> Result<(), Error> {
         let request = put_group(name, settings);
-        self.change("create", group(name), request, async |mut client, request| {
-            client.create_group(request).await
-        })
+        self.change(
+            "create",
+            group(name),
+            request,
+            async |mut client, request| client.create_group(request).await,
+        )
         .await
     }
 
@@ -135,9 +162,12 @@ impl Admin {
     /// Refused if there is no such group.
     pub async fn alter_group(&self, name: &str, settings: &GroupSettings) -> Result<(), Error> {
         let request = put_group(name, settings);
-        self.change("alter", group(name), request, async |mut client, request| {
-            client.alter_group(request).await
-        })
+        self.change(
+            "alter",
+            group(name),
+            request,
+            async |mut client, request| client.alter_group(request).await,
+        )
         .await
     }
 
@@ -146,10 +176,15 @@ impl Admin {
     /// # Errors
     /// Refused if there is no such group.
     pub async fn delete_group(&self, name: &str) -> Result<(), Error> {
-        let request = cluster::NameRequest { name: name.to_owned() };
-        self.change("delete", group(name), request, async |mut client, request| {
-            client.delete_group(request).await
-        })
+        let request = cluster::NameRequest {
+            name: name.to_owned(),
+        };
+        self.change(
+            "delete",
+            group(name),
+            request,
+            async |mut client, request| client.delete_group(request).await,
+        )
         .await
     }
 
@@ -160,12 +195,17 @@ impl Admin {
     pub async fn list_groups(&self) -> Result<Vec<GroupDescription>, Error> {
         let call = self.call("list", "consumer groups".to_owned(), false).await;
         let answer = self
-            .ask(call, cluster::ListRequest {}, async |mut client, request| {
-                client.list_groups(request).await
-            })
+            .ask(
+                call,
+                cluster::ListRequest {},
+                async |mut client, request| client.list_groups(request).await,
+            )
             .await?;
-        let mut groups: Vec<GroupDescription> =
-            answer.groups.into_iter().map(GroupDescription::from).collect();
+        let mut groups: Vec<GroupDescription> = answer
+            .groups
+            .into_iter()
+            .map(GroupDescription::from)
+            .collect();
         groups.sort_by(|one, other| one.name.cmp(&other.name));
         Ok(groups)
     }
@@ -175,7 +215,11 @@ impl Admin {
     /// # Errors
     /// As [`Admin::list_groups`].
     pub async fn group(&self, name: &str) -> Result<Option<GroupDescription>, Error> {
-        Ok(self.list_groups().await?.into_iter().find(|group| group.name == name))
+        Ok(self
+            .list_groups()
+            .await?
+            .into_iter()
+            .find(|group| group.name == name))
     }
 
     /// Client ids of the consumers of a group that sent a heartbeat lately, sorted.
@@ -184,9 +228,13 @@ impl Admin {
     /// No leader answered by the deadline.
     pub async fn members(&self, name: &str) -> Result<Vec<String>, Error> {
         let call = self.call("list members", group(name), false).await;
-        let request = cluster::NameRequest { name: name.to_owned() };
+        let request = cluster::NameRequest {
+            name: name.to_owned(),
+        };
         let answer = self
-            .ask(call, request, async |mut client, request| client.list_members(request).await)
+            .ask(call, request, async |mut client, request| {
+                client.list_members(request).await
+            })
             .await?;
         Ok(answer.client_ids)
     }
@@ -207,9 +255,12 @@ impl Admin {
             queue: queue.queue,
             offset,
         };
-        self.change("reset offset", group(name), request, async |mut client, request| {
-            client.reset_offset(request).await
-        })
+        self.change(
+            "reset offset",
+            group(name),
+            request,
+            async |mut client, request| client.reset_offset(request).await,
+        )
         .await
     }
 
@@ -265,7 +316,9 @@ impl Admin {
             client_address: broker.client_address.clone(),
             peer_address: broker.peer_address.clone(),
         };
-        let request = cluster::AddLearnerRequest { replica: Some(replica) };
+        let request = cluster::AddLearnerRequest {
+            replica: Some(replica),
+        };
         let subject = format!("learner {}", broker.broker_id);
         self.change("add", subject, request, async |mut client, request| {
             client.add_learner(request).await
@@ -278,7 +331,9 @@ impl Admin {
     /// # Errors
     /// Refused if one of them is not a replica that has caught up.
     pub async fn change_voters(&self, broker_ids: &[u64]) -> Result<(), Error> {
-        let request = cluster::ChangeMembersRequest { voters: broker_ids.to_vec() };
+        let request = cluster::ChangeMembersRequest {
+            voters: broker_ids.to_vec(),
+        };
         let subject = format!("voters to {broker_ids:?}");
         self.change("change", subject, request, async |mut client, request| {
             client.change_members(request).await
@@ -311,7 +366,9 @@ impl Admin {
         let call = self.call("drop", "log".to_owned(), true).await;
         let request = cluster::DropLogRequest { retain_bytes };
         let answer = self
-            .ask(call, request, async |mut client, request| client.drop_log(request).await)
+            .ask(call, request, async |mut client, request| {
+                client.drop_log(request).await
+            })
             .await?;
         Ok(answer.value)
     }
@@ -347,13 +404,25 @@ impl Admin {
 
     async fn call(&self, operation: &'static str, subject: String, changes: bool) -> Call {
         let group = self.known_group().await;
-        Call { operation, subject, group, timeout: self.timeout, changes }
+        Call {
+            operation,
+            subject,
+            group,
+            timeout: self.timeout,
+            changes,
+        }
     }
 
     fn call_to(&self, operation: &'static str, address: &str, changes: bool) -> Call {
         let timeout = self.timeout.min(self.core.connection.attempt_timeout);
         let subject = format!("broker {address}");
-        Call { operation, subject, group: "".into(), timeout, changes }
+        Call {
+            operation,
+            subject,
+            group: "".into(),
+            timeout,
+            changes,
+        }
     }
 
     /// The group to ask, after learning where it is, if that is not known. Name servers do not answer for brokers.
@@ -369,8 +438,9 @@ impl Admin {
         let first = brokers.first().map(|broker| broker.group.as_str().into());
         let group: Arc<str> = self.group.clone().or(first).unwrap_or_else(|| "".into());
         let of_group = brokers.iter().filter(|broker| *broker.group == *group);
-        let addresses: Vec<Arc<str>> =
-            of_group.map(|broker| broker.client_address.as_str().into()).collect();
+        let addresses: Vec<Arc<str>> = of_group
+            .map(|broker| broker.client_address.as_str().into())
+            .collect();
         if !addresses.is_empty() {
             table.members(&group, addresses);
             if self.group.is_none() {
@@ -387,8 +457,7 @@ impl Admin {
         let timeout = call.timeout;
         let table: Result<cluster::QueryTableResponse, Error> = connection
             .call_at(call, seed, async {
-                let request =
-                    connection.request(cluster::QueryTableRequest::default(), timeout);
+                let request = connection.request(cluster::QueryTableRequest::default(), timeout);
                 connection.name_server(seed)?.query_table(request).await
             })
             .await;
@@ -420,7 +489,10 @@ impl Admin {
 }
 
 fn replicas(group: &str, replicas: Vec<cluster::Replica>) -> Vec<BrokerAddress> {
-    replicas.into_iter().map(|replica| BrokerAddress::from_wire(group, replica)).collect()
+    replicas
+        .into_iter()
+        .map(|replica| BrokerAddress::from_wire(group, replica))
+        .collect()
 }
 
 fn topic(name: &str) -> String {

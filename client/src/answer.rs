@@ -112,7 +112,10 @@ impl Refusal {
             Code::Unspecified => format!("code {code}: {reason}"),
             _ => reason.to_owned(),
         };
-        Refusal { code: known, reason }
+        Refusal {
+            code: known,
+            reason,
+        }
     }
 
     pub(crate) fn patience(&self) -> Patience {
@@ -164,12 +167,17 @@ pub(crate) fn read_status<R>(status: &tonic::Status) -> Attempt<R> {
 fn never_left(status: &tonic::Status) -> bool {
     status.code() == tonic::Code::Unavailable
         && status.metadata().is_empty()
-        && (status.message().contains("tcp connect error") || status.message().contains("dns error"))
+        && (status.message().contains("tcp connect error")
+            || status.message().contains("dns error"))
 }
 
 /// The leader that an answer names.
 pub(crate) fn leader_hint(metadata: &tonic::metadata::MetadataMap) -> Option<&str> {
-    metadata.get(LEADER_HEADER)?.to_str().ok().filter(|address| !address.is_empty())
+    metadata
+        .get(LEADER_HEADER)?
+        .to_str()
+        .ok()
+        .filter(|address| !address.is_empty())
 }
 
 #[cfg(test)]
@@ -183,12 +191,21 @@ mod tests {
     /// Catches a loop on what cannot change, and a surrender to what passes.
     #[test]
     fn patience_follows_the_code() {
-        assert_eq!(refusal(Code::HaNotAvailable).patience(), Patience::UntilDeadline);
-        assert_eq!(refusal(Code::TooManyRequests).patience(), Patience::UntilDeadline);
+        assert_eq!(
+            refusal(Code::HaNotAvailable).patience(),
+            Patience::UntilDeadline
+        );
+        assert_eq!(
+            refusal(Code::TooManyRequests).patience(),
+            Patience::UntilDeadline
+        );
         assert_eq!(refusal(Code::TopicNotFound).patience(), Patience::Few);
         assert_eq!(refusal(Code::InternalServerError).patience(), Patience::Few);
         assert_eq!(Refusal::new(12345, "new").patience(), Patience::Few);
-        assert_eq!(refusal(Code::MessageBodyTooLarge).patience(), Patience::None);
+        assert_eq!(
+            refusal(Code::MessageBodyTooLarge).patience(),
+            Patience::None
+        );
     }
 
     /// Catches a lost answer that is reported as 'certainly not done'.
@@ -198,11 +215,18 @@ mod tests {
             Attempt::Lost { sent, .. } => sent,
             other => panic!("{other:?}"),
         };
-        assert!(!sent(tonic::Status::unavailable("tcp connect error: refused")));
+        assert!(!sent(tonic::Status::unavailable(
+            "tcp connect error: refused"
+        )));
         assert!(sent(tonic::Status::unavailable("connection reset")));
         assert!(sent(tonic::Status::deadline_exceeded("late")));
         let mut forwarded = tonic::Status::unavailable("tcp connect error: refused");
-        forwarded.metadata_mut().insert("date", "now".parse().expect("ascii"));
-        assert!(sent(forwarded), "a server that could not reach another server said this");
+        forwarded
+            .metadata_mut()
+            .insert("date", "now".parse().expect("ascii"));
+        assert!(
+            sent(forwarded),
+            "a server that could not reach another server said this"
+        );
     }
 }

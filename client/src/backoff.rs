@@ -45,7 +45,11 @@ mod tests {
         let mut backoff = Backoff::default();
         let waits: Vec<Duration> = (0..50).map(|_| backoff.next_wait()).collect();
         assert!(waits[0] >= FIRST / 2 && waits[0] <= FIRST);
-        assert!(waits[40..].iter().all(|wait| *wait >= LONGEST / 2 && *wait <= LONGEST));
+        assert!(
+            waits[40..]
+                .iter()
+                .all(|wait| *wait >= LONGEST / 2 && *wait <= LONGEST)
+        );
         assert!(waits[40..].windows(2).any(|pair| pair[0] != pair[1]));
         backoff.reset();
         assert!(backoff.next_wait() <= FIRST);

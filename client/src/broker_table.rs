@@ -31,7 +31,10 @@ struct Group {
 impl BrokerTable {
     pub(crate) fn new(seeds: Vec<Address>) -> BrokerTable {
         assert!(!seeds.is_empty(), "a client has at least one seed");
-        BrokerTable { seeds, groups: Mutex::new(BTreeMap::new()) }
+        BrokerTable {
+            seeds,
+            groups: Mutex::new(BTreeMap::new()),
+        }
     }
 
     pub(crate) fn seeds(&self) -> &[Address] {
@@ -88,7 +91,9 @@ impl BrokerTable {
     /// Whether any address of the group is known.
     pub(crate) fn knows(&self, group: &str) -> bool {
         let groups = self.lock();
-        groups.get(group).is_some_and(|group| group.leader.is_some() || !group.replicas.is_empty())
+        groups
+            .get(group)
+            .is_some_and(|group| group.leader.is_some() || !group.replicas.is_empty())
     }
 
     /// An address did not answer.
@@ -100,9 +105,10 @@ impl BrokerTable {
         }
     }
 
-
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Arc<str>, Group>> {
-        self.groups.lock().expect("nothing panics while the table is locked")
+        self.groups
+            .lock()
+            .expect("nothing panics while the table is locked")
     }
 }
 
@@ -143,7 +149,9 @@ mod tests {
     }
 
     fn turns(table: &BrokerTable, count: usize) -> Vec<String> {
-        (0..count).map(|turn| table.address("g", turn).to_string()).collect()
+        (0..count)
+            .map(|turn| table.address("g", turn).to_string())
+            .collect()
     }
 
     /// Catches a client that keeps asking one dead address while others would answer.

@@ -77,7 +77,10 @@ impl Client {
     pub async fn queues(&self, topic: &str) -> Result<Vec<TopicQueue>, Error> {
         let topic: Arc<str> = topic.into();
         let route = self.core.fresh_route(&topic).await?;
-        Ok(route.readable().map(|queue| TopicQueue::new(topic.clone(), queue.queue)).collect())
+        Ok(route
+            .readable()
+            .map(|queue| TopicQueue::new(topic.clone(), queue.queue))
+            .collect())
     }
 
     /// Offset of the oldest message still in the queue.
@@ -169,7 +172,12 @@ impl ClientBuilder {
         }
         let client_id = self.client_id.clone().unwrap_or_else(random_id);
         let mut seeds: Vec<Arc<str>> = Vec::new();
-        for seed in self.seeds.iter().flat_map(|seeds| seeds.split([',', ';'])).map(str::trim) {
+        for seed in self
+            .seeds
+            .iter()
+            .flat_map(|seeds| seeds.split([',', ';']))
+            .map(str::trim)
+        {
             if !seeds.iter().any(|known| &**known == seed) {
                 seeds.push(seed.into());
             }
@@ -196,8 +204,10 @@ impl ClientBuilder {
             let left = self.start_timeout.saturating_sub(started.elapsed());
             let timeout = self.attempt_timeout.min(left);
             let seeds = connection.brokers.seeds();
-            let mut asked: FuturesUnordered<_> =
-                seeds.iter().map(|seed| ask_seed(connection, seed, timeout)).collect();
+            let mut asked: FuturesUnordered<_> = seeds
+                .iter()
+                .map(|seed| ask_seed(connection, seed, timeout))
+                .collect();
             let mut last = String::new();
             while let Some(answered) = asked.next().await {
                 match answered {
@@ -220,7 +230,10 @@ impl ClientBuilder {
 
 /// Any answer will do: it shows that someone who speaks the protocol is there.
 async fn ask_seed(connection: &Connection, seed: &str, timeout: Duration) -> Result<(), String> {
-    let heartbeat = HeartbeatRequest { group: None, client_type: ClientType::Producer as i32 };
+    let heartbeat = HeartbeatRequest {
+        group: None,
+        client_type: ClientType::Producer as i32,
+    };
     let call = async {
         let request = connection.request(heartbeat, timeout);
         connection.messaging(seed)?.heartbeat(request).await

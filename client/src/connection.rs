@@ -48,15 +48,27 @@ pub(crate) struct Identity {
 impl Identity {
     pub(crate) fn new(client_id: &str) -> Result<Identity, Error> {
         let mut metadata = MetadataMap::new();
-        let header = client_id.parse().ok().filter(|_| !client_id.trim().is_empty());
+        let header = client_id
+            .parse()
+            .ok()
+            .filter(|_| !client_id.trim().is_empty());
         let Some(header) = header else {
-            return Err(Error::invalid(format!("client id {client_id:?}"), "it cannot stand in a header"));
+            return Err(Error::invalid(
+                format!("client id {client_id:?}"),
+                "it cannot stand in a header",
+            ));
         };
         metadata.insert("x-mq-client-id", header);
         metadata.insert("x-mq-language", MetadataValue::from_static("RUST"));
         metadata.insert("x-mq-protocol", MetadataValue::from_static("v2"));
-        metadata.insert("x-mq-client-version", MetadataValue::from_static(env!("CARGO_PKG_VERSION")));
-        Ok(Identity { client_id: client_id.into(), metadata })
+        metadata.insert(
+            "x-mq-client-version",
+            MetadataValue::from_static(env!("CARGO_PKG_VERSION")),
+        );
+        Ok(Identity {
+            client_id: client_id.into(),
+            metadata,
+        })
     }
 
     pub(crate) fn client_id(&self) -> &str {
@@ -111,12 +123,17 @@ impl Connection {
     }
 
     fn channel(&self, address: &str) -> Result<Channel, network::NetworkError> {
-        let mut channels = self.channels.lock().expect("nothing panics while channels are locked");
+        let mut channels = self
+            .channels
+            .lock()
+            .expect("nothing panics while channels are locked");
         if let Some(channel) = channels.get(address) {
             return Ok(channel.clone());
         }
-        let options =
-            ChannelOptions { connect_timeout_ms: CONNECT_TIMEOUT_MS, ..ChannelOptions::default() };
+        let options = ChannelOptions {
+            connect_timeout_ms: CONNECT_TIMEOUT_MS,
+            ..ChannelOptions::default()
+        };
         let channel = network::channel(address, &options)?;
         if channels.len() >= CHANNELS_MAX {
             channels.pop_first();
@@ -127,17 +144,23 @@ impl Connection {
 
     /// A client of the messaging service at an address.
     pub(crate) fn messaging(&self, address: &str) -> Result<MessagingServiceClient, Status> {
-        Ok(opaque::messaging_client(self.channel(address).map_err(bad_address)?))
+        Ok(opaque::messaging_client(
+            self.channel(address).map_err(bad_address)?,
+        ))
     }
 
     /// A client of the administration of the broker at an address.
     pub(crate) fn admin(&self, address: &str) -> Result<BrokerAdminClient, Status> {
-        Ok(cluster::broker_admin_client(self.channel(address).map_err(bad_address)?))
+        Ok(cluster::broker_admin_client(
+            self.channel(address).map_err(bad_address)?,
+        ))
     }
 
     /// A client of the name server at an address.
     pub(crate) fn name_server(&self, address: &str) -> Result<cluster::NameServerClient, Status> {
-        Ok(cluster::name_server_client(self.channel(address).map_err(bad_address)?))
+        Ok(cluster::name_server_client(
+            self.channel(address).map_err(bad_address)?,
+        ))
     }
 
     /// Reads what came of one attempt; whether it named another leader.
@@ -179,12 +202,19 @@ impl Connection {
     }
 
     /// A call to one address and nobody else: one attempt.
-    pub(crate) async fn call_at<R, F>(&self, call: Call, address: &str, attempt: F) -> Result<R, Error>
+    pub(crate) async fn call_at<R, F>(
+        &self,
+        call: Call,
+        address: &str,
+        attempt: F,
+    ) -> Result<R, Error>
     where
         R: Answer,
         F: Future<Output = Result<Response<R>, Status>>,
     {
-        let (outcome, _) = self.attempt(&call.group, address, call.timeout, attempt).await;
+        let (outcome, _) = self
+            .attempt(&call.group, address, call.timeout, attempt)
+            .await;
         let mut pursuit = Pursuit::new(call.group.clone(), 0);
         match outcome {
             Attempt::Answered(answer) => Ok(answer),
@@ -212,8 +242,7 @@ impl Connection {
             let left = deadline.saturating_duration_since(Instant::now());
             let timeout = self.attempt_timeout.min(left);
             let request = attempt(address.clone(), timeout);
-            let (outcome, redirected) =
-                self.attempt(&call.group, &address, timeout, request).await;
+            let (outcome, redirected) = self.attempt(&call.group, &address, timeout, request).await;
             if let Attempt::Answered(answer) = outcome {
                 return Ok(answer);
             }
@@ -238,11 +267,28 @@ impl Call {
             Attempt::Answered(_) => unreachable!("an answer is no failure"),
         };
         if self.changes && pursuit.maybe_done {
-            return Error::OutcomeUnknown { operation, subject, address, reason, message_id: None };
+            return Error::OutcomeUnknown {
+                operation,
+                subject,
+                address,
+                reason,
+                message_id: None,
+            };
         }
         match code {
-            Some(code) => Error::Refused { operation, subject, address, code, reason },
-            None => Error::TimedOut { operation, subject, address, reason },
+            Some(code) => Error::Refused {
+                operation,
+                subject,
+                address,
+                code,
+                reason,
+            },
+            None => Error::TimedOut {
+                operation,
+                subject,
+                address,
+                reason,
+            },
         }
     }
 }

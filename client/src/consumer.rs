@@ -75,11 +75,17 @@ impl PullConsumer {
         let topic: Arc<str> = topic.into();
         let mut rebalancer = self.rebalancer.lock().await;
         if rebalancer.is_idle() && !self.shared.holdings().held().is_empty() {
-            return Err(Error::invalid(format!("subscription to {topic}"), "queues were assigned"));
+            return Err(Error::invalid(
+                format!("subscription to {topic}"),
+                "queues were assigned",
+            ));
         }
         // So that a topic that does not exist is refused now and not by and by.
         self.shared.core.route(&topic).await?;
-        if rebalancer.filter(&topic).is_some_and(|known| *known != filter) {
+        if rebalancer
+            .filter(&topic)
+            .is_some_and(|known| *known != filter)
+        {
             rebalancer.unsubscribe(&self.shared, &topic).await;
         }
         rebalancer.subscribe(topic, filter);
@@ -97,7 +103,11 @@ impl PullConsumer {
     /// Gives up a topic, after committing what is done in its queues.
     pub async fn unsubscribe(&self, topic: &str) -> Result<(), Error> {
         self.check_open()?;
-        self.rebalancer.lock().await.unsubscribe(&self.shared, topic).await;
+        self.rebalancer
+            .lock()
+            .await
+            .unsubscribe(&self.shared, topic)
+            .await;
         Ok(())
     }
 
@@ -113,8 +123,10 @@ impl PullConsumer {
         }
         let wanted: std::collections::BTreeSet<TopicQueue> = queues.into_iter().collect();
         let held = self.shared.holdings().held();
-        let lost: Vec<TopicQueue> =
-            held.into_iter().filter(|queue| !wanted.contains(queue)).collect();
+        let lost: Vec<TopicQueue> = held
+            .into_iter()
+            .filter(|queue| !wanted.contains(queue))
+            .collect();
         self.shared.give_up(&lost).await;
         self.shared.take(wanted, &Filter::All);
         drop(rebalancer);
@@ -145,7 +157,9 @@ impl PullConsumer {
             {
                 let mut holdings = self.shared.holdings();
                 if holdings.is_closed() {
-                    return Err(Error::Closed { subject: "consumer" });
+                    return Err(Error::Closed {
+                        subject: "consumer",
+                    });
                 }
                 let deliveries = holdings.hand_out(max.max(1))?;
                 if !deliveries.is_empty() {
@@ -168,7 +182,10 @@ impl PullConsumer {
         self.check_open()?;
         match self.shared.holdings().seek(queue, offset) {
             true => Ok(()),
-            false => Err(Error::invalid(format!("queue {queue}"), "this consumer does not hold it")),
+            false => Err(Error::invalid(
+                format!("queue {queue}"),
+                "this consumer does not hold it",
+            )),
         }
     }
 
@@ -193,7 +210,12 @@ impl PullConsumer {
     /// # Errors
     /// [`Error::Refused`] if it lies beyond the queue's end; [`Error::TimedOut`], [`Error::OutcomeUnknown`].
     pub async fn commit_offset(&self, queue: &TopicQueue, offset: u64) -> Result<(), Error> {
-        self.shared.commit(vec![Due { queue: queue.clone(), offset }]).await
+        self.shared
+            .commit(vec![Due {
+                queue: queue.clone(),
+                offset,
+            }])
+            .await
     }
 
     /// What the group has committed in a queue, if anything.
@@ -201,7 +223,12 @@ impl PullConsumer {
     /// # Errors
     /// [`Error::Refused`] if there is no such queue; [`Error::TimedOut`].
     pub async fn committed(&self, queue: &TopicQueue) -> Result<Option<u64>, Error> {
-        let Shared { core, identity, group, .. } = &*self.shared;
+        let Shared {
+            core,
+            identity,
+            group,
+            ..
+        } = &*self.shared;
         offsets::committed(core, identity, group.as_str(), queue).await
     }
 
@@ -224,7 +251,9 @@ impl PullConsumer {
 
     fn check_open(&self) -> Result<(), Error> {
         match self.shared.holdings().is_closed() {
-            true => Err(Error::Closed { subject: "consumer" }),
+            true => Err(Error::Closed {
+                subject: "consumer",
+            }),
             false => Ok(()),
         }
     }
@@ -235,7 +264,10 @@ impl PullConsumer {
             let beats = rebalance(self.shared.clone(), self.rebalancer.clone());
             tokio::spawn(until(self.shutdown.clone(), beats));
             if let Some(interval) = self.shared.settings.auto_commit {
-                tokio::spawn(until(self.shutdown.clone(), commit_at_intervals(self.shared.clone(), interval)));
+                tokio::spawn(until(
+                    self.shutdown.clone(),
+                    commit_at_intervals(self.shared.clone(), interval),
+                ));
             }
         });
     }
@@ -294,9 +326,17 @@ impl PullConsumerBuilder {
             heartbeat_interval: Duration::from_secs(2),
             long_polling_timeout: Duration::from_secs(15),
             pull_messages_max: 256,
-            prefetch: PrefetchBounds { messages: 1024, bytes: 8 * 1024 * 1024 },
+            prefetch: PrefetchBounds {
+                messages: 1024,
+                bytes: 8 * 1024 * 1024,
+            },
         };
-        PullConsumerBuilder { core, group, member_id, settings }
+        PullConsumerBuilder {
+            core,
+            group,
+            member_id,
+            settings,
+        }
     }
 
     /// Where to start in a queue in which the group has committed no offset. Default the oldest message. A start other
@@ -362,11 +402,17 @@ impl PullConsumerBuilder {
     /// # Errors
     /// [`Error::Invalid`]: not a group's name, or a bound or interval of 0.
     pub fn build(self) -> Result<PullConsumer, Error> {
-        let group = GroupName::new(self.group.clone())
-            .map_err(|error| Error::invalid(format!("group {:?}", self.group), error.to_string()))?;
+        let group = GroupName::new(self.group.clone()).map_err(|error| {
+            Error::invalid(format!("group {:?}", self.group), error.to_string())
+        })?;
         let settings = &self.settings;
         for (name, is_zero) in [
-            ("auto_commit", settings.auto_commit.is_some_and(|interval| interval.is_zero())),
+            (
+                "auto_commit",
+                settings
+                    .auto_commit
+                    .is_some_and(|interval| interval.is_zero()),
+            ),
             ("heartbeat_interval", settings.heartbeat_interval.is_zero()),
             ("pull_messages_max", settings.pull_messages_max == 0),
             ("prefetch_messages", settings.prefetch.messages == 0),

@@ -43,16 +43,26 @@ struct TopicEntry {
 
 impl Core {
     pub(crate) fn new(connection: Connection) -> Core {
-        Core { connection, topics: Mutex::new(BTreeMap::new()), only_group: Mutex::new(None) }
+        Core {
+            connection,
+            topics: Mutex::new(BTreeMap::new()),
+            only_group: Mutex::new(None),
+        }
     }
 
     /// The broker group of calls that name none.
     pub(crate) fn only_group(&self) -> Option<Arc<str>> {
-        self.only_group.lock().expect("nothing panics while it is locked").clone()
+        self.only_group
+            .lock()
+            .expect("nothing panics while it is locked")
+            .clone()
     }
 
     pub(crate) fn set_only_group(&self, group: Arc<str>) {
-        *self.only_group.lock().expect("nothing panics while it is locked") = Some(group);
+        *self
+            .only_group
+            .lock()
+            .expect("nothing panics while it is locked") = Some(group);
     }
 
     /// A topic's route: the known one, or the first to be fetched.
@@ -76,7 +86,10 @@ impl Core {
     /// An answer shows that the route may be wrong: fetches it again, soon, in the background.
     pub(crate) fn refresh_soon(self: &Arc<Self>, topic: &Arc<str>) {
         let entry = self.entry(topic);
-        let last = *entry.last_refresh.lock().expect("nothing panics while it is locked");
+        let last = *entry
+            .last_refresh
+            .lock()
+            .expect("nothing panics while it is locked");
         if last.is_some_and(|last| last.elapsed() < REFRESH_SPACING) {
             return;
         }
@@ -84,12 +97,18 @@ impl Core {
     }
 
     /// The route as it is now, whatever is known.
-    pub(crate) async fn fresh_route(self: &Arc<Self>, topic: &Arc<str>) -> Result<Arc<Route>, Error> {
+    pub(crate) async fn fresh_route(
+        self: &Arc<Self>,
+        topic: &Arc<str>,
+    ) -> Result<Arc<Route>, Error> {
         self.fetch(topic, &self.entry(topic)).await
     }
 
     fn entry(&self, topic: &Arc<str>) -> Arc<TopicEntry> {
-        let mut topics = self.topics.lock().expect("nothing panics while the table is locked");
+        let mut topics = self
+            .topics
+            .lock()
+            .expect("nothing panics while the table is locked");
         if let Some(entry) = topics.get(topic) {
             return entry.clone();
         }
@@ -97,7 +116,11 @@ impl Core {
     }
 
     fn known(self: &Arc<Self>, topic: &Arc<str>, entry: &Arc<TopicEntry>) -> Option<Arc<Route>> {
-        let route = entry.route.lock().expect("nothing panics while it is locked").clone()?;
+        let route = entry
+            .route
+            .lock()
+            .expect("nothing panics while it is locked")
+            .clone()?;
         if route.fetched.elapsed() > REFRESH_AFTER {
             self.start_refresh(topic, entry);
         }
@@ -117,8 +140,15 @@ impl Core {
         });
     }
 
-    async fn fetch(self: &Arc<Self>, topic: &Arc<str>, entry: &TopicEntry) -> Result<Arc<Route>, Error> {
-        *entry.last_refresh.lock().expect("nothing panics while it is locked") = Some(Instant::now());
+    async fn fetch(
+        self: &Arc<Self>,
+        topic: &Arc<str>,
+        entry: &TopicEntry,
+    ) -> Result<Arc<Route>, Error> {
+        *entry
+            .last_refresh
+            .lock()
+            .expect("nothing panics while it is locked") = Some(Instant::now());
         let call = Call {
             operation: "query route",
             subject: format!("topic {topic}"),
@@ -133,7 +163,10 @@ impl Core {
                     topic: Some(resource(topic)),
                     endpoints: Some(endpoints(&address)),
                 };
-                connection.messaging(&address)?.query_route(connection.request(request, timeout)).await
+                connection
+                    .messaging(&address)?
+                    .query_route(connection.request(request, timeout))
+                    .await
             })
             .await?;
         let (route, leaders) = Route::read(topic.clone(), &answer.message_queues, Instant::now());
@@ -142,7 +175,10 @@ impl Core {
             self.learn_replicas(group, leader);
         }
         let route = Arc::new(route);
-        *entry.route.lock().expect("nothing panics while it is locked") = Some(route.clone());
+        *entry
+            .route
+            .lock()
+            .expect("nothing panics while it is locked") = Some(route.clone());
         Ok(route)
     }
 
@@ -151,11 +187,16 @@ impl Core {
         let core = self.clone();
         tokio::spawn(async move {
             let connection = &core.connection;
-            let Ok(mut admin) = connection.admin(&leader) else { return };
+            let Ok(mut admin) = connection.admin(&leader) else {
+                return;
+            };
             let request = connection.request(BrokerStatusRequest {}, HINT_TIMEOUT);
-            if let Ok(Ok(status)) = tokio::time::timeout(HINT_TIMEOUT, admin.status(request)).await {
+            if let Ok(Ok(status)) = tokio::time::timeout(HINT_TIMEOUT, admin.status(request)).await
+            {
                 let replicas = status.into_inner().replicas;
-                let addresses = replicas.into_iter().map(|replica| replica.client_address.into());
+                let addresses = replicas
+                    .into_iter()
+                    .map(|replica| replica.client_address.into());
                 connection.brokers.members(&group, addresses);
             }
         });

@@ -58,7 +58,11 @@ pub(crate) fn encode(buffer: &mut BytesMut, message: &Message, stamp: Stamp<'_>)
     put_length(buffer, message_field::TOPIC, sizes.topic);
     put_bytes_field(buffer, RESOURCE_NAME, message.topic.as_bytes());
     for (key, value) in &message.properties {
-        put_length(buffer, message_field::USER_PROPERTIES, property_len(key, value));
+        put_length(
+            buffer,
+            message_field::USER_PROPERTIES,
+            property_len(key, value),
+        );
         put_text(buffer, 1, key);
         put_text(buffer, 2, value);
     }
@@ -114,7 +118,13 @@ impl Sizes {
             + properties
             + bytes_field_len(message_field::SYSTEM_PROPERTIES, system)
             + bytes_field_len(message_field::BODY, message.body.len());
-        Sizes { topic, born, digest, system, total }
+        Sizes {
+            topic,
+            born,
+            digest,
+            system,
+            total,
+        }
     }
 }
 
@@ -130,13 +140,21 @@ fn put_system_properties(
     for key in &message.keys {
         put_bytes_field(buffer, system_field::KEYS, key.as_bytes());
     }
-    put_bytes_field(buffer, system_field::MESSAGE_ID, stamp.message_id.as_bytes());
+    put_bytes_field(
+        buffer,
+        system_field::MESSAGE_ID,
+        stamp.message_id.as_bytes(),
+    );
     if message.digest {
         put_length(buffer, system_field::BODY_DIGEST, sizes.digest);
         put_varint_field(buffer, 1, DigestType::Md5 as u64);
         put_bytes_field(buffer, 2, &checksum(&message.body));
     }
-    put_varint_field(buffer, system_field::BODY_ENCODING, Encoding::Identity as u64);
+    put_varint_field(
+        buffer,
+        system_field::BODY_ENCODING,
+        Encoding::Identity as u64,
+    );
     put_varint_field(buffer, system_field::MESSAGE_TYPE, message_type(message));
     put_length(buffer, system_field::BORN_TIMESTAMP, sizes.born);
     let (seconds, nanoseconds) = timestamp(stamp.born_ms);
@@ -168,7 +186,11 @@ fn put_text(buffer: &mut BytesMut, field: u32, text: &str) {
 
 fn property_len(key: &str, value: &str) -> usize {
     let text_len = |field, text: &str| {
-        if text.is_empty() { 0 } else { bytes_field_len(field, text.len()) }
+        if text.is_empty() {
+            0
+        } else {
+            bytes_field_len(field, text.len())
+        }
     };
     text_len(1, key) + text_len(2, value)
 }
@@ -192,7 +214,11 @@ pub(crate) fn size_hint(message: &Message) -> usize {
         + message.tag.as_ref().map_or(0, String::len)
         + message.message_group.as_ref().map_or(0, String::len)
         + message.keys.iter().map(|key| key.len() + 4).sum::<usize>()
-        + message.properties.iter().map(|(key, value)| key.len() + value.len() + 12).sum::<usize>()
+        + message
+            .properties
+            .iter()
+            .map(|(key, value)| key.len() + value.len() + 12)
+            .sum::<usize>()
 }
 
 #[cfg(test)]
@@ -206,7 +232,10 @@ mod tests {
     fn expected(message: &Message, stamp: Stamp<'_>) -> v2::Message {
         let text = |text: &str| text.to_owned();
         v2::Message {
-            topic: Some(v2::Resource { resource_namespace: text(""), name: text(&message.topic) }),
+            topic: Some(v2::Resource {
+                resource_namespace: text(""),
+                name: text(&message.topic),
+            }),
             user_properties: message.properties.iter().cloned().collect(),
             system_properties: Some(v2::SystemProperties {
                 tag: message.tag.clone(),
@@ -272,7 +301,11 @@ mod tests {
     fn messages_split_from_one_buffer_stand_alone() {
         let mut buffer = BytesMut::with_capacity(4096);
         let message = |body: &'static str| Message::new("t", body).expect("valid");
-        let stamp = Stamp { message_id: "01", queue: 1, born_ms: 1 };
+        let stamp = Stamp {
+            message_id: "01",
+            queue: 1,
+            born_ms: 1,
+        };
         let first = encode(&mut buffer, &message("first"), stamp);
         let second = encode(&mut buffer, &message("second"), stamp);
         assert_eq!(v2::Message::decode(first).expect("decodes").body, "first");

@@ -48,7 +48,9 @@ pub enum Error {
     },
 
     /// The deadline passed without an answer. It was not done: it never left this process, or it changes nothing.
-    #[error("{operation} of {subject} got no answer before its deadline, last from {address}: {reason}")]
+    #[error(
+        "{operation} of {subject} got no answer before its deadline, last from {address}: {reason}"
+    )]
     #[non_exhaustive]
     TimedOut {
         /// The call, for instance `query route`.
@@ -133,14 +135,20 @@ impl Error {
     }
 
     pub(crate) fn invalid(subject: impl Into<String>, reason: impl Into<String>) -> Error {
-        Error::Invalid { subject: subject.into(), reason: reason.into() }
+        Error::Invalid {
+            subject: subject.into(),
+            reason: reason.into(),
+        }
     }
 }
 
 /// Refusals that time or another leader may turn into a yes.
 pub(crate) fn code_is_retriable(code: Code) -> bool {
     code_is_transient(code)
-        || matches!(code, Code::InternalError | Code::InternalServerError | Code::Forbidden | Code::TopicNotFound)
+        || matches!(
+            code,
+            Code::InternalError | Code::InternalServerError | Code::Forbidden | Code::TopicNotFound
+        )
 }
 
 /// Refusals that say 'not now': an election, an overload, a slow disk. Worth asking again until the deadline.

@@ -48,8 +48,8 @@ mod route;
 mod wire;
 
 pub use admin::{
-    Admin, BrokerAddress, BrokerStatus, CommittedOffset, GroupDescription, GroupSettings, MessageType,
-    QueueBounds, TopicDescription, TopicSettings,
+    Admin, BrokerAddress, BrokerStatus, CommittedOffset, GroupDescription, GroupSettings,
+    MessageType, QueueBounds, TopicDescription, TopicSettings,
 };
 pub use client::{Client, ClientBuilder};
 pub use consumer::{ConsumeFrom, Delivery, Filter, PullConsumer, PullConsumerBuilder, TopicQueue};

@@ -113,7 +113,9 @@ impl MessageBuilder {
     #[must_use]
     pub fn property(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         let key = key.into();
-        self.message.properties.retain(|(existing, _)| *existing != key);
+        self.message
+            .properties
+            .retain(|(existing, _)| *existing != key);
         self.message.properties.push((key, value.into()));
         self
     }
@@ -124,7 +126,9 @@ impl MessageBuilder {
         self,
         properties: impl IntoIterator<Item = (K, V)>,
     ) -> Self {
-        properties.into_iter().fold(self, |builder, (key, value)| builder.property(key, value))
+        properties
+            .into_iter()
+            .fold(self, |builder, (key, value)| builder.property(key, value))
     }
 
     /// The message's own id, instead of a new one. Sending again with the id of a send whose outcome is unknown
@@ -157,8 +161,9 @@ impl MessageBuilder {
     /// control characters; a message group that is empty or of 64 bytes and more; too many or too large properties.
     pub fn build(self) -> Result<Message, Error> {
         let message = self.message;
-        TopicName::new(message.topic.to_string())
-            .map_err(|error| Error::invalid(format!("topic {:?}", message.topic), error.to_string()))?;
+        TopicName::new(message.topic.to_string()).map_err(|error| {
+            Error::invalid(format!("topic {:?}", message.topic), error.to_string())
+        })?;
         check_body(&message.body)?;
         if let Some(tag) = &message.tag {
             check_text("tag", tag)?;
@@ -172,7 +177,10 @@ impl MessageBuilder {
         if let Some(group) = &message.message_group {
             check_text("message group", group)?;
             if group.len() >= MESSAGE_GROUP_BYTES_LIMIT {
-                return Err(Error::invalid(format!("message group {group:?}"), "it has 64 bytes or more"));
+                return Err(Error::invalid(
+                    format!("message group {group:?}"),
+                    "it has 64 bytes or more",
+                ));
             }
         }
         if let Some(id) = &message.message_id {
@@ -186,9 +194,10 @@ impl MessageBuilder {
 fn check_body(body: &Bytes) -> Result<(), Error> {
     match body.len() {
         0 => Err(Error::invalid("message body", "it is empty")),
-        length if length > BODY_BYTES_MAX => {
-            Err(Error::invalid("message body", format!("{length} bytes are more than {BODY_BYTES_MAX}")))
-        }
+        length if length > BODY_BYTES_MAX => Err(Error::invalid(
+            "message body",
+            format!("{length} bytes are more than {BODY_BYTES_MAX}"),
+        )),
         _ => Ok(()),
     }
 }
@@ -198,14 +207,20 @@ fn check_text(subject: &str, text: &str) -> Result<(), Error> {
         return Err(Error::invalid(format!("{subject} {text:?}"), "it is blank"));
     }
     if text.chars().any(char::is_control) {
-        return Err(Error::invalid(format!("{subject} {text:?}"), "it contains a control character"));
+        return Err(Error::invalid(
+            format!("{subject} {text:?}"),
+            "it contains a control character",
+        ));
     }
     Ok(())
 }
 
 fn check_properties(message: &Message) -> Result<(), Error> {
     if message.properties.len() > PROPERTIES_MAX {
-        let reason = format!("{} are more than {PROPERTIES_MAX}", message.properties.len());
+        let reason = format!(
+            "{} are more than {PROPERTIES_MAX}",
+            message.properties.len()
+        );
         return Err(Error::invalid("message properties", reason));
     }
     for (key, _) in &message.properties {
@@ -213,9 +228,15 @@ fn check_properties(message: &Message) -> Result<(), Error> {
     }
     let bytes = message.tag.as_ref().map_or(0, String::len)
         + message.keys.iter().map(String::len).sum::<usize>()
-        + message.properties.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
+        + message
+            .properties
+            .iter()
+            .map(|(key, value)| key.len() + value.len())
+            .sum::<usize>();
     if bytes > PROPERTIES_BYTES_MAX {
-        let reason = format!("tag, keys and properties take {bytes} bytes, more than {PROPERTIES_BYTES_MAX}");
+        let reason = format!(
+            "tag, keys and properties take {bytes} bytes, more than {PROPERTIES_BYTES_MAX}"
+        );
         return Err(Error::invalid("message properties", reason));
     }
     Ok(())
@@ -238,8 +259,14 @@ mod tests {
             (good().keys(["a\nb"]), "key"),
             (good().message_group("g".repeat(64)), "message group"),
             (good().message_group(""), "message group"),
-            (good().property("k", "v".repeat(PROPERTIES_BYTES_MAX)), "properties"),
-            (good().properties((0..129).map(|i| (i.to_string(), ""))), "properties"),
+            (
+                good().property("k", "v".repeat(PROPERTIES_BYTES_MAX)),
+                "properties",
+            ),
+            (
+                good().properties((0..129).map(|i| (i.to_string(), ""))),
+                "properties",
+            ),
             (good().body(vec![0; BODY_BYTES_MAX + 1]), "body"),
         ] {
             let error = builder.build().expect_err(part);
@@ -251,7 +278,14 @@ mod tests {
     /// Catches a property list that would reach the broker with one key twice.
     #[test]
     fn a_later_property_replaces_the_earlier() {
-        let message = Message::builder("t").body("x").property("k", "1").property("k", "2").build();
-        assert_eq!(message.expect("valid").properties, vec![("k".to_owned(), "2".to_owned())]);
+        let message = Message::builder("t")
+            .body("x")
+            .property("k", "1")
+            .property("k", "2")
+            .build();
+        assert_eq!(
+            message.expect("valid").properties,
+            vec![("k".to_owned(), "2".to_owned())]
+        );
     }
 }

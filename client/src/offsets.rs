@@ -22,7 +22,11 @@ pub(crate) enum Place {
 }
 
 /// Asks where a queue begins, ends, or was at a time.
-pub(crate) async fn query(core: &Arc<Core>, queue: &TopicQueue, place: Place) -> Result<u64, Error> {
+pub(crate) async fn query(
+    core: &Arc<Core>,
+    queue: &TopicQueue,
+    place: Place,
+) -> Result<u64, Error> {
     let call = call(core, "query offset", queue, None, false).await?;
     let subject = call.subject.clone();
     let (policy, timestamp) = match place {
@@ -68,7 +72,10 @@ pub(crate) async fn committed(
     match answer {
         // Not there yet: this group is new, or new to this queue.
         Err(Error::Refused { code, .. })
-            if matches!(code, v2::Code::OffsetNotFound | v2::Code::ConsumerGroupNotFound) =>
+            if matches!(
+                code,
+                v2::Code::OffsetNotFound | v2::Code::ConsumerGroupNotFound
+            ) =>
         {
             Ok(None)
         }
@@ -89,8 +96,9 @@ pub(crate) async fn commit(
     let request = v2::UpdateOffsetRequest {
         group: Some(resource(group)),
         message_queue: Some(message_queue(queue, &call.group)),
-        offset: i64::try_from(offset)
-            .map_err(|_| Error::invalid(format!("offset {offset}"), "it is larger than any offset"))?,
+        offset: i64::try_from(offset).map_err(|_| {
+            Error::invalid(format!("offset {offset}"), "it is larger than any offset")
+        })?,
     };
     let connection = &core.connection;
     let _: v2::UpdateOffsetResponse = connection
@@ -111,7 +119,10 @@ async fn call(
 ) -> Result<Call, Error> {
     let route = core.route(&queue.topic).await?;
     let subject = match group {
-        Some(group) => format!("group {group} in queue {} of topic {}", queue.queue, queue.topic),
+        Some(group) => format!(
+            "group {group} in queue {} of topic {}",
+            queue.queue, queue.topic
+        ),
         None => format!("queue {} of topic {}", queue.queue, queue.topic),
     };
     Ok(Call {

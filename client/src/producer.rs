@@ -115,7 +115,9 @@ impl Producer {
             };
             let has_room = self.inner.in_flight.try_enter(size_hint(&message));
             // What is ready goes before there is a wait for room, which it may be the one to make.
-            let other_topic = ready_for.as_ref().is_some_and(|other| !Arc::ptr_eq(other, &sender));
+            let other_topic = ready_for
+                .as_ref()
+                .is_some_and(|other| !Arc::ptr_eq(other, &sender));
             if other_topic || !has_room {
                 flush_ready(&mut ready, &ready_for);
             }
@@ -147,12 +149,16 @@ impl Producer {
     pub async fn flush(&self) -> Result<(), Error> {
         // A message may have been handed over just now; its worker may need a moment more than its deadline.
         let timeout = self.inner.settings.send_timeout + Duration::from_secs(1);
-        self.inner.in_flight.drained(timeout).await.map_err(|_| Error::TimedOut {
-            operation: "flush",
-            subject: "the producer".to_owned(),
-            address: "nobody".to_owned(),
-            reason: format!("messages are not settled after {} ms", timeout.as_millis()),
-        })
+        self.inner
+            .in_flight
+            .drained(timeout)
+            .await
+            .map_err(|_| Error::TimedOut {
+                operation: "flush",
+                subject: "the producer".to_owned(),
+                address: "nobody".to_owned(),
+                reason: format!("messages are not settled after {} ms", timeout.as_millis()),
+            })
     }
 
     /// Takes no more messages and settles those in flight.
@@ -169,38 +175,52 @@ impl Inner {
     /// Who sends a topic's messages; fetches the topic's route if it is the first.
     async fn sender(&self, topic: &Arc<str>, deadline: Instant) -> Result<Arc<TopicSender>, Error> {
         if self.closed.load(Ordering::Acquire) {
-            return Err(Error::Closed { subject: "producer" });
+            return Err(Error::Closed {
+                subject: "producer",
+            });
         }
         if let Some(sender) = self.topics().get(topic) {
             return Ok(sender.clone());
         }
         let left = deadline.saturating_duration_since(Instant::now());
-        let route = tokio::time::timeout(left, self.core.route(topic)).await.unwrap_or_else(|_| {
-            Err(self.not_handed_over(topic, "the topic's route is not known yet".to_owned()))
-        })?;
+        let route = tokio::time::timeout(left, self.core.route(topic))
+            .await
+            .unwrap_or_else(|_| {
+                Err(self.not_handed_over(topic, "the topic's route is not known yet".to_owned()))
+            })?;
         if route.writable().next().is_none() {
-            return Err(Error::invalid(format!("topic {topic}"), "none of its queues takes messages"));
+            return Err(Error::invalid(
+                format!("topic {topic}"),
+                "none of its queues takes messages",
+            ));
         }
-        let sender = self.topics().entry(topic.clone()).or_insert_with(|| {
-            Arc::new(TopicSender::new(
-                self.core.clone(),
-                self.in_flight.clone(),
-                route,
-                self.settings.bounds,
-                self.settings.retries,
-            ))
-        }).clone();
+        let sender = self
+            .topics()
+            .entry(topic.clone())
+            .or_insert_with(|| {
+                Arc::new(TopicSender::new(
+                    self.core.clone(),
+                    self.in_flight.clone(),
+                    route,
+                    self.settings.bounds,
+                    self.settings.retries,
+                ))
+            })
+            .clone();
         Ok(sender)
     }
 
     async fn wait_for_room(&self, message: &Message, deadline: Instant) -> Result<(), Error> {
-        self.in_flight.enter(size_hint(message), deadline).await.map_err(|_| {
-            let reason = format!(
-                "there was no room: {} messages or {} bytes are in flight",
-                self.settings.max_in_flight, self.settings.max_in_flight_bytes
-            );
-            self.not_handed_over(&message.topic, reason)
-        })
+        self.in_flight
+            .enter(size_hint(message), deadline)
+            .await
+            .map_err(|_| {
+                let reason = format!(
+                    "there was no room: {} messages or {} bytes are in flight",
+                    self.settings.max_in_flight, self.settings.max_in_flight_bytes
+                );
+                self.not_handed_over(&message.topic, reason)
+            })
     }
 
     /// A message for which there is room, ready for its topic's sender.
@@ -213,12 +233,26 @@ impl Inner {
         let bytes = size_hint(&message);
         let (handle, completion) = SendHandle::new(message.topic.clone());
         let born_ms = self.core.connection.clock.now_ms();
-        let item = Pending { message, born_ms, completion };
-        (Handed { item, target, bytes, deadline }, handle)
+        let item = Pending {
+            message,
+            born_ms,
+            completion,
+        };
+        (
+            Handed {
+                item,
+                target,
+                bytes,
+                deadline,
+            },
+            handle,
+        )
     }
 
     fn topics(&self) -> std::sync::MutexGuard<'_, BTreeMap<Arc<str>, Arc<TopicSender>>> {
-        self.topics.lock().expect("nothing panics while the topics are locked")
+        self.topics
+            .lock()
+            .expect("nothing panics while the topics are locked")
     }
 
     fn not_handed_over(&self, topic: &str, reason: String) -> Error {
@@ -264,11 +298,16 @@ impl ProducerBuilder {
             retries: 2,
             max_in_flight: 4096,
             max_in_flight_bytes: 64 * 1024 * 1024,
-            bounds: Bounds { messages_max: 1024, bytes_max: 1024 * 1024, requests_max: 4 },
+            bounds: Bounds {
+                messages_max: 1024,
+                bytes_max: 1024 * 1024,
+                requests_max: 4,
+            },
         }
     }
 
-    /// Deadline of each message, retries and all. Default 10 s: a change of leader takes up to two.
+    /// Deadline of each message, retries and all. Default 10 s: a change of leader takes up to two. Must be shorter than
+    /// the time for which brokers recognise a message sent again (two minutes by default).
     #[must_use]
     pub fn send_timeout(mut self, timeout: Duration) -> Self {
         self.send_timeout = timeout;
@@ -331,7 +370,10 @@ impl ProducerBuilder {
             ("requests_in_flight_max", self.bounds.requests_max),
         ] {
             if value == 0 {
-                return Err(Error::invalid(name, "it is 0, which would let nothing through"));
+                return Err(Error::invalid(
+                    name,
+                    "it is 0, which would let nothing through",
+                ));
             }
         }
         let in_flight = Arc::new(InFlight::new(self.max_in_flight, self.max_in_flight_bytes));
@@ -342,6 +384,8 @@ impl ProducerBuilder {
             topics: Mutex::new(BTreeMap::new()),
             closed: AtomicBool::new(false),
         };
-        Ok(Producer { inner: Arc::new(inner) })
+        Ok(Producer {
+            inner: Arc::new(inner),
+        })
     }
 }

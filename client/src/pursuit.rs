@@ -1,9 +1,11 @@
 //! One call's way through failures: whom to ask next, after what wait, and when to stop asking.
 //!
-//! The decisions of `connection::Connection::call` and of the producer, without their waiting and sending.
+//! The decisions of `Connection::call`, of the producer and of the fetcher, without their waiting and sending.
 
 use std::sync::Arc;
 use std::time::Duration;
+
+use proto::v2::Code;
 
 use crate::answer::{Attempt, Patience, Refusal};
 use crate::backoff::Backoff;
@@ -87,7 +89,10 @@ impl Pursuit {
             Patience::Few => self.refusals += 1,
             Patience::UntilDeadline => {}
         }
-        self.turn += 1;
+        // Who has too much to do is still the one to ask; anyone else would only pass the call on to it.
+        if refusal.code != Code::TooManyRequests {
+            self.turn += 1;
+        }
         self.wait(redirected)
     }
 
@@ -106,16 +111,20 @@ impl Pursuit {
 
 #[cfg(test)]
 mod tests {
-    use proto::v2::Code;
-
     use super::*;
 
     fn lost(sent: bool) -> Attempt<()> {
-        Attempt::Lost { reason: "reset".to_owned(), sent }
+        Attempt::Lost {
+            reason: "reset".to_owned(),
+            sent,
+        }
     }
 
     fn refused(code: Code) -> Attempt<()> {
-        Attempt::Refused(Refusal { code, reason: "no".to_owned() })
+        Attempt::Refused(Refusal {
+            code,
+            reason: "no".to_owned(),
+        })
     }
 
     /// Catches a leader change that costs a back-off, and a circle of redirects that costs a processor.
@@ -127,10 +136,16 @@ mod tests {
         for leader in ["a:1", "b:1", "a:1"] {
             let asked = pursuit.address(&brokers);
             assert!(brokers.heard("g", leader, &asked));
-            assert_eq!(pursuit.after(&refused(Code::HaNotAvailable), true, &brokers, &asked), wait);
+            assert_eq!(
+                pursuit.after(&refused(Code::HaNotAvailable), true, &brokers, &asked),
+                wait
+            );
             assert_eq!(&*pursuit.address(&brokers), leader);
         }
-        assert_ne!(pursuit.after(&refused(Code::HaNotAvailable), true, &brokers, "a:1"), wait);
+        assert_ne!(
+            pursuit.after(&refused(Code::HaNotAvailable), true, &brokers, "a:1"),
+            wait
+        );
     }
 
     /// Catches endless retries of an error of the server, and a surrender during an election.
@@ -155,10 +170,16 @@ mod tests {
     fn one_lost_answer_makes_the_outcome_unknown() {
         let brokers = BrokerTable::new(vec!["seed:1".into(), "seed:2".into()]);
         let mut pursuit = Pursuit::new("g".into(), 2);
-        assert_ne!(pursuit.after(&lost(false), false, &brokers, "seed:1"), Next::GiveUp);
+        assert_ne!(
+            pursuit.after(&lost(false), false, &brokers, "seed:1"),
+            Next::GiveUp
+        );
         assert!(!pursuit.maybe_done);
         assert_eq!(&*pursuit.address(&brokers), "seed:2");
-        assert_ne!(pursuit.after(&lost(true), false, &brokers, "seed:2"), Next::GiveUp);
+        assert_ne!(
+            pursuit.after(&lost(true), false, &brokers, "seed:2"),
+            Next::GiveUp
+        );
         assert!(pursuit.maybe_done);
     }
 }

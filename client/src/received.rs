@@ -125,7 +125,10 @@ impl ReceivedMessage {
     /// One property.
     pub fn property(&self, key: &str) -> Option<&str> {
         // The last one counts, as in every parser of protobuf maps.
-        self.occurrences().filter(|(name, _)| *name == key).last().map(|(_, value)| value)
+        self.occurrences()
+            .filter(|(name, _)| *name == key)
+            .last()
+            .map(|(_, value)| value)
     }
 
     /// All properties, sorted by key.
@@ -155,7 +158,8 @@ impl ReceivedMessage {
     }
 
     fn text(&self, span: Span) -> &str {
-        std::str::from_utf8(&self.encoded[span.start..span.end]).expect("was checked when the message was decoded")
+        std::str::from_utf8(&self.encoded[span.start..span.end])
+            .expect("was checked when the message was decoded")
     }
 
     fn occurrences(&self) -> impl Iterator<Item = (&str, &str)> {
@@ -194,7 +198,9 @@ fn property(bytes: &[u8], start: usize, end: usize) -> Result<(&str, &str), Deco
     let (mut key, mut content) = ("", "");
     let mut fields = Fields::between(bytes, start, end);
     while let Some((field, value)) = fields.next()? {
-        let Value::Bytes(start, end) = value else { continue };
+        let Value::Bytes(start, end) = value else {
+            continue;
+        };
         let part = std::str::from_utf8(&bytes[start..end]).map_err(|_| DecodeError::Text(field))?;
         match field {
             1 => key = part,
@@ -216,7 +222,9 @@ fn timestamp_ms(bytes: &[u8], start: usize, end: usize) -> Result<u64, Malformed
             _ => {}
         }
     }
-    let ms = seconds.saturating_mul(1000).saturating_add(nanoseconds / 1_000_000);
+    let ms = seconds
+        .saturating_mul(1000)
+        .saturating_add(nanoseconds / 1_000_000);
     Ok(u64::try_from(ms).unwrap_or(0))
 }
 
@@ -230,15 +238,26 @@ mod tests {
 
     fn sample() -> v2::Message {
         v2::Message {
-            topic: Some(v2::Resource { resource_namespace: String::new(), name: "orders".to_owned() }),
-            user_properties: [("b", "2"), ("a", "1")].map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+            topic: Some(v2::Resource {
+                resource_namespace: String::new(),
+                name: "orders".to_owned(),
+            }),
+            user_properties: [("b", "2"), ("a", "1")]
+                .map(|(k, v)| (k.to_owned(), v.to_owned()))
+                .into(),
             system_properties: Some(v2::SystemProperties {
                 tag: Some("new".to_owned()),
                 keys: vec!["k1".to_owned(), "k2".to_owned()],
                 message_id: "01AB".to_owned(),
                 message_group: Some("g".to_owned()),
-                born_timestamp: Some(prost_types::Timestamp { seconds: 7, nanos: 5_000_000 }),
-                store_timestamp: Some(prost_types::Timestamp { seconds: 8, nanos: 0 }),
+                born_timestamp: Some(prost_types::Timestamp {
+                    seconds: 7,
+                    nanos: 5_000_000,
+                }),
+                store_timestamp: Some(prost_types::Timestamp {
+                    seconds: 8,
+                    nanos: 0,
+                }),
                 queue_offset: Some(42),
                 ..Default::default()
             }),
@@ -256,7 +275,10 @@ mod tests {
         assert_eq!(message.keys(), ["k1", "k2"]);
         assert_eq!(message.message_group(), Some("g"));
         assert_eq!(message.properties(), [("a", "1"), ("b", "2")]);
-        assert_eq!((message.property("b"), message.property("c")), (Some("2"), None));
+        assert_eq!(
+            (message.property("b"), message.property("c")),
+            (Some("2"), None)
+        );
         assert_eq!((message.born_ms(), message.stored_ms()), (7005, 8000));
         assert_eq!(message.queue_offset(), Some(42));
     }

@@ -37,8 +37,12 @@ impl Route {
         let mut by_number: BTreeMap<u32, RouteQueue> = BTreeMap::new();
         let mut leaders: BTreeMap<Arc<str>, String> = BTreeMap::new();
         for queue in queues {
-            let Some(broker) = queue.broker.as_ref().filter(|broker| broker.id == 0) else { continue };
-            let Ok(number) = u32::try_from(queue.id) else { continue };
+            let Some(broker) = queue.broker.as_ref().filter(|broker| broker.id == 0) else {
+                continue;
+            };
+            let Ok(number) = u32::try_from(queue.id) else {
+                continue;
+            };
             let group = match leaders.get_key_value(broker.name.as_str()) {
                 Some((group, _)) => group.clone(),
                 None => {
@@ -52,11 +56,21 @@ impl Route {
                 queue: number,
                 group,
                 readable: matches!(permission, v2::Permission::Read | v2::Permission::ReadWrite),
-                writable: matches!(permission, v2::Permission::Write | v2::Permission::ReadWrite),
+                writable: matches!(
+                    permission,
+                    v2::Permission::Write | v2::Permission::ReadWrite
+                ),
             });
         }
         leaders.retain(|_, address| !address.is_empty());
-        (Route { topic, queues: by_number.into_values().collect(), fetched }, leaders)
+        (
+            Route {
+                topic,
+                queues: by_number.into_values().collect(),
+                fetched,
+            },
+            leaders,
+        )
     }
 
     pub(crate) fn writable(&self) -> impl Iterator<Item = &RouteQueue> {
@@ -78,7 +92,11 @@ impl Route {
 
     /// The broker groups that have its queues, sorted.
     pub(crate) fn groups(&self) -> Vec<Arc<str>> {
-        let mut groups: Vec<Arc<str>> = self.queues.iter().map(|queue| queue.group.clone()).collect();
+        let mut groups: Vec<Arc<str>> = self
+            .queues
+            .iter()
+            .map(|queue| queue.group.clone())
+            .collect();
         groups.sort();
         groups.dedup();
         groups
@@ -103,13 +121,22 @@ pub(crate) fn endpoints(address: &str) -> v2::Endpoints {
         Ok(std::net::IpAddr::V6(_)) => v2::AddressScheme::IPv6,
         Err(_) => v2::AddressScheme::DomainName,
     };
-    let address = v2::Address { host: bare.to_owned(), port: port.parse().unwrap_or(0) };
-    v2::Endpoints { scheme: scheme as i32, addresses: vec![address] }
+    let address = v2::Address {
+        host: bare.to_owned(),
+        port: port.parse().unwrap_or(0),
+    };
+    v2::Endpoints {
+        scheme: scheme as i32,
+        addresses: vec![address],
+    }
 }
 
 /// A topic or group as the contract writes it.
 pub(crate) fn resource(name: &str) -> v2::Resource {
-    v2::Resource { resource_namespace: String::new(), name: name.to_owned() }
+    v2::Resource {
+        resource_namespace: String::new(),
+        name: name.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -135,11 +162,16 @@ mod tests {
     fn only_leaders_lines_count_and_permissions_are_kept() {
         use v2::Permission::{None, Read, ReadWrite, Write};
         let lines = [
-            queue(2, 0, Write), queue(0, 0, ReadWrite), queue(0, 0, None),
-            queue(1, 0, Read), queue(3, 1, ReadWrite), queue(-1, 0, ReadWrite),
+            queue(2, 0, Write),
+            queue(0, 0, ReadWrite),
+            queue(0, 0, None),
+            queue(1, 0, Read),
+            queue(3, 1, ReadWrite),
+            queue(-1, 0, ReadWrite),
         ];
         let (route, leaders) = Route::read("t".into(), &lines, Instant::now());
-        let numbers = |queues: Vec<&RouteQueue>| queues.iter().map(|queue| queue.queue).collect::<Vec<_>>();
+        let numbers =
+            |queues: Vec<&RouteQueue>| queues.iter().map(|queue| queue.queue).collect::<Vec<_>>();
         assert_eq!(numbers(route.writable().collect()), [0, 2]);
         assert_eq!(numbers(route.readable().collect()), [0, 1]);
         assert_eq!(leaders.get("g").map(String::as_str), Some("10.0.0.1:8081"));
@@ -150,7 +182,11 @@ mod tests {
     #[test]
     fn addresses_go_there_and_back() {
         for address in ["10.0.0.1:8081", "[::1]:8081", "broker-1.example:8081"] {
-            let broker = v2::Broker { name: String::new(), id: 0, endpoints: Some(endpoints(address)) };
+            let broker = v2::Broker {
+                name: String::new(),
+                id: 0,
+                endpoints: Some(endpoints(address)),
+            };
             assert_eq!(first_address(&broker).as_deref(), Some(address));
         }
     }

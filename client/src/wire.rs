@@ -41,7 +41,11 @@ pub(crate) fn put_length(buffer: &mut BytesMut, field: u32, length: usize) {
 
 /// Bytes of a varint field; none if it has protobuf's default, which is not written.
 pub(crate) fn varint_field_len(field: u32, number: u64) -> usize {
-    if number == 0 { 0 } else { key_len(field) + varint_len(number) }
+    if number == 0 {
+        0
+    } else {
+        key_len(field) + varint_len(number)
+    }
 }
 
 pub(crate) fn put_varint_field(buffer: &mut BytesMut, field: u32, number: u64) {
@@ -80,7 +84,10 @@ pub(crate) struct Fields<'a> {
 impl<'a> Fields<'a> {
     /// The fields in `bytes[start..end]`; positions in answers count from the start of `bytes`.
     pub(crate) fn between(bytes: &'a [u8], start: usize, end: usize) -> Fields<'a> {
-        Fields { bytes: &bytes[..end], position: start }
+        Fields {
+            bytes: &bytes[..end],
+            position: start,
+        }
     }
 
     /// The next field's number and value; `None` at the end.
@@ -120,7 +127,10 @@ impl<'a> Fields<'a> {
     fn varint(&mut self) -> Result<u64, Malformed> {
         let mut number = 0;
         for shift in (0..70).step_by(7) {
-            let byte = *self.bytes.get(self.position).ok_or(Malformed(self.position))?;
+            let byte = *self
+                .bytes
+                .get(self.position)
+                .ok_or(Malformed(self.position))?;
             self.position += 1;
             if shift == 63 && byte > 1 {
                 return Err(Malformed(self.position));

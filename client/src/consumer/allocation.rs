@@ -3,7 +3,9 @@
 /// The share of the member `own` in sorted queues: contiguous blocks, sizes that differ by one at most. Nothing if it is
 /// not among the sorted members.
 pub(super) fn share<'a, Q>(queues: &'a [Q], members: &[String], own: &str) -> &'a [Q] {
-    let Some(place) = members.iter().position(|member| member == own) else { return &[] };
+    let Some(place) = members.iter().position(|member| member == own) else {
+        return &[];
+    };
     let (size, larger) = (queues.len() / members.len(), queues.len() % members.len());
     let start = place * size + place.min(larger);
     let end = start + size + usize::from(place < larger);

@@ -18,7 +18,10 @@ pub struct TopicQueue {
 impl TopicQueue {
     /// Queue number `queue` of `topic`.
     pub fn new(topic: impl Into<Arc<str>>, queue: u32) -> TopicQueue {
-        TopicQueue { topic: topic.into(), queue }
+        TopicQueue {
+            topic: topic.into(),
+            queue,
+        }
     }
 }
 
@@ -81,7 +84,10 @@ impl Filter {
             Filter::Tag(tags) => (v2::FilterType::Tag, tags.as_str()),
             Filter::Sql(expression) => (v2::FilterType::Sql, expression.as_str()),
         };
-        v2::FilterExpression { r#type: kind as i32, expression: expression.to_owned() }
+        v2::FilterExpression {
+            r#type: kind as i32,
+            expression: expression.to_owned(),
+        }
     }
 }
 
@@ -102,6 +108,9 @@ pub struct Delivery {
 impl Delivery {
     /// The queue that it came from.
     pub fn topic_queue(&self) -> TopicQueue {
-        TopicQueue { topic: self.topic.clone(), queue: self.queue }
+        TopicQueue {
+            topic: self.topic.clone(),
+            queue: self.queue,
+        }
     }
 }

@@ -51,9 +51,15 @@ enum Outcome {
     /// Well, with or without messages.
     Complete,
     /// The offset is outside the queue. The nearest one inside, if the server said.
-    OutOfRange { nearest: Option<u64>, refusal: Refusal },
+    OutOfRange {
+        nearest: Option<u64>,
+        refusal: Refusal,
+    },
     /// With a refusal, or without an end.
-    Failed { attempt: Attempt<()>, redirected: bool },
+    Failed {
+        attempt: Attempt<()>,
+        redirected: bool,
+    },
     /// With an answer that breaks the contract.
     Nonsense(String),
 }
@@ -80,7 +86,11 @@ impl Fetcher {
                     None
                 }
                 FetchNext::FindStart { epoch } => self.find_start(epoch, &mut backoff).await,
-                FetchNext::Pull { epoch, offset, messages } => tokio::select! {
+                FetchNext::Pull {
+                    epoch,
+                    offset,
+                    messages,
+                } => tokio::select! {
                     biased;
                     // What is being pulled is not wanted any more.
                     () = self.signals.moved.notified() => None,
@@ -103,7 +113,9 @@ impl Fetcher {
     async fn find_start(&self, epoch: u64, backoff: &mut Backoff) -> Option<Duration> {
         match self.start().await {
             Ok((offset, committed)) => {
-                self.shared.holdings().start_at(&self.queue, epoch, offset, committed);
+                self.shared
+                    .holdings()
+                    .start_at(&self.queue, epoch, offset, committed);
                 backoff.reset();
                 None
             }
@@ -120,8 +132,16 @@ impl Fetcher {
 
     /// Where to start, and what is committed.
     async fn start(&self) -> Result<(u64, Option<u64>), Error> {
-        let Shared { core, identity, group, settings, .. } = &*self.shared;
-        if let Some(offset) = offsets::committed(core, identity, group.as_str(), &self.queue).await? {
+        let Shared {
+            core,
+            identity,
+            group,
+            settings,
+            ..
+        } = &*self.shared;
+        if let Some(offset) =
+            offsets::committed(core, identity, group.as_str(), &self.queue).await?
+        {
             return Ok((offset, Some(offset)));
         }
         let place = match settings.consume_from {
@@ -149,7 +169,13 @@ impl Fetcher {
         let address = pursuit.address(brokers);
         let pulled = self.pull(offset, messages, pursuit.group(), &address).await;
         let any = !pulled.deliveries.is_empty();
-        if pulled.next > offset && self.shared.holdings().fetched(&self.queue, epoch, pulled.deliveries, pulled.next) && any {
+        if pulled.next > offset
+            && self
+                .shared
+                .holdings()
+                .fetched(&self.queue, epoch, pulled.deliveries, pulled.next)
+            && any
+        {
             self.shared.arrived.notify_waiters();
         }
         match pulled.outcome {
@@ -157,7 +183,9 @@ impl Fetcher {
                 *pursuit = Pursuit::new(pursuit.group().clone(), REFUSALS_MAX);
                 None
             }
-            Outcome::OutOfRange { nearest, refusal } => self.out_of_range(epoch, offset, nearest, refusal, &address),
+            Outcome::OutOfRange { nearest, refusal } => {
+                self.out_of_range(epoch, offset, nearest, refusal, &address)
+            }
             Outcome::Nonsense(reason) => {
                 let error = Error::Protocol {
                     operation: OPERATION,
@@ -168,7 +196,10 @@ impl Fetcher {
                 self.fail(epoch, error);
                 Some(PAUSE_AFTER_FAILURE)
             }
-            Outcome::Failed { attempt, redirected } => {
+            Outcome::Failed {
+                attempt,
+                redirected,
+            } => {
                 self.shared.core.refresh_soon(&self.queue.topic);
                 match pursuit.after(&attempt, redirected, brokers, &address) {
                     crate::pursuit::Next::Again(wait) => Some(wait),
@@ -197,7 +228,9 @@ impl Fetcher {
     ) -> Option<Duration> {
         if let Some(begin) = nearest.filter(|nearest| *nearest > offset) {
             tracing::warn!(queue = %self.queue, offset, begin, "messages were gone before they were consumed");
-            self.shared.holdings().fetched(&self.queue, epoch, Vec::new(), begin);
+            self.shared
+                .holdings()
+                .fetched(&self.queue, epoch, Vec::new(), begin);
             return None;
         }
         self.fail(epoch, self.refused(refusal, address));
@@ -226,8 +259,20 @@ impl Fetcher {
     }
 
     /// Asks one address, and reads its answer to the end or to where it breaks.
-    async fn pull(&self, offset: u64, messages: usize, broker_group: &str, address: &str) -> Pulled {
-        let Shared { core, identity, group, settings, .. } = &*self.shared;
+    async fn pull(
+        &self,
+        offset: u64,
+        messages: usize,
+        broker_group: &str,
+        address: &str,
+    ) -> Pulled {
+        let Shared {
+            core,
+            identity,
+            group,
+            settings,
+            ..
+        } = &*self.shared;
         let polling = settings.long_polling_timeout;
         // The server answers when the polling ends; the rest is for the way.
         let timeout = polling + core.connection.attempt_timeout;
@@ -240,10 +285,19 @@ impl Fetcher {
             long_polling_timeout: prost_types::Duration::try_from(polling).ok(),
         };
         let call = async {
-            core.connection.messaging(address)?.pull_message(identity.request(request, timeout)).await
+            core.connection
+                .messaging(address)?
+                .pull_message(identity.request(request, timeout))
+                .await
         };
-        let mut pulled = Pulled { deliveries: Vec::new(), next: offset, outcome: Outcome::Complete };
-        let answer = tokio::time::timeout(timeout, call).await.unwrap_or_else(|_| Err(late(timeout)));
+        let mut pulled = Pulled {
+            deliveries: Vec::new(),
+            next: offset,
+            outcome: Outcome::Complete,
+        };
+        let answer = tokio::time::timeout(timeout, call)
+            .await
+            .unwrap_or_else(|_| Err(late(timeout)));
         match answer {
             Err(status) => pulled.outcome = self.failed(&status, broker_group, address),
             Ok(response) => {
@@ -251,7 +305,9 @@ impl Fetcher {
                 let redirected = hint.is_some_and(|leader| {
                     core.connection.brokers.heard(broker_group, leader, address)
                 });
-                let ended = self.read(response.into_inner(), timeout, redirected, &mut pulled).await;
+                let ended = self
+                    .read(response.into_inner(), timeout, redirected, &mut pulled)
+                    .await;
                 if let Err(status) = ended {
                     pulled.outcome = self.failed(&status, broker_group, address);
                 }
@@ -264,7 +320,10 @@ impl Fetcher {
         let brokers = &self.shared.core.connection.brokers;
         let redirected = leader_hint(status.metadata())
             .is_some_and(|leader| brokers.heard(broker_group, leader, address));
-        Outcome::Failed { attempt: read_status(status), redirected }
+        Outcome::Failed {
+            attempt: read_status(status),
+            redirected,
+        }
     }
 
     /// Reads an answer's parts. The first may take as long as the polling, each further one as long as an attempt.
@@ -307,12 +366,18 @@ impl Fetcher {
             }
             Ok(Code::IllegalOffset) => {
                 let refusal = Refusal::new(status.code, &status.message);
-                pulled.outcome = Outcome::OutOfRange { nearest: go_on, refusal };
+                pulled.outcome = Outcome::OutOfRange {
+                    nearest: go_on,
+                    refusal,
+                };
             }
             _ => {
                 let refusal = Refusal::new(status.code, &status.message);
                 let attempt = Attempt::Refused(refusal);
-                pulled.outcome = Outcome::Failed { attempt, redirected };
+                pulled.outcome = Outcome::Failed {
+                    attempt,
+                    redirected,
+                };
             }
         }
         Ok(())
@@ -324,14 +389,23 @@ impl Fetcher {
         let offset = message.queue_offset().ok_or("a message has no offset")?;
         let expected = pulled.next;
         if offset < expected {
-            return Err(format!("offset {offset} came after {expected} was asked for"));
+            return Err(format!(
+                "offset {offset} came after {expected} was asked for"
+            ));
         }
         if offset > expected && self.filter == Filter::All {
-            return Err(format!("offset {offset} came where {expected} was expected"));
+            return Err(format!(
+                "offset {offset} came where {expected} was expected"
+            ));
         }
         pulled.next = offset + 1;
         let (topic, queue) = (self.queue.topic.clone(), self.queue.queue);
-        pulled.deliveries.push(Delivery { topic, queue, offset, message });
+        pulled.deliveries.push(Delivery {
+            topic,
+            queue,
+            offset,
+            message,
+        });
         Ok(())
     }
 }

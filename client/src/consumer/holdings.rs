@@ -73,7 +73,11 @@ pub(super) enum FetchNext {
     /// Ask where to start, for this epoch.
     FindStart { epoch: u64 },
     /// Pull at most so many messages from here.
-    Pull { epoch: u64, offset: u64, messages: usize },
+    Pull {
+        epoch: u64,
+        offset: u64,
+        messages: usize,
+    },
     /// Wait until something changes.
     Full,
     /// The queue is not held any more.
@@ -90,19 +94,34 @@ pub(super) struct Due {
 impl Held {
     fn handed(&self) -> Option<u64> {
         let fetched = self.place?.fetched;
-        Some(self.buffer.front().map_or(fetched, |delivery| delivery.offset))
+        Some(
+            self.buffer
+                .front()
+                .map_or(fetched, |delivery| delivery.offset),
+        )
     }
 
     fn due(&self, queue: &TopicQueue) -> Option<Due> {
         let place = self.place?;
-        let news = place.committed.is_none_or(|committed| place.done > committed);
-        news.then(|| Due { queue: queue.clone(), offset: place.done })
+        let news = place
+            .committed
+            .is_none_or(|committed| place.done > committed);
+        news.then(|| Due {
+            queue: queue.clone(),
+            offset: place.done,
+        })
     }
 }
 
 impl Holdings {
     pub(super) fn new(bounds: PrefetchBounds) -> Holdings {
-        Holdings { bounds, queues: BTreeMap::new(), turn: None, epoch: 0, closed: false }
+        Holdings {
+            bounds,
+            queues: BTreeMap::new(),
+            turn: None,
+            epoch: 0,
+            closed: false,
+        }
     }
 
     pub(super) fn held(&self) -> Vec<TopicQueue> {
@@ -114,7 +133,12 @@ impl Holdings {
     }
 
     /// Takes a queue. False: it is held already, or nothing is taken any more.
-    pub(super) fn take(&mut self, queue: TopicQueue, signals: Arc<Signals>, fetcher: ShutdownTrigger) -> bool {
+    pub(super) fn take(
+        &mut self,
+        queue: TopicQueue,
+        signals: Arc<Signals>,
+        fetcher: ShutdownTrigger,
+    ) -> bool {
         if self.closed || self.holds(&queue) {
             return false;
         }
@@ -141,7 +165,10 @@ impl Holdings {
     pub(super) fn close(&mut self) -> Vec<Due> {
         self.closed = true;
         let queues = std::mem::take(&mut self.queues);
-        queues.iter().filter_map(|(queue, held)| held.due(queue)).collect()
+        queues
+            .iter()
+            .filter_map(|(queue, held)| held.due(queue))
+            .collect()
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -149,19 +176,37 @@ impl Holdings {
     }
 
     pub(super) fn fetch_next(&self, queue: &TopicQueue) -> FetchNext {
-        let Some(held) = self.queues.get(queue) else { return FetchNext::Gone };
-        let Some(place) = held.place else { return FetchNext::FindStart { epoch: held.epoch } };
+        let Some(held) = self.queues.get(queue) else {
+            return FetchNext::Gone;
+        };
+        let Some(place) = held.place else {
+            return FetchNext::FindStart { epoch: held.epoch };
+        };
         let room = self.bounds.messages.saturating_sub(held.buffer.len());
         if room == 0 || held.buffered_bytes >= self.bounds.bytes {
             return FetchNext::Full;
         }
-        FetchNext::Pull { epoch: held.epoch, offset: place.fetched, messages: room }
+        FetchNext::Pull {
+            epoch: held.epoch,
+            offset: place.fetched,
+            messages: room,
+        }
     }
 
     /// The fetcher found where to start.
-    pub(super) fn start_at(&mut self, queue: &TopicQueue, epoch: u64, offset: u64, committed: Option<u64>) {
+    pub(super) fn start_at(
+        &mut self,
+        queue: &TopicQueue,
+        epoch: u64,
+        offset: u64,
+        committed: Option<u64>,
+    ) {
         if let Some(held) = self.of_epoch(queue, epoch) {
-            held.place = Some(Place { fetched: offset, done: offset, committed });
+            held.place = Some(Place {
+                fetched: offset,
+                done: offset,
+                committed,
+            });
             held.failure = None;
         }
     }
@@ -174,8 +219,12 @@ impl Holdings {
         deliveries: Vec<Delivery>,
         next: u64,
     ) -> bool {
-        let Some(held) = self.of_epoch(queue, epoch) else { return false };
-        let Some(place) = held.place.as_mut() else { return false };
+        let Some(held) = self.of_epoch(queue, epoch) else {
+            return false;
+        };
+        let Some(place) = held.place.as_mut() else {
+            return false;
+        };
         assert!(next >= place.fetched, "a queue is fetched forwards");
         place.fetched = next;
         held.buffered_bytes += deliveries.iter().map(size).sum::<usize>();
@@ -195,7 +244,10 @@ impl Holdings {
     pub(super) fn hand_out(&mut self, max: usize) -> Result<Vec<Delivery>, Error> {
         let mut handed_out = Vec::new();
         for queue in self.in_turn() {
-            let held = self.queues.get_mut(&queue).expect("is held: the keys are from the map");
+            let held = self
+                .queues
+                .get_mut(&queue)
+                .expect("is held: the keys are from the map");
             let count = held.buffer.len().min(max - handed_out.len());
             if count == 0 {
                 continue;
@@ -210,7 +262,10 @@ impl Holdings {
             }
         }
         if handed_out.is_empty()
-            && let Some(failure) = self.queues.values_mut().find_map(|held| held.failure.take())
+            && let Some(failure) = self
+                .queues
+                .values_mut()
+                .find_map(|held| held.failure.take())
         {
             return Err(failure);
         }
@@ -239,12 +294,19 @@ impl Holdings {
 
     /// What is done and not committed.
     pub(super) fn due(&self) -> Vec<Due> {
-        self.queues.iter().filter_map(|(queue, held)| held.due(queue)).collect()
+        self.queues
+            .iter()
+            .filter_map(|(queue, held)| held.due(queue))
+            .collect()
     }
 
     /// The servers were told.
     pub(super) fn committed(&mut self, due: &Due) {
-        if let Some(place) = self.queues.get_mut(&due.queue).and_then(|held| held.place.as_mut()) {
+        if let Some(place) = self
+            .queues
+            .get_mut(&due.queue)
+            .and_then(|held| held.place.as_mut())
+        {
             place.committed = place.committed.max(Some(due.offset));
         }
     }
@@ -253,11 +315,18 @@ impl Holdings {
     pub(super) fn seek(&mut self, queue: &TopicQueue, offset: u64) -> bool {
         self.epoch += 1;
         let epoch = self.epoch;
-        let Some(held) = self.queues.get_mut(queue) else { return false };
+        let Some(held) = self.queues.get_mut(queue) else {
+            return false;
+        };
         held.epoch = epoch;
-        let (done, committed) =
-            held.place.map_or((offset, None), |place| (place.done, place.committed));
-        held.place = Some(Place { fetched: offset, done, committed });
+        let (done, committed) = held
+            .place
+            .map_or((offset, None), |place| (place.done, place.committed));
+        held.place = Some(Place {
+            fetched: offset,
+            done,
+            committed,
+        });
         held.buffer.clear();
         held.buffered_bytes = 0;
         held.failure = None;
@@ -272,7 +341,9 @@ impl Holdings {
     }
 
     fn of_epoch(&mut self, queue: &TopicQueue, epoch: u64) -> Option<&mut Held> {
-        self.queues.get_mut(queue).filter(|held| held.epoch == epoch)
+        self.queues
+            .get_mut(queue)
+            .filter(|held| held.epoch == epoch)
     }
 }
 

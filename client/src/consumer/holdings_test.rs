@@ -6,7 +6,10 @@ use host::Shutdown;
 use super::*;
 use crate::received::ReceivedMessage;
 
-const BOUNDS: PrefetchBounds = PrefetchBounds { messages: 4, bytes: 1000 };
+const BOUNDS: PrefetchBounds = PrefetchBounds {
+    messages: 4,
+    bytes: 1000,
+};
 
 fn queue(number: u32) -> TopicQueue {
     TopicQueue::new("t", number)
@@ -15,7 +18,12 @@ fn queue(number: u32) -> TopicQueue {
 fn deliveries(number: u32, offsets: std::ops::Range<u64>) -> Vec<Delivery> {
     let message = ReceivedMessage::decode(Bytes::from_static(b"\x22\x01x")).expect("decodes");
     offsets
-        .map(|offset| Delivery { topic: "t".into(), queue: number, offset, message: message.clone() })
+        .map(|offset| Delivery {
+            topic: "t".into(),
+            queue: number,
+            offset,
+            message: message.clone(),
+        })
         .collect()
 }
 
@@ -25,7 +33,9 @@ fn holding(numbers: &[u32]) -> (Holdings, Vec<u64>) {
     let mut epochs = Vec::new();
     for number in numbers {
         assert!(holdings.take(queue(*number), Arc::default(), Shutdown::new().0));
-        let FetchNext::FindStart { epoch } = holdings.fetch_next(&queue(*number)) else { panic!("no start") };
+        let FetchNext::FindStart { epoch } = holdings.fetch_next(&queue(*number)) else {
+            panic!("no start")
+        };
         holdings.start_at(&queue(*number), epoch, 10, Some(10));
         epochs.push(epoch);
     }
@@ -33,7 +43,10 @@ fn holding(numbers: &[u32]) -> (Holdings, Vec<u64>) {
 }
 
 fn offsets(deliveries: &[Delivery]) -> Vec<(u32, u64)> {
-    deliveries.iter().map(|delivery| (delivery.queue, delivery.offset)).collect()
+    deliveries
+        .iter()
+        .map(|delivery| (delivery.queue, delivery.offset))
+        .collect()
 }
 
 /// Catches an automatic commit of messages that were fetched or handed out but not finished: they would be lost if this
@@ -43,15 +56,25 @@ fn only_what_is_done_is_committed() {
     let (mut holdings, epochs) = holding(&[0]);
     assert!(holdings.fetched(&queue(0), epochs[0], deliveries(0, 10..13), 13));
     assert_eq!(holdings.due(), []);
-    assert_eq!(offsets(&holdings.hand_out(2).expect("messages")), [(0, 10), (0, 11)]);
+    assert_eq!(
+        offsets(&holdings.hand_out(2).expect("messages")),
+        [(0, 10), (0, 11)]
+    );
     assert_eq!(holdings.due(), [], "handed out is not done");
     holdings.all_done();
-    let due = Due { queue: queue(0), offset: 12 };
+    let due = Due {
+        queue: queue(0),
+        offset: 12,
+    };
     assert_eq!(holdings.due(), [due.clone()]);
     holdings.committed(&due);
     assert_eq!(holdings.due(), []);
     assert_eq!(offsets(&holdings.hand_out(9).expect("messages")), [(0, 12)]);
-    assert_eq!(holdings.give_up(&queue(0)), None, "12 was not finished: its next owner gets it");
+    assert_eq!(
+        holdings.give_up(&queue(0)),
+        None,
+        "12 was not finished: its next owner gets it"
+    );
 }
 
 /// Catches a message that is handed out after its queue went to another consumer, or after a seek.
@@ -61,11 +84,19 @@ fn what_arrives_for_an_earlier_epoch_is_dropped() {
     assert!(holdings.seek(&queue(0), 5));
     assert!(!holdings.fetched(&queue(0), epochs[0], deliveries(0, 10..13), 13));
     assert_eq!(holdings.position(&queue(0)), Some(5));
-    let FetchNext::Pull { epoch, offset: 5, .. } = holdings.fetch_next(&queue(0)) else { panic!("pulls from 5") };
+    let FetchNext::Pull {
+        epoch, offset: 5, ..
+    } = holdings.fetch_next(&queue(0))
+    else {
+        panic!("pulls from 5")
+    };
     holdings.give_up(&queue(0));
     assert!(!holdings.fetched(&queue(0), epoch, deliveries(0, 5..6), 6));
     assert!(holdings.take(queue(0), Arc::default(), Shutdown::new().0));
-    assert!(!holdings.fetched(&queue(0), epoch, deliveries(0, 5..6), 6), "held again, but anew");
+    assert!(
+        !holdings.fetched(&queue(0), epoch, deliveries(0, 5..6), 6),
+        "held again, but anew"
+    );
     assert_eq!(holdings.hand_out(9).expect("nothing").len(), 0);
 }
 
@@ -76,7 +107,11 @@ fn a_full_buffer_stops_the_fetcher_until_there_is_room() {
     holdings.fetched(&queue(0), epochs[0], deliveries(0, 10..14), 14);
     assert_eq!(holdings.fetch_next(&queue(0)), FetchNext::Full);
     holdings.hand_out(1).expect("a message");
-    let room = FetchNext::Pull { epoch: epochs[0], offset: 14, messages: 1 };
+    let room = FetchNext::Pull {
+        epoch: epochs[0],
+        offset: 14,
+        messages: 1,
+    };
     assert_eq!(holdings.fetch_next(&queue(0)), room);
 }
 
@@ -86,8 +121,14 @@ fn queues_take_turns() {
     let (mut holdings, epochs) = holding(&[0, 1]);
     holdings.fetched(&queue(0), epochs[0], deliveries(0, 10..14), 14);
     holdings.fetched(&queue(1), epochs[1], deliveries(1, 10..12), 12);
-    assert_eq!(offsets(&holdings.hand_out(2).expect("messages")), [(0, 10), (0, 11)]);
-    assert_eq!(offsets(&holdings.hand_out(3).expect("messages")), [(1, 10), (1, 11), (0, 12)]);
+    assert_eq!(
+        offsets(&holdings.hand_out(2).expect("messages")),
+        [(0, 10), (0, 11)]
+    );
+    assert_eq!(
+        offsets(&holdings.hand_out(3).expect("messages")),
+        [(1, 10), (1, 11), (0, 12)]
+    );
 }
 
 /// Catches a filtered stretch that is read again and again because nothing of it is ever committed.
@@ -96,7 +137,13 @@ fn a_stretch_without_matches_counts_as_done() {
     let (mut holdings, epochs) = holding(&[0]);
     holdings.fetched(&queue(0), epochs[0], Vec::new(), 500);
     holdings.all_done();
-    assert_eq!(holdings.due(), [Due { queue: queue(0), offset: 500 }]);
+    assert_eq!(
+        holdings.due(),
+        [Due {
+            queue: queue(0),
+            offset: 500
+        }]
+    );
 }
 
 /// Catches an error that hides messages which had arrived before it, and one that is never shown.

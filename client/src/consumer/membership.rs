@@ -56,10 +56,26 @@ mod tests {
     fn a_new_leader_is_given_time_to_hear_of_everybody() {
         let (mut membership, start) = (Membership::default(), Instant::now());
         let at = |second| start + Duration::from_secs(second);
-        assert_eq!(membership.observe("a".into(), list("m1 m2 m3"), at(0), GRACE), list("m1 m2 m3"));
-        assert_eq!(membership.observe("a".into(), list("m1 m2"), at(2), GRACE), list("m1 m2"), "left");
-        assert_eq!(membership.observe("b".into(), list("m1"), at(4), GRACE), list("m1 m2"));
-        assert_eq!(membership.observe("b".into(), list("m1 m4"), at(6), GRACE), list("m1 m2 m4"));
-        assert_eq!(membership.observe("b".into(), list("m1 m4"), at(10), GRACE), list("m1 m4"));
+        assert_eq!(
+            membership.observe("a".into(), list("m1 m2 m3"), at(0), GRACE),
+            list("m1 m2 m3")
+        );
+        assert_eq!(
+            membership.observe("a".into(), list("m1 m2"), at(2), GRACE),
+            list("m1 m2"),
+            "left"
+        );
+        assert_eq!(
+            membership.observe("b".into(), list("m1"), at(4), GRACE),
+            list("m1 m2")
+        );
+        assert_eq!(
+            membership.observe("b".into(), list("m1 m4"), at(6), GRACE),
+            list("m1 m2 m4")
+        );
+        assert_eq!(
+            membership.observe("b".into(), list("m1 m4"), at(10), GRACE),
+            list("m1 m4")
+        );
     }
 }

@@ -9,7 +9,10 @@ use std::sync::Arc;
 
 use futures::future::join_all;
 use proto::cluster::{ListMembersResponse, NameRequest};
-use proto::v2::{ClientType, HeartbeatRequest, HeartbeatResponse, NotifyClientTerminationRequest, NotifyClientTerminationResponse};
+use proto::v2::{
+    ClientType, HeartbeatRequest, HeartbeatResponse, NotifyClientTerminationRequest,
+    NotifyClientTerminationResponse,
+};
 use tokio::time::Instant;
 
 use crate::connection::Call;
@@ -42,7 +45,10 @@ impl Rebalancer {
     }
 
     pub(super) fn topics(&self) -> Vec<String> {
-        self.subscriptions.keys().map(|topic| topic.to_string()).collect()
+        self.subscriptions
+            .keys()
+            .map(|topic| topic.to_string())
+            .collect()
     }
 
     pub(super) fn filter(&self, topic: &str) -> Option<&Filter> {
@@ -53,8 +59,10 @@ impl Rebalancer {
     pub(super) async fn unsubscribe(&mut self, shared: &Arc<Shared>, topic: &str) {
         if self.subscriptions.remove(topic).is_some() {
             let held = shared.holdings().held();
-            let of_topic: Vec<TopicQueue> =
-                held.into_iter().filter(|queue| &*queue.topic == topic).collect();
+            let of_topic: Vec<TopicQueue> = held
+                .into_iter()
+                .filter(|queue| &*queue.topic == topic)
+                .collect();
             shared.give_up(&of_topic).await;
         }
     }
@@ -67,8 +75,12 @@ impl Rebalancer {
         }
         let broker_groups: BTreeSet<Arc<str>> =
             routes.iter().flat_map(|route| route.groups()).collect();
-        let Some(first) = broker_groups.first().cloned() else { return Ok(()) };
-        let beats = broker_groups.iter().map(|broker_group| heartbeat(shared, broker_group));
+        let Some(first) = broker_groups.first().cloned() else {
+            return Ok(());
+        };
+        let beats = broker_groups
+            .iter()
+            .map(|broker_group| heartbeat(shared, broker_group));
         for (beat, broker_group) in join_all(beats).await.into_iter().zip(&broker_groups) {
             beat?;
             self.known_to.insert(broker_group.clone());
@@ -77,7 +89,9 @@ impl Rebalancer {
         let listed = list_members(shared, &first).await?;
         let leader = shared.core.connection.brokers.address(&first, 0);
         let grace = shared.settings.heartbeat_interval * GRACE_INTERVALS;
-        let members = self.membership.observe(leader, listed, Instant::now(), grace);
+        let members = self
+            .membership
+            .observe(leader, listed, Instant::now(), grace);
         let own = shared.identity.client_id();
         if !members.iter().any(|member| member == own) {
             tracing::debug!(group = %shared.group, "not listed as a member yet");
@@ -89,7 +103,11 @@ impl Rebalancer {
                 .readable()
                 .map(|queue| TopicQueue::new(route.topic.clone(), queue.queue))
                 .collect();
-            let filter = self.subscriptions.get(&route.topic).cloned().unwrap_or_default();
+            let filter = self
+                .subscriptions
+                .get(&route.topic)
+                .cloned()
+                .unwrap_or_default();
             let share = allocation::share(&queues, members, own);
             shares.extend(share.iter().map(|queue| (queue.clone(), filter.clone())));
         }
@@ -109,8 +127,10 @@ impl Rebalancer {
 /// Gives up what is not in the share, then takes what is new in it.
 async fn exchange(shared: &Arc<Shared>, shares: BTreeMap<TopicQueue, Filter>) {
     let held = shared.holdings().held();
-    let lost: Vec<TopicQueue> =
-        held.into_iter().filter(|queue| !shares.contains_key(queue)).collect();
+    let lost: Vec<TopicQueue> = held
+        .into_iter()
+        .filter(|queue| !shares.contains_key(queue))
+        .collect();
     if !lost.is_empty() {
         tracing::info!(group = %shared.group, queues = lost.len(), "giving up queues to other members");
         shared.give_up(&lost).await;
@@ -127,33 +147,48 @@ async fn heartbeat(shared: &Shared, broker_group: &Arc<str>) -> Result<(), Error
     };
     let connection = &shared.core.connection;
     let _: HeartbeatResponse = connection
-        .call(call(shared, "heartbeat", broker_group), |address, timeout| {
-            let request = shared.identity.request(request.clone(), timeout);
-            async move { connection.messaging(&address)?.heartbeat(request).await }
-        })
+        .call(
+            call(shared, "heartbeat", broker_group),
+            |address, timeout| {
+                let request = shared.identity.request(request.clone(), timeout);
+                async move { connection.messaging(&address)?.heartbeat(request).await }
+            },
+        )
         .await?;
     Ok(())
 }
 
 async fn list_members(shared: &Shared, broker_group: &Arc<str>) -> Result<Vec<String>, Error> {
-    let request = NameRequest { name: shared.group.as_str().to_owned() };
+    let request = NameRequest {
+        name: shared.group.as_str().to_owned(),
+    };
     let connection = &shared.core.connection;
     let answer: ListMembersResponse = connection
-        .call(call(shared, "list members", broker_group), |address, timeout| {
-            let request = shared.identity.request(request.clone(), timeout);
-            async move { connection.admin(&address)?.list_members(request).await }
-        })
+        .call(
+            call(shared, "list members", broker_group),
+            |address, timeout| {
+                let request = shared.identity.request(request.clone(), timeout);
+                async move { connection.admin(&address)?.list_members(request).await }
+            },
+        )
         .await?;
     Ok(answer.client_ids)
 }
 
 async fn say_goodbye(shared: &Shared, broker_group: &Arc<str>) -> Result<(), Error> {
-    let request = NotifyClientTerminationRequest { group: Some(resource(shared.group.as_str())) };
+    let request = NotifyClientTerminationRequest {
+        group: Some(resource(shared.group.as_str())),
+    };
     let connection = &shared.core.connection;
     let _: NotifyClientTerminationResponse = connection
         .call(call(shared, "leave", broker_group), |address, timeout| {
             let request = shared.identity.request(request.clone(), timeout);
-            async move { connection.messaging(&address)?.notify_client_termination(request).await }
+            async move {
+                connection
+                    .messaging(&address)?
+                    .notify_client_termination(request)
+                    .await
+            }
         })
         .await?;
     Ok(())

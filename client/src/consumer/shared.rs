@@ -45,7 +45,12 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(core: Arc<Core>, identity: Identity, group: GroupName, settings: Settings) -> Shared {
+    pub(super) fn new(
+        core: Arc<Core>,
+        identity: Identity,
+        group: GroupName,
+        settings: Settings,
+    ) -> Shared {
         Shared {
             core,
             identity,
@@ -58,19 +63,33 @@ impl Shared {
     }
 
     pub(super) fn holdings(&self) -> MutexGuard<'_, Holdings> {
-        self.holdings.lock().expect("nothing panics while the holdings are locked")
+        self.holdings
+            .lock()
+            .expect("nothing panics while the holdings are locked")
     }
 
     /// Takes queues and begins to fetch from them.
-    pub(super) fn take(self: &Arc<Self>, queues: impl IntoIterator<Item = TopicQueue>, filter: &Filter) {
+    pub(super) fn take(
+        self: &Arc<Self>,
+        queues: impl IntoIterator<Item = TopicQueue>,
+        filter: &Filter,
+    ) {
         for queue in queues {
             let signals = Arc::new(Signals::default());
             let (trigger, shutdown) = Shutdown::new();
-            if !self.holdings().take(queue.clone(), signals.clone(), trigger) {
+            if !self
+                .holdings()
+                .take(queue.clone(), signals.clone(), trigger)
+            {
                 continue;
             }
             tracing::debug!(%queue, group = %self.group, "queue taken");
-            let fetcher = Fetcher { shared: self.clone(), queue, filter: filter.clone(), signals };
+            let fetcher = Fetcher {
+                shared: self.clone(),
+                queue,
+                filter: filter.clone(),
+                signals,
+            };
             tokio::spawn(fetcher.run(shutdown));
         }
     }
@@ -79,7 +98,10 @@ impl Shared {
     pub(super) async fn give_up(&self, queues: &[TopicQueue]) {
         let due: Vec<Due> = {
             let mut holdings = self.holdings();
-            queues.iter().filter_map(|queue| holdings.give_up(queue)).collect()
+            queues
+                .iter()
+                .filter_map(|queue| holdings.give_up(queue))
+                .collect()
         };
         if let Err(error) = self.commit(due).await {
             // Its next owner starts a little earlier and delivers a few messages again.
@@ -114,6 +136,13 @@ impl Shared {
     }
 
     async fn commit_one(&self, due: &Due) -> Result<(), Error> {
-        offsets::commit(&self.core, &self.identity, self.group.as_str(), &due.queue, due.offset).await
+        offsets::commit(
+            &self.core,
+            &self.identity,
+            self.group.as_str(),
+            &due.queue,
+            due.offset,
+        )
+        .await
     }
 }

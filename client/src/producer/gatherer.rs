@@ -8,12 +8,16 @@
 //! Several queues are busy at once, up to `requests_max` requests.
 //!
 //! What may go anywhere waits in one line of its own and takes whole requests to the queue that has been idle for
-//! longest: round-robin by request and not by message, so that requests are large.
+//! longest: round-robin by request and not by message, so that requests are large. But no request takes more than its
+//! share of what waits if that makes several of a fair size: while one is stored, the next one travels.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use tokio::time::Instant;
+
+/// What waits is not split into requests of fewer items than this.
+const SHARE_MIN: usize = 32;
 
 /// Limits of what is cut.
 #[derive(Clone, Copy, Debug)]
@@ -134,8 +138,12 @@ impl<T> Gatherer<T> {
             self.idle.push_back(queue);
             return Target::Queue(queue);
         }
-        let writable: Vec<u32> =
-            self.queues.iter().filter(|queue| queue.writable).map(|queue| queue.queue).collect();
+        let writable: Vec<u32> = self
+            .queues
+            .iter()
+            .filter(|queue| queue.writable)
+            .map(|queue| queue.queue)
+            .collect();
         if writable.is_empty() {
             return Target::Any;
         }
@@ -150,19 +158,28 @@ impl<T> Gatherer<T> {
         if batch.is_none() {
             self.workers -= 1;
         }
-        Cut { batch, start_another: self.call_worker() }
+        Cut {
+            batch,
+            start_another: self.call_worker(),
+        }
     }
 
     /// The request is settled: every item is either answered or given up.
     pub(super) fn done(&mut self, queues: &[u32]) {
         for &queue in queues {
-            let Some(lane) = self.lanes.get_mut(&queue) else { continue };
+            let Some(lane) = self.lanes.get_mut(&queue) else {
+                continue;
+            };
             lane.busy = false;
             self.busy -= 1;
             if !lane.waiting.is_empty() {
                 self.ready.push_back(queue);
             }
-            if self.queues.iter().any(|known| known.queue == queue && known.writable) {
+            if self
+                .queues
+                .iter()
+                .any(|known| known.queue == queue && known.writable)
+            {
                 self.idle.push_back(queue);
             }
         }
@@ -196,14 +213,22 @@ impl<T> Gatherer<T> {
             }
         }
         let lanes = &self.lanes;
-        self.ready.retain(|queue| lanes.get(queue).is_some_and(|lane| !lane.waiting.is_empty()));
+        self.ready.retain(|queue| {
+            lanes
+                .get(queue)
+                .is_some_and(|lane| !lane.waiting.is_empty())
+        });
         expired
     }
 
     /// When `expire` will find something next.
     pub(super) fn earliest_deadline(&self) -> Option<Instant> {
         let lines = self.lanes.values().map(|lane| &lane.waiting);
-        lines.chain([&self.anywhere]).filter_map(|line| line.front()).map(|handed| handed.deadline).min()
+        lines
+            .chain([&self.anywhere])
+            .filter_map(|line| line.front())
+            .map(|handed| handed.deadline)
+            .min()
     }
 
     fn lane_of(&self, target: Target) -> Option<u32> {
@@ -213,16 +238,20 @@ impl<T> Gatherer<T> {
             Target::Hash(hash) => {
                 let count = self.queues.len() as u64;
                 // Without queues there is no choice yet; the broker will make it.
-                Some(if count == 0 { 0 } else { self.queues[(hash % count) as usize].queue })
+                Some(if count == 0 {
+                    0
+                } else {
+                    self.queues[(hash % count) as usize].queue
+                })
             }
         }
     }
 
     fn push_to(&mut self, queue: u32, handed: Handed<T>) {
-        let lane = self
-            .lanes
-            .entry(queue)
-            .or_insert_with(|| Lane { waiting: VecDeque::new(), busy: false });
+        let lane = self.lanes.entry(queue).or_insert_with(|| Lane {
+            waiting: VecDeque::new(),
+            busy: false,
+        });
         if lane.waiting.is_empty() && !lane.busy {
             self.ready.push_back(queue);
         }
@@ -248,12 +277,19 @@ impl<T> Gatherer<T> {
         if !self.has_work() {
             return None;
         }
-        if self.lanes_come_first() { self.cut_lanes() } else { self.cut_anywhere() }
+        if self.lanes_come_first() {
+            self.cut_lanes()
+        } else {
+            self.cut_anywhere()
+        }
     }
 
     /// Whoever has waited longest is served first.
     fn lanes_come_first(&self) -> bool {
-        let own = self.ready.front().and_then(|queue| self.lanes.get(queue)?.waiting.front());
+        let own = self
+            .ready
+            .front()
+            .and_then(|queue| self.lanes.get(queue)?.waiting.front());
         match (own, self.anywhere.front()) {
             (Some(own), Some(any)) => own.deadline <= any.deadline || self.idle.is_empty(),
             (own, _) => own.is_some(),
@@ -263,17 +299,32 @@ impl<T> Gatherer<T> {
     /// From the lines of as many ready queues of one broker group as there is room for.
     fn cut_lanes(&mut self) -> Option<Batch<T>> {
         let first = *self.ready.front()?;
-        let mut batch = Batch { group: self.group_of(first), items: Vec::new(), queues: Vec::new() };
+        let mut batch = Batch {
+            group: self.group_of(first),
+            items: Vec::new(),
+            queues: Vec::new(),
+        };
         let mut bytes = 0;
         let mut elsewhere = VecDeque::new();
+        let share = self.ready.len().div_ceil(self.places());
         while let Some(queue) = self.ready.pop_front() {
+            if batch.queues.len() >= share && batch.items.len() >= SHARE_MIN {
+                elsewhere.push_front(queue);
+                break;
+            }
             if self.group_of(queue) != batch.group {
                 elsewhere.push_back(queue);
                 continue;
             }
             let lane = self.lanes.get_mut(&queue)?;
             let before = batch.items.len();
-            take(&mut lane.waiting, &self.bounds, queue, &mut batch.items, &mut bytes);
+            take(
+                &mut lane.waiting,
+                &self.bounds,
+                queue,
+                &mut batch.items,
+                &mut bytes,
+            );
             if batch.items.len() == before {
                 elsewhere.push_front(queue);
                 break;
@@ -289,19 +340,37 @@ impl<T> Gatherer<T> {
 
     fn cut_anywhere(&mut self) -> Option<Batch<T>> {
         let queue = *self.idle.front()?;
-        let mut batch = Batch { group: self.group_of(queue), items: Vec::new(), queues: vec![queue] };
-        take(&mut self.anywhere, &self.bounds, queue, &mut batch.items, &mut 0);
+        let mut batch = Batch {
+            group: self.group_of(queue),
+            items: Vec::new(),
+            queues: vec![queue],
+        };
+        let share = self
+            .anywhere
+            .len()
+            .div_ceil(self.places().min(self.idle.len()));
+        let messages_max = self.bounds.messages_max.min(share.max(SHARE_MIN));
+        let bounds = Bounds {
+            messages_max,
+            ..self.bounds
+        };
+        take(&mut self.anywhere, &bounds, queue, &mut batch.items, &mut 0);
         self.mark_busy(queue);
         // Its own line, if it has one, is ready again when this is done.
         self.ready.retain(|ready| *ready != queue);
         Some(batch)
     }
 
+    /// Requests that could be cut now: one by the worker that asks, and one by each that may still be started.
+    fn places(&self) -> usize {
+        self.bounds.requests_max - self.workers + 1
+    }
+
     fn mark_busy(&mut self, queue: u32) {
-        let lane = self
-            .lanes
-            .entry(queue)
-            .or_insert_with(|| Lane { waiting: VecDeque::new(), busy: false });
+        let lane = self.lanes.entry(queue).or_insert_with(|| Lane {
+            waiting: VecDeque::new(),
+            busy: false,
+        });
         assert!(!lane.busy, "one request at a time for one queue");
         lane.busy = true;
         self.busy += 1;
@@ -309,15 +378,27 @@ impl<T> Gatherer<T> {
     }
 
     fn group_of(&self, queue: u32) -> Arc<str> {
-        let known = self.queues.iter().find(|known| known.queue == queue).or(self.queues.first());
+        let known = self
+            .queues
+            .iter()
+            .find(|known| known.queue == queue)
+            .or(self.queues.first());
         known.map_or_else(|| "".into(), |queue| queue.group.clone())
     }
 
     /// Nothing is busy: puts everything that waits into the lines of the new queues, each line in its order.
     fn switch(&mut self, queues: Vec<Queue>) {
-        assert_eq!(self.busy, 0, "no queue changes while a request is on its way");
+        assert_eq!(
+            self.busy, 0,
+            "no queue changes while a request is on its way"
+        );
         self.queues = queues;
-        self.idle = self.queues.iter().filter(|queue| queue.writable).map(|queue| queue.queue).collect();
+        self.idle = self
+            .queues
+            .iter()
+            .filter(|queue| queue.writable)
+            .map(|queue| queue.queue)
+            .collect();
         self.ready.clear();
         let lanes = std::mem::take(&mut self.lanes);
         let waiting = lanes.into_values().flat_map(|lane| lane.waiting);

@@ -6,25 +6,53 @@ use proptest::prelude::*;
 
 use super::*;
 
-const BOUNDS: Bounds = Bounds { messages_max: 4, bytes_max: 100, requests_max: 2 };
+const BOUNDS: Bounds = Bounds {
+    messages_max: 4,
+    bytes_max: 100,
+    requests_max: 2,
+};
 
 fn queues(count: u32) -> Vec<Queue> {
-    (0..count).map(|queue| Queue { queue, group: "g".into(), writable: true }).collect()
+    (0..count)
+        .map(|queue| Queue {
+            queue,
+            group: "g".into(),
+            writable: true,
+        })
+        .collect()
 }
 
 fn handed(item: u32, target: Target, bytes: usize) -> Handed<u32> {
-    Handed { item, target, bytes, deadline: Instant::now() + Duration::from_secs(10) }
+    Handed {
+        item,
+        target,
+        bytes,
+        deadline: Instant::now() + Duration::from_secs(10),
+    }
 }
 
 fn items(batch: &Batch<u32>) -> Vec<(u32, u32)> {
-    batch.items.iter().map(|(queue, handed)| (*queue, handed.item)).collect()
+    batch
+        .items
+        .iter()
+        .map(|(queue, handed)| (*queue, handed.item))
+        .collect()
 }
 
 /// Catches a request per message at high rates, and a request that waits for a timer at low ones.
 #[test]
 fn what_comes_during_a_request_makes_up_the_next() {
-    let mut gatherer = Gatherer::new(Bounds { requests_max: 1, ..BOUNDS }, queues(4));
-    assert!(gatherer.push(handed(0, Target::Any, 1)), "the first starts a worker at once");
+    let mut gatherer = Gatherer::new(
+        Bounds {
+            requests_max: 1,
+            ..BOUNDS
+        },
+        queues(4),
+    );
+    assert!(
+        gatherer.push(handed(0, Target::Any, 1)),
+        "the first starts a worker at once"
+    );
     let first = gatherer.cut().batch.expect("a request");
     assert_eq!(items(&first), [(0, 0)]);
     for item in 1..=6 {
@@ -32,9 +60,49 @@ fn what_comes_during_a_request_makes_up_the_next() {
     }
     gatherer.done(&first.queues);
     let second = gatherer.cut().batch.expect("a request");
-    assert_eq!(items(&second), [(1, 1), (1, 2), (1, 3), (1, 4)], "one queue, as many as fit");
+    assert_eq!(
+        items(&second),
+        [(1, 1), (1, 2), (1, 3), (1, 4)],
+        "one queue, as many as fit"
+    );
     gatherer.done(&second.queues);
-    assert_eq!(items(&gatherer.cut().batch.expect("a request")), [(2, 5), (2, 6)], "the next queue");
+    assert_eq!(
+        items(&gatherer.cut().batch.expect("a request")),
+        [(2, 5), (2, 6)],
+        "the next queue"
+    );
+}
+
+/// Catches one large request after the other where several could be on their way.
+#[test]
+fn what_waits_is_shared_among_the_requests_that_could_go() {
+    let bounds = Bounds {
+        messages_max: 1000,
+        bytes_max: 1000,
+        requests_max: 4,
+    };
+    let mut gatherer = Gatherer::new(bounds, queues(8));
+    for item in 0..200 {
+        gatherer.push(handed(item, Target::Any, 1));
+    }
+    let mut sizes = Vec::new();
+    loop {
+        let cut = gatherer.cut();
+        sizes.push(cut.batch.expect("a request").items.len());
+        if !cut.start_another {
+            break;
+        }
+    }
+    assert_eq!(sizes, [50, 50, 50, 50]);
+    let mut gatherer = Gatherer::new(bounds, queues(8));
+    for item in 0..40 {
+        gatherer.push(handed(item, Target::Any, 1));
+    }
+    assert_eq!(
+        gatherer.cut().batch.expect("a request").items.len(),
+        SHARE_MIN,
+        "not into crumbs"
+    );
 }
 
 /// Catches a retry that is overtaken by its successor.
@@ -43,20 +111,38 @@ fn a_busy_queue_is_left_alone() {
     let mut gatherer = Gatherer::new(BOUNDS, queues(4));
     assert!(gatherer.push(handed(0, Target::Queue(1), 1)));
     let first = gatherer.cut().batch.expect("a request");
-    assert!(!gatherer.push(handed(1, Target::Queue(1), 1)), "nobody may send it now");
-    assert!(gatherer.push(handed(2, Target::Queue(2), 1)), "another queue may");
+    assert!(
+        !gatherer.push(handed(1, Target::Queue(1), 1)),
+        "nobody may send it now"
+    );
+    assert!(
+        gatherer.push(handed(2, Target::Queue(2), 1)),
+        "another queue may"
+    );
     let second = gatherer.cut().batch.expect("a request");
     assert_eq!(items(&second), [(2, 2)]);
     assert!(gatherer.cut().batch.is_none());
     gatherer.done(&first.queues);
-    assert!(gatherer.push(handed(3, Target::Queue(1), 1)), "the worker that left is called again");
-    assert_eq!(items(&gatherer.cut().batch.expect("a request")), [(1, 1), (1, 3)]);
+    assert!(
+        gatherer.push(handed(3, Target::Queue(1), 1)),
+        "the worker that left is called again"
+    );
+    assert_eq!(
+        items(&gatherer.cut().batch.expect("a request")),
+        [(1, 1), (1, 3)]
+    );
 }
 
 /// Catches one request per queue where a topic has many: the small requests would cost more than the messages.
 #[test]
 fn several_ready_queues_share_a_request() {
-    let mut gatherer = Gatherer::new(Bounds { requests_max: 1, ..BOUNDS }, queues(8));
+    let mut gatherer = Gatherer::new(
+        Bounds {
+            requests_max: 1,
+            ..BOUNDS
+        },
+        queues(8),
+    );
     gatherer.push(handed(0, Target::Queue(0), 1));
     let first = gatherer.cut().batch.expect("a request");
     for item in 1..=5 {
@@ -78,10 +164,16 @@ fn more_queues_take_effect_only_when_nothing_is_on_its_way() {
     gatherer.push(handed(1, Target::Hash(1), 1));
     gatherer.set_queues(queues(2));
     assert!(!gatherer.push(handed(2, Target::Hash(1), 1)));
-    assert!(gatherer.cut().batch.is_none(), "the worker waits no more, but nothing is cut");
+    assert!(
+        gatherer.cut().batch.is_none(),
+        "the worker waits no more, but nothing is cut"
+    );
     gatherer.done(&first.queues);
     assert!(gatherer.push(handed(3, Target::Hash(1), 1)));
-    assert_eq!(items(&gatherer.cut().batch.expect("a request")), [(1, 1), (1, 2), (1, 3)]);
+    assert_eq!(
+        items(&gatherer.cut().batch.expect("a request")),
+        [(1, 1), (1, 2), (1, 3)]
+    );
 }
 
 /// Catches a sender that waits behind a stuck queue for longer than it asked to.
@@ -89,13 +181,24 @@ fn more_queues_take_effect_only_when_nothing_is_on_its_way() {
 fn waiting_items_expire() {
     let mut gatherer = Gatherer::new(BOUNDS, queues(2));
     let now = Instant::now();
-    let at = |item, target, second| Handed { item, target, bytes: 1, deadline: now + Duration::from_secs(second) };
+    let at = |item, target, second| Handed {
+        item,
+        target,
+        bytes: 1,
+        deadline: now + Duration::from_secs(second),
+    };
     gatherer.push(at(0, Target::Queue(0), 1));
     gatherer.push(at(1, Target::Queue(0), 2));
     gatherer.push(at(2, Target::Any, 1));
-    assert_eq!(gatherer.earliest_deadline(), Some(now + Duration::from_secs(1)));
+    assert_eq!(
+        gatherer.earliest_deadline(),
+        Some(now + Duration::from_secs(1))
+    );
     let expired = gatherer.expire(now + Duration::from_secs(1));
-    assert_eq!(expired.iter().map(|handed| handed.item).collect::<Vec<_>>(), [0, 2]);
+    assert_eq!(
+        expired.iter().map(|handed| handed.item).collect::<Vec<_>>(),
+        [0, 2]
+    );
     assert_eq!(items(&gatherer.cut().batch.expect("a request")), [(0, 1)]);
 }
 
@@ -144,7 +247,12 @@ impl Story {
         assert!(bytes <= BOUNDS.bytes_max || batch.items.len() == 1);
         assert!((1..=BOUNDS.messages_max).contains(&batch.items.len()));
         for queue in &batch.queues {
-            assert!(self.on_their_way.iter().all(|other| !other.queues.contains(queue)), "twice busy");
+            assert!(
+                self.on_their_way
+                    .iter()
+                    .all(|other| !other.queues.contains(queue)),
+                "twice busy"
+            );
         }
         self.sent.extend(items(&batch));
         self.on_their_way.push(batch);

@@ -37,8 +37,12 @@ impl InFlight {
 
     /// Takes room for one message if there is some now.
     pub(super) fn try_enter(&self, bytes: usize) -> bool {
-        let Ok(message) = self.messages.try_acquire() else { return false };
-        let Ok(room) = self.units.try_acquire_many(self.units(bytes)) else { return false };
+        let Ok(message) = self.messages.try_acquire() else {
+            return false;
+        };
+        let Ok(room) = self.units.try_acquire_many(self.units(bytes)) else {
+            return false;
+        };
         message.forget();
         room.forget();
         true
@@ -49,7 +53,11 @@ impl InFlight {
         let wait = deadline.saturating_duration_since(Instant::now());
         let taken = async {
             let message = self.messages.acquire().await.expect("is never closed");
-            let room = self.units.acquire_many(self.units(bytes)).await.expect("is never closed");
+            let room = self
+                .units
+                .acquire_many(self.units(bytes))
+                .await
+                .expect("is never closed");
             message.forget();
             room.forget();
         };
@@ -99,13 +107,22 @@ mod tests {
         let soon = || Instant::now() + SOON;
         assert!(in_flight.enter(1, soon()).await.is_ok());
         assert!(in_flight.enter(3 * UNIT_BYTES, soon()).await.is_ok());
-        assert!(in_flight.enter(1, soon()).await.is_err(), "two messages are in flight");
+        assert!(
+            in_flight.enter(1, soon()).await.is_err(),
+            "two messages are in flight"
+        );
         in_flight.leave([1]);
-        assert!(in_flight.enter(2 * UNIT_BYTES, soon()).await.is_err(), "the bytes are");
+        assert!(
+            in_flight.enter(2 * UNIT_BYTES, soon()).await.is_err(),
+            "the bytes are"
+        );
         assert!(in_flight.drained(SOON).await.is_err());
         in_flight.leave([3 * UNIT_BYTES]);
         assert!(in_flight.drained(SOON).await.is_ok());
-        assert!(in_flight.enter(100 * UNIT_BYTES, soon()).await.is_ok(), "alone");
+        assert!(
+            in_flight.enter(100 * UNIT_BYTES, soon()).await.is_ok(),
+            "alone"
+        );
         in_flight.leave([100 * UNIT_BYTES]);
         assert!(in_flight.drained(SOON).await.is_ok());
     }

@@ -26,6 +26,9 @@ mod tests {
     fn the_hash_is_siphash_2_4_with_the_known_key() {
         assert_eq!(hash(""), 0x726f_db47_dd0e_0e31);
         assert_eq!(hash("\u{0}"), 0x74f8_39c5_93dc_67fd);
-        assert_eq!(hash("\u{0}\u{1}\u{2}\u{3}\u{4}\u{5}\u{6}"), 0xab02_00f5_8b01_d137);
+        assert_eq!(
+            hash("\u{0}\u{1}\u{2}\u{3}\u{4}\u{5}\u{6}"),
+            0xab02_00f5_8b01_d137
+        );
     }
 }

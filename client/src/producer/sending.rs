@@ -46,12 +46,23 @@ impl Sending {
         items: Vec<(u32, Handed<Pending>)>,
         mut new_id: impl FnMut(u32) -> String,
     ) -> Sending {
-        let total = items.iter().map(|(_, handed)| size_hint(&handed.item.message)).sum();
+        let total = items
+            .iter()
+            .map(|(_, handed)| size_hint(&handed.item.message))
+            .sum();
         let mut buffer = BytesMut::with_capacity(total);
         let entries = items.into_iter().map(|(queue, handed)| {
-            let Pending { mut message, born_ms, completion } = handed.item;
+            let Pending {
+                mut message,
+                born_ms,
+                completion,
+            } = handed.item;
             let message_id = message.message_id.take().unwrap_or_else(|| new_id(queue));
-            let stamp = Stamp { message_id: &message_id, queue, born_ms };
+            let stamp = Stamp {
+                message_id: &message_id,
+                queue,
+                born_ms,
+            };
             Entry {
                 encoded: encode(&mut buffer, &message, stamp),
                 message_id,
@@ -61,7 +72,10 @@ impl Sending {
                 completion: Some(completion),
             }
         });
-        Sending { topic, entries: entries.collect() }
+        Sending {
+            topic,
+            entries: entries.collect(),
+        }
     }
 
     /// Nothing is left to be settled.
@@ -76,7 +90,10 @@ impl Sending {
     /// What the next attempt sends: everything not settled. Positions in its answer are positions from here on.
     pub(super) fn messages(&mut self) -> Vec<Bytes> {
         self.entries.retain(|entry| entry.completion.is_some());
-        self.entries.iter().map(|entry| entry.encoded.clone()).collect()
+        self.entries
+            .iter()
+            .map(|entry| entry.encoded.clone())
+            .collect()
     }
 
     /// When the first of those not settled is to be given up.
@@ -90,7 +107,9 @@ impl Sending {
     }
 
     fn open(&self) -> impl Iterator<Item = &Entry> {
-        self.entries.iter().filter(|entry| entry.completion.is_some())
+        self.entries
+            .iter()
+            .filter(|entry| entry.completion.is_some())
     }
 
     /// Settles what waits past its deadline, or everything if there is none; returns the settled messages' bytes.
@@ -122,7 +141,12 @@ impl Sending {
                 Ok(offset) => {
                     let (topic, queue) = (self.topic.clone(), entry.queue);
                     settled.extend(entry.settle(|message_id| {
-                        Ok(SendReceipt { message_id, topic, queue, offset })
+                        Ok(SendReceipt {
+                            message_id,
+                            topic,
+                            queue,
+                            offset,
+                        })
                     }));
                 }
                 Err(refusal) if keep(&refusal) => {
@@ -137,13 +161,19 @@ impl Sending {
     /// The second half, to be sent on its own after the first.
     pub(super) fn split(&mut self) -> Sending {
         let half = self.entries.split_off(self.entries.len().div_ceil(2));
-        Sending { topic: self.topic.clone(), entries: half }
+        Sending {
+            topic: self.topic.clone(),
+            entries: half,
+        }
     }
 }
 
 impl Entry {
     /// The message's bytes, if it was not settled before.
-    fn settle(&mut self, outcome: impl FnOnce(String) -> Result<SendReceipt, Error>) -> Option<usize> {
+    fn settle(
+        &mut self,
+        outcome: impl FnOnce(String) -> Result<SendReceipt, Error>,
+    ) -> Option<usize> {
         let completion = self.completion.take()?;
         // Nobody listening means that the sender does not care.
         let _ = completion.send(outcome(std::mem::take(&mut self.message_id)));
@@ -152,7 +182,10 @@ impl Entry {
 }
 
 fn stored_at(result: &SendResultEntry) -> Result<u64, Refusal> {
-    let (code, reason) = result.status.as_ref().map_or((0, ""), |status| (status.code, &status.message));
+    let (code, reason) = result
+        .status
+        .as_ref()
+        .map_or((0, ""), |status| (status.code, &status.message));
     if code != Code::Ok as i32 {
         return Err(Refusal::new(code, reason));
     }

@@ -118,8 +118,13 @@ impl TopicSender {
 
     /// Follows a change of the topic's queues.
     fn adopt_route(self: &Arc<Self>) {
-        let Some(known) = self.core.known_route(&self.topic) else { return };
-        let mut route = self.route.lock().expect("nothing panics while it is locked");
+        let Some(known) = self.core.known_route(&self.topic) else {
+            return;
+        };
+        let mut route = self
+            .route
+            .lock()
+            .expect("nothing panics while it is locked");
         if !Arc::ptr_eq(&route, &known) && known.writable().next().is_some() {
             self.gatherer().set_queues(queues(&known));
             *route = known;
@@ -127,11 +132,16 @@ impl TopicSender {
     }
 
     fn gatherer(&self) -> MutexGuard<'_, Gatherer<Pending>> {
-        self.gatherer.lock().expect("nothing panics while the gatherer is locked")
+        self.gatherer
+            .lock()
+            .expect("nothing panics while the gatherer is locked")
     }
 
     fn new_id(&self, queue: u32) -> String {
-        let mut ids = self.ids.lock().expect("nothing panics while ids are locked");
+        let mut ids = self
+            .ids
+            .lock()
+            .expect("nothing panics while ids are locked");
         let generator = ids.entry(queue).or_insert_with(|| {
             let clock = self.core.connection.clock.clone();
             let mut random = rand::rng();
@@ -166,21 +176,32 @@ impl TopicSender {
         let (next, reason) = match outcome {
             Attempt::Answered(answer) => match self.settle(sending, pursuit, &answer, &address) {
                 None => return Then::GoOn,
-                Some(refusal) => (self.refused(sending, pursuit, &refusal, redirected, &address), refusal.reason),
+                Some(refusal) => (
+                    self.refused(sending, pursuit, &refusal, redirected, &address),
+                    refusal.reason,
+                ),
             },
             Attempt::Refused(refusal) => {
                 if sending.len() > 1 && is_about_one_message(refusal.code) {
                     return Then::Split;
                 }
-                (self.refused(sending, pursuit, &refusal, redirected, &address), refusal.reason)
+                (
+                    self.refused(sending, pursuit, &refusal, redirected, &address),
+                    refusal.reason,
+                )
             }
-            Attempt::Lost { ref reason, .. } => {
-                (pursuit.after(&outcome, redirected, brokers, &address), reason.clone())
-            }
+            Attempt::Lost { ref reason, .. } => (
+                pursuit.after(&outcome, redirected, brokers, &address),
+                reason.clone(),
+            ),
         };
         self.core.refresh_soon(&self.topic);
         if let Next::Again(wait) = next {
-            let trouble = Trouble { address, reason, maybe_stored: pursuit.maybe_done };
+            let trouble = Trouble {
+                address,
+                reason,
+                maybe_stored: pursuit.maybe_done,
+            };
             tracing::debug!(topic = %self.topic, ?trouble, ?wait, "will send again");
             self.pause(wait, sending, &trouble).await;
         }
@@ -197,7 +218,9 @@ impl TopicSender {
     ) -> Option<(Attempt<SendMessageResponse>, bool)> {
         let connection = &self.core.connection;
         let messages = sending.messages();
-        let left = sending.latest_deadline()?.saturating_duration_since(Instant::now());
+        let left = sending
+            .latest_deadline()?
+            .saturating_duration_since(Instant::now());
         let timeout = connection.attempt_timeout.min(left);
         let attempt_ends = Instant::now() + timeout;
         let mut call = pin!(async {
@@ -240,8 +263,15 @@ impl TopicSender {
         address: &Arc<str>,
     ) -> Option<Refusal> {
         if answer.entries.len() != sending.len() {
-            let reason = format!("{} results for {} messages", answer.entries.len(), sending.len());
-            return Some(Refusal { code: Code::Unspecified, reason });
+            let reason = format!(
+                "{} results for {} messages",
+                answer.entries.len(),
+                sending.len()
+            );
+            return Some(Refusal {
+                code: Code::Unspecified,
+                reason,
+            });
         }
         let (settled, kept) = sending.read(
             answer,
@@ -287,7 +317,10 @@ impl TopicSender {
     /// When a message passes its deadline next, if that is before `ends`.
     fn next_deadline(&self, sending: &Sending, ends: Instant) -> Instant {
         let waiting = self.gatherer().earliest_deadline();
-        [sending.earliest_deadline(), waiting].into_iter().flatten().fold(ends, Instant::min)
+        [sending.earliest_deadline(), waiting]
+            .into_iter()
+            .flatten()
+            .fold(ends, Instant::min)
     }
 
     /// Gives up messages past their deadline: of this request, and those that wait behind it.
@@ -295,7 +328,8 @@ impl TopicSender {
         let settled = sending.give_up(Some(now), |id| self.lost(trouble, id));
         self.in_flight.leave(settled);
         let waiting = self.gatherer().expire(now);
-        self.in_flight.leave(waiting.iter().map(|handed| handed.bytes));
+        self.in_flight
+            .leave(waiting.iter().map(|handed| handed.bytes));
         for handed in waiting {
             let error = Error::TimedOut {
                 operation: OPERATION,
@@ -316,15 +350,36 @@ impl TopicSender {
         let (address, reason) = (trouble.address.to_string(), trouble.reason.clone());
         if trouble.maybe_stored {
             let message_id = Some(message_id.to_owned());
-            return Error::OutcomeUnknown { operation, subject, address, reason, message_id };
+            return Error::OutcomeUnknown {
+                operation,
+                subject,
+                address,
+                reason,
+                message_id,
+            };
         }
-        Error::TimedOut { operation, subject, address, reason }
+        Error::TimedOut {
+            operation,
+            subject,
+            address,
+            reason,
+        }
     }
 
-    fn refusal(&self, refusal: &Refusal, address: &Arc<str>, message_id: &str, maybe_stored: bool) -> Error {
+    fn refusal(
+        &self,
+        refusal: &Refusal,
+        address: &Arc<str>,
+        message_id: &str,
+        maybe_stored: bool,
+    ) -> Error {
         let reason = refusal.reason.clone();
         if maybe_stored {
-            let trouble = Trouble { address: address.clone(), reason, maybe_stored };
+            let trouble = Trouble {
+                address: address.clone(),
+                reason,
+                maybe_stored,
+            };
             return self.lost(&trouble, message_id);
         }
         Error::Refused {

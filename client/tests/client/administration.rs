@@ -12,12 +12,24 @@ async fn calls_find_the_leader_and_say_no_when_it_does() {
     cluster.world().leader = 2;
     let admin = client(&cluster, "a").await.admin();
     let topics = admin.list_topics().await.expect("an answer");
-    assert_eq!((topics.len(), topics[0].name.as_str(), topics[0].queue_count), (1, TOPIC, 4));
+    assert_eq!(
+        (topics.len(), topics[0].name.as_str(), topics[0].queue_count),
+        (1, TOPIC, 4)
+    );
     assert!(admin.topic("nowhere").await.expect("an answer").is_none());
-    let error = admin.create_topic(TOPIC, &TopicSettings::default()).await.expect_err("exists");
+    let error = admin
+        .create_topic(TOPIC, &TopicSettings::default())
+        .await
+        .expect_err("exists");
     assert_eq!(error.code(), Some(Code::PreconditionFailed), "{error}");
-    let settings = TopicSettings { if_absent: true, ..TopicSettings::default() };
-    admin.create_topic(TOPIC, &settings).await.expect("absent or not");
+    let settings = TopicSettings {
+        if_absent: true,
+        ..TopicSettings::default()
+    };
+    admin
+        .create_topic(TOPIC, &settings)
+        .await
+        .expect("absent or not");
 }
 
 /// Catches a list of brokers that depends on which seed answered, and one dead replica that hides the others.
@@ -26,10 +38,22 @@ async fn brokers_are_listed_once_each() {
     let cluster = FakeCluster::start(3, 1).await;
     let admin = client(&cluster, "a").await.admin();
     let brokers = admin.brokers().await.expect("an answer");
-    assert_eq!(brokers.iter().map(|broker| broker.broker_id).collect::<Vec<_>>(), [1, 2, 3]);
+    assert_eq!(
+        brokers
+            .iter()
+            .map(|broker| broker.broker_id)
+            .collect::<Vec<_>>(),
+        [1, 2, 3]
+    );
     cluster.world().silent.insert(1);
     assert_eq!(admin.brokers().await.expect("the others answer"), brokers);
-    let status = admin.status(&brokers[2].client_address).await.expect("an answer");
-    assert_eq!((status.broker_id, status.leader, status.state.as_str()), (3, Some(1), "follower"));
+    let status = admin
+        .status(&brokers[2].client_address)
+        .await
+        .expect("an answer");
+    assert_eq!(
+        (status.broker_id, status.leader, status.state.as_str()),
+        (3, Some(1), "follower")
+    );
     assert!(admin.status(&brokers[1].client_address).await.is_err());
 }

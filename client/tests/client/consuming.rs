@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use raftmq_client::{Client, Code, ConsumeFrom, Delivery, Filter, PullConsumer, PullConsumerBuilder, TopicQueue};
+use raftmq_client::{
+    Client, Code, ConsumeFrom, Delivery, Filter, PullConsumer, PullConsumerBuilder, TopicQueue,
+};
 
 use crate::client;
 use crate::fake::{FakeCluster, PullFault, TOPIC};
@@ -22,20 +24,35 @@ fn builder(client: &Client) -> PullConsumerBuilder {
 
 async fn subscribed(builder: PullConsumerBuilder) -> PullConsumer {
     let consumer = builder.build().expect("valid");
-    consumer.subscribe(TOPIC, Filter::All).await.expect("subscribed");
+    consumer
+        .subscribe(TOPIC, Filter::All)
+        .await
+        .expect("subscribed");
     consumer
 }
 
 fn bodies(deliveries: &[Delivery]) -> Vec<String> {
-    deliveries.iter().map(|delivery| String::from_utf8_lossy(delivery.message.body()).into_owned()).collect()
+    deliveries
+        .iter()
+        .map(|delivery| String::from_utf8_lossy(delivery.message.body()).into_owned())
+        .collect()
 }
 
 /// Polls until so many messages came.
 async fn take(consumer: &PullConsumer, count: usize) -> Vec<Delivery> {
     let (mut taken, started) = (Vec::new(), Instant::now());
     while taken.len() < count {
-        assert!(started.elapsed() < PATIENCE, "only {:?} came", bodies(&taken));
-        taken.extend(consumer.poll(count - taken.len(), Duration::from_secs(1)).await.expect("no error"));
+        assert!(
+            started.elapsed() < PATIENCE,
+            "only {:?} came",
+            bodies(&taken)
+        );
+        taken.extend(
+            consumer
+                .poll(count - taken.len(), Duration::from_secs(1))
+                .await
+                .expect("no error"),
+        );
     }
     taken
 }
@@ -69,8 +86,19 @@ async fn every_message_comes_once_and_in_order_through_failures() {
     cluster.fill(0, numbers(100..120));
     came.extend(take(&consumer, 60).await);
     assert_eq!(bodies(&came), numbers(0..120).collect::<Vec<_>>());
-    assert!(came.iter().zip(0..).all(|(delivery, offset)| delivery.offset == offset && delivery.queue == 0));
-    assert_eq!(consumer.poll(1, Duration::from_millis(50)).await.expect("no error").len(), 0);
+    assert!(
+        came.iter()
+            .zip(0..)
+            .all(|(delivery, offset)| delivery.offset == offset && delivery.queue == 0)
+    );
+    assert_eq!(
+        consumer
+            .poll(1, Duration::from_millis(50))
+            .await
+            .expect("no error")
+            .len(),
+        0
+    );
 }
 
 /// Catches a long poll that answers late, or a consumer that asks in a tight loop.
@@ -78,11 +106,22 @@ async fn every_message_comes_once_and_in_order_through_failures() {
 async fn a_message_arrives_as_soon_as_it_is_stored() {
     let cluster = FakeCluster::start(1, 1).await;
     let consumer = subscribed(builder(&client(&cluster, "c").await)).await;
-    assert_eq!(consumer.poll(1, Duration::from_millis(700)).await.expect("no error").len(), 0);
+    assert_eq!(
+        consumer
+            .poll(1, Duration::from_millis(700))
+            .await
+            .expect("no error")
+            .len(),
+        0
+    );
     let started = Instant::now();
     let (came, ()) = tokio::join!(take(&consumer, 1), async { cluster.fill(0, numbers(0..1)) });
     assert_eq!(bodies(&came), ["0"]);
-    assert!(started.elapsed() < Duration::from_millis(400), "{:?}", started.elapsed());
+    assert!(
+        started.elapsed() < Duration::from_millis(400),
+        "{:?}",
+        started.elapsed()
+    );
 }
 
 /// Catches an automatic commit of what the user had in its hands when it died: those messages would be lost.
@@ -94,14 +133,27 @@ async fn what_was_not_finished_comes_again() {
     let often = Duration::from_millis(20);
     let first = subscribed(builder(&client).auto_commit(often)).await;
     assert_eq!(bodies(&take(&first, 4).await), ["0", "1", "2", "3"]);
-    assert_eq!(bodies(&first.poll(2, PATIENCE).await.expect("no error")), ["4", "5"]);
-    until("the commit of what is done", || cluster.world().commits.contains(&(0, 4))).await;
+    assert_eq!(
+        bodies(&first.poll(2, PATIENCE).await.expect("no error")),
+        ["4", "5"]
+    );
+    until("the commit of what is done", || {
+        cluster.world().commits.contains(&(0, 4))
+    })
+    .await;
     drop(first);
     cluster.world().members.clear();
     let second = subscribed(builder(&client)).await;
-    assert_eq!(bodies(&take(&second, 6).await), ["4", "5", "6", "7", "8", "9"]);
+    assert_eq!(
+        bodies(&take(&second, 6).await),
+        ["4", "5", "6", "7", "8", "9"]
+    );
     second.close().await.expect("closed");
-    assert_eq!(cluster.world().offsets.values().collect::<Vec<_>>(), [&10], "close finishes what was handed out");
+    assert_eq!(
+        cluster.world().offsets.values().collect::<Vec<_>>(),
+        [&10],
+        "close finishes what was handed out"
+    );
 }
 
 /// Catches a commit that the user did not ask for.
@@ -115,7 +167,10 @@ async fn manual_commits_are_the_only_ones() {
     consumer.commit().await.expect("committed");
     take(&consumer, 3).await;
     let queue = TopicQueue::new(TOPIC, 0);
-    assert_eq!(consumer.committed(&queue).await.expect("an answer"), Some(3));
+    assert_eq!(
+        consumer.committed(&queue).await.expect("an answer"),
+        Some(3)
+    );
     assert_eq!(consumer.position(&queue), Some(6));
     consumer.close().await.expect("closed");
     assert_eq!(cluster.world().commits, [(0, 3)]);
@@ -130,9 +185,17 @@ async fn members_share_the_queues_and_take_over_from_each_other() {
     let first = subscribed(builder(&client)).await;
     assert_eq!(first.assignment().len(), 5, "alone");
     let second = subscribed(builder(&client)).await;
-    until("an even share", || first.assignment().len() == 3 && second.assignment().len() == 2).await;
+    until("an even share", || {
+        first.assignment().len() == 3 && second.assignment().len() == 2
+    })
+    .await;
     let all = [first.assignment(), second.assignment()].concat();
-    assert_eq!(all, (0..5).map(|queue| TopicQueue::new(TOPIC, queue)).collect::<Vec<_>>());
+    assert_eq!(
+        all,
+        (0..5)
+            .map(|queue| TopicQueue::new(TOPIC, queue))
+            .collect::<Vec<_>>()
+    );
 
     for queue in 0..5 {
         cluster.fill(queue, numbers(queue * 10..queue * 10 + 10));
@@ -144,10 +207,16 @@ async fn members_share_the_queues_and_take_over_from_each_other() {
         cluster.fill(queue, numbers(queue * 10 + 100..queue * 10 + 110));
     }
     of_first.extend(take(&first, 50).await);
-    let mut everything: Vec<u32> =
-        bodies(&[of_first, of_second].concat()).iter().map(|body| body.parse().expect("a number")).collect();
+    let mut everything: Vec<u32> = bodies(&[of_first, of_second].concat())
+        .iter()
+        .map(|body| body.parse().expect("a number"))
+        .collect();
     everything.sort_unstable();
-    assert_eq!(everything, (0..50).chain(100..150).collect::<Vec<_>>(), "each once: the leaver had committed");
+    assert_eq!(
+        everything,
+        (0..50).chain(100..150).collect::<Vec<_>>(),
+        "each once: the leaver had committed"
+    );
 }
 
 /// Catches a rebalance storm at each election: the new leader knows nobody at first.
@@ -155,17 +224,24 @@ async fn members_share_the_queues_and_take_over_from_each_other() {
 async fn a_new_leader_that_forgot_the_members_does_not_unsettle_them() {
     let cluster = FakeCluster::start(2, 4).await;
     let client = client(&cluster, "c").await;
-    let slow = Duration::from_millis(300);
-    let first = subscribed(builder(&client).heartbeat_interval(Duration::from_millis(50))).await;
-    let second = subscribed(builder(&client).heartbeat_interval(slow)).await;
-    until("an even share", || first.assignment().len() == 2 && second.assignment().len() == 2).await;
+    let interval = Duration::from_millis(200);
+    let first = subscribed(builder(&client).heartbeat_interval(interval)).await;
+    tokio::time::sleep(interval / 2).await;
+    let second = subscribed(builder(&client).heartbeat_interval(interval)).await;
+    until("an even share", || {
+        first.assignment().len() == 2 && second.assignment().len() == 2
+    })
+    .await;
     let shares = (first.assignment(), second.assignment());
     {
         let mut world = cluster.world();
         world.leader = 1;
         world.members.clear();
     }
-    until("the first one's heartbeat", || !cluster.world().members.is_empty()).await;
+    until("the first one's heartbeat", || {
+        !cluster.world().members.is_empty()
+    })
+    .await;
     until("the second one's heartbeat", || {
         assert_eq!(shares, (first.assignment(), second.assignment()));
         cluster.world().members.len() == 2
@@ -179,7 +255,11 @@ async fn a_start_at_the_end_is_remembered() {
     let cluster = FakeCluster::start(1, 1).await;
     cluster.fill(0, numbers(0..10));
     let client = client(&cluster, "c").await;
-    let late = |client| builder(client).consume_from(ConsumeFrom::Latest).manual_commit();
+    let late = |client| {
+        builder(client)
+            .consume_from(ConsumeFrom::Latest)
+            .manual_commit()
+    };
     let first = subscribed(late(&client)).await;
     until("the first place", || cluster.world().commits == [(0, 10)]).await;
     first.close().await.expect("closed");
@@ -194,7 +274,10 @@ async fn a_seek_takes_effect_at_once() {
     let cluster = FakeCluster::start(1, 1).await;
     cluster.fill(0, numbers(0..10));
     let client = client(&cluster, "c").await;
-    let consumer = builder(&client).long_polling_timeout(Duration::from_secs(30)).build().expect("valid");
+    let consumer = builder(&client)
+        .long_polling_timeout(Duration::from_secs(30))
+        .build()
+        .expect("valid");
     let queue = TopicQueue::new(TOPIC, 0);
     consumer.assign([queue.clone()]).await.expect("assigned");
     take(&consumer, 10).await;
@@ -204,7 +287,10 @@ async fn a_seek_takes_effect_at_once() {
     assert_eq!(consumer.position(&queue), Some(2));
     assert_eq!(bodies(&take(&consumer, 1).await), ["2"]);
     assert!(consumer.seek(&TopicQueue::new(TOPIC, 9), 0).await.is_err());
-    assert!(consumer.subscribe(TOPIC, Filter::All).await.is_err(), "either or");
+    assert!(
+        consumer.subscribe(TOPIC, Filter::All).await.is_err(),
+        "either or"
+    );
 }
 
 /// Catches a consumer that is stuck where retention has been, and one that jumps back by itself.
@@ -216,10 +302,16 @@ async fn an_offset_outside_the_queue_is_handled_by_which_side() {
     cluster.world().offsets.insert(("billing".to_owned(), 0), 1);
     let client = client(&cluster, "c").await;
     let consumer = subscribed(builder(&client)).await;
-    assert_eq!(bodies(&take(&consumer, 6).await), ["4", "5", "6", "7", "8", "9"]);
+    assert_eq!(
+        bodies(&take(&consumer, 6).await),
+        ["4", "5", "6", "7", "8", "9"]
+    );
     let queue = TopicQueue::new(TOPIC, 0);
     consumer.seek(&queue, 12).await.expect("held");
-    let error = consumer.poll(1, PATIENCE).await.expect_err("beyond the end");
+    let error = consumer
+        .poll(1, PATIENCE)
+        .await
+        .expect_err("beyond the end");
     assert_eq!(error.code(), Some(Code::IllegalOffset), "{error}");
     cluster.fill(0, numbers(10..13));
     let started = Instant::now();

@@ -104,24 +104,38 @@ impl FakeCluster {
             _running: Vec::new(),
         };
         for number in 0..brokers {
-            let broker = FakeBroker { number, world: cluster.world.clone(), arrivals: cluster.arrivals.clone() };
+            let broker = FakeBroker {
+                number,
+                world: cluster.world.clone(),
+                arrivals: cluster.arrivals.clone(),
+            };
             let listener = Listener::bind("127.0.0.1:0").await.expect("a free port");
-            cluster.world().addresses.push(listener.local_address().to_string());
-            let options = ServerOptions { shutdown_grace_ms: 0, ..ServerOptions::default() };
+            cluster
+                .world()
+                .addresses
+                .push(listener.local_address().to_string());
+            let options = ServerOptions {
+                shutdown_grace_ms: 0,
+                ..ServerOptions::default()
+            };
             let router = network::server(&options)
                 .add_service(opaque::messaging_server(broker.clone()))
                 .add_service(cluster::broker_admin_server(broker));
             let (trigger, shutdown) = Shutdown::new();
             cluster._running.push(trigger);
             tokio::spawn(async move {
-                network::serve(listener, router, options, shutdown).await.expect("serves until told to stop");
+                network::serve(listener, router, options, shutdown)
+                    .await
+                    .expect("serves until told to stop");
             });
         }
         cluster
     }
 
     pub fn world(&self) -> MutexGuard<'_, World> {
-        self.world.lock().expect("no test panics while it holds the world")
+        self.world
+            .lock()
+            .expect("no test panics while it holds the world")
     }
 
     pub fn seeds(&self) -> Vec<String> {
@@ -132,8 +146,15 @@ impl FakeCluster {
     pub fn fill(&self, queue: u32, bodies: impl IntoIterator<Item = String>) {
         for body in bodies {
             let message = v2::Message {
-                topic: Some(v2::Resource { resource_namespace: String::new(), name: TOPIC.to_owned() }),
-                system_properties: Some(v2::SystemProperties { message_id: body.clone(), queue_id: queue as i32, ..Default::default() }),
+                topic: Some(v2::Resource {
+                    resource_namespace: String::new(),
+                    name: TOPIC.to_owned(),
+                }),
+                system_properties: Some(v2::SystemProperties {
+                    message_id: body.clone(),
+                    queue_id: queue as i32,
+                    ..Default::default()
+                }),
                 body: body.into(),
                 ..Default::default()
             };
@@ -161,26 +182,40 @@ impl World {
         let queue = properties.queue_id as u32;
         let line = &mut self.queues[queue as usize];
         let offset = line.len() as u64;
-        line.push(StoredMessage { id: id.clone(), body: message.body, encoded: encoded.clone() });
+        line.push(StoredMessage {
+            id: id.clone(),
+            body: message.body,
+            encoded: encoded.clone(),
+        });
         self.seen.insert(id.clone(), (queue, offset));
         (id, offset)
     }
 }
 
 fn status(code: Code, text: &str) -> Option<v2::Status> {
-    Some(v2::Status { code: code as i32, message: text.to_owned() })
+    Some(v2::Status {
+        code: code as i32,
+        message: text.to_owned(),
+    })
 }
 
 impl FakeBroker {
     fn world(&self) -> MutexGuard<'_, World> {
-        self.world.lock().expect("no test panics while it holds the world")
+        self.world
+            .lock()
+            .expect("no test panics while it holds the world")
     }
 
     /// An answer with the leader's address.
     fn answer<T>(&self, answer: T) -> Response<T> {
         let mut response = Response::new(answer);
-        let leader = { let world = self.world(); world.addresses[world.leader].clone() };
-        response.metadata_mut().insert("x-raftmq-leader", leader.parse().expect("ascii"));
+        let leader = {
+            let world = self.world();
+            world.addresses[world.leader].clone()
+        };
+        response
+            .metadata_mut()
+            .insert("x-raftmq-leader", leader.parse().expect("ascii"));
         response
     }
 
@@ -196,12 +231,23 @@ impl FakeBroker {
     async fn send(&self, messages: Vec<Bytes>) -> Result<v2::SendMessageResponse, Status> {
         let takes = self.world().send_takes;
         tokio::time::sleep(takes).await;
-        let refused = |code| v2::SendMessageResponse { status: status(code, "a fault"), entries: vec![] };
-        let decoded: Vec<v2::Message> =
-            messages.iter().map(|message| v2::Message::decode(message.clone()).expect("a v2.Message")).collect();
+        let refused = |code| v2::SendMessageResponse {
+            status: status(code, "a fault"),
+            entries: vec![],
+        };
+        let decoded: Vec<v2::Message> = messages
+            .iter()
+            .map(|message| v2::Message::decode(message.clone()).expect("a v2.Message"))
+            .collect();
         let fault = {
             let mut world = self.world();
-            let ids = decoded.iter().map(|message| message.system_properties.clone().unwrap_or_default().message_id);
+            let ids = decoded.iter().map(|message| {
+                message
+                    .system_properties
+                    .clone()
+                    .unwrap_or_default()
+                    .message_id
+            });
             world.sends.push(ids.collect());
             world.send_faults.pop_front()
         };
@@ -215,7 +261,10 @@ impl FakeBroker {
         }
         let stored: Vec<(String, u64)> = {
             let mut world = self.world();
-            messages.iter().map(|message| world.store(message)).collect()
+            messages
+                .iter()
+                .map(|message| world.store(message))
+                .collect()
         };
         self.arrivals.notify_waiters();
         match fault {
@@ -231,18 +280,35 @@ impl FakeBroker {
             recall_handle: String::new(),
         };
         let entries = stored.into_iter().map(entry).collect();
-        Ok(v2::SendMessageResponse { status: status(Code::Ok, ""), entries })
+        Ok(v2::SendMessageResponse {
+            status: status(Code::Ok, ""),
+            entries,
+        })
     }
 
     /// The parts of an answer to a pull; waits for a message as long as it may.
-    async fn pull(&self, request: &v2::PullMessageRequest) -> Vec<Result<PullMessageResponse, Status>> {
-        let part = |content| Ok(PullMessageResponse { content: Some(content) });
-        let said = |code| part(Content::Status(v2::Status { code: code as i32, message: "said".to_owned() }));
+    async fn pull(
+        &self,
+        request: &v2::PullMessageRequest,
+    ) -> Vec<Result<PullMessageResponse, Status>> {
+        let part = |content| {
+            Ok(PullMessageResponse {
+                content: Some(content),
+            })
+        };
+        let said = |code| {
+            part(Content::Status(v2::Status {
+                code: code as i32,
+                message: "said".to_owned(),
+            }))
+        };
         let fault = self.world().pull_faults.pop_front();
         if let Some(PullFault::Refuse(code)) = fault {
             return vec![said(code)];
         }
-        let polling = request.long_polling_timeout.and_then(|polling| Duration::try_from(polling).ok());
+        let polling = request
+            .long_polling_timeout
+            .and_then(|polling| Duration::try_from(polling).ok());
         let ends = tokio::time::Instant::now() + polling.unwrap_or_default();
         let queue = request.message_queue.as_ref().expect("a queue").id as usize;
         loop {
@@ -253,18 +319,30 @@ impl FakeBroker {
                 let line = &world.queues[queue];
                 let offset = request.offset as usize;
                 if (request.offset as u64) < world.min_offset {
-                    return vec![said(Code::IllegalOffset), part(Content::NextOffset(world.min_offset as i64))];
+                    return vec![
+                        said(Code::IllegalOffset),
+                        part(Content::NextOffset(world.min_offset as i64)),
+                    ];
                 }
                 if offset > line.len() {
-                    return vec![said(Code::IllegalOffset), part(Content::NextOffset(line.len() as i64))];
+                    return vec![
+                        said(Code::IllegalOffset),
+                        part(Content::NextOffset(line.len() as i64)),
+                    ];
                 }
-                let found: Vec<(u64, Bytes)> = line[offset..].iter().take(request.batch_size as usize).enumerate()
-                    .map(|(place, message)| ((offset + place) as u64, message.encoded.clone())).collect();
+                let found: Vec<(u64, Bytes)> = line[offset..]
+                    .iter()
+                    .take(request.batch_size as usize)
+                    .enumerate()
+                    .map(|(place, message)| ((offset + place) as u64, message.encoded.clone()))
+                    .collect();
                 (offset + found.len(), found)
             };
             if !found.is_empty() {
                 let mut parts = vec![said(Code::Ok)];
-                parts.extend(found.iter().map(|(offset, encoded)| part(Content::Message(delivered(queue, *offset, encoded)))));
+                parts.extend(found.iter().map(|(offset, encoded)| {
+                    part(Content::Message(delivered(queue, *offset, encoded)))
+                }));
                 parts.push(part(Content::NextOffset(end as i64)));
                 if let Some(PullFault::BreakAfter(count)) = fault {
                     parts.truncate(count + 1);
@@ -273,7 +351,10 @@ impl FakeBroker {
                 return parts;
             }
             if tokio::time::timeout_at(ends, arrived).await.is_err() {
-                return vec![said(Code::MessageNotFound), part(Content::NextOffset(end as i64))];
+                return vec![
+                    said(Code::MessageNotFound),
+                    part(Content::NextOffset(end as i64)),
+                ];
             }
         }
     }
@@ -303,18 +384,37 @@ macro_rules! lead {
 
 #[tonic::async_trait]
 impl MessagingService for FakeBroker {
-    async fn query_route(&self, request: Request<v2::QueryRouteRequest>) -> Result<Response<v2::QueryRouteResponse>, Status> {
+    async fn query_route(
+        &self,
+        request: Request<v2::QueryRouteRequest>,
+    ) -> Result<Response<v2::QueryRouteResponse>, Status> {
         self.leads().await;
         let topic = request.into_inner().topic.unwrap_or_default();
         if topic.name != TOPIC {
-            let refusal = v2::QueryRouteResponse { status: status(Code::TopicNotFound, "no such topic"), message_queues: vec![] };
+            let refusal = v2::QueryRouteResponse {
+                status: status(Code::TopicNotFound, "no such topic"),
+                message_queues: vec![],
+            };
             return Ok(self.answer(refusal));
         }
-        let (leader, count) = { let world = self.world(); (world.addresses[world.leader].clone(), world.queues.len()) };
+        let (leader, count) = {
+            let world = self.world();
+            (world.addresses[world.leader].clone(), world.queues.len())
+        };
         let (host, port) = leader.rsplit_once(':').expect("host:port");
-        let address = v2::Address { host: host.to_owned(), port: port.parse().expect("a port") };
-        let endpoints = v2::Endpoints { scheme: v2::AddressScheme::IPv4 as i32, addresses: vec![address] };
-        let broker = v2::Broker { name: "g".to_owned(), id: 0, endpoints: Some(endpoints) };
+        let address = v2::Address {
+            host: host.to_owned(),
+            port: port.parse().expect("a port"),
+        };
+        let endpoints = v2::Endpoints {
+            scheme: v2::AddressScheme::IPv4 as i32,
+            addresses: vec![address],
+        };
+        let broker = v2::Broker {
+            name: "g".to_owned(),
+            id: 0,
+            endpoints: Some(endpoints),
+        };
         let queue = |id| v2::MessageQueue {
             topic: Some(topic.clone()),
             id,
@@ -323,22 +423,46 @@ impl MessagingService for FakeBroker {
             accept_message_types: vec![],
         };
         let message_queues = (0..count as i32).map(queue).collect();
-        Ok(self.answer(v2::QueryRouteResponse { status: status(Code::Ok, ""), message_queues }))
+        Ok(self.answer(v2::QueryRouteResponse {
+            status: status(Code::Ok, ""),
+            message_queues,
+        }))
     }
 
-    async fn heartbeat(&self, request: Request<v2::HeartbeatRequest>) -> Result<Response<v2::HeartbeatResponse>, Status> {
-        lead!(self, v2::HeartbeatResponse { status: status(Code::HaNotAvailable, "not the leader") });
-        let client_id = request.metadata().get("x-mq-client-id").and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
+    async fn heartbeat(
+        &self,
+        request: Request<v2::HeartbeatRequest>,
+    ) -> Result<Response<v2::HeartbeatResponse>, Status> {
+        lead!(
+            self,
+            v2::HeartbeatResponse {
+                status: status(Code::HaNotAvailable, "not the leader")
+            }
+        );
+        let client_id = request
+            .metadata()
+            .get("x-mq-client-id")
+            .and_then(|id| id.to_str().ok())
+            .unwrap_or_default()
+            .to_owned();
         if let Some(group) = request.into_inner().group {
             self.world().members.insert(client_id, group.name);
         }
-        Ok(self.answer(v2::HeartbeatResponse { status: status(Code::Ok, "") }))
+        Ok(self.answer(v2::HeartbeatResponse {
+            status: status(Code::Ok, ""),
+        }))
     }
 
-    async fn send_message(&self, request: Request<SendMessageRequest>) -> Result<Response<v2::SendMessageResponse>, Status> {
+    async fn send_message(
+        &self,
+        request: Request<SendMessageRequest>,
+    ) -> Result<Response<v2::SendMessageResponse>, Status> {
         if !self.leads().await {
             self.world().misdirected += 1;
-            let refusal = v2::SendMessageResponse { status: status(Code::HaNotAvailable, "not the leader"), entries: vec![] };
+            let refusal = v2::SendMessageResponse {
+                status: status(Code::HaNotAvailable, "not the leader"),
+                entries: vec![],
+            };
             return Ok(self.answer(refusal));
         }
         let answer = self.send(request.into_inner().messages).await?;
@@ -347,9 +471,17 @@ impl MessagingService for FakeBroker {
 
     type PullMessageStream = BoxStream<'static, Result<PullMessageResponse, Status>>;
 
-    async fn pull_message(&self, request: Request<v2::PullMessageRequest>) -> Result<Response<Self::PullMessageStream>, Status> {
-        let refusal = Content::Status(v2::Status { code: Code::HaNotAvailable as i32, message: "not the leader".to_owned() });
-        let refusal = PullMessageResponse { content: Some(refusal) };
+    async fn pull_message(
+        &self,
+        request: Request<v2::PullMessageRequest>,
+    ) -> Result<Response<Self::PullMessageStream>, Status> {
+        let refusal = Content::Status(v2::Status {
+            code: Code::HaNotAvailable as i32,
+            message: "not the leader".to_owned(),
+        });
+        let refusal = PullMessageResponse {
+            content: Some(refusal),
+        };
         lead!(self, stream::iter([Ok(refusal)]).boxed());
         let parts = self.pull(&request.into_inner()).await;
         if !self.leads().await {
@@ -358,121 +490,315 @@ impl MessagingService for FakeBroker {
         Ok(self.answer(stream::iter(parts).boxed()))
     }
 
-    async fn update_offset(&self, request: Request<v2::UpdateOffsetRequest>) -> Result<Response<v2::UpdateOffsetResponse>, Status> {
-        lead!(self, v2::UpdateOffsetResponse { status: status(Code::HaNotAvailable, "not the leader") });
+    async fn update_offset(
+        &self,
+        request: Request<v2::UpdateOffsetRequest>,
+    ) -> Result<Response<v2::UpdateOffsetResponse>, Status> {
+        lead!(
+            self,
+            v2::UpdateOffsetResponse {
+                status: status(Code::HaNotAvailable, "not the leader")
+            }
+        );
         let request = request.into_inner();
-        let (group, queue) = (request.group.expect("a group").name, request.message_queue.expect("a queue").id as u32);
+        let (group, queue) = (
+            request.group.expect("a group").name,
+            request.message_queue.expect("a queue").id as u32,
+        );
         let mut world = self.world();
         let known = world.offsets.entry((group, queue)).or_default();
         *known = (*known).max(request.offset as u64);
         world.commits.push((queue, request.offset as u64));
         drop(world);
-        Ok(self.answer(v2::UpdateOffsetResponse { status: status(Code::Ok, "") }))
-    }
-
-    async fn get_offset(&self, request: Request<v2::GetOffsetRequest>) -> Result<Response<v2::GetOffsetResponse>, Status> {
-        lead!(self, v2::GetOffsetResponse { status: status(Code::HaNotAvailable, "not the leader"), offset: 0 });
-        let request = request.into_inner();
-        let place = (request.group.expect("a group").name, request.message_queue.expect("a queue").id as u32);
-        let known = self.world().offsets.get(&place).copied();
-        Ok(self.answer(match known {
-            Some(offset) => v2::GetOffsetResponse { status: status(Code::Ok, ""), offset: offset as i64 },
-            None => v2::GetOffsetResponse { status: status(Code::OffsetNotFound, "none"), offset: 0 },
+        Ok(self.answer(v2::UpdateOffsetResponse {
+            status: status(Code::Ok, ""),
         }))
     }
 
-    async fn query_offset(&self, request: Request<v2::QueryOffsetRequest>) -> Result<Response<v2::QueryOffsetResponse>, Status> {
-        lead!(self, v2::QueryOffsetResponse { status: status(Code::HaNotAvailable, "not the leader"), offset: 0 });
+    async fn get_offset(
+        &self,
+        request: Request<v2::GetOffsetRequest>,
+    ) -> Result<Response<v2::GetOffsetResponse>, Status> {
+        lead!(
+            self,
+            v2::GetOffsetResponse {
+                status: status(Code::HaNotAvailable, "not the leader"),
+                offset: 0
+            }
+        );
         let request = request.into_inner();
-        let queue = request.message_queue.as_ref().expect("a queue").id as usize;
-        let offset = { let world = self.world(); match request.query_offset_policy() {
-            v2::QueryOffsetPolicy::Beginning => world.min_offset as i64,
-            _ => world.queues[queue].len() as i64,
-        } };
-        Ok(self.answer(v2::QueryOffsetResponse { status: status(Code::Ok, ""), offset }))
+        let place = (
+            request.group.expect("a group").name,
+            request.message_queue.expect("a queue").id as u32,
+        );
+        let known = self.world().offsets.get(&place).copied();
+        Ok(self.answer(match known {
+            Some(offset) => v2::GetOffsetResponse {
+                status: status(Code::Ok, ""),
+                offset: offset as i64,
+            },
+            None => v2::GetOffsetResponse {
+                status: status(Code::OffsetNotFound, "none"),
+                offset: 0,
+            },
+        }))
     }
 
-    async fn notify_client_termination(&self, request: Request<v2::NotifyClientTerminationRequest>) -> Result<Response<v2::NotifyClientTerminationResponse>, Status> {
-        lead!(self, v2::NotifyClientTerminationResponse { status: status(Code::HaNotAvailable, "not the leader") });
-        let client_id = request.metadata().get("x-mq-client-id").and_then(|id| id.to_str().ok()).unwrap_or_default();
+    async fn query_offset(
+        &self,
+        request: Request<v2::QueryOffsetRequest>,
+    ) -> Result<Response<v2::QueryOffsetResponse>, Status> {
+        lead!(
+            self,
+            v2::QueryOffsetResponse {
+                status: status(Code::HaNotAvailable, "not the leader"),
+                offset: 0
+            }
+        );
+        let request = request.into_inner();
+        let queue = request.message_queue.as_ref().expect("a queue").id as usize;
+        let offset = {
+            let world = self.world();
+            match request.query_offset_policy() {
+                v2::QueryOffsetPolicy::Beginning => world.min_offset as i64,
+                _ => world.queues[queue].len() as i64,
+            }
+        };
+        Ok(self.answer(v2::QueryOffsetResponse {
+            status: status(Code::Ok, ""),
+            offset,
+        }))
+    }
+
+    async fn notify_client_termination(
+        &self,
+        request: Request<v2::NotifyClientTerminationRequest>,
+    ) -> Result<Response<v2::NotifyClientTerminationResponse>, Status> {
+        lead!(
+            self,
+            v2::NotifyClientTerminationResponse {
+                status: status(Code::HaNotAvailable, "not the leader")
+            }
+        );
+        let client_id = request
+            .metadata()
+            .get("x-mq-client-id")
+            .and_then(|id| id.to_str().ok())
+            .unwrap_or_default();
         self.world().members.remove(client_id);
-        Ok(self.answer(v2::NotifyClientTerminationResponse { status: status(Code::Ok, "") }))
+        Ok(self.answer(v2::NotifyClientTerminationResponse {
+            status: status(Code::Ok, ""),
+        }))
     }
 
     // The SDK does not call the rest.
-    async fn query_assignment(&self, _: Request<v2::QueryAssignmentRequest>) -> Result<Response<v2::QueryAssignmentResponse>, Status> { Err(Status::unimplemented("fake")) }
+    async fn query_assignment(
+        &self,
+        _: Request<v2::QueryAssignmentRequest>,
+    ) -> Result<Response<v2::QueryAssignmentResponse>, Status> {
+        Err(Status::unimplemented("fake"))
+    }
     type ReceiveMessageStream = BoxStream<'static, Result<ReceiveMessageResponse, Status>>;
-    async fn receive_message(&self, _: Request<v2::ReceiveMessageRequest>) -> Result<Response<Self::ReceiveMessageStream>, Status> { Err(Status::unimplemented("fake")) }
-    async fn ack_message(&self, _: Request<v2::AckMessageRequest>) -> Result<Response<v2::AckMessageResponse>, Status> { Err(Status::unimplemented("fake")) }
-    async fn forward_message_to_dead_letter_queue(&self, _: Request<v2::ForwardMessageToDeadLetterQueueRequest>) -> Result<Response<v2::ForwardMessageToDeadLetterQueueResponse>, Status> { Err(Status::unimplemented("fake")) }
-    async fn end_transaction(&self, _: Request<v2::EndTransactionRequest>) -> Result<Response<v2::EndTransactionResponse>, Status> { Err(Status::unimplemented("fake")) }
+    async fn receive_message(
+        &self,
+        _: Request<v2::ReceiveMessageRequest>,
+    ) -> Result<Response<Self::ReceiveMessageStream>, Status> {
+        Err(Status::unimplemented("fake"))
+    }
+    async fn ack_message(
+        &self,
+        _: Request<v2::AckMessageRequest>,
+    ) -> Result<Response<v2::AckMessageResponse>, Status> {
+        Err(Status::unimplemented("fake"))
+    }
+    async fn forward_message_to_dead_letter_queue(
+        &self,
+        _: Request<v2::ForwardMessageToDeadLetterQueueRequest>,
+    ) -> Result<Response<v2::ForwardMessageToDeadLetterQueueResponse>, Status> {
+        Err(Status::unimplemented("fake"))
+    }
+    async fn end_transaction(
+        &self,
+        _: Request<v2::EndTransactionRequest>,
+    ) -> Result<Response<v2::EndTransactionResponse>, Status> {
+        Err(Status::unimplemented("fake"))
+    }
     type TelemetryStream = BoxStream<'static, Result<v2::TelemetryCommand, Status>>;
-    async fn telemetry(&self, _: Request<tonic::Streaming<v2::TelemetryCommand>>) -> Result<Response<Self::TelemetryStream>, Status> { Err(Status::unimplemented("fake")) }
-    async fn change_invisible_duration(&self, _: Request<v2::ChangeInvisibleDurationRequest>) -> Result<Response<v2::ChangeInvisibleDurationResponse>, Status> { Err(Status::unimplemented("fake")) }
-    async fn recall_message(&self, _: Request<v2::RecallMessageRequest>) -> Result<Response<v2::RecallMessageResponse>, Status> { Err(Status::unimplemented("fake")) }
-    async fn sync_lite_subscription(&self, _: Request<v2::SyncLiteSubscriptionRequest>) -> Result<Response<v2::SyncLiteSubscriptionResponse>, Status> { Err(Status::unimplemented("fake")) }
+    async fn telemetry(
+        &self,
+        _: Request<tonic::Streaming<v2::TelemetryCommand>>,
+    ) -> Result<Response<Self::TelemetryStream>, Status> {
+        Err(Status::unimplemented("fake"))
+    }
+    async fn change_invisible_duration(
+        &self,
+        _: Request<v2::ChangeInvisibleDurationRequest>,
+    ) -> Result<Response<v2::ChangeInvisibleDurationResponse>, Status> {
+        Err(Status::unimplemented("fake"))
+    }
+    async fn recall_message(
+        &self,
+        _: Request<v2::RecallMessageRequest>,
+    ) -> Result<Response<v2::RecallMessageResponse>, Status> {
+        Err(Status::unimplemented("fake"))
+    }
+    async fn sync_lite_subscription(
+        &self,
+        _: Request<v2::SyncLiteSubscriptionRequest>,
+    ) -> Result<Response<v2::SyncLiteSubscriptionResponse>, Status> {
+        Err(Status::unimplemented("fake"))
+    }
 }
 
 fn refused() -> cluster::AdminResponse {
-    cluster::AdminResponse { code: Code::HaNotAvailable as i32, message: "not the leader".to_owned(), value: 0 }
+    cluster::AdminResponse {
+        code: Code::HaNotAvailable as i32,
+        message: "not the leader".to_owned(),
+        value: 0,
+    }
 }
 
 type Admin = Result<Response<cluster::AdminResponse>, Status>;
 
 #[tonic::async_trait]
 impl BrokerAdmin for FakeBroker {
-    async fn list_members(&self, request: Request<cluster::NameRequest>) -> Result<Response<cluster::ListMembersResponse>, Status> {
-        lead!(self, cluster::ListMembersResponse { code: Code::HaNotAvailable as i32, ..Default::default() });
+    async fn list_members(
+        &self,
+        request: Request<cluster::NameRequest>,
+    ) -> Result<Response<cluster::ListMembersResponse>, Status> {
+        lead!(
+            self,
+            cluster::ListMembersResponse {
+                code: Code::HaNotAvailable as i32,
+                ..Default::default()
+            }
+        );
         let name = request.into_inner().name;
-        let client_ids = self.world().members.iter().filter(|(_, group)| **group == name).map(|(id, _)| id.clone()).collect();
-        Ok(self.answer(cluster::ListMembersResponse { code: Code::Ok as i32, message: String::new(), client_ids }))
+        let client_ids = self
+            .world()
+            .members
+            .iter()
+            .filter(|(_, group)| **group == name)
+            .map(|(id, _)| id.clone())
+            .collect();
+        Ok(self.answer(cluster::ListMembersResponse {
+            code: Code::Ok as i32,
+            message: String::new(),
+            client_ids,
+        }))
     }
 
-    async fn status(&self, _: Request<cluster::BrokerStatusRequest>) -> Result<Response<cluster::BrokerStatusResponse>, Status> {
+    async fn status(
+        &self,
+        _: Request<cluster::BrokerStatusRequest>,
+    ) -> Result<Response<cluster::BrokerStatusResponse>, Status> {
         self.leads().await;
-        let (addresses, leader) = { let world = self.world(); (world.addresses.clone(), world.leader) };
-        let replicas = addresses.iter().enumerate().map(|(number, address)| cluster::Replica {
-            broker_id: number as u64 + 1,
-            client_address: address.clone(),
-            peer_address: String::new(),
-        });
+        let (addresses, leader) = {
+            let world = self.world();
+            (world.addresses.clone(), world.leader)
+        };
+        let replicas = addresses
+            .iter()
+            .enumerate()
+            .map(|(number, address)| cluster::Replica {
+                broker_id: number as u64 + 1,
+                client_address: address.clone(),
+                peer_address: String::new(),
+            });
         Ok(self.answer(cluster::BrokerStatusResponse {
             group: "g".to_owned(),
             broker_id: self.number as u64 + 1,
             leader: leader as u64 + 1,
             leader_address: addresses[leader].clone(),
-            state: if leader == self.number { "leader" } else { "follower" }.to_owned(),
+            state: if leader == self.number {
+                "leader"
+            } else {
+                "follower"
+            }
+            .to_owned(),
             replicas: replicas.collect(),
             ..Default::default()
         }))
     }
 
-    async fn list_topics(&self, _: Request<cluster::ListRequest>) -> Result<Response<cluster::ListTopicsResponse>, Status> {
-        lead!(self, cluster::ListTopicsResponse { code: Code::HaNotAvailable as i32, ..Default::default() });
+    async fn list_topics(
+        &self,
+        _: Request<cluster::ListRequest>,
+    ) -> Result<Response<cluster::ListTopicsResponse>, Status> {
+        lead!(
+            self,
+            cluster::ListTopicsResponse {
+                code: Code::HaNotAvailable as i32,
+                ..Default::default()
+            }
+        );
         let queue_count = self.world().queues.len() as u32;
-        let topic = cluster::TopicInfo { name: TOPIC.to_owned(), queue_count, ..Default::default() };
-        Ok(self.answer(cluster::ListTopicsResponse { code: Code::Ok as i32, message: String::new(), topics: vec![topic] }))
+        let topic = cluster::TopicInfo {
+            name: TOPIC.to_owned(),
+            queue_count,
+            ..Default::default()
+        };
+        Ok(self.answer(cluster::ListTopicsResponse {
+            code: Code::Ok as i32,
+            message: String::new(),
+            topics: vec![topic],
+        }))
     }
 
     async fn create_topic(&self, request: Request<cluster::PutTopicRequest>) -> Admin {
         lead!(self, refused());
         let request = request.into_inner();
         let exists = request.name == TOPIC && !request.if_absent;
-        let code = if exists { Code::PreconditionFailed } else { Code::Ok };
-        Ok(self.answer(cluster::AdminResponse { code: code as i32, message: "said".to_owned(), value: 0 }))
+        let code = if exists {
+            Code::PreconditionFailed
+        } else {
+            Code::Ok
+        };
+        Ok(self.answer(cluster::AdminResponse {
+            code: code as i32,
+            message: "said".to_owned(),
+            value: 0,
+        }))
     }
 
     // Not needed here.
-    async fn alter_topic(&self, _: Request<cluster::PutTopicRequest>) -> Admin { Err(Status::unimplemented("fake")) }
-    async fn delete_topic(&self, _: Request<cluster::NameRequest>) -> Admin { Err(Status::unimplemented("fake")) }
-    async fn create_group(&self, _: Request<cluster::PutGroupRequest>) -> Admin { Err(Status::unimplemented("fake")) }
-    async fn alter_group(&self, _: Request<cluster::PutGroupRequest>) -> Admin { Err(Status::unimplemented("fake")) }
-    async fn delete_group(&self, _: Request<cluster::NameRequest>) -> Admin { Err(Status::unimplemented("fake")) }
-    async fn list_groups(&self, _: Request<cluster::ListRequest>) -> Result<Response<cluster::ListGroupsResponse>, Status> { Err(Status::unimplemented("fake")) }
-    async fn reset_offset(&self, _: Request<cluster::ResetOffsetRequest>) -> Admin { Err(Status::unimplemented("fake")) }
-    async fn transfer_leader(&self, _: Request<cluster::TransferLeadershipRequest>) -> Admin { Err(Status::unimplemented("fake")) }
-    async fn change_members(&self, _: Request<cluster::ChangeMembersRequest>) -> Admin { Err(Status::unimplemented("fake")) }
-    async fn add_learner(&self, _: Request<cluster::AddLearnerRequest>) -> Admin { Err(Status::unimplemented("fake")) }
-    async fn checkpoint(&self, _: Request<cluster::BrokerStatusRequest>) -> Admin { Err(Status::unimplemented("fake")) }
-    async fn drop_log(&self, _: Request<cluster::DropLogRequest>) -> Admin { Err(Status::unimplemented("fake")) }
+    async fn alter_topic(&self, _: Request<cluster::PutTopicRequest>) -> Admin {
+        Err(Status::unimplemented("fake"))
+    }
+    async fn delete_topic(&self, _: Request<cluster::NameRequest>) -> Admin {
+        Err(Status::unimplemented("fake"))
+    }
+    async fn create_group(&self, _: Request<cluster::PutGroupRequest>) -> Admin {
+        Err(Status::unimplemented("fake"))
+    }
+    async fn alter_group(&self, _: Request<cluster::PutGroupRequest>) -> Admin {
+        Err(Status::unimplemented("fake"))
+    }
+    async fn delete_group(&self, _: Request<cluster::NameRequest>) -> Admin {
+        Err(Status::unimplemented("fake"))
+    }
+    async fn list_groups(
+        &self,
+        _: Request<cluster::ListRequest>,
+    ) -> Result<Response<cluster::ListGroupsResponse>, Status> {
+        Err(Status::unimplemented("fake"))
+    }
+    async fn reset_offset(&self, _: Request<cluster::ResetOffsetRequest>) -> Admin {
+        Err(Status::unimplemented("fake"))
+    }
+    async fn transfer_leader(&self, _: Request<cluster::TransferLeadershipRequest>) -> Admin {
+        Err(Status::unimplemented("fake"))
+    }
+    async fn change_members(&self, _: Request<cluster::ChangeMembersRequest>) -> Admin {
+        Err(Status::unimplemented("fake"))
+    }
+    async fn add_learner(&self, _: Request<cluster::AddLearnerRequest>) -> Admin {
+        Err(Status::unimplemented("fake"))
+    }
+    async fn checkpoint(&self, _: Request<cluster::BrokerStatusRequest>) -> Admin {
+        Err(Status::unimplemented("fake"))
+    }
+    async fn drop_log(&self, _: Request<cluster::DropLogRequest>) -> Admin {
+        Err(Status::unimplemented("fake"))
+    }
 }

@@ -8,19 +8,33 @@ use crate::client;
 use crate::fake::{FakeCluster, POISON, SendFault, TOPIC};
 
 fn message(body: impl Into<String>) -> Message {
-    Message::builder(TOPIC).body(body.into()).build().expect("valid")
+    Message::builder(TOPIC)
+        .body(body.into())
+        .build()
+        .expect("valid")
 }
 
 fn of_group(group: &str, body: impl Into<String>) -> Message {
-    Message::builder(TOPIC).body(body.into()).message_group(group).build().expect("valid")
+    Message::builder(TOPIC)
+        .body(body.into())
+        .message_group(group)
+        .build()
+        .expect("valid")
 }
 
 async fn producer(cluster: &FakeCluster) -> Producer {
-    client(cluster, "p").await.producer().build().expect("valid")
+    client(cluster, "p")
+        .await
+        .producer()
+        .build()
+        .expect("valid")
 }
 
 /// Hands over without waiting in between; the outcomes in order.
-async fn send_all(producer: &Producer, messages: impl IntoIterator<Item = Message>) -> Vec<Result<SendReceipt, Error>> {
+async fn send_all(
+    producer: &Producer,
+    messages: impl IntoIterator<Item = Message>,
+) -> Vec<Result<SendReceipt, Error>> {
     let mut handles = Vec::new();
     for message in messages {
         handles.push(producer.send_async(message).await.expect("room"));
@@ -37,7 +51,11 @@ async fn send_all(producer: &Producer, messages: impl IntoIterator<Item = Messag
 async fn messages_sent_one_by_one_share_requests_and_get_their_own_receipts() {
     let cluster = FakeCluster::start(1, 4).await;
     cluster.world().send_takes = Duration::from_millis(2);
-    let outcomes = send_all(&producer(&cluster).await, (0..1000).map(|i| message(i.to_string()))).await;
+    let outcomes = send_all(
+        &producer(&cluster).await,
+        (0..1000).map(|i| message(i.to_string())),
+    )
+    .await;
     for (number, outcome) in outcomes.into_iter().enumerate() {
         let receipt = outcome.expect("stored");
         let world = cluster.world();
@@ -46,8 +64,15 @@ async fn messages_sent_one_by_one_share_requests_and_get_their_own_receipts() {
         assert_eq!(stored.id, receipt.message_id);
     }
     let world = cluster.world();
-    assert!(world.sends.len() <= 20, "{} requests for 1000 messages", world.sends.len());
-    assert!(world.queues.iter().all(|queue| !queue.is_empty()), "all queues are used");
+    assert!(
+        world.sends.len() <= 20,
+        "{} requests for 1000 messages",
+        world.sends.len()
+    );
+    assert!(
+        world.queues.iter().all(|queue| !queue.is_empty()),
+        "all queues are used"
+    );
 }
 
 /// Catches a message stored twice, or under a new id, because an answer was lost.
@@ -55,7 +80,11 @@ async fn messages_sent_one_by_one_share_requests_and_get_their_own_receipts() {
 async fn a_lost_answer_is_asked_for_again_under_the_same_ids() {
     let cluster = FakeCluster::start(1, 1).await;
     cluster.world().send_faults = [SendFault::LoseAnswer, SendFault::Hang].into();
-    let receipt = producer(&cluster).await.send(message("once")).await.expect("stored");
+    let receipt = producer(&cluster)
+        .await
+        .send(message("once"))
+        .await
+        .expect("stored");
     assert_eq!(receipt.offset, 0);
     let world = cluster.world();
     assert_eq!(world.queues[0].len(), 1);
@@ -71,7 +100,11 @@ async fn a_redirect_is_followed_at_once() {
     cluster.world().leader = 2;
     let started = Instant::now();
     producer.send(message("after")).await.expect("stored");
-    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    assert!(
+        started.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        started.elapsed()
+    );
     producer.send(message("and again")).await.expect("stored");
     assert_eq!(cluster.world().misdirected, 1, "once told, always known");
     assert_eq!(cluster.bodies(0), ["before", "after", "and again"]);
@@ -94,8 +127,15 @@ async fn a_silent_leader_is_left_for_another_replica() {
 async fn order_within_a_group_survives_refusals_lost_answers_and_a_change_of_leader() {
     let cluster = FakeCluster::start(3, 4).await;
     let refuse = SendFault::Refuse(Code::HaNotAvailable);
-    cluster.world().send_faults =
-        [refuse, SendFault::LoseAnswer, refuse, SendFault::Hang, refuse, SendFault::LoseAnswer].into();
+    cluster.world().send_faults = [
+        refuse,
+        SendFault::LoseAnswer,
+        refuse,
+        SendFault::Hang,
+        refuse,
+        SendFault::LoseAnswer,
+    ]
+    .into();
     let producer = producer(&cluster).await;
     let mut handles = Vec::new();
     for number in 0..300 {
@@ -103,7 +143,13 @@ async fn order_within_a_group_survives_refusals_lost_answers_and_a_change_of_lea
             cluster.world().leader = 1;
         }
         let group = format!("group-{}", number % 3);
-        handles.push((number, producer.send_async(of_group(&group, number.to_string())).await.expect("room")));
+        handles.push((
+            number,
+            producer
+                .send_async(of_group(&group, number.to_string()))
+                .await
+                .expect("room"),
+        ));
         if number % 20 == 0 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -116,8 +162,15 @@ async fn order_within_a_group_survives_refusals_lost_answers_and_a_change_of_lea
     }
     for group in 0..3 {
         let bodies = cluster.bodies(queues[&group] as usize);
-        let numbers: Vec<i32> = bodies.iter().map(|body| body.parse().expect("a number")).filter(|n| n % 3 == group).collect();
-        assert_eq!(numbers, (0..300).filter(|n| n % 3 == group).collect::<Vec<_>>());
+        let numbers: Vec<i32> = bodies
+            .iter()
+            .map(|body| body.parse().expect("a number"))
+            .filter(|n| n % 3 == group)
+            .collect();
+        assert_eq!(
+            numbers,
+            (0..300).filter(|n| n % 3 == group).collect::<Vec<_>>()
+        );
     }
 }
 
@@ -127,18 +180,35 @@ async fn a_deadline_ends_the_wait_and_says_what_is_known() {
     let cluster = FakeCluster::start(1, 1).await;
     cluster.world().send_faults = vec![SendFault::Hang; 50].into();
     let client = client(&cluster, "p").await;
-    let producer = client.producer().send_timeout(Duration::from_millis(700)).build().expect("valid");
+    let producer = client
+        .producer()
+        .send_timeout(Duration::from_millis(700))
+        .build()
+        .expect("valid");
     let started = Instant::now();
     let first = producer.send_async(message("sent")).await.expect("room");
     tokio::time::sleep(Duration::from_millis(100)).await;
-    let behind = producer.send_async(message("never sent")).await.expect("room");
+    let behind = producer
+        .send_async(message("never sent"))
+        .await
+        .expect("room");
     let error = first.await.expect_err("no answer");
     assert!(error.is_outcome_unknown(), "{error}");
-    assert!(error.to_string().contains(TOPIC) && error.to_string().contains("127.0.0.1:"), "{error}");
-    assert!((600..1200).contains(&started.elapsed().as_millis()), "{:?}", started.elapsed());
+    assert!(
+        error.to_string().contains(TOPIC) && error.to_string().contains("127.0.0.1:"),
+        "{error}"
+    );
+    assert!(
+        (600..1200).contains(&started.elapsed().as_millis()),
+        "{:?}",
+        started.elapsed()
+    );
     let error = behind.await.expect_err("no answer either");
     // It may have been sent in the moment that the first left it.
-    assert!(matches!(error, Error::TimedOut { .. } | Error::OutcomeUnknown { .. }), "{error}");
+    assert!(
+        matches!(error, Error::TimedOut { .. } | Error::OutcomeUnknown { .. }),
+        "{error}"
+    );
     assert!(started.elapsed() < Duration::from_millis(1500));
 }
 
@@ -150,12 +220,22 @@ async fn a_final_refusal_is_told_at_once() {
     let producer = producer(&cluster).await;
     let error = producer.send(message("x")).await.expect_err("refused");
     assert_eq!(error.code(), Some(Code::Forbidden), "{error}");
-    assert_eq!(cluster.world().sends.len(), 3, "twice more, as the model has it");
+    assert_eq!(
+        cluster.world().sends.len(),
+        3,
+        "twice more, as the model has it"
+    );
     cluster.world().send_faults = [SendFault::Refuse(Code::IllegalTopic)].into();
     let error = producer.send(message("x")).await.expect_err("refused");
-    assert!(!error.is_retriable() && !error.is_outcome_unknown(), "{error}");
+    assert!(
+        !error.is_retriable() && !error.is_outcome_unknown(),
+        "{error}"
+    );
     assert_eq!(cluster.world().sends.len(), 4);
-    let error = producer.send(Message::new("nowhere", "x").expect("valid")).await.expect_err("no such topic");
+    let error = producer
+        .send(Message::new("nowhere", "x").expect("valid"))
+        .await
+        .expect_err("no such topic");
     assert_eq!(error.code(), Some(Code::TopicNotFound), "{error}");
 }
 
@@ -174,14 +254,32 @@ async fn a_second_without_a_leader_is_waited_out() {
 #[tokio::test]
 async fn one_bad_message_does_not_spoil_the_others() {
     let cluster = FakeCluster::start(1, 1).await;
-    let body = |i| if i == 13 { POISON.to_vec() } else { format!("{i}").into_bytes() };
-    let messages = (0..30).map(|i| Message::builder(TOPIC).body(body(i)).queue(0).build().expect("valid"));
+    let body = |i| {
+        if i == 13 {
+            POISON.to_vec()
+        } else {
+            format!("{i}").into_bytes()
+        }
+    };
+    let messages = (0..30).map(|i| {
+        Message::builder(TOPIC)
+            .body(body(i))
+            .queue(0)
+            .build()
+            .expect("valid")
+    });
     let outcomes = send_all(&producer(&cluster).await, messages).await;
     for (number, outcome) in outcomes.iter().enumerate() {
         assert_eq!(outcome.is_ok(), number != 13, "{number}: {outcome:?}");
     }
-    assert_eq!(outcomes[13].as_ref().err().and_then(Error::code), Some(Code::MessageCorrupted));
-    let expected: Vec<String> = (0..30).filter(|i| *i != 13).map(|i| i.to_string()).collect();
+    assert_eq!(
+        outcomes[13].as_ref().err().and_then(Error::code),
+        Some(Code::MessageCorrupted)
+    );
+    let expected: Vec<String> = (0..30)
+        .filter(|i| *i != 13)
+        .map(|i| i.to_string())
+        .collect();
     assert_eq!(cluster.bodies(0), expected);
 }
 
@@ -190,12 +288,31 @@ async fn one_bad_message_does_not_spoil_the_others() {
 async fn a_batch_goes_to_one_queue_in_order() {
     let cluster = FakeCluster::start(1, 4).await;
     let client = client(&cluster, "p").await;
-    let producer = client.producer().max_in_flight(8).request_messages_max(5).build().expect("valid");
-    let outcomes = producer.send_batch((0..40).map(|i| message(i.to_string())).collect()).await;
-    let receipts: Vec<SendReceipt> = outcomes.into_iter().map(|outcome| outcome.expect("stored")).collect();
+    let producer = client
+        .producer()
+        .max_in_flight(8)
+        .request_messages_max(5)
+        .build()
+        .expect("valid");
+    let outcomes = producer
+        .send_batch((0..40).map(|i| message(i.to_string())).collect())
+        .await;
+    let receipts: Vec<SendReceipt> = outcomes
+        .into_iter()
+        .map(|outcome| outcome.expect("stored"))
+        .collect();
     let queue = receipts[0].queue as usize;
-    assert_eq!(receipts.iter().map(|receipt| receipt.offset).collect::<Vec<_>>(), (0..40).collect::<Vec<_>>());
-    assert_eq!(cluster.bodies(queue), (0..40).map(|i| i.to_string()).collect::<Vec<_>>());
+    assert_eq!(
+        receipts
+            .iter()
+            .map(|receipt| receipt.offset)
+            .collect::<Vec<_>>(),
+        (0..40).collect::<Vec<_>>()
+    );
+    assert_eq!(
+        cluster.bodies(queue),
+        (0..40).map(|i| i.to_string()).collect::<Vec<_>>()
+    );
 }
 
 /// Catches a start that fails because one of several seeds is down, and one that waits for ever.
@@ -204,13 +321,30 @@ async fn any_one_seed_is_enough_and_none_is_an_error() {
     let cluster = FakeCluster::start(1, 1).await;
     let dead = "127.0.0.1:1".to_owned();
     let seeds = [vec![dead.clone()], cluster.seeds()].concat();
-    let client = Client::builder().seeds(seeds).build().await.expect("the second answers");
-    client.producer().build().expect("valid").send(message("x")).await.expect("stored");
+    let client = Client::builder()
+        .seeds(seeds)
+        .build()
+        .await
+        .expect("the second answers");
+    client
+        .producer()
+        .build()
+        .expect("valid")
+        .send(message("x"))
+        .await
+        .expect("stored");
 
     let started = Instant::now();
-    let built = Client::builder().seeds([dead.clone()]).start_timeout(Duration::from_millis(300)).build().await;
+    let built = Client::builder()
+        .seeds([dead.clone()])
+        .start_timeout(Duration::from_millis(300))
+        .build()
+        .await;
     let error = built.err().expect("nobody is there");
-    assert!(matches!(error, Error::NoSeedAnswered { .. }) && error.to_string().contains(&dead), "{error}");
+    assert!(
+        matches!(error, Error::NoSeedAnswered { .. }) && error.to_string().contains(&dead),
+        "{error}"
+    );
     assert!(started.elapsed() < Duration::from_secs(2));
 }
 
@@ -220,7 +354,9 @@ async fn close_settles_what_was_handed_over() {
     let cluster = FakeCluster::start(1, 1).await;
     cluster.world().send_takes = Duration::from_millis(20);
     let producer = producer(&cluster).await;
-    let handles: Vec<_> = futures::future::join_all((0..50).map(|i| producer.send_async(message(i.to_string())))).await;
+    let handles: Vec<_> =
+        futures::future::join_all((0..50).map(|i| producer.send_async(message(i.to_string()))))
+            .await;
     producer.close().await.expect("closed");
     assert_eq!(cluster.bodies(0).len(), 50);
     for handle in handles {
@@ -236,11 +372,19 @@ async fn handing_over_waits_for_room() {
     let cluster = FakeCluster::start(1, 1).await;
     cluster.world().send_faults = vec![SendFault::HangBefore; 50].into();
     let client = client(&cluster, "p").await;
-    let producer = client.producer().max_in_flight(2).send_timeout(Duration::from_millis(400)).build().expect("valid");
+    let producer = client
+        .producer()
+        .max_in_flight(2)
+        .send_timeout(Duration::from_millis(400))
+        .build()
+        .expect("valid");
     let first = producer.send_async(message("1")).await.expect("room");
     let second = producer.send_async(message("2")).await.expect("room");
     tokio::time::sleep(Duration::from_millis(100)).await;
-    let third = producer.send_async(message("3")).await.expect("room once the others have given up");
+    let third = producer
+        .send_async(message("3"))
+        .await
+        .expect("room once the others have given up");
     let outcomes = (first.await, second.await, third.await);
     assert!(outcomes.0.is_err() && outcomes.1.is_err() && outcomes.2.is_err());
 }
@@ -258,9 +402,13 @@ async fn futures_can_move_between_threads() {
     drop(movable(producer.send(message("x"))));
     drop(movable(producer.send_batch(Vec::new())));
     drop(movable(consumer.poll(1, Duration::ZERO)));
-    drop(movable(consumer.subscribe(TOPIC, raftmq_client::Filter::All)));
+    drop(movable(
+        consumer.subscribe(TOPIC, raftmq_client::Filter::All),
+    ));
     drop(movable(consumer.close()));
     let admin = client.admin();
     drop(movable(admin.list_topics()));
-    drop(movable(admin.create_topic("x", &raftmq_client::TopicSettings::default())));
+    drop(movable(
+        admin.create_topic("x", &raftmq_client::TopicSettings::default()),
+    ));
 }
