@@ -129,12 +129,13 @@ pub struct BrokerConfig {
     /// Rule: not 0.
     pub checkpoint_log_bytes: u64,
 
-    /// How often a leader tells its followers that it lives, in milliseconds. Default 100. Rule: at
+    /// How often a leader tells its followers that it lives, in milliseconds. Default 80. Rule: at
     /// most a third of `election_timeout_ms_min`.
     pub heartbeat_interval_ms: u64,
-    /// Shortest silence after which a follower stands for election, in milliseconds. Default 500.
+    /// Shortest silence, beyond the leader's lease of `election_timeout_ms_max`, after which a follower stands
+    /// for election, in milliseconds. Default 250.
     pub election_timeout_ms_min: u64,
-    /// Longest such silence, in milliseconds. Default 1 000. Rule: greater than `election_timeout_ms_min`.
+    /// Longest such silence, in milliseconds. Default 450. Rule: greater than `election_timeout_ms_min`.
     pub election_timeout_ms_max: u64,
 }
 
@@ -178,9 +179,9 @@ impl Default for BrokerConfig {
             retention_interval_ms: 1_000,
             disk_reserve_bytes: 1_024 * MIB,
             checkpoint_log_bytes: 256 * MIB,
-            heartbeat_interval_ms: 100,
-            election_timeout_ms_min: 500,
-            election_timeout_ms_max: 1_000,
+            heartbeat_interval_ms: 80,
+            election_timeout_ms_min: 250,
+            election_timeout_ms_max: 450,
         }
     }
 }

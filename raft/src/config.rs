@@ -33,13 +33,14 @@ pub struct RaftConfig {
     pub engine: Arc<dyn KvEngine>,
     /// Settings of the commit log.
     pub log: LogConfig,
-    /// Time between a leader's heartbeats, in milliseconds. Default 100. At most a third of the
+    /// Time between a leader's heartbeats, in milliseconds. Default 80. At most a third of the
     /// shortest election timeout.
     pub heartbeat_interval_ms: u64,
-    /// Shortest silence after which a follower seeks election, in milliseconds. Default 400. Keep it
-    /// above ten times the disk's slowest sync.
+    /// Shortest silence after which a follower seeks election, in milliseconds. Default 250. Votes do not wait
+    /// for heartbeats behind a slow disk: those have a channel of their own. It comes on top of the
+    /// leader's lease, which is the longest silence.
     pub election_timeout_ms_min: u64,
-    /// Longest such silence, in milliseconds. Default 800.
+    /// Longest such silence, in milliseconds. Default 450.
     pub election_timeout_ms_max: u64,
     /// Log bytes after which the tables are checkpointed. Default 256 MiB. Bounds the replay at start.
     pub checkpoint_log_bytes: u64,
@@ -69,9 +70,9 @@ impl RaftConfig {
             members,
             engine,
             log: LogConfig::default(),
-            heartbeat_interval_ms: 100,
-            election_timeout_ms_min: 400,
-            election_timeout_ms_max: 800,
+            heartbeat_interval_ms: 80,
+            election_timeout_ms_min: 250,
+            election_timeout_ms_max: 450,
             checkpoint_log_bytes: 256 << 20,
             catch_up_log_bytes: 1 << 30,
             propose_timeout_ms: 10_000,
