@@ -71,14 +71,10 @@ pub(crate) async fn committed(
         .await;
     match answer {
         // Not there yet: this group is new, or new to this queue.
-        Err(Error::Refused { code, .. })
-            if matches!(
-                code,
-                v2::Code::OffsetNotFound | v2::Code::ConsumerGroupNotFound
-            ) =>
-        {
-            Ok(None)
-        }
+        Err(Error::Refused {
+            code: v2::Code::OffsetNotFound | v2::Code::ConsumerGroupNotFound,
+            ..
+        }) => Ok(None),
         Err(error) => Err(error),
         Ok(answer) => offset(answer.offset, "get offset", subject).map(Some),
     }

@@ -66,7 +66,7 @@ fn only_what_is_done_is_committed() {
         queue: queue(0),
         offset: 12,
     };
-    assert_eq!(holdings.due(), [due.clone()]);
+    assert_eq!(holdings.due(), std::slice::from_ref(&due));
     holdings.committed(&due);
     assert_eq!(holdings.due(), []);
     assert_eq!(offsets(&holdings.hand_out(9).expect("messages")), [(0, 12)]);

@@ -21,13 +21,13 @@ use tokio::sync::Notify;
 use tonic::{Request, Response, Status};
 
 /// The one topic.
-pub const TOPIC: &str = "orders";
+pub(crate) const TOPIC: &str = "orders";
 /// Messages with this body are refused.
-pub const POISON: &[u8] = b"poison";
+pub(crate) const POISON: &[u8] = b"poison";
 
 /// What happens to a send, instead of what should.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum SendFault {
+pub(crate) enum SendFault {
     /// A refusal; nothing is stored.
     Refuse(Code),
     /// Stored, but the connection breaks before the answer.
@@ -40,7 +40,7 @@ pub enum SendFault {
 
 /// What happens to a pull, instead of what should.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum PullFault {
+pub(crate) enum PullFault {
     /// The stream breaks after so many messages.
     BreakAfter(usize),
     /// A refusal.
@@ -48,7 +48,7 @@ pub enum PullFault {
 }
 
 #[derive(Clone, Debug)]
-pub struct StoredMessage {
+pub(crate) struct StoredMessage {
     pub id: String,
     pub body: Bytes,
     pub encoded: Bytes,
@@ -56,7 +56,7 @@ pub struct StoredMessage {
 
 /// Everything that the group knows, and everything that it was asked.
 #[derive(Default)]
-pub struct World {
+pub(crate) struct World {
     pub addresses: Vec<String>,
     pub leader: usize,
     /// Brokers that answer nothing at all.
@@ -79,7 +79,7 @@ pub struct World {
 }
 
 /// Keeps the brokers running.
-pub struct FakeCluster {
+pub(crate) struct FakeCluster {
     world: Arc<Mutex<World>>,
     arrivals: Arc<Notify>,
     _running: Vec<ShutdownTrigger>,
@@ -93,7 +93,7 @@ struct FakeBroker {
 }
 
 impl FakeCluster {
-    pub async fn start(brokers: usize, queues: u32) -> FakeCluster {
+    pub(crate) async fn start(brokers: usize, queues: u32) -> FakeCluster {
         let world = World {
             queues: (0..queues).map(|_| Vec::new()).collect(),
             ..World::default()
@@ -132,18 +132,18 @@ impl FakeCluster {
         cluster
     }
 
-    pub fn world(&self) -> MutexGuard<'_, World> {
+    pub(crate) fn world(&self) -> MutexGuard<'_, World> {
         self.world
             .lock()
             .expect("no test panics while it holds the world")
     }
 
-    pub fn seeds(&self) -> Vec<String> {
+    pub(crate) fn seeds(&self) -> Vec<String> {
         self.world().addresses.clone()
     }
 
     /// Stores messages as some producer would have.
-    pub fn fill(&self, queue: u32, bodies: impl IntoIterator<Item = String>) {
+    pub(crate) fn fill(&self, queue: u32, bodies: impl IntoIterator<Item = String>) {
         for body in bodies {
             let message = v2::Message {
                 topic: Some(v2::Resource {
@@ -164,7 +164,7 @@ impl FakeCluster {
     }
 
     /// The bodies in a queue, as text.
-    pub fn bodies(&self, queue: usize) -> Vec<String> {
+    pub(crate) fn bodies(&self, queue: usize) -> Vec<String> {
         let text = |message: &StoredMessage| String::from_utf8_lossy(&message.body).into_owned();
         self.world().queues[queue].iter().map(text).collect()
     }
