@@ -17,6 +17,14 @@ pub const HOPS: &str = "x-raftmq-hops";
 /// In an answer: the `host:port` of the leader, as far as the answering process knows.
 pub const LEADER: &str = "x-raftmq-leader";
 
+/// In a client's call: [`ROUTE_LEADER`] asks for routes that name the leaders' own addresses. Clients that do not ask are
+/// sent to the access point that they called, where every call is forwarded: the official ones refresh their routes
+/// every 30 seconds or never, which is too seldom to follow a leader.
+pub const ROUTE: &str = "x-raftmq-route";
+
+/// See [`ROUTE`].
+pub const ROUTE_LEADER: &str = "leader";
+
 /// A call is forwarded at most this often: name server to follower, follower to leader. More would be a circle.
 pub const HOPS_MAX: u32 = 2;
 
@@ -42,6 +50,11 @@ pub fn set_leader(metadata: &mut MetadataMap, address: &str) {
     if let Ok(value) = address.parse() {
         metadata.insert(LEADER, value);
     }
+}
+
+/// Whether the caller follows leaders by itself. See [`ROUTE`].
+pub fn follows_leader(metadata: &MetadataMap) -> bool {
+    metadata.get(ROUTE).is_some_and(|wish| wish == ROUTE_LEADER)
 }
 
 /// How long the caller is willing to wait, if it said so in a form that gRPC knows.

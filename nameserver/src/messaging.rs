@@ -2,7 +2,7 @@
 //!
 //! Routes are answered from the table; everything else goes to a leader ([`Relay`]).
 
-use gateway::{Answer, AnswerStream, Forwarder, set_leader};
+use gateway::{Answer, AnswerStream, Forwarder, follows_leader, set_leader};
 use proto::message::View;
 use proto::opaque::messaging_service_server::MessagingService;
 use proto::opaque::{PullMessageResponse, ReceiveMessageResponse, SendMessageRequest};
@@ -34,10 +34,13 @@ impl Messaging {
     }
 
     /// The route of a topic that the table knows.
-    fn route(&self, topic: &Resource) -> Option<Response<QueryRouteResponse>> {
+    fn route(&self, request: &Request<QueryRouteRequest>) -> Option<Response<QueryRouteResponse>> {
+        let topic = request.get_ref().topic.as_ref()?;
+        let access_point = request.get_ref().endpoints.as_ref();
+        let access_point = access_point.filter(|_| !follows_leader(request.metadata()));
         let table = self.relay.directory.table();
         let shares = table.shares(&full_name(topic));
-        let message_queues = message_queues(topic, &shares);
+        let message_queues = message_queues(topic, &shares, access_point);
         let first = shares.first()?;
         if message_queues.is_empty() {
             return None;
@@ -116,12 +119,7 @@ impl MessagingService for Messaging {
             return Ok(Response::new(QueryRouteResponse::refused(code, reason)));
         }
         self.relay.directory.filled().await;
-        let known = request
-            .get_ref()
-            .topic
-            .as_ref()
-            .and_then(|topic| self.route(topic));
-        match known {
+        match self.route(&request) {
             Some(answer) => Ok(answer),
             // The brokers may know a topic that the table does not know yet, or create it.
             None => {

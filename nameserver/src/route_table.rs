@@ -122,16 +122,25 @@ pub fn candidates(registration: &Registration) -> Vec<String> {
     addresses
 }
 
-/// The queues of `topic` as clients want them: every queue writable and readable, at the leader, who has broker id 0 for
-/// all of them. Some clients take queues of any broker id, and balance over every address they get.
-pub fn message_queues(topic: &Resource, shares: &[Share<'_>]) -> Vec<MessageQueue> {
+/// The queues of `topic` as clients want them: every queue writable and readable, under broker id 0. Some clients take
+/// queues of any broker id, and balance over every address they get.
+///
+/// A queue is at its leader's address, or at `access_point`, which forwards. A topic of several groups is always at its
+/// leaders: a call does not say which group's queue it means.
+pub fn message_queues(
+    topic: &Resource,
+    shares: &[Share<'_>],
+    access_point: Option<&Endpoints>,
+) -> Vec<MessageQueue> {
     let mut queues = Vec::new();
+    let access_point = access_point.filter(|_| shares.len() == 1);
     for share in shares {
-        let Some(endpoints) =
+        let Some(leader) =
             leader(share.registration).and_then(|leader| endpoints(&leader.client_address))
         else {
             continue;
         };
+        let endpoints = access_point.cloned().unwrap_or(leader);
         let broker = Broker {
             name: share.registration.group.clone(),
             id: 0,
@@ -174,14 +183,9 @@ pub fn endpoints(address: &str) -> Option<Endpoints> {
 }
 
 fn accepted(message_type: i32) -> Vec<i32> {
-    let mixed = [
-        MessageType::Normal,
-        MessageType::Fifo,
-        MessageType::Delay,
-        MessageType::Transaction,
-    ];
+    let storable = [MessageType::Normal, MessageType::Fifo];
     match message_type {
-        0 => mixed.map(i32::from).to_vec(),
+        0 => storable.map(i32::from).to_vec(),
         one => vec![one],
     }
 }
@@ -228,7 +232,7 @@ mod tests {
             registration("c", 1, &[("other", 1, 0), ("t", 0, 0)]),
         ];
         let table = RouteTable::new(1, groups);
-        let queues = message_queues(&resource("t"), &table.shares("t"));
+        let queues = message_queues(&resource("t"), &table.shares("t"), None);
         let seen: Vec<_> = queues
             .iter()
             .map(|queue| {
@@ -247,7 +251,7 @@ mod tests {
                 )
             })
             .collect();
-        let mixed = vec![1, 2, 3, 4];
+        let mixed = vec![1, 2];
         assert_eq!(
             seen,
             [
@@ -257,6 +261,26 @@ mod tests {
             ]
         );
         assert!(table.shares("unknown").is_empty());
+    }
+
+    /// Catches a client that does not follow leaders being sent to one, and a call whose group nobody could tell.
+    #[test]
+    fn the_access_point_stands_in_for_the_leader_of_the_one_group() {
+        let groups = vec![
+            registration("a", 2, &[("alone", 1, 0), ("shared", 1, 0)]),
+            registration("b", 1, &[("shared", 1, 0)]),
+        ];
+        let table = RouteTable::new(1, groups);
+        let access_point = endpoints("gateway:8081");
+        let hosts = |topic: &str| -> Vec<String> {
+            message_queues(&resource(topic), &table.shares(topic), access_point.as_ref())
+                .iter()
+                .map(|queue| queue.broker.as_ref().unwrap().endpoints.as_ref().unwrap())
+                .map(|endpoints| endpoints.addresses[0].host.clone())
+                .collect()
+        };
+        assert_eq!(hosts("alone"), ["gateway"]);
+        assert_eq!(hosts("shared"), ["a-2", "b-1"]);
     }
 
     /// Catches a client being told that nothing changed by a name server that counts anew after its restart.
