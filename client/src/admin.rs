@@ -19,6 +19,7 @@ use crate::answer::Answer;
 use crate::connection::Call;
 use crate::consumer::TopicQueue;
 use crate::core::Core;
+use crate::deadline;
 use crate::error::Error;
 
 /// Administration calls.
@@ -49,7 +50,7 @@ impl Admin {
     /// The same, with another deadline for each call.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Admin {
-        self.timeout = timeout;
+        self.timeout = timeout.min(deadline::LONGEST);
         self
     }
 

@@ -16,6 +16,7 @@ use crate::backoff::Backoff;
 use crate::connection::{Connection, Identity};
 use crate::consumer::{PullConsumerBuilder, TopicQueue};
 use crate::core::Core;
+use crate::deadline;
 use crate::error::Error;
 use crate::offsets;
 use crate::producer::ProducerBuilder;
@@ -170,6 +171,17 @@ impl ClientBuilder {
         if self.seeds.is_empty() {
             return Err(Error::invalid("seeds", "there is none"));
         }
+        for (name, timeout) in [
+            ("request_timeout", self.request_timeout),
+            ("attempt_timeout", self.attempt_timeout),
+        ] {
+            if timeout.is_zero() {
+                return Err(Error::invalid(
+                    name,
+                    "it is 0, so that nobody could answer in time",
+                ));
+            }
+        }
         let client_id = self.client_id.clone().unwrap_or_else(random_id);
         let mut seeds: Vec<Arc<str>> = Vec::new();
         for seed in self
@@ -186,8 +198,8 @@ impl ClientBuilder {
             Identity::new(&client_id)?,
             seeds,
             self.clock.clone(),
-            self.request_timeout,
-            self.attempt_timeout,
+            self.request_timeout.min(deadline::LONGEST),
+            self.attempt_timeout.min(deadline::LONGEST),
         );
         self.first_answer(&connection).await?;
         Ok(Client {
@@ -201,7 +213,10 @@ impl ClientBuilder {
         let started = Instant::now();
         let mut backoff = Backoff::default();
         loop {
-            let left = self.start_timeout.saturating_sub(started.elapsed());
+            let left = self
+                .start_timeout
+                .min(deadline::LONGEST)
+                .saturating_sub(started.elapsed());
             let timeout = self.attempt_timeout.min(left);
             let seeds = connection.brokers.seeds();
             let mut asked: FuturesUnordered<_> = seeds

@@ -17,6 +17,7 @@ use tonic::{Request, Response, Status};
 
 use crate::answer::{self, Answer, Attempt};
 use crate::broker_table::BrokerTable;
+use crate::deadline;
 use crate::error::Error;
 use crate::pursuit::{Next, Pursuit};
 
@@ -61,6 +62,8 @@ impl Identity {
         metadata.insert("x-mq-client-id", header);
         metadata.insert("x-mq-language", MetadataValue::from_static("RUST"));
         metadata.insert("x-mq-protocol", MetadataValue::from_static("v2"));
+        // Routes with the leaders' own addresses: this client follows leaders by itself.
+        metadata.insert("x-raftmq-route", MetadataValue::from_static("leader"));
         metadata.insert(
             "x-mq-client-version",
             MetadataValue::from_static(env!("CARGO_PKG_VERSION")),
@@ -235,7 +238,7 @@ impl Connection {
         R: Answer,
         F: Future<Output = Result<Response<R>, Status>>,
     {
-        let deadline = Instant::now() + call.timeout;
+        let deadline = deadline::after(call.timeout);
         let mut pursuit = Pursuit::new(call.group.clone(), REFUSALS_MAX);
         loop {
             let address = pursuit.address(&self.brokers);

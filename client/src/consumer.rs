@@ -32,6 +32,7 @@ use crate::consumer::holdings::{Due, PrefetchBounds};
 use crate::consumer::rebalancer::Rebalancer;
 use crate::consumer::shared::{Settings, Shared};
 use crate::core::Core;
+use crate::deadline;
 use crate::error::Error;
 use crate::offsets;
 
@@ -149,7 +150,7 @@ impl PullConsumer {
         if self.shared.settings.auto_commit.is_some() {
             self.shared.holdings().all_done();
         }
-        let deadline = Instant::now() + timeout;
+        let deadline = deadline::after(timeout);
         loop {
             let mut arrived = std::pin::pin!(self.shared.arrived.notified());
             // From here on an arrival is noticed, also one between the look and the wait.

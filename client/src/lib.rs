@@ -37,6 +37,7 @@ mod client;
 mod connection;
 mod consumer;
 mod core;
+mod deadline;
 mod encode;
 mod error;
 mod message;

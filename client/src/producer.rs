@@ -26,6 +26,7 @@ use tokio::time::Instant;
 pub use send_handle::{SendHandle, SendReceipt};
 
 use crate::core::Core;
+use crate::deadline;
 use crate::encode::size_hint;
 use crate::error::Error;
 use crate::message::Message;
@@ -79,7 +80,7 @@ impl Producer {
     /// Of handing over: no route to the topic, no room until the deadline, closed. The message is not sent then.
     /// Everything else is the handle's.
     pub async fn send_async(&self, message: Message) -> Result<SendHandle, Error> {
-        let deadline = Instant::now() + self.inner.settings.send_timeout;
+        let deadline = deadline::after(self.inner.settings.send_timeout);
         let sender = self.inner.sender(&message.topic, deadline).await?;
         let target = target(&message);
         if !self.inner.in_flight.try_enter(size_hint(&message)) {
@@ -94,7 +95,7 @@ impl Producer {
     ///
     /// Messages of one topic without message group or chosen queue go to one queue together.
     pub async fn send_batch(&self, messages: Vec<Message>) -> Vec<Result<SendReceipt, Error>> {
-        let deadline = Instant::now() + self.inner.settings.send_timeout;
+        let deadline = deadline::after(self.inner.settings.send_timeout);
         let mut handles = Vec::with_capacity(messages.len());
         let mut chosen: BTreeMap<Arc<str>, Target> = BTreeMap::new();
         let mut ready: Vec<Handed<Pending>> = Vec::new();
@@ -148,7 +149,8 @@ impl Producer {
     /// [`Error::TimedOut`], which only a stopped runtime can cause: every message is settled by its deadline.
     pub async fn flush(&self) -> Result<(), Error> {
         // A message may have been handed over just now; its worker may need a moment more than its deadline.
-        let timeout = self.inner.settings.send_timeout + Duration::from_secs(1);
+        let timeout =
+            self.inner.settings.send_timeout.min(deadline::LONGEST) + Duration::from_secs(1);
         self.inner
             .in_flight
             .drained(timeout)
@@ -368,6 +370,7 @@ impl ProducerBuilder {
             ("request_messages_max", self.bounds.messages_max),
             ("request_bytes_max", self.bounds.bytes_max),
             ("requests_in_flight_max", self.bounds.requests_max),
+            ("send_timeout", usize::from(!self.send_timeout.is_zero())),
         ] {
             if value == 0 {
                 return Err(Error::invalid(

@@ -71,13 +71,22 @@ impl Pursuit {
         match failure {
             Attempt::Answered(_) => Next::Again(Duration::ZERO),
             Attempt::Refused(refusal) => self.after_refusal(refusal, redirected),
-            Attempt::Lost { sent, .. } => {
-                self.maybe_done |= sent;
-                brokers.failed(&self.group, address);
-                self.turn += 1;
-                self.wait(redirected)
-            }
+            Attempt::Lost { sent, .. } => self.after_loss(*sent, redirected, brokers, address),
         }
+    }
+
+    /// There was no answer from `address`.
+    pub(crate) fn after_loss(
+        &mut self,
+        sent: bool,
+        redirected: bool,
+        brokers: &BrokerTable,
+        address: &str,
+    ) -> Next {
+        self.maybe_done |= sent;
+        brokers.failed(&self.group, address);
+        self.turn += 1;
+        self.wait(redirected)
     }
 
     /// The answer was a refusal, of the whole call or of a part of it.

@@ -46,6 +46,8 @@ const OPERATION: &str = "send";
 struct Trouble {
     address: Arc<str>,
     reason: String,
+    /// A server's refusal, if it is one.
+    code: Option<Code>,
     /// An attempt may have stored its messages all the same.
     maybe_stored: bool,
 }
@@ -105,6 +107,11 @@ impl TopicSender {
             // Whoever is about to hand something over, having just got an answer, does so first.
             yield_now().await;
             self.adopt_route();
+            self.expire_waiting(
+                Instant::now(),
+                "nobody",
+                "there was no time left to send it",
+            );
             let cut = self.gatherer().cut();
             if cut.start_another {
                 self.start_worker();
@@ -153,14 +160,15 @@ impl TopicSender {
     /// Sends until every message is settled.
     async fn bring_through(self: &Arc<Self>, batch: Batch<Pending>) {
         let sending = Sending::encode(self.topic.clone(), batch.items, |queue| self.new_id(queue));
-        let mut parts = VecDeque::from([sending]);
-        while let Some(mut sending) = parts.pop_front() {
+        let mut parts = VecDeque::from([(sending, false)]);
+        while let Some((mut sending, maybe_stored)) = parts.pop_front() {
             let mut pursuit = Pursuit::new(batch.group.clone(), self.retries);
+            pursuit.maybe_done = maybe_stored;
             while !sending.is_settled() {
                 match self.send_once(&mut sending, &mut pursuit).await {
                     Then::GoOn => {}
                     // One message spoils the request for the others: find it.
-                    Then::Split => parts.push_front(sending.split()),
+                    Then::Split => parts.push_front((sending.split(), pursuit.maybe_done)),
                 }
             }
         }
@@ -173,26 +181,23 @@ impl TopicSender {
         let Some((outcome, redirected)) = self.attempt(sending, pursuit, &address).await else {
             return Then::GoOn;
         };
-        let (next, reason) = match outcome {
+        let (next, code, reason) = match outcome {
             Attempt::Answered(answer) => match self.settle(sending, pursuit, &answer, &address) {
                 None => return Then::GoOn,
-                Some(refusal) => (
-                    self.refused(sending, pursuit, &refusal, redirected, &address),
-                    refusal.reason,
-                ),
+                Some(refusal) => self.refused(sending, pursuit, refusal, redirected, &address),
             },
-            Attempt::Refused(refusal) => {
-                if sending.len() > 1 && is_about_one_message(refusal.code) {
-                    return Then::Split;
-                }
-                (
-                    self.refused(sending, pursuit, &refusal, redirected, &address),
-                    refusal.reason,
-                )
+            Attempt::Refused(refusal)
+                if sending.len() > 1 && is_about_one_message(refusal.code) =>
+            {
+                return Then::Split;
             }
-            Attempt::Lost { ref reason, .. } => (
-                pursuit.after(&outcome, redirected, brokers, &address),
-                reason.clone(),
+            Attempt::Refused(refusal) => {
+                self.refused(sending, pursuit, refusal, redirected, &address)
+            }
+            Attempt::Lost { reason, sent } => (
+                pursuit.after_loss(sent, redirected, brokers, &address),
+                None,
+                reason,
             ),
         };
         self.core.refresh_soon(&self.topic);
@@ -200,6 +205,7 @@ impl TopicSender {
             let trouble = Trouble {
                 address,
                 reason,
+                code,
                 maybe_stored: pursuit.maybe_done,
             };
             tracing::debug!(topic = %self.topic, ?trouble, ?wait, "will send again");
@@ -230,6 +236,7 @@ impl TopicSender {
         let trouble = Trouble {
             address: address.clone(),
             reason: "no answer yet".to_owned(),
+            code: None,
             maybe_stored: true,
         };
         loop {
@@ -287,18 +294,18 @@ impl TopicSender {
         &self,
         sending: &mut Sending,
         pursuit: &mut Pursuit,
-        refusal: &Refusal,
+        refusal: Refusal,
         redirected: bool,
         address: &Arc<str>,
-    ) -> Next {
-        let next = pursuit.after_refusal(refusal, redirected);
+    ) -> (Next, Option<Code>, String) {
+        let next = pursuit.after_refusal(&refusal, redirected);
         if next == Next::GiveUp {
             let maybe_stored = pursuit.maybe_done;
             let settled =
-                sending.give_up(None, |id| self.refusal(refusal, address, id, maybe_stored));
+                sending.give_up(None, |id| self.refusal(&refusal, address, id, maybe_stored));
             self.in_flight.leave(settled);
         }
-        next
+        (next, Some(refusal.code), refusal.reason)
     }
 
     /// Waits before the next attempt, giving up meanwhile whatever passes its deadline.
@@ -325,8 +332,14 @@ impl TopicSender {
 
     /// Gives up messages past their deadline: of this request, and those that wait behind it.
     fn expire(&self, now: Instant, sending: &mut Sending, trouble: &Trouble) {
-        let settled = sending.give_up(Some(now), |id| self.lost(trouble, id));
+        let settled = sending.give_up(Some(now), |id| self.failure(trouble, id));
         self.in_flight.leave(settled);
+        let reason = format!("earlier messages are still being sent: {}", trouble.reason);
+        self.expire_waiting(now, &trouble.address, &reason);
+    }
+
+    /// Gives up messages that passed their deadline before they were sent.
+    fn expire_waiting(&self, now: Instant, address: &str, reason: &str) {
         let waiting = self.gatherer().expire(now);
         self.in_flight
             .leave(waiting.iter().map(|handed| handed.bytes));
@@ -334,8 +347,8 @@ impl TopicSender {
             let error = Error::TimedOut {
                 operation: OPERATION,
                 subject: self.subject(),
-                address: trouble.address.to_string(),
-                reason: format!("earlier messages are still being sent: {}", trouble.reason),
+                address: address.to_owned(),
+                reason: reason.to_owned(),
             };
             let _ = handed.item.completion.send(Err(error));
         }
@@ -345,24 +358,31 @@ impl TopicSender {
         format!("topic {}", self.topic)
     }
 
-    fn lost(&self, trouble: &Trouble, message_id: &str) -> Error {
+    /// What a sender is told of a message that could not be sent.
+    fn failure(&self, trouble: &Trouble, message_id: &str) -> Error {
         let (operation, subject) = (OPERATION, self.subject());
         let (address, reason) = (trouble.address.to_string(), trouble.reason.clone());
-        if trouble.maybe_stored {
-            let message_id = Some(message_id.to_owned());
-            return Error::OutcomeUnknown {
+        match trouble.code {
+            _ if trouble.maybe_stored => Error::OutcomeUnknown {
                 operation,
                 subject,
                 address,
                 reason,
-                message_id,
-            };
-        }
-        Error::TimedOut {
-            operation,
-            subject,
-            address,
-            reason,
+                message_id: Some(message_id.to_owned()),
+            },
+            Some(code) => Error::Refused {
+                operation,
+                subject,
+                address,
+                code,
+                reason,
+            },
+            None => Error::TimedOut {
+                operation,
+                subject,
+                address,
+                reason,
+            },
         }
     }
 
@@ -373,22 +393,14 @@ impl TopicSender {
         message_id: &str,
         maybe_stored: bool,
     ) -> Error {
-        let reason = refusal.reason.clone();
-        if maybe_stored {
-            let trouble = Trouble {
-                address: address.clone(),
-                reason,
-                maybe_stored,
-            };
-            return self.lost(&trouble, message_id);
-        }
-        Error::Refused {
-            operation: OPERATION,
-            subject: self.subject(),
-            address: address.to_string(),
-            code: refusal.code,
+        let (address, reason) = (address.clone(), refusal.reason.clone());
+        let trouble = Trouble {
+            address,
             reason,
-        }
+            code: Some(refusal.code),
+            maybe_stored,
+        };
+        self.failure(&trouble, message_id)
     }
 }
 
