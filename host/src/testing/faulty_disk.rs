@@ -98,6 +98,8 @@ struct State {
     counts: Counts,
     changes_left: Option<u64>,
     free_bytes: Option<u64>,
+    /// The process that may use the disk; handles of earlier ones are dead.
+    life: u64,
 }
 
 /// The wrapper; clones share faults and counts.
@@ -105,6 +107,7 @@ struct State {
 pub struct FaultyDisk {
     inner: Arc<dyn Disk>,
     state: Arc<Mutex<State>>,
+    life: u64,
 }
 
 impl FaultyDisk {
@@ -113,6 +116,7 @@ impl FaultyDisk {
         FaultyDisk {
             inner,
             state: Arc::default(),
+            life: 0,
         }
     }
 
@@ -124,6 +128,18 @@ impl FaultyDisk {
     /// After `changes` more operations that change something, all operations fail: the process as good as died there.
     pub fn stop_after(&self, changes: u64) {
         self.state().changes_left = Some(changes);
+    }
+
+    /// The process dies: every operation through handles given out before fails from now on, and
+    /// touches nothing.
+    pub fn kill(&self) {
+        self.state().life += 1;
+    }
+
+    /// A handle for the process that runs now.
+    pub fn handle(&self) -> FaultyDisk {
+        let life = self.state().life;
+        FaultyDisk { life, ..self.clone() }
     }
 
     /// Overrides the free space that is reported.
@@ -150,6 +166,9 @@ impl FaultyDisk {
 
     fn check(&self, operation: Operation, path: &Path) -> io::Result<()> {
         let mut state = self.state();
+        if self.life < state.life {
+            return Err(io::Error::other("the process that held this disk is dead"));
+        }
         if operation.changes_disk() {
             state.counts.changes += 1;
         }
@@ -280,6 +299,9 @@ impl File for FaultyFile {
             state.counts.bytes_written += len;
         }
         if let Err(error) = self.disk.check(Operation::Write, &self.path) {
+            if self.disk.life < self.disk.state().life {
+                return Err(error);
+            }
             let all: Vec<u8> = buffers
                 .iter()
                 .flat_map(|buffer| buffer.iter().copied())

@@ -33,6 +33,8 @@ pub(crate) struct Mark {
     pub(crate) segment: u64,
     /// Where its record ends there.
     pub(crate) position: u64,
+    /// While the records behind it are taken back: where the last of them ends, otherwise 0.
+    pub(crate) cut_end: u64,
 }
 
 /// The file `synced`.
@@ -75,18 +77,30 @@ impl MarkFile {
         segment: u64,
         position: u64,
     ) -> Result<()> {
+        self.write_cut(synced, segment, position, 0)
+    }
+
+    /// Like [`MarkFile::write`], before the records up to `cut_end` are overwritten: what is left of
+    /// them when that is interrupted is no damage.
+    pub(crate) fn write_cut(
+        &mut self,
+        synced: Option<LogId>,
+        segment: u64,
+        position: u64,
+        cut_end: u64,
+    ) -> Result<()> {
         let sequence = self.mark.sequence + 1;
         let mark = Mark {
             sequence,
             synced,
             segment,
             position,
+            cut_end,
         };
         let slot = (sequence % 2) * SLOT_DISTANCE;
         let bytes = Bytes::copy_from_slice(&encode(&mark));
-        self.file
-            .write_at(slot, &[bytes])
-            .map_err(StoreError::io("write", &self.path))?;
+        let written = self.file.write_at(slot, &[bytes]);
+        written.map_err(StoreError::io("write", &self.path))?;
         self.mark = mark;
         Ok(())
     }
@@ -119,14 +133,22 @@ fn encode(mark: &Mark) -> [u8; SLOT_BYTES] {
     let mut slot = [0; SLOT_BYTES];
     slot[0..4].copy_from_slice(&MAGIC);
     slot[4] = u8::from(mark.synced.is_some());
+    let Mark {
+        sequence,
+        segment,
+        position,
+        cut_end,
+        ..
+    } = *mark;
     let numbers = [
-        mark.sequence,
+        sequence,
         synced.term,
         synced.index,
-        mark.segment,
-        mark.position,
+        segment,
+        position,
+        cut_end,
     ];
-    for (place, number) in slot[8..48].chunks_exact_mut(8).zip(numbers) {
+    for (place, number) in slot[8..56].chunks_exact_mut(8).zip(numbers) {
         place.copy_from_slice(&number.to_le_bytes());
     }
     let checksum = crc32c::crc32c(&slot[..SLOT_BYTES - 4]);
@@ -152,6 +174,7 @@ fn decode(bytes: &[u8]) -> Option<Mark> {
         synced: (slot[4] == 1).then_some(synced),
         segment: number(32),
         position: number(40),
+        cut_end: number(48),
     })
 }
 

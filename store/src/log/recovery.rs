@@ -18,7 +18,7 @@ use host::{Disk, File};
 use super::flush::{Tail, Writer};
 use super::mark::{Mark, MarkFile};
 use super::record;
-use super::scan::{self, Scanned};
+use super::scan::{self, Furthest, Scanned};
 use super::sealed_files::read_summary;
 use super::segment::{FileName, index_path, segment_path, spare_path};
 use super::segment_list::{Open, Sealed, SegmentList};
@@ -54,8 +54,8 @@ struct FoundTail {
     path: PathBuf,
     file: Arc<dyn File>,
     scanned: Scanned,
-    /// Where the furthest valid record behind the end of the log ends.
-    furthest: Option<u64>,
+    /// The furthest valid record behind the end of the log.
+    furthest: Option<Furthest>,
 }
 
 impl FoundTail {
@@ -98,7 +98,10 @@ pub(super) async fn recover(
     let mut damages = gaps(&found, superblock.purged);
     damages.extend(tail_damage);
     let torn_bytes_cut = match tail_damage {
-        Some(_) => 0,
+        Some(damage) => {
+            hold_mark(&mut mark, damage, last_of(&found)).await?;
+            0
+        }
         None => clean(&**dir.disk(), &log_dir, &mut found, &mut mark, config).await?,
     };
     let last = last_of(&found).or(superblock.purged);
@@ -311,29 +314,55 @@ fn judge_tail(
     let promised = promised.into_iter().flatten().chain(found.indexed).max();
     let floor = purged.map_or(0, |purged| purged.index + 1);
     let end = found.tail.as_ref().map_or(floor, FoundTail::end_index);
-    // One torn write explains valid records behind an invalid one, as far as one write reaches. A
-    // segment behind the tail was begun only when everything before it was synced.
+    // One torn write explains valid records behind an invalid one, as far as one write reaches; so
+    // does taking back entries, as far as those reached. A segment behind the tail was begun only
+    // when everything before it was synced.
     let reach = if found.empty.is_empty() {
         group_bytes
     } else {
         0
     };
-    let tail = found.tail.iter().map(|tail| (tail, reach));
-    let empty = found.empty.iter().map(|empty| (empty, group_bytes));
-    let unexplained = tail.chain(empty).any(|(segment, reach)| {
-        segment
-            .furthest
-            .is_some_and(|furthest| furthest > segment.scanned.end + reach)
-    });
+    let explained = |segment: &FoundTail, reach: u64| {
+        let cut = if mark.segment == segment.first_index {
+            mark.cut_end
+        } else {
+            0
+        };
+        cut.max(segment.scanned.end + reach)
+    };
+    let tail = found.tail.iter().map(|tail| (tail, explained(tail, reach)));
+    let empty = found
+        .empty
+        .iter()
+        .map(|empty| (empty, explained(empty, group_bytes)));
+    let unexplained = tail
+        .chain(empty)
+        .any(|(segment, explained)| segment.furthest.is_some_and(|found| found.end > explained));
     if promised.is_none_or(|promised| promised < end) && !unexplained {
         return None;
     }
-    let synced_index = promised.unwrap_or(0).max(end);
+    let segments = found.tail.iter().chain(&found.empty);
+    let seen = segments
+        .filter_map(|segment| segment.furthest)
+        .map(|furthest| furthest.index);
+    let synced_index = promised.into_iter().chain(seen).max().unwrap_or(end);
     Some(Damage {
         first_bad_index: end,
         synced_index,
         sealed: false,
     })
+}
+
+/// Notes for good how much was promised: a repair destroys the evidence before it is complete.
+async fn hold_mark(mark: &mut MarkFile, damage: Damage, last: Option<LogId>) -> Result<()> {
+    let held = mark.mark();
+    let term = last.max(held.synced).map_or(0, |last| last.term);
+    let synced = Some(LogId {
+        term,
+        index: damage.synced_index,
+    });
+    mark.write(synced, held.segment, held.position)?;
+    mark.sync().await
 }
 
 /// Makes the log end where it ends: removes what was torn, makes durable what is kept.
@@ -393,7 +422,7 @@ fn remove_stale_indexes(disk: &dyn Disk, dir: &Path, found: &Found) -> Result<()
 fn torn_bytes(tail: &FoundTail) -> Result<u64> {
     let end = tail.scanned.end;
     if let Some(furthest) = tail.furthest {
-        return Ok(furthest - end);
+        return Ok(furthest.end - end);
     }
     let mut head = [0; record::HEADER_BYTES];
     let count = tail
@@ -428,7 +457,8 @@ async fn cut_tail(tail: &FoundTail, group_bytes: u64) -> Result<()> {
         .file
         .len()
         .map_err(StoreError::io("read", &tail.path))?;
-    let reach = (from + group_bytes + torn_bytes(tail)?).max(tail.furthest.unwrap_or(0));
+    let reach = (from + group_bytes + torn_bytes(tail)?)
+        .max(tail.furthest.map_or(0, |furthest| furthest.end));
     let to = reach.min(file_len);
     let (file, path) = (tail.file.clone(), tail.path.clone());
     let zeros = move || is_zero(&*file, &path, from, to);

@@ -97,15 +97,23 @@ fn next(
     Ok(record::decode(seed, window.at(position, len)?))
 }
 
-/// Looks behind an invalid record for valid ones of the same segment, at any position. Returns where
-/// the furthest of them ends.
+/// A valid record behind an invalid one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Furthest {
+    /// Where it ends.
+    pub(crate) end: u64,
+    pub(crate) index: u64,
+}
+
+/// Looks behind an invalid record for valid ones of the same segment, at any position. Returns the
+/// last of them.
 pub(crate) fn furthest_valid(
     file: &dyn File,
     path: &Path,
     first_index: u64,
     from: u64,
     expected: u64,
-) -> Result<Option<u64>> {
+) -> Result<Option<Furthest>> {
     let seed = record::seed(first_index);
     let mut search = Window::new(file, path)?;
     let mut records = Window::new(file, path)?;
@@ -123,9 +131,12 @@ pub(crate) fn furthest_valid(
         };
         position += found as u64;
         match candidate(&mut records, seed, position, expected)? {
-            Some(len) => {
-                position += len;
-                furthest = Some(position);
+            Some(header) => {
+                position += header.record_len();
+                furthest = Some(Furthest {
+                    end: position,
+                    index: header.index,
+                });
             }
             None => position += 1,
         }
@@ -133,13 +144,13 @@ pub(crate) fn furthest_valid(
     Ok(furthest)
 }
 
-/// The length of the record at `position`, if it is valid and could follow `expected`.
+/// The record at `position`, if it is valid and could follow `expected`.
 fn candidate(
     window: &mut Window<'_>,
     seed: u32,
     position: u64,
     expected: u64,
-) -> Result<Option<u64>> {
+) -> Result<Option<Header>> {
     let possible = expected..=expected + window.len / record::HEADER_BYTES as u64;
     let Ok(header) = record::decode_header(window.at(position, record::HEADER_BYTES)?) else {
         return Ok(None);
@@ -150,7 +161,7 @@ fn candidate(
     }
     let len = usize::try_from(header.record_len()).expect("bodies are bounded");
     let valid = record::decode(seed, window.at(position, len)?).is_ok();
-    Ok(valid.then_some(header.record_len()))
+    Ok(valid.then_some(header))
 }
 
 /// Where the magic of a record begins. Looks at every fourth byte only, unless it is one of the magic's.

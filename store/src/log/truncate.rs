@@ -53,16 +53,16 @@ impl Shared {
         let _exclusive = self.begin_exclusive().await?;
         {
             let state = self.state();
+            if let Some(damage) = state.damages.first() {
+                let detail = format!("truncating a damaged log: {damage:?}");
+                return Err(StoreError::Refused { detail });
+            }
             if end >= state.next_index() {
                 return Ok(());
             }
             let floor = state.positions.purged.map_or(0, |purged| purged.index + 1);
             if end < floor {
                 let detail = format!("truncating to {end} below the floor {floor}");
-                return Err(StoreError::Refused { detail });
-            }
-            if let Some(damage) = state.damages.first() {
-                let detail = format!("truncating a damaged log: {damage:?}");
                 return Err(StoreError::Refused { detail });
             }
         }
@@ -117,11 +117,12 @@ impl Shared {
             state.assert_positions();
             (removed, cut, state.dir.clone())
         };
+        let cut_end = cut.as_ref().map_or(0, |cut| cut.end);
         let place = cut
             .as_ref()
             .map_or((end, 0), |cut| (cut.first_index, cut.position));
-        if !writer.mark_held && writer.mark.mark().synced > last {
-            writer.mark.write(last, place.0, place.1)?;
+        if !writer.mark_held {
+            writer.mark.write_cut(last, place.0, place.1, cut_end)?;
             writer.mark.sync().await?;
         }
         for first in &removed {
@@ -139,6 +140,9 @@ impl Shared {
             zero(&cut.file, cut.position, cut.end)
                 .await
                 .map_err(StoreError::io("cut", &cut.path))?;
+        }
+        if !writer.mark_held {
+            writer.mark.write(last, place.0, place.1)?;
         }
         writer.tail = cut.map(|cut| Tail {
             first_index: cut.first_index,

@@ -1,0 +1,266 @@
+//! Rot: found, named, never papered over, and repaired with a peer's bytes.
+
+use host::Disk;
+use store::{Damage, Recovered, StoreError};
+
+use crate::world::{World, append, entries, entry, id, read_all, transfer};
+
+const RECORD: u64 = 132;
+
+/// Bytes into the file where record `number` of a segment begins.
+fn at(number: u64) -> u64 {
+    64 + number * RECORD
+}
+
+async fn closed_world(count: u64) -> World {
+    let world = World::new();
+    let log = world.open().await;
+    append(&log, entries(1, 0..count, 100)).await.unwrap();
+    log.close().await;
+    world
+}
+
+/// Catches an acknowledged entry that is cut as if it had been torn.
+#[tokio::test]
+async fn a_flipped_bit_below_the_mark_is_damage() {
+    for (number, position) in [(3, at(3) + 50), (0, at(0) + 2), (9, at(9) + 131), (0, 3)] {
+        let world = closed_world(10).await;
+        world
+            .memory
+            .flip_bit(&world.files("seg")[0], position, 4)
+            .unwrap();
+        let (log, recovered) = world.try_open().await.unwrap();
+        let damage = Damage {
+            first_bad_index: number,
+            synced_index: 9,
+            sealed: false,
+        };
+        let last = number.checked_sub(1).map(|index| id(1, index));
+        assert_eq!(
+            recovered,
+            Recovered {
+                last,
+                torn_bytes_cut: 0,
+                damage: Some(damage)
+            }
+        );
+        assert_eq!(log.damage(), Some(damage));
+        let refused = log.append(entries(1, number..number + 1, 100), Box::new(|_| {}));
+        assert!(refused.is_err_and(|error| error.is_corruption()));
+        assert!(log.truncate_after(None).await.is_err());
+        // Nothing was cut: the next start finds the same.
+        let (_, again) = world.reopen(log).await;
+        assert_eq!(again, recovered);
+    }
+}
+
+/// Catches damage that is taken for a torn write when the mark was lost with the power: a record far
+/// behind the bad one proves that its write was complete.
+#[tokio::test]
+async fn without_the_mark_a_distant_valid_record_proves_damage() {
+    for (bad, damaged) in [(1, true), (25, false)] {
+        let world = closed_world(30).await;
+        let mark = world.files("seg")[0].with_file_name("synced");
+        world.memory.remove(&mark).unwrap();
+        world
+            .memory
+            .flip_bit(&world.files("seg")[0], at(bad) + 50, 4)
+            .unwrap();
+        let (_, recovered) = world.try_open().await.unwrap();
+        assert_eq!(recovered.damage.is_some(), damaged, "{recovered:?}");
+        assert_eq!(recovered.last, Some(id(1, bad - 1)));
+    }
+}
+
+/// Catches a repair that is taken for complete before it is, and one that is not kept.
+#[tokio::test]
+async fn a_damaged_tail_is_reset_with_entries_of_a_peer() {
+    for (first, stop_after) in [
+        (3, None),
+        (1, None),
+        (3, Some(2)),
+        (3, Some(5)),
+        (3, Some(9)),
+    ] {
+        let world = closed_world(20).await;
+        world
+            .memory
+            .flip_bit(&world.files("seg")[0], at(3) + 50, 4)
+            .unwrap();
+        let (log, recovered) = world.try_open().await.unwrap();
+        let damage = recovered.damage.unwrap();
+        assert!(
+            log.reset_from(4, entries(1, 4..20, 100)).await.is_err(),
+            "leaves 3 out"
+        );
+        assert!(
+            log.reset_from(3, entries(1, 4..20, 100)).await.is_err(),
+            "leaves 3 out"
+        );
+        if let Some(changes) = stop_after {
+            world.disk.stop_after(changes);
+            assert!(
+                log.reset_from(first, entries(1, first..20, 100))
+                    .await
+                    .is_err()
+            );
+            world.crash(log, changes).await;
+            let (log, recovered) = world.try_open().await.unwrap();
+            // Half a repair is none, but all of one is.
+            if let Some(found) = recovered.damage {
+                assert!(found.first_bad_index >= 3);
+                assert_eq!(found.synced_index, damage.synced_index);
+                log.reset_from(3, entries(1, 3..20, 100)).await.unwrap();
+            }
+            log.close().await;
+        } else {
+            log.reset_from(first, entries(1, first..20, 100))
+                .await
+                .unwrap();
+            assert_eq!(log.damage(), None);
+            append(&log, entries(1, 20..25, 100)).await.unwrap();
+            log.truncate_after(Some(19)).await.unwrap();
+            log.close().await;
+            drop(log);
+        }
+        let (log, _) = world.try_open().await.unwrap();
+        assert_eq!(log.damage(), None);
+        assert_eq!(read_all(&log).await, entries(1, 0..20, 100));
+    }
+}
+
+/// Catches rot in a full segment that is handed to a reader, or that hides its good neighbours.
+#[tokio::test]
+async fn a_rotten_record_in_a_full_segment_is_an_error_that_names_it() {
+    let world = closed_world(100).await;
+    let path = world.files("seg")[1].clone();
+    let log = world.open().await;
+    let info = log.segments().await.unwrap()[1];
+    world.memory.flip_bit(&path, at(4) + 50, 4).unwrap();
+    let bad = info.first_index + 4;
+    let error = log.read(bad, bad + 5, 10_000).await.unwrap_err();
+    let StoreError::Corrupt {
+        path: found, index, ..
+    } = &error
+    else {
+        panic!("{error}")
+    };
+    assert_eq!((found, *index), (&path, Some(bad)));
+    assert!(
+        log.entry(bad)
+            .await
+            .is_err_and(|error| error.is_corruption())
+    );
+    let before = log.read(bad - 2, bad + 5, 10_000).await.unwrap();
+    assert_eq!(
+        before,
+        entries(1, bad - 2..bad, 100),
+        "the good ones before it"
+    );
+    assert_eq!(log.entry(bad + 1).await.unwrap(), entry(1, bad + 1, 100));
+    let error = log.verify_segment(info.first_index).await.unwrap_err();
+    assert!(matches!(error, StoreError::Corrupt { index: Some(index), .. } if index == bad));
+    assert!(log.verify_segment(0).await.is_ok());
+
+    // A peer's segment takes its place, under the eyes of the readers.
+    let peer = World::new();
+    let peer_log = peer.open().await;
+    append(&peer_log, entries(1, 0..100, 100)).await.unwrap();
+    let staging = log.stage("repair").unwrap();
+    let exports = peer_log.export(99).await.unwrap();
+    let mut writer = staging.receive(exports[1].info()).unwrap();
+    writer
+        .write(exports[1].read(0, usize::MAX).await.unwrap())
+        .await
+        .unwrap();
+    writer.finish().await.unwrap();
+    assert!(
+        log.replace_segment(&staging, exports[0].info())
+            .await
+            .is_err(),
+        "not received"
+    );
+    log.replace_segment(&staging, exports[1].info())
+        .await
+        .unwrap();
+    assert_eq!(log.entry(bad).await.unwrap(), entry(1, bad, 100));
+    assert_eq!(log.verify_segment(info.first_index).await.unwrap(), info);
+    let (log, recovered) = world.reopen(log).await;
+    assert_eq!(recovered.damage, None);
+    assert_eq!(read_all(&log).await, entries(1, 0..100, 100));
+}
+
+/// Catches a missing segment that goes unnoticed until somebody reads there.
+#[tokio::test]
+async fn a_missing_segment_is_damage_until_it_is_put_back() {
+    let world = closed_world(100).await;
+    let path = world.files("seg")[1].clone();
+    world.memory.remove(&path).unwrap();
+    let (log, recovered) = world.try_open().await.unwrap();
+    let damage = recovered.damage.unwrap();
+    assert!(damage.sealed, "{damage:?}");
+    assert_eq!(recovered.last, Some(id(1, 99)));
+    assert!(
+        log.append(entries(1, 100..101, 100), Box::new(|_| {}))
+            .is_err()
+    );
+    assert!(
+        log.entry(damage.first_bad_index)
+            .await
+            .is_err_and(|error| error.is_corruption())
+    );
+
+    let peer = World::new();
+    let peer_log = peer.open().await;
+    append(&peer_log, entries(1, 0..100, 100)).await.unwrap();
+    let (staging, _) = transfer(&peer_log, &log, 99).await.unwrap();
+    let infos = peer_log.segments().await.unwrap();
+    log.replace_segment(&staging, infos[1]).await.unwrap();
+    assert_eq!(log.damage(), None);
+    append(&log, entries(1, 100..110, 100)).await.unwrap();
+    let (log, recovered) = world.reopen(log).await;
+    assert_eq!(recovered.damage, None);
+    assert_eq!(read_all(&log).await, entries(1, 0..110, 100));
+}
+
+/// Catches a lost tail segment, and a lost directory, being taken for a short log.
+#[tokio::test]
+async fn a_missing_tail_is_damage() {
+    let world = closed_world(100).await;
+    let path = world.files("seg").pop().unwrap();
+    world.memory.remove(&path).unwrap();
+    let (_, recovered) = world.try_open().await.unwrap();
+    let damage = recovered.damage.unwrap();
+    assert_eq!((damage.synced_index, damage.sealed), (99, false));
+    assert_eq!(recovered.last, Some(id(1, damage.first_bad_index - 1)));
+}
+
+/// Catches a received segment that is believed without being read.
+#[tokio::test]
+async fn a_segment_that_was_damaged_on_its_way_is_refused() {
+    let world = closed_world(100).await;
+    let log = world.open().await;
+    let export = &log.export(99).await.unwrap()[0];
+    let good = export.read(0, usize::MAX).await.unwrap();
+    let staging = log.stage("x").unwrap();
+    for position in [0, 20, 70, 200, good.len() - 1] {
+        let mut bytes = good.to_vec();
+        bytes[position] ^= 1;
+        let mut writer = staging.receive(export.info()).unwrap();
+        writer.write(bytes.into()).await.unwrap();
+        assert!(
+            writer
+                .finish()
+                .await
+                .is_err_and(|error| error.is_corruption()),
+            "{position}"
+        );
+    }
+    let mut writer = staging.receive(export.info()).unwrap();
+    writer.write(good.slice(..good.len() - 132)).await.unwrap();
+    assert!(writer.finish().await.is_err(), "cut short");
+    let mut writer = staging.receive(export.info()).unwrap();
+    writer.write(good.clone()).await.unwrap();
+    assert!(writer.write(good).await.is_err(), "too long");
+    assert!(log.stage("../x").is_err() && log.stage("").is_err());
+}
