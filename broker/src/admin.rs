@@ -23,7 +23,7 @@ use tokio::time::timeout;
 use tonic::{Request, Response, Status};
 
 use crate::admin_pool::onward;
-use crate::call::{Context, LeaderCall, answered, lead};
+use crate::call::{Context, Effect, LeaderCall, answered, lead};
 use crate::grpc::status::{CallError, Refusal};
 use crate::service::Service;
 
@@ -46,7 +46,7 @@ fn done(value: u64) -> AdminResponse {
 /// `serve(service, request, context)` of the named function, and a follower calls the named method of
 /// the leader.
 macro_rules! leader_commands {
-    ($($command:ident($request:ty) -> $answer:ident: $method:ident, $serve:path;)*) => {$(
+    ($($effect:ident $command:ident($request:ty) -> $answer:ident: $method:ident, $serve:path;)*) => {$(
         #[derive(Clone)]
         struct $command($request);
 
@@ -54,6 +54,7 @@ macro_rules! leader_commands {
             type Answer = $answer;
 
             const FROM_CLIENT: bool = false;
+            const EFFECT: Effect = Effect::$effect;
 
             async fn serve(
                 &self,
@@ -84,20 +85,20 @@ macro_rules! leader_commands {
 }
 
 leader_commands! {
-    CreateTopic(PutTopicRequest) -> AdminResponse: create_topic, topic::create;
-    AlterTopic(PutTopicRequest) -> AdminResponse: alter_topic, topic::alter;
-    DeleteTopic(NameRequest) -> AdminResponse: delete_topic, topic::delete;
-    ListTopics(ListRequest) -> ListTopicsResponse: list_topics, topic::list;
-    CreateGroup(PutGroupRequest) -> AdminResponse: create_group, group::create;
-    AlterGroup(PutGroupRequest) -> AdminResponse: alter_group, group::alter;
-    DeleteGroup(NameRequest) -> AdminResponse: delete_group, group::delete;
-    ListGroups(ListRequest) -> ListGroupsResponse: list_groups, group::list;
-    ListMembers(NameRequest) -> ListMembersResponse: list_members, group::members;
-    ResetOffset(ResetOffsetRequest) -> AdminResponse: reset_offset, offset::reset;
-    TransferLeader(TransferLeadershipRequest) -> AdminResponse: transfer_leader, members::transfer;
-    ChangeMembers(ChangeMembersRequest) -> AdminResponse: change_members, members::change;
-    AddLearner(AddLearnerRequest) -> AdminResponse: add_learner, members::add_learner;
-    DropLog(DropLogRequest) -> AdminResponse: drop_log, retention::drop_log;
+    Once CreateTopic(PutTopicRequest) -> AdminResponse: create_topic, topic::create;
+    Repeatable AlterTopic(PutTopicRequest) -> AdminResponse: alter_topic, topic::alter;
+    Once DeleteTopic(NameRequest) -> AdminResponse: delete_topic, topic::delete;
+    None ListTopics(ListRequest) -> ListTopicsResponse: list_topics, topic::list;
+    Once CreateGroup(PutGroupRequest) -> AdminResponse: create_group, group::create;
+    Repeatable AlterGroup(PutGroupRequest) -> AdminResponse: alter_group, group::alter;
+    Once DeleteGroup(NameRequest) -> AdminResponse: delete_group, group::delete;
+    None ListGroups(ListRequest) -> ListGroupsResponse: list_groups, group::list;
+    None ListMembers(NameRequest) -> ListMembersResponse: list_members, group::members;
+    Repeatable ResetOffset(ResetOffsetRequest) -> AdminResponse: reset_offset, offset::reset;
+    Once TransferLeader(TransferLeadershipRequest) -> AdminResponse: transfer_leader, members::transfer;
+    Once ChangeMembers(ChangeMembersRequest) -> AdminResponse: change_members, members::change;
+    Once AddLearner(AddLearnerRequest) -> AdminResponse: add_learner, members::add_learner;
+    Repeatable DropLog(DropLogRequest) -> AdminResponse: drop_log, retention::drop_log;
 }
 
 type Answered<T> = Result<Response<T>, Status>;

@@ -1,9 +1,8 @@
 //! Calls that the leader answers: serve here, or forward, until the caller's deadline.
 //!
 //! Every such call goes through `lead`, so that a change of leader is waited out in one place. What was
-//! not done is tried again; what may have been done is tried again too, where doing it twice is the
-//! same as doing it once (sends are told apart by their ids, the other changes name their result).
-//! Every answer names the leader, when one is known.
+//! not done is tried again; what may have been done is tried again where that makes no difference (sends
+//! are told apart by their ids). Every answer names the leader, when one is known.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,6 +63,17 @@ impl Context {
     }
 }
 
+/// What a call that may have been carried out leaves behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// It only reads: there is nothing that may have been done.
+    None,
+    /// Doing it twice is the same as doing it once, so it is tried again.
+    Repeatable,
+    /// Doing it twice has another answer, so the caller is told that the outcome is unknown.
+    Once,
+}
+
 /// A request that the leader of the group answers.
 pub(crate) trait LeaderCall: Clone + Send + Sync + 'static {
     /// What the caller gets.
@@ -71,6 +81,9 @@ pub(crate) trait LeaderCall: Clone + Send + Sync + 'static {
 
     /// Whether the caller must say who it is. False only for operators' calls.
     const FROM_CLIENT: bool = true;
+
+    /// What becomes of it when nobody knows whether it was carried out.
+    const EFFECT: Effect;
 
     /// How long the answer may be waited for on purpose, beside the time that it takes.
     fn patience(&self) -> Duration {
@@ -122,20 +135,26 @@ pub(crate) async fn lead<C: LeaderCall>(
             }
             Standing::Unavailable => {
                 let reason = "no leader of the broker group is known".to_owned();
-                return Ok(answered(service, C::refused(given_up(maybe_done, reason))));
+                return Ok(answered(
+                    service,
+                    C::refused(given_up::<C>(maybe_done, reason)),
+                ));
             }
         };
-        let reason = match tried {
+        let (reason, again) = match tried {
             Ok(answer) => return Ok(answered(service, answer)),
             Err(CallError::Refused(refusal)) => return Ok(answered(service, C::refused(refusal))),
-            Err(CallError::Moved(reason)) => reason,
+            Err(CallError::Moved(reason)) => (reason, true),
             Err(CallError::Unknown(reason)) => {
                 maybe_done = Some(reason.clone());
-                reason
+                (reason, C::EFFECT != Effect::Once)
             }
         };
-        if context.left() <= RETRY_PAUSE {
-            return Ok(answered(service, C::refused(given_up(maybe_done, reason))));
+        if !again || context.left() <= RETRY_PAUSE || service.shutdown.is_shut_down() {
+            return Ok(answered(
+                service,
+                C::refused(given_up::<C>(maybe_done, reason)),
+            ));
         }
         tokio::time::sleep(RETRY_PAUSE).await;
     }
@@ -180,9 +199,9 @@ async fn forward<C: LeaderCall>(
     }
 }
 
-fn given_up(maybe_done: Option<String>, reason: String) -> Refusal {
+fn given_up<C: LeaderCall>(maybe_done: Option<String>, reason: String) -> Refusal {
     match maybe_done {
-        Some(unknown) => status::outcome_unknown(unknown),
-        None => status::not_available(reason),
+        Some(unknown) if C::EFFECT != Effect::None => status::outcome_unknown(unknown),
+        _ => status::not_available(reason),
     }
 }

@@ -47,6 +47,7 @@ fn small_segments(config: &mut broker::BrokerConfig) {
     config.request_bytes_max = 192 << 10;
     config.segment_bytes = 512 << 10;
     config.retention_interval_ms = 20;
+    config.checkpoint_log_bytes = 256 << 10;
 }
 
 /// Catches anything that does not survive a restart.

@@ -8,11 +8,13 @@ use tonic::{Request, Response, Status};
 
 use super::group_name;
 use super::status::{CallError, Refusal, ok};
-use crate::call::{Context, LeaderCall};
+use crate::call::{Context, Effect, LeaderCall};
 use crate::service::Service;
 
 impl LeaderCall for NotifyClientTerminationRequest {
     type Answer = NotifyClientTerminationResponse;
+
+    const EFFECT: Effect = Effect::Repeatable;
 
     async fn serve(
         &self,

@@ -14,13 +14,14 @@ use proto::QueueOffset;
 use proto::message::{Delivery, View as MessageView, deliver};
 use proto::opaque::{PullMessageResponse, pull_message_response::Content};
 use proto::v2::{Code, PullMessageRequest, Status as MessagingStatus};
+use store::StoreError;
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 use super::group_name;
 use super::offset::Place;
 use super::status::{CallError, Refusal, not_available, ok, too_many_requests, unreadable};
-use crate::call::{Context, LeaderCall};
+use crate::call::{Context, Effect, LeaderCall};
 use crate::filter::Filter;
 use crate::service::Service;
 use crate::view::{ReadError, Stored};
@@ -42,6 +43,8 @@ type AnswerStream = BoxStream<'static, Result<PullMessageResponse, Status>>;
 
 impl LeaderCall for PullMessageRequest {
     type Answer = AnswerStream;
+
+    const EFFECT: Effect = Effect::None;
 
     async fn serve(
         &self,
@@ -170,14 +173,7 @@ impl Pull<'_> {
         };
         let (mut next, mut skipped) = (from, 0);
         while skipped < FILTERED_MAX {
-            let read = self.service.view.read(
-                self.place.topic.id,
-                self.place.queue,
-                next,
-                at_once,
-                self.service.config.pull_bytes_max as usize,
-            );
-            let stored = match read.await {
+            let stored = match self.read(next, at_once).await {
                 Ok(stored) => stored,
                 Err(error) => return self.unread(next, &error),
             };
@@ -200,6 +196,35 @@ impl Pull<'_> {
             tokio::task::yield_now().await;
         }
         Ok(Look::Skipped(next))
+    }
+
+    /// Reads from the queue; what turns out to be damaged on the disk is fetched from another replica
+    /// first.
+    async fn read(&self, from: QueueOffset, count: usize) -> Result<Vec<Stored>, ReadError> {
+        let (topic_id, queue) = (self.place.topic.id, self.place.queue);
+        let bytes_max = self.service.config.pull_bytes_max as usize;
+        let read = || {
+            self.service
+                .view
+                .read(topic_id, queue, from, count, bytes_max)
+        };
+        let error = match read().await {
+            Err(ReadError::Store(error)) => error,
+            result => return result,
+        };
+        let StoreError::Corrupt {
+            index: Some(index), ..
+        } = error
+        else {
+            return Err(error.into());
+        };
+        match self.service.group.repair_entry(index).await {
+            Ok(()) => read().await,
+            Err(unrepaired) => {
+                tracing::error!(index, %unrepaired, "a damaged entry cannot be repaired");
+                Err(error.into())
+            }
+        }
     }
 
     fn unread(&self, offset: QueueOffset, error: &ReadError) -> Result<Look, CallError> {

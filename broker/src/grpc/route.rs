@@ -15,7 +15,7 @@ use tonic::{Request, Response, Status};
 
 use super::status::{CallError, Refusal, ok};
 use super::topic_name;
-use crate::call::{Context, LeaderCall, answered, lead};
+use crate::call::{Context, Effect, LeaderCall, answered, lead};
 use crate::service::Service;
 use crate::view::Topic;
 
@@ -48,6 +48,8 @@ pub(super) async fn query_route(
 
 impl LeaderCall for QueryRouteRequest {
     type Answer = QueryRouteResponse;
+
+    const EFFECT: Effect = Effect::None;
 
     async fn serve(
         &self,

@@ -22,13 +22,15 @@ use tonic::{Request, Response, Status};
 use self::message::{Accepted, Limits};
 use super::resource::check_topic;
 use super::status::{CallError, Refusal, ok};
-use crate::call::{Context, LeaderCall};
+use crate::call::{Context, Effect, LeaderCall};
 use crate::proposer::{Placed, QueueSend};
 use crate::service::Service;
 use crate::view::Topic;
 
 impl LeaderCall for SendMessageRequest {
     type Answer = SendMessageResponse;
+
+    const EFFECT: Effect = Effect::Repeatable;
 
     async fn serve(
         &self,

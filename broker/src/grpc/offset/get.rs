@@ -7,13 +7,15 @@ use proto::v2::{Code, GetOffsetRequest, GetOffsetResponse};
 use tonic::{Request, Response, Status};
 
 use super::Place;
-use crate::call::{Context, LeaderCall};
+use crate::call::{Context, Effect, LeaderCall};
 use crate::grpc::group_name;
 use crate::grpc::status::{CallError, Refusal, ok};
 use crate::service::Service;
 
 impl LeaderCall for GetOffsetRequest {
     type Answer = GetOffsetResponse;
+
+    const EFFECT: Effect = Effect::None;
 
     async fn serve(
         &self,

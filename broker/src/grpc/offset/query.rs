@@ -8,12 +8,14 @@ use proto::v2::{Code, QueryOffsetPolicy, QueryOffsetRequest, QueryOffsetResponse
 use tonic::{Request, Response, Status};
 
 use super::Place;
-use crate::call::{Context, LeaderCall};
+use crate::call::{Context, Effect, LeaderCall};
 use crate::grpc::status::{CallError, Refusal, ok, unreadable};
 use crate::service::Service;
 
 impl LeaderCall for QueryOffsetRequest {
     type Answer = QueryOffsetResponse;
+
+    const EFFECT: Effect = Effect::None;
 
     async fn serve(
         &self,

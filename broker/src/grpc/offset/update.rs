@@ -10,13 +10,15 @@ use proto::v2::{UpdateOffsetRequest, UpdateOffsetResponse};
 use tonic::{Request, Response, Status};
 
 use super::Place;
-use crate::call::{Context, LeaderCall};
+use crate::call::{Context, Effect, LeaderCall};
 use crate::grpc::group_name;
 use crate::grpc::status::{CallError, Refusal, ok};
 use crate::service::Service;
 
 impl LeaderCall for UpdateOffsetRequest {
     type Answer = UpdateOffsetResponse;
+
+    const EFFECT: Effect = Effect::Repeatable;
 
     async fn serve(
         &self,
