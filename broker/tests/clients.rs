@@ -136,6 +136,23 @@ async fn a_route_leads_to_the_leader() {
     assert_eq!(code(&bad.status), Code::IllegalTopic);
 }
 
+/// Catches an official client that is sent to a leader, whose death it would notice only after 30 seconds or never.
+#[tokio::test]
+async fn a_client_that_does_not_follow_leaders_stays_at_its_access_point() {
+    let cluster = Cluster::single().await;
+    let client = cluster.leader_client().await;
+    client.create_topic("orders", 1).await;
+    let mut request = from_client(QueryRouteRequest {
+        topic: resource("orders"),
+        endpoints: Some(access_point()),
+    });
+    request.metadata_mut().remove(gateway::ROUTE);
+    let route = client.messaging.clone().query_route(request).await.unwrap();
+    let queue = &route.get_ref().message_queues[0];
+    let broker = queue.broker.as_ref().unwrap();
+    assert_eq!(broker.endpoints, Some(access_point()));
+}
+
 /// Catches an unknown topic that appears unasked, or does not appear when it should.
 #[tokio::test]
 async fn unknown_topics_are_refused_or_created_as_configured() {

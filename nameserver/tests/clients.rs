@@ -112,9 +112,11 @@ async fn the_route_of_a_known_topic_comes_from_the_table() {
     server
         .register(group("a", 1, &[&owner], &["t"]), LONG_LEASE_MS)
         .await;
-    let answer = soon(client(&server).query_route(asked(route_of("t"))))
-        .await
-        .unwrap();
+    let mut request = asked(route_of("t"));
+    request
+        .metadata_mut()
+        .insert(gateway::ROUTE, gateway::ROUTE_LEADER.parse().unwrap());
+    let answer = soon(client(&server).query_route(request)).await.unwrap();
     assert_eq!(
         answer.metadata().get(LEADER).unwrap(),
         owner.address.as_str()
@@ -133,6 +135,15 @@ async fn the_route_of_a_known_topic_comes_from_the_table() {
         let at = &endpoints.addresses[0];
         assert_eq!(format!("{}:{}", at.host, at.port), owner.address);
     }
+    let answer = soon(client(&server).query_route(asked(route_of("t"))))
+        .await
+        .unwrap();
+    let broker = answer.get_ref().message_queues[0].broker.as_ref().unwrap();
+    assert_eq!(
+        broker.endpoints,
+        route_of("t").endpoints,
+        "others stay at their access point"
+    );
     assert!(owner.calls().is_empty(), "nobody had to be asked");
 }
 

@@ -1,7 +1,8 @@
 //! `QueryRoute`: the queues of a topic, and where its leader is.
 //!
 //! Any replica answers from what it has applied; one that does not know the topic asks the leader, which
-//! creates it if the configuration says so. Clients are sent to the leader's own address only.
+//! creates it if the configuration says so. Clients that follow leaders are sent to the leader's own address,
+//! the others to where they came from.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use proto::v2::{
     Address, AddressScheme, Broker, Code, Endpoints, MessageQueue, MessageType, Permission,
     QueryRouteRequest, QueryRouteResponse, Resource,
 };
+use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
 use super::status::{CallError, Refusal, ok};
@@ -40,7 +42,8 @@ pub(super) async fn query_route(
         && let Ok(name) = check(request.get_ref())
         && let Some(topic) = service.view.topic(&name)
     {
-        let response = route(service, request.get_ref(), &topic, &leader.client_address);
+        let endpoints = reached_at(request.get_ref(), request.metadata(), &leader.client_address);
+        let response = route(service, request.get_ref(), &topic, endpoints);
         return Ok(answered(service, response));
     }
     lead(service, request).await
@@ -54,10 +57,11 @@ impl LeaderCall for QueryRouteRequest {
     async fn serve(
         &self,
         service: &Arc<Service>,
-        _: &Context,
+        context: &Context,
     ) -> Result<QueryRouteResponse, CallError> {
         let topic = service.topic_or_create(&check(self)?).await?;
-        Ok(route(service, self, &topic, &service.own.client_address))
+        let endpoints = reached_at(self, &context.metadata, &service.own.client_address);
+        Ok(route(service, self, &topic, endpoints))
     }
 
     async fn forward(
@@ -90,17 +94,30 @@ fn check(request: &QueryRouteRequest) -> Result<std::borrow::Cow<'_, str>, Refus
     ))
 }
 
+/// Where the client finds the queues: at the leader if it follows leaders by itself, else at the access point
+/// that it called, which forwards (see `gateway::ROUTE`).
+fn reached_at(
+    request: &QueryRouteRequest,
+    metadata: &MetadataMap,
+    leader_address: &str,
+) -> Endpoints {
+    match &request.endpoints {
+        Some(access_point) if !gateway::follows_leader(metadata) => access_point.clone(),
+        _ => endpoints(leader_address),
+    }
+}
+
 fn route(
     service: &Service,
     request: &QueryRouteRequest,
     topic: &Topic,
-    leader_address: &str,
+    endpoints: Endpoints,
 ) -> QueryRouteResponse {
     let resource = request.topic.clone().unwrap_or_default();
     let broker = Broker {
         name: service.config.group.clone(),
         id: LEADER_ID,
-        endpoints: Some(endpoints(leader_address)),
+        endpoints: Some(endpoints),
     };
     let message_queues = (0..topic.queue_count)
         .map(|queue| message_queue(queue, &resource, &broker, topic))

@@ -219,6 +219,9 @@ pub fn from_client<T>(message: T) -> Request<T> {
     request
         .metadata_mut()
         .insert("x-mq-client-id", "test-client".parse().unwrap());
+    request
+        .metadata_mut()
+        .insert(gateway::ROUTE, gateway::ROUTE_LEADER.parse().unwrap());
     request.set_timeout(DEADLINE);
     request
 }
