@@ -27,7 +27,7 @@ pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "
 /// The wire contract of RocketMQ 5 (`apache.rocketmq.v2`) as it is stated.
 #[allow(
     clippy::all,
-    clippy::pedantic,
+    clippy::unwrap_used,
     missing_docs,
     unreachable_pub,
     reason = "generated code"
@@ -44,7 +44,7 @@ pub mod v2 {
 /// that was received.
 #[allow(
     clippy::all,
-    clippy::pedantic,
+    clippy::unwrap_used,
     missing_docs,
     unreachable_pub,
     reason = "generated code"
@@ -56,7 +56,7 @@ pub mod opaque {
 /// Replica to replica.
 #[allow(
     clippy::all,
-    clippy::pedantic,
+    clippy::unwrap_used,
     missing_docs,
     unreachable_pub,
     reason = "generated code"
@@ -68,7 +68,7 @@ pub mod raft {
 /// What is written in the log.
 #[allow(
     clippy::all,
-    clippy::pedantic,
+    clippy::unwrap_used,
     missing_docs,
     unreachable_pub,
     reason = "generated code"
@@ -80,7 +80,7 @@ pub mod command {
 /// Brokers, name servers and the command line among themselves.
 #[allow(
     clippy::all,
-    clippy::pedantic,
+    clippy::unwrap_used,
     missing_docs,
     unreachable_pub,
     reason = "generated code"
