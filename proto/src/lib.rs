@@ -27,6 +27,7 @@ pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "
 /// The wire contract of RocketMQ 5 (`apache.rocketmq.v2`) as it is stated.
 #[allow(
     clippy::all,
+    clippy::pedantic,
     clippy::unwrap_used,
     missing_docs,
     unreachable_pub,
@@ -44,6 +45,7 @@ pub mod v2 {
 /// that was received.
 #[allow(
     clippy::all,
+    clippy::pedantic,
     clippy::unwrap_used,
     missing_docs,
     unreachable_pub,
@@ -56,6 +58,7 @@ pub mod opaque {
 /// Replica to replica.
 #[allow(
     clippy::all,
+    clippy::pedantic,
     clippy::unwrap_used,
     missing_docs,
     unreachable_pub,
@@ -68,6 +71,7 @@ pub mod raft {
 /// What is written in the log.
 #[allow(
     clippy::all,
+    clippy::pedantic,
     clippy::unwrap_used,
     missing_docs,
     unreachable_pub,
@@ -80,6 +84,7 @@ pub mod command {
 /// Brokers, name servers and the command line among themselves.
 #[allow(
     clippy::all,
+    clippy::pedantic,
     clippy::unwrap_used,
     missing_docs,
     unreachable_pub,
