@@ -16,7 +16,7 @@ export CXX := ccache c++
 endif
 endif
 
-# What runs in the simulator is linted as the simulator compiles it, in a build directory of its own.
+# What runs in the simulator, the libraries, is linted as the simulator compiles it, in a build directory of its own.
 SIM_RUSTFLAGS := --cfg madsim --cfg tokio_unstable
 SIM_FOLDERS := proto host store raft gateway broker nameserver client sim
 SIM_MANIFESTS := $(wildcard $(SIM_FOLDERS:%=%/Cargo.toml))
@@ -64,7 +64,7 @@ lint-code: packages
 
 lint-sim: packages
 	RUSTFLAGS="$(SIM_RUSTFLAGS)" cargo clippy --release --target-dir $(TARGET)/madsim \
-		$(SIM_PACKAGES) --all-targets -- -D warnings
+		$(SIM_PACKAGES) --lib -- -D warnings
 
 lint-dependencies: $(TOOLS)/bin/cargo-deny
 	$(TOOLS)/bin/cargo-deny --all-features check bans licenses sources
