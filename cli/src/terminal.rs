@@ -86,13 +86,10 @@ pub fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
 }
 
 fn is_numeric(rows: &[Vec<String>], column: usize) -> bool {
-    rows.iter().filter_map(|row| row.get(column)).all(|cell| {
-        cell == "-"
-            || cell
-                .chars()
-                .next()
-                .is_some_and(|first| first.is_ascii_digit())
-    })
+    let cells = rows.iter().filter_map(|row| row.get(column));
+    cells
+        .into_iter()
+        .all(|cell| cell == "-" || cell.parse::<f64>().is_ok())
 }
 
 #[cfg(test)]

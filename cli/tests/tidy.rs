@@ -6,8 +6,8 @@ use std::fs::read_to_string;
 use std::path::{Path, PathBuf};
 
 /// Lines of a file without its tests, and with them.
-const CODE_LINES_MAX: usize = 500;
-const FILE_LINES_MAX: usize = 800;
+const CODE_LINES_MAX: usize = 600;
+const FILE_LINES_MAX: usize = 1000;
 
 /// Each folder and the folders of ours that it may import. A new edge is a decision record.
 const IMPORTS: &[(&str, &[&str])] = &[
@@ -59,6 +59,7 @@ const TEXT_ONLY_IN: &[(&str, &[&str])] = &[
             "host/",
             "proto/src/",
             "store/src/kv",
+            "store/src/lib.rs",
             "raft/src/runtime",
             "sim/",
         ],
@@ -69,6 +70,7 @@ const TEXT_ONLY_IN: &[(&str, &[&str])] = &[
             "host/",
             "proto/src/",
             "store/src/kv",
+            "store/src/lib.rs",
             "raft/src/runtime",
             "sim/",
         ],
@@ -78,6 +80,7 @@ const TEXT_ONLY_IN: &[(&str, &[&str])] = &[
         &[
             "host/",
             "cli/src/files.rs",
+            "proto/build.rs",
             "cli/src/ceiling/",
             "store/src/kv/rocks",
             "jepsen/",
@@ -323,7 +326,7 @@ fn files_are_short_and_open_with_their_purpose() {
             .lines()
             .find(|line| !line.starts_with("#!["))
             .unwrap_or_default();
-        if !opens.starts_with("//!") {
+        if !opens.starts_with("//!") && !source.is_test() {
             wrong.push(format!(
                 "{}: does not open with its purpose (//!)",
                 source.path

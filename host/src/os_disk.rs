@@ -116,7 +116,11 @@ impl Disk for OsDisk {
     fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
         check(&self.faults, Operation::Free, dir)?;
         let statistics = rustix::fs::statvfs(dir)?;
-        Ok(statistics.f_bavail.saturating_mul(statistics.f_frsize))
+        let free_bytes = statistics.f_bavail.saturating_mul(statistics.f_frsize);
+        Ok(match &self.faults {
+            Some(plan) => plan.free_bytes(dir, free_bytes),
+            None => free_bytes,
+        })
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {

@@ -34,7 +34,7 @@ impl Report {
     /// Ends a part: prints its measurements as a table.
     pub fn end_part(&mut self, title: &str, columns: &[Column]) {
         let part = std::mem::take(&mut self.part);
-        if self.json_only || part.is_empty() {
+        if self.json_only || part.is_empty() || columns.is_empty() {
             return;
         }
         let headings: Vec<&str> = columns.iter().map(|(heading, _)| *heading).collect();

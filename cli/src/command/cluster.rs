@@ -69,7 +69,7 @@ fn show(seen: &[Seen]) {
         "committed",
         "applied",
         "behind",
-        "up",
+        "up s",
     ];
     say(table(&headings, &rows));
 }
@@ -88,7 +88,7 @@ fn row(broker: &Seen, ahead: u64) -> Vec<String> {
             status.committed.to_string(),
             status.applied.to_string(),
             ahead.saturating_sub(status.appended).to_string(),
-            format!("{} s", status.uptime_ms / 1000),
+            (status.uptime_ms / 1000).to_string(),
         ]),
         Err(error) => {
             note(format_args!("broker {}: {error}", address.broker_id));

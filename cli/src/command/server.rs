@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::future::Future;
+use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -16,7 +17,7 @@ use crate::settings::Overrides;
 use crate::{signals, terminal};
 
 /// What is logged unless RUST_LOG says otherwise.
-const DEFAULT_LOG_FILTER: &str = "info,openraft=warn";
+const DEFAULT_LOG_FILTER: &str = "info,openraft=error";
 
 /// Flags of `raftmq broker` and `raftmq nameserver`.
 #[derive(Args, Clone, Debug)]
@@ -96,7 +97,8 @@ fn start_logs(json: bool) {
         EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG_FILTER));
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     if json {
         logs.json().init();
     } else {

@@ -10,7 +10,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::process::Command;
+use tokio::process::{ChildStdin, Command};
 
 use crate::files;
 
@@ -22,6 +22,8 @@ pub struct Child {
     name: String,
     log: PathBuf,
     process: tokio::process::Child,
+    /// Held open as long as this process lives: its end tells the child that its parent is gone.
+    _stdin: Option<ChildStdin>,
 }
 
 /// How a child that was asked to end did end.
@@ -50,10 +52,9 @@ impl Child {
     ) -> io::Result<Child> {
         let output = files::append_to(log)?;
         let errors = output.try_clone()?;
-        let process = Command::new(program)
+        let mut process = Command::new(program)
             .args(arguments)
             .envs(environment.iter().map(|(key, value)| (key, value)))
-            // Its end tells the child that this process is gone, however it went.
             .stdin(Stdio::piped())
             .stdout(output)
             .stderr(errors)
@@ -61,10 +62,13 @@ impl Child {
             .process_group(0)
             .kill_on_drop(true)
             .spawn()?;
+        // Waiting for a child would close its standard input, which means something here.
+        let stdin = process.stdin.take();
         Ok(Child {
             name: name.to_owned(),
             log: log.to_owned(),
             process,
+            _stdin: stdin,
         })
     }
 

@@ -11,6 +11,8 @@ use raftmq_client::{Client, TopicSettings};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
+/// Space that the brokers keep free: little, because the machine's disk is not the subject.
+pub(crate) const DISK_RESERVE_BYTES: i64 = 64 << 20;
 /// Longest wait for a leader: elections take about a second, and the machine may be busy.
 pub(crate) const LEADER_PATIENCE: Duration = Duration::from_secs(20);
 /// Longest wait for anything else that the system must do by itself.
@@ -65,7 +67,7 @@ impl Cluster {
         let directory = tempfile::tempdir().unwrap();
         let plan = GroupPlan::on_free_ports(program(), directory.path(), "test").unwrap();
         // The machine's disk may be nearly full; that is the subject of one test only.
-        let plan = change(plan.with("disk_reserve_bytes", 64 << 20));
+        let plan = change(plan.with("disk_reserve_bytes", DISK_RESERVE_BYTES));
         Cluster {
             group: Group::start(plan).unwrap(),
             directory,

@@ -1,12 +1,17 @@
 //! A disk that is full, or fails: injected into a real process through the test-only fault plan.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use super::cluster::{Cluster, LEADER_PATIENCE};
+use raftmq_client::Message;
+
+use super::cluster::{Cluster, DISK_RESERVE_BYTES, LEADER_PATIENCE, PATIENCE, eventually};
 use super::traffic::{Writer, expect_nothing_lost};
 
 /// Names the file that lists a process's disk faults; see `host::OsDisk`.
 const VARIABLE: &str = "RAFTMQ_TEST_DISK_FAULTS";
+/// A send that may fail.
+const SHORT: Duration = Duration::from_secs(2);
 
 fn faults(cluster: &Cluster, id: u64) -> PathBuf {
     cluster.directory().join(format!("faults-{id}"))
@@ -70,30 +75,47 @@ async fn a_follower_whose_disk_fails_stops_alone() {
     expect_nothing_lost(&cluster, "orders", &acked).await;
 }
 
-/// Catches sends that are accepted and forgotten when the disk is full, and a group that stays closed
-/// after there is room again.
+/// Catches a follower that runs out of space in the middle of a segment and takes the group with it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_refuses_sends_and_takes_them_again_when_there_is_room() {
+async fn a_follower_without_space_stops_alone_and_comes_back() {
+    let mut cluster = cluster().await;
+    cluster.topic("orders").await;
+    let writer = Writer::start(&cluster, "orders", 100).await;
+    writer.wait_for_acks(100).await;
+    let id = cluster.followers().await[0];
+    std::fs::write(faults(&cluster, id), "write .seg enospc\ncreate * enospc\n").unwrap();
+    assert_eq!(cluster.wait_for_end(id).await, Some(1));
+    let words = cluster.broker(id).last_words(1);
+    assert!(words.starts_with("raftmq: "), "{words}");
+    writer.wait_for_acks(200).await;
+    std::fs::remove_file(faults(&cluster, id)).unwrap();
+    cluster.start_broker(id).unwrap();
+    cluster.wait_until_caught_up(id).await;
+    let acked = writer.finish().await;
+    expect_nothing_lost(&cluster, "orders", &acked).await;
+}
+
+/// Catches sends that are accepted and forgotten when the disk is nearly full, and a group that stays
+/// closed after there is room again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_nearly_full_disk_refuses_sends_and_takes_them_again_when_there_is_room() {
     let cluster = cluster().await;
     cluster.topic("orders").await;
     let writer = Writer::start(&cluster, "orders", 100).await;
     writer.wait_for_acks(100).await;
     for id in cluster.ids() {
-        std::fs::write(faults(&cluster, id), "free * enospc\n").unwrap();
+        let plan = format!("free * bytes={}\n", DISK_RESERVE_BYTES);
+        std::fs::write(faults(&cluster, id), plan).unwrap();
     }
     let client = cluster.client().await;
-    let producer = client
-        .producer()
-        .send_timeout(std::time::Duration::from_secs(2))
-        .build()
-        .unwrap();
-    let refused = super::cluster::eventually(super::cluster::PATIENCE, || async {
-        let message = raftmq_client::Message::new("orders", "1000000000 refused").unwrap();
+    let producer = client.producer().send_timeout(SHORT).build().unwrap();
+    let refused = eventually(PATIENCE, || async {
+        let message = Message::new("orders", "1000000000 refused").unwrap();
         producer.send(message).await.err()
     });
     let refused = refused
         .await
-        .expect("sends are refused while the disk is full");
+        .expect("sends are refused while the disk is nearly full");
     assert!(refused.is_retriable(), "{refused}");
     for id in cluster.ids() {
         assert!(

@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! <create|write|sync|read|free>  <part of the path, or *>  <eio|enospc|delay_ms=N>
+//! free                           <part of the path, or *>  bytes=N
 //! ```
 
 use std::fs;
@@ -51,24 +52,35 @@ impl FaultPlan {
         Some(FaultPlan { path })
     }
 
+    /// The free space to report for `path` instead of `free_bytes`, if the plan names less.
+    pub(crate) fn free_bytes(&self, path: &Path, free_bytes: u64) -> u64 {
+        let Ok(plan) = fs::read_to_string(&self.path) else {
+            return free_bytes;
+        };
+        effects(&plan, Operation::Free, path)
+            .filter_map(|effect| effect.strip_prefix("bytes=")?.parse().ok())
+            .fold(free_bytes, u64::min)
+    }
+
     /// The error to report instead of doing `operation`, if the plan asks for one. May wait, if the plan asks for that.
     pub(crate) fn check(&self, operation: Operation, path: &Path) -> io::Result<()> {
         let Ok(plan) = fs::read_to_string(&self.path) else {
             return Ok(());
         };
-        let path = path.to_string_lossy();
-        for line in plan.lines() {
-            let mut words = line.split_whitespace();
-            let (Some(verb), Some(part), Some(effect)) = (words.next(), words.next(), words.next())
-            else {
-                continue;
-            };
-            if Operation::parse(verb) == Some(operation) && (part == "*" || path.contains(part)) {
-                apply(effect)?;
-            }
-        }
-        Ok(())
+        effects(&plan, operation, path).try_for_each(apply)
     }
+}
+
+/// What the plan wants for this operation on this path, line by line.
+fn effects<'a>(plan: &'a str, operation: Operation, path: &Path) -> impl Iterator<Item = &'a str> {
+    let path = path.to_string_lossy().into_owned();
+    plan.lines().filter_map(move |line| {
+        let mut words = line.split_whitespace();
+        let (verb, part, effect) = (words.next()?, words.next()?, words.next()?);
+        let hits =
+            Operation::parse(verb) == Some(operation) && (part == "*" || path.contains(part));
+        hits.then_some(effect)
+    })
 }
 
 fn apply(effect: &str) -> io::Result<()> {
@@ -116,7 +128,12 @@ mod tests {
             Err(io::ErrorKind::StorageFull)
         );
 
+        fs::write(&plan.path, "free * bytes=7\n").unwrap();
+        assert!(plan.check(Operation::Free, Path::new("/data")).is_ok());
+        assert_eq!(plan.free_bytes(Path::new("/data"), 100), 7);
+
         fs::remove_file(&plan.path).unwrap();
+        assert_eq!(plan.free_bytes(Path::new("/data"), 100), 100);
         assert!(kind(Operation::Sync, "/data/log-1/1.seg").is_ok());
     }
 }
