@@ -26,7 +26,6 @@ pub struct Shutdown {
 
 impl Shutdown {
     /// A trigger and its first listener.
-    #[expect(clippy::new_ret_no_self, reason = "the two halves are made together")]
     pub fn new() -> (ShutdownTrigger, Shutdown) {
         let (sender, receiver) = watch::channel(false);
         (ShutdownTrigger { sender }, Shutdown { receiver })

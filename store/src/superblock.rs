@@ -228,7 +228,7 @@ mod tests {
             let mut bytes = encode(&superblock);
             let at = at % bytes.len();
             prop_assert!(decode(&bytes[..at]).is_err());
-            bytes[at] ^= 1 << bit;
+            bytes[at] ^= 1_u8 << bit;
             prop_assert!(decode(&bytes).is_err());
         }
 

@@ -139,7 +139,10 @@ impl FaultyDisk {
     /// A handle for the process that runs now.
     pub fn handle(&self) -> FaultyDisk {
         let life = self.state().life;
-        FaultyDisk { life, ..self.clone() }
+        FaultyDisk {
+            life,
+            ..self.clone()
+        }
     }
 
     /// Overrides the free space that is reported.

@@ -206,7 +206,7 @@ mod tests {
             let mut bytes = encode(7, &entry);
             let at = at % bytes.len();
             prop_assert!(decode(7, &bytes[..at]).is_err());
-            bytes[at] ^= 1 << bit;
+            bytes[at] ^= 1_u8 << bit;
             prop_assert!(decode(7, &bytes).is_err());
         }
 

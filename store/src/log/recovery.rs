@@ -28,6 +28,7 @@ use crate::config::LogConfig;
 use crate::data_dir::{DataDir, remove_if_there};
 use crate::entry::LogId;
 use crate::error::{Result, StoreError};
+use crate::superblock::Superblock;
 
 /// What was found when the log was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -104,29 +105,50 @@ pub(super) async fn recover(
         }
         None => clean(&**dir.disk(), &log_dir, &mut found, &mut mark, config).await?,
     };
+    let damage = damages.first().copied();
+    if let Some(damage) = damage {
+        tracing::error!(
+            ?damage,
+            "the log is damaged and must be repaired from its peers"
+        );
+    }
+    let tail = found.tail.as_ref().map(writer_tail);
+    let state = state_of(found, damages, &superblock, log_dir);
+    let last = state.positions.appended;
+    let writer = Writer {
+        tail,
+        mark,
+        mark_held: false,
+    };
+    Ok((
+        state,
+        writer,
+        Recovered {
+            last,
+            torn_bytes_cut,
+            damage,
+        },
+    ))
+}
+
+fn state_of(found: Found, damages: Vec<Damage>, superblock: &Superblock, dir: PathBuf) -> State {
     let last = last_of(&found).or(superblock.purged);
-    let first = found.sealed.first().map(|sealed| sealed.first_index);
-    let first = first.or(found.tail.as_ref().map(|tail| tail.first_index));
+    let mut segments = SegmentList::default();
+    for sealed in found.sealed {
+        segments.push_sealed(sealed);
+    }
+    if let Some(tail) = found.tail {
+        segments.push_open(open_tail(tail));
+    }
     let positions = Positions {
-        dropped: first.unwrap_or(last.map_or(0, |last| last.index + 1)),
+        dropped: segments
+            .first_index()
+            .unwrap_or(last.map_or(0, |last| last.index + 1)),
         purged: superblock.purged,
         flushed: last,
         appended: last,
     };
-    let writer = Writer {
-        tail: found.tail.as_ref().map(writer_tail),
-        mark,
-        mark_held: false,
-    };
-    let mut segments = SegmentList::default();
-    found
-        .sealed
-        .into_iter()
-        .for_each(|sealed| segments.push_sealed(sealed));
-    if let Some(tail) = found.tail {
-        segments.push_open(open_tail(tail));
-    }
-    let state = State {
+    State {
         positions,
         segments,
         ring: Default::default(),
@@ -138,27 +160,11 @@ pub(super) async fn recover(
         failure: None,
         damages,
         generation: superblock.log_generation,
-        dir: log_dir,
+        dir,
         spares: found.spares,
         next_spare: found.next_spare,
         epoch: 0,
-    };
-    let damage = state.damages.first().copied();
-    if let Some(damage) = damage {
-        tracing::error!(
-            ?damage,
-            "the log is damaged and must be repaired from its peers"
-        );
     }
-    Ok((
-        state,
-        writer,
-        Recovered {
-            last,
-            torn_bytes_cut,
-            damage,
-        },
-    ))
 }
 
 /// Makes the directory if needed and removes those of other generations.

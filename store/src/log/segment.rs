@@ -293,7 +293,7 @@ mod tests {
             let mut bytes = encode_index(&index);
             let at = at % bytes.len();
             prop_assert!(decode_index(&bytes[..at], index.summary.first_index).is_err());
-            bytes[at] ^= 1 << bit;
+            bytes[at] ^= 1_u8 << bit;
             prop_assert!(decode_index(&bytes, index.summary.first_index).is_err());
         }
 

@@ -20,7 +20,7 @@ async fn entries_are_readable_at_once_and_after_a_restart() {
             .unwrap();
         assert_eq!(
             log.read(number, number + 1, 0).await.unwrap(),
-            [entry.clone()]
+            std::slice::from_ref(entry)
         );
         assert_eq!(log.last(), Some(id(1, number)));
     }

@@ -1,4 +1,5 @@
 //! The commit log against its contract, on disks that fail, forget and rot.
+#![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
 
 mod adopting;
 mod appending;
