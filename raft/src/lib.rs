@@ -10,6 +10,8 @@ mod config;
 mod connections;
 mod convert;
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod group;
 mod incarnation;
 mod introductions;

@@ -27,7 +27,7 @@ use crate::types::{RaftEntry, RaftLogId, RaftVote, TypeConfig};
 const DISK_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The write side of the log, as openraft's core uses it: one caller at a time.
-pub struct LogStorage {
+pub(crate) struct LogStorage {
     log: CommitLog,
     data_dir: Arc<DataDir>,
     reader: LogReader,

@@ -24,7 +24,7 @@ pub(crate) fn random() -> Random {
 }
 
 /// The runtime that every openraft task of this process runs on.
-pub struct Runtime {
+pub(crate) struct Runtime {
     #[cfg(not(madsim))]
     inner: tokio::runtime::Runtime,
     #[cfg(madsim)]

@@ -44,7 +44,7 @@ use hold::Hold;
 
 /// A snapshot as openraft passes it around.
 #[derive(Clone)]
-pub enum SnapshotData {
+pub(crate) enum SnapshotData {
     /// A checkpoint of ours; the segments are in the log.
     Local(LocalSnapshot),
     /// Everything was received and verified, and waits to be installed.
@@ -53,7 +53,7 @@ pub enum SnapshotData {
 
 /// A checkpoint of this replica, kept while somebody may read it.
 #[derive(Clone)]
-pub struct LocalSnapshot {
+pub(crate) struct LocalSnapshot {
     checkpoint: Checkpoint,
     log: CommitLog,
     disk: Arc<dyn Disk>,
@@ -62,7 +62,7 @@ pub struct LocalSnapshot {
 
 /// Files under `incoming/`, complete and durable.
 #[derive(Clone)]
-pub struct ReceivedSnapshot {
+pub(crate) struct ReceivedSnapshot {
     staging: Staging,
     segments: Vec<SegmentInfo>,
     last: store::LogId,
@@ -229,7 +229,11 @@ pub(crate) async fn hand_over(
     let target = staging.dir().join(manifest::CHECKPOINT_DIR);
     disk.create_dir_all(&target.join("tables")).unwrap();
     for relative in local.checkpoint.relative_paths() {
-        disk.link(&local.checkpoint.dir().join(&relative), &target.join(&relative)).unwrap();
+        disk.link(
+            &local.checkpoint.dir().join(&relative),
+            &target.join(&relative),
+        )
+        .unwrap();
     }
     let last = local.checkpoint.meta().log_id;
     let mut segments = Vec::new();

@@ -26,7 +26,7 @@ const APPLY_ENTRIES_MAX: usize = 1_024;
 const APPLY_BYTES_MAX: usize = 4 << 20;
 
 /// The one writer of the tables.
-pub struct StateMachine {
+pub(crate) struct StateMachine {
     tables: Arc<Mutex<Tables>>,
     snapshots: Arc<Snapshots>,
     /// The last entry in the tables; published after they were written and before replies.

@@ -4,6 +4,8 @@
 //! a value. A real replica has every applied entry in its log and receives a snapshot by files, so a
 //! thin wrapper puts the entries there and makes the transfer.
 
+mod log;
+
 use std::io;
 use std::sync::Arc;
 
@@ -12,10 +14,11 @@ use futures::Stream;
 use host::{Disk, Host};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::testing::log::{StoreBuilder, Suite};
-use openraft::{OptionalSend, StorageError};
+use openraft::{EntryPayload, OptionalSend, StorageError};
 use store::{CommitLog, Entry, EntryKind, Identity, Kv, LogConfig, MemEngine, StoreError};
 use tokio::sync::{Mutex, watch};
 
+use self::log::SuiteLog;
 use crate::application::{Application, Commit, Committed};
 use crate::config::RaftConfig;
 use crate::connections::Connections;
@@ -28,7 +31,9 @@ use crate::state::Counters;
 use crate::state_machine::StateMachine;
 use crate::storage::Storage;
 use crate::tables::Tables;
-use crate::types::{RaftLogId, RaftSnapshot, SnapshotMeta, StoredMembership, TypeConfig};
+use crate::types::{
+    RaftEntry, RaftLogId, RaftSnapshot, SnapshotMeta, StoredMembership, TypeConfig,
+};
 
 /// An application without rules.
 struct Nothing;
@@ -58,8 +63,23 @@ struct SuiteMachine {
 }
 
 impl SuiteMachine {
+    /// What was purged was applied before; the suite skips that.
+    async fn apply_purged(&mut self) {
+        let (applied, _) = self.inner.applied_state().await.unwrap();
+        if let (None, Some(purged)) = (applied, self.log.purged()) {
+            let log_id = crate::convert::log_id_from_store(purged);
+            let blank = RaftEntry {
+                log_id,
+                payload: EntryPayload::Blank,
+            };
+            let entries = futures::stream::iter([Ok((blank, None))]);
+            self.inner.apply(entries).await.unwrap();
+        }
+    }
+
     /// Puts entries into the log where a real replica would have them.
     async fn fill_log(&mut self) {
+        self.apply_purged().await;
         let (applied, _) = self.inner.applied_state().await.unwrap();
         let Some(applied) = applied else { return };
         let next = self.log.last().map_or(0, |last| last.index + 1);
@@ -71,7 +91,9 @@ impl SuiteMachine {
         };
         let entries: Vec<Entry> = (next..=applied.index()).map(blank).collect();
         if !entries.is_empty() {
-            self.log.append(entries, Box::new(|result| result.unwrap())).unwrap();
+            self.log
+                .append(entries, Box::new(|result| result.unwrap()))
+                .unwrap();
         }
     }
 }
@@ -117,16 +139,25 @@ impl RaftStateMachine<TypeConfig> for SuiteMachine {
 
 struct Builder;
 
-impl StoreBuilder<TypeConfig, LogStorage, SuiteMachine, tempfile::TempDir> for Builder {
+impl StoreBuilder<TypeConfig, SuiteLog, SuiteMachine, tempfile::TempDir> for Builder {
     async fn build(
         &self,
-    ) -> Result<(tempfile::TempDir, LogStorage, SuiteMachine), StorageError<TypeConfig>> {
+    ) -> Result<(tempfile::TempDir, SuiteLog, SuiteMachine), StorageError<TypeConfig>> {
         let dir = tempfile::tempdir().unwrap();
         let host = Host::real();
-        let identity = Identity { cluster_id: "c".into(), group: "g".into(), broker_id: 1 };
+        let identity = Identity {
+            cluster_id: "c".into(),
+            group: "g".into(),
+            broker_id: 1,
+        };
         let engine = Arc::new(MemEngine::new(host.disk.clone()));
-        let mut config =
-            RaftConfig::new(identity.clone(), dir.path().join("data"), "", Vec::new(), engine);
+        let mut config = RaftConfig::new(
+            identity.clone(),
+            dir.path().join("data"),
+            "",
+            Vec::new(),
+            engine,
+        );
         config.log = LogConfig {
             segment_bytes: 4 << 10,
             reserve_bytes: 1,
@@ -153,10 +184,22 @@ impl StoreBuilder<TypeConfig, LogStorage, SuiteMachine, tempfile::TempDir> for B
             counters,
         });
         let reader = LogReader::new(log.clone(), data_dir.clone(), repairer);
-        let log_storage = LogStorage::new(log.clone(), data_dir, reader);
+        let inner = LogStorage::new(log.clone(), data_dir, reader);
+        let log_storage = SuiteLog {
+            inner,
+            hidden: Arc::default(),
+        };
         let applied = Arc::new(watch::channel(None).0);
         let inner = StateMachine::new(tables, Arc::new(snapshots.unwrap()), applied);
-        Ok((dir, log_storage, SuiteMachine { inner, log, disk: host.disk.clone() }))
+        Ok((
+            dir,
+            log_storage,
+            SuiteMachine {
+                inner,
+                log,
+                disk: host.disk.clone(),
+            },
+        ))
     }
 }
 

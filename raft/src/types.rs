@@ -11,7 +11,7 @@ use crate::state_machine::StateMachine;
 
 /// What a proposer wants in the log: opaque here.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Payload(pub Bytes);
+pub(crate) struct Payload(pub Bytes);
 
 impl fmt::Debug for Payload {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -27,11 +27,11 @@ impl fmt::Display for Payload {
 
 /// What applying an entry answers to its proposer: opaque here.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reply(pub Bytes);
+pub(crate) struct Reply(pub Bytes);
 
 /// What the membership in the log says of one replica.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Node {
+pub(crate) struct Node {
     /// `host:port` that peers connect to.
     pub peer_address: String,
     /// `host:port` that clients are told.
@@ -42,7 +42,7 @@ pub struct Node {
 
 openraft::declare_raft_types!(
     /// One leader per term, one broker group per process.
-    pub TypeConfig:
+    pub(crate) TypeConfig:
         D = Payload,
         R = Reply,
         NodeId = u64,

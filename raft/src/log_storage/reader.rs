@@ -24,7 +24,7 @@ const APPLY_READ_BYTES: usize = 8 << 20;
 
 /// A cheap handle on the log, one for each task that reads it.
 #[derive(Clone)]
-pub struct LogReader {
+pub(crate) struct LogReader {
     log: CommitLog,
     data_dir: Arc<DataDir>,
     repairer: Repairer,

@@ -18,8 +18,8 @@ use tokio::sync::Notify;
 
 use super::{CallError, Peer, Results, call_error, deadline, network_error, unreachable};
 use crate::connections::Class;
-use crate::request_stream::RequestStream;
 use crate::convert::{append_result_from_wire, append_to_wire};
+use crate::request_stream::RequestStream;
 use crate::types::{RaftEntry, TypeConfig};
 
 type Request = AppendEntriesRequest<TypeConfig>;
@@ -134,7 +134,10 @@ where
 {
     let requests = stream::once(futures::future::ready(first)).chain(paced(rest, in_flight));
     let (abort, registration) = AbortHandle::new_pair();
-    (RequestStream::new(Abortable::new(requests, registration)), AbortOnDrop(abort))
+    (
+        RequestStream::new(Abortable::new(requests, registration)),
+        AbortOnDrop(abort),
+    )
 }
 
 /// Requests as they go over the wire, held back while too much is in flight.

@@ -7,16 +7,16 @@ use openraft_rt::{OptionalSend, OptionalSync};
 use tokio::sync::{Mutex, MutexGuard, mpsc, oneshot, watch};
 
 /// Bounded queues.
-pub struct MpscChannel;
+pub(crate) struct MpscChannel;
 
 /// The sending end of a bounded queue.
-pub struct MpscSender<T>(mpsc::Sender<T>);
+pub(crate) struct MpscSender<T>(mpsc::Sender<T>);
 
 /// The receiving end of a bounded queue.
-pub struct MpscReceiver<T>(mpsc::Receiver<T>);
+pub(crate) struct MpscReceiver<T>(mpsc::Receiver<T>);
 
 /// A sending end that does not keep the queue open.
-pub struct MpscWeakSender<T>(mpsc::WeakSender<T>);
+pub(crate) struct MpscWeakSender<T>(mpsc::WeakSender<T>);
 
 impl<T> Clone for MpscSender<T> {
     fn clone(&self) -> Self {
@@ -74,10 +74,10 @@ impl<T: OptionalSend> rt::MpscWeakSender<MpscChannel, T> for MpscWeakSender<T> {
 }
 
 /// Channels for one value.
-pub struct OneshotChannel;
+pub(crate) struct OneshotChannel;
 
 /// The sending end of a channel for one value.
-pub struct OneshotSender<T>(oneshot::Sender<T>);
+pub(crate) struct OneshotSender<T>(oneshot::Sender<T>);
 
 impl rt::Oneshot for OneshotChannel {
     type Sender<T: OptionalSend> = OneshotSender<T>;
@@ -97,13 +97,13 @@ impl<T: OptionalSend> rt::OneshotSender<T> for OneshotSender<T> {
 }
 
 /// Channels that hold the latest value.
-pub struct WatchChannel;
+pub(crate) struct WatchChannel;
 
 /// The writing end of a watched value.
-pub struct WatchSender<T>(watch::Sender<T>);
+pub(crate) struct WatchSender<T>(watch::Sender<T>);
 
 /// A reading end of a watched value.
-pub struct WatchReceiver<T>(watch::Receiver<T>);
+pub(crate) struct WatchReceiver<T>(watch::Receiver<T>);
 
 impl<T> Clone for WatchSender<T> {
     fn clone(&self) -> Self {
@@ -163,7 +163,7 @@ impl<T: OptionalSend + OptionalSync> rt::WatchReceiver<WatchChannel, T> for Watc
 }
 
 /// A lock that may be held across an await.
-pub struct TaskMutex<T>(Mutex<T>);
+pub(crate) struct TaskMutex<T>(Mutex<T>);
 
 impl<T: OptionalSend + 'static> rt::Mutex<T> for TaskMutex<T> {
     type Guard<'a> = MutexGuard<'a, T>;

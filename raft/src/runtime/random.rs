@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 
 /// A handle on the generator of the current thread, or of the simulation.
-pub struct Random;
+pub(crate) struct Random;
 
 #[cfg(not(madsim))]
 impl rand::TryRng for Random {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 /// A point of the runtime's monotonic time.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd)]
-pub struct Moment(pub(super) tokio::time::Instant);
+pub(crate) struct Moment(pub(super) tokio::time::Instant);
 
 impl Add<Duration> for Moment {
     type Output = Self;
@@ -58,7 +58,7 @@ impl openraft_rt::Instant for Moment {
 }
 
 /// A sleep that registers once per waker.
-pub struct Sleep {
+pub(crate) struct Sleep {
     inner: Pin<Box<tokio::time::Sleep>>,
     #[cfg(madsim)]
     registered: Option<std::task::Waker>,
@@ -99,7 +99,7 @@ impl Future for Sleep {
 
 /// The deadline passed before the future was ready.
 #[derive(Debug)]
-pub struct Elapsed;
+pub(crate) struct Elapsed;
 
 impl fmt::Display for Elapsed {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -108,7 +108,7 @@ impl fmt::Display for Elapsed {
 }
 
 /// A future with a deadline. The simulator's own cannot be named, hence this one.
-pub struct Timeout<F> {
+pub(crate) struct Timeout<F> {
     future: Pin<Box<F>>,
     sleep: Sleep,
 }

@@ -24,7 +24,7 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(30);
 const FLUSH_PAUSE: Duration = Duration::from_millis(2);
 
 /// Makes one snapshot.
-pub struct SnapshotBuilder {
+pub(crate) struct SnapshotBuilder {
     snapshots: Arc<Snapshots>,
 }
 

@@ -150,11 +150,20 @@ fn file_chunks(
     failure: Failure,
 ) -> RequestStream<wire::FileChunk> {
     let content = source.content.clone();
-    let chunks = Chunks { content, position, end: source.file.size_bytes, begun: false };
+    let chunks = Chunks {
+        content,
+        position,
+        end: source.file.size_bytes,
+        begun: false,
+    };
     let (id, name) = (snapshot_id.to_string(), source.file.name.clone());
-    let chunks = stream::try_unfold(chunks, Chunks::next).map_ok(move |(position, data)| {
-        wire::FileChunk { snapshot_id: id.clone(), name: name.clone(), position, data }
-    });
+    let chunks =
+        stream::try_unfold(chunks, Chunks::next).map_ok(move |(position, data)| wire::FileChunk {
+            snapshot_id: id.clone(),
+            name: name.clone(),
+            position,
+            data,
+        });
     let chunks = chunks.scan((), move |(), chunk: Result<wire::FileChunk, StoreError>| {
         let chunk = chunk.map_err(|error| {
             *failure.lock().unwrap_or_else(|error| error.into_inner()) = Some(error);
