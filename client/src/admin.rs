@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use proto::cluster;
+use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 pub use description::{
@@ -16,6 +17,7 @@ pub use description::{
 };
 
 use crate::answer::Answer;
+use crate::backoff::Backoff;
 use crate::connection::Call;
 use crate::consumer::TopicQueue;
 use crate::core::Core;
@@ -113,7 +115,7 @@ impl Admin {
     /// # Errors
     /// No leader answered by the deadline.
     pub async fn list_topics(&self) -> Result<Vec<TopicDescription>, Error> {
-        let call = self.call("list", "topics".to_owned(), false).await;
+        let call = self.call("list", "topics".to_owned(), false).await?;
         let answer = self
             .ask(
                 call,
@@ -194,7 +196,9 @@ impl Admin {
     /// # Errors
     /// No leader answered by the deadline.
     pub async fn list_groups(&self) -> Result<Vec<GroupDescription>, Error> {
-        let call = self.call("list", "consumer groups".to_owned(), false).await;
+        let call = self
+            .call("list", "consumer groups".to_owned(), false)
+            .await?;
         let answer = self
             .ask(
                 call,
@@ -228,7 +232,7 @@ impl Admin {
     /// # Errors
     /// No leader answered by the deadline.
     pub async fn members(&self, name: &str) -> Result<Vec<String>, Error> {
-        let call = self.call("list members", group(name), false).await;
+        let call = self.call("list members", group(name), false).await?;
         let request = cluster::NameRequest {
             name: name.to_owned(),
         };
@@ -364,7 +368,7 @@ impl Admin {
     /// # Errors
     /// No leader answered by the deadline.
     pub async fn drop_log(&self, retain_bytes: u64) -> Result<u64, Error> {
-        let call = self.call("drop", "log".to_owned(), true).await;
+        let call = self.call("drop", "log".to_owned(), true).await?;
         let request = cluster::DropLogRequest { retain_bytes };
         let answer = self
             .ask(call, request, async |mut client, request| {
@@ -382,7 +386,7 @@ impl Admin {
         message: M,
         attempt: impl AsyncFn(Client, Request<M>) -> Result<Response<cluster::AdminResponse>, Status>,
     ) -> Result<(), Error> {
-        let call = self.call(operation, subject, true).await;
+        let call = self.call(operation, subject, true).await?;
         self.ask(call, message, attempt).await.map(|_| ())
     }
 
@@ -403,15 +407,30 @@ impl Admin {
             .await
     }
 
-    async fn call(&self, operation: &'static str, subject: String, changes: bool) -> Call {
-        let group = self.known_group().await;
-        Call {
+    async fn call(
+        &self,
+        operation: &'static str,
+        subject: String,
+        changes: bool,
+    ) -> Result<Call, Error> {
+        let deadline = deadline::after(self.timeout);
+        let group = self
+            .known_group(deadline)
+            .await
+            .map_err(|reason| Error::TimedOut {
+                operation,
+                subject: subject.clone(),
+                address: self.core.connection.brokers.seeds().join(","),
+                reason,
+            })?;
+        let timeout = deadline.saturating_duration_since(Instant::now());
+        Ok(Call {
             operation,
             subject,
             group,
-            timeout: self.timeout,
+            timeout,
             changes,
-        }
+        })
     }
 
     fn call_to(&self, operation: &'static str, address: &str, changes: bool) -> Call {
@@ -426,29 +445,57 @@ impl Admin {
         }
     }
 
-    /// The group to ask, after learning where it is, if that is not known. Name servers do not answer for brokers.
-    async fn known_group(&self) -> Arc<str> {
+    /// The group to ask, after learning where it is, if that is not known: name servers do not answer for brokers, and
+    /// may not know any yet. The error says what kept it from being known until the deadline.
+    async fn known_group(&self, deadline: Instant) -> Result<Arc<str>, String> {
         let table = &self.core.connection.brokers;
-        if let Some(group) = self.group.clone().or_else(|| self.core.only_group())
-            && table.knows(&group)
-        {
-            return group;
+        let mut backoff = Backoff::default();
+        loop {
+            if let Some(group) = self.group.clone().or_else(|| self.core.only_group())
+                && table.knows(&group)
+            {
+                return Ok(group);
+            }
+            let reason = match self.brokers().await {
+                Ok(brokers) => match self.learn(&brokers) {
+                    Some(group) => return Ok(group),
+                    None => self.unknown_group(),
+                },
+                Err(error) => error.to_string(),
+            };
+            let wait = backoff.next_wait();
+            if Instant::now() + wait >= deadline {
+                return Err(reason);
+            }
+            tokio::time::sleep(wait).await;
         }
-        // If nobody tells, the call itself will say what is wrong.
-        let brokers = self.brokers().await.unwrap_or_default();
-        let first = brokers.first().map(|broker| broker.group.as_str().into());
-        let group: Arc<str> = self.group.clone().or(first).unwrap_or_else(|| "".into());
+    }
+
+    /// Remembers where the group's brokers are; the group, if it is among them.
+    fn learn(&self, brokers: &[BrokerAddress]) -> Option<Arc<str>> {
+        let group = match &self.group {
+            Some(group) => group.clone(),
+            None => brokers.first()?.group.as_str().into(),
+        };
         let of_group = brokers.iter().filter(|broker| *broker.group == *group);
         let addresses: Vec<Arc<str>> = of_group
             .map(|broker| broker.client_address.as_str().into())
             .collect();
-        if !addresses.is_empty() {
-            table.members(&group, addresses);
-            if self.group.is_none() {
-                self.core.set_only_group(group.clone());
-            }
+        if addresses.is_empty() {
+            return None;
         }
-        group
+        self.core.connection.brokers.members(&group, addresses);
+        if self.group.is_none() {
+            self.core.set_only_group(group.clone());
+        }
+        Some(group)
+    }
+
+    fn unknown_group(&self) -> String {
+        match &self.group {
+            Some(group) => format!("no broker of group {group} is known there"),
+            None => "no broker is known there".to_owned(),
+        }
     }
 
     /// A name server has a table of all groups; a broker knows its own.

@@ -303,7 +303,7 @@ impl ProducerBuilder {
             bounds: Bounds {
                 messages_max: 1024,
                 bytes_max: 1024 * 1024,
-                requests_max: 4,
+                requests_max: 2,
             },
         }
     }
@@ -352,7 +352,8 @@ impl ProducerBuilder {
         self
     }
 
-    /// Most requests on their way at once for one topic; there is never more than one for one queue. Default 4.
+    /// Most requests on their way at once for one topic; there is never more than one for one queue. Default 2: while
+    /// one is stored, the next one travels; more make them smaller, which costs more than it gains.
     #[must_use]
     pub fn requests_in_flight_max(mut self, requests: usize) -> Self {
         self.bounds.requests_max = requests;

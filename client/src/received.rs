@@ -80,7 +80,10 @@ impl ReceivedMessage {
                 (3, Value::Bytes(start, end)) => self.message_id = text(bytes, start, end, field)?,
                 (7, Value::Bytes(start, end)) => self.born_ms = timestamp_ms(bytes, start, end)?,
                 (9, Value::Bytes(start, end)) => self.stored_ms = timestamp_ms(bytes, start, end)?,
-                (14, Value::Varint(number)) => self.queue_offset = Some(number),
+                // A negative number is no offset.
+                (14, Value::Varint(number)) => {
+                    self.queue_offset = Some(number).filter(|number| *number <= i64::MAX as u64);
+                }
                 (17, Value::Bytes(start, end)) => {
                     self.message_group = Some(text(bytes, start, end, field)?);
                 }
@@ -281,6 +284,19 @@ mod tests {
         );
         assert_eq!((message.born_ms(), message.stored_ms()), (7005, 8000));
         assert_eq!(message.queue_offset(), Some(42));
+    }
+
+    /// Catches an offset whose successor does not exist: the consumer asks for the next one.
+    #[test]
+    fn a_negative_offset_is_none() {
+        let mut message = sample();
+        message
+            .system_properties
+            .as_mut()
+            .expect("has some")
+            .queue_offset = Some(-1);
+        let message = ReceivedMessage::decode(message.encode_to_vec().into()).expect("decodes");
+        assert_eq!(message.queue_offset(), None);
     }
 
     /// Catches a body that is copied out of the answer.

@@ -1,5 +1,7 @@
 //! Administration calls: finding the leader, telling refusals from successes.
 
+use std::time::Duration;
+
 use raftmq_client::{Code, TopicSettings};
 
 use crate::client;
@@ -56,4 +58,22 @@ async fn brokers_are_listed_once_each() {
         (3, Some(1), "follower")
     );
     assert!(admin.status(&brokers[1].client_address).await.is_err());
+}
+
+/// Catches an operator's script that fails because it is started a moment before the cluster answers.
+#[tokio::test]
+async fn a_cluster_that_is_still_starting_is_waited_for() {
+    let cluster = FakeCluster::start(2, 4).await;
+    let admin = client(&cluster, "a").await.admin();
+    cluster.world().silent.extend([0, 1]);
+    let (topics, ()) = tokio::join!(admin.list_topics(), async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        cluster.world().silent.clear();
+    });
+    assert_eq!(topics.expect("an answer").len(), 1);
+    let nobody = admin
+        .timeout(Duration::from_millis(100))
+        .broker_group("no-such-group");
+    let error = nobody.list_topics().await.expect_err("no such group");
+    assert!(error.to_string().contains("no-such-group"), "{error}");
 }

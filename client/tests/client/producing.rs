@@ -51,11 +51,13 @@ async fn send_all(
 async fn messages_sent_one_by_one_share_requests_and_get_their_own_receipts() {
     let cluster = FakeCluster::start(1, 4).await;
     cluster.world().send_takes = Duration::from_millis(2);
-    let outcomes = send_all(
-        &producer(&cluster).await,
-        (0..1000).map(|i| message(i.to_string())),
-    )
-    .await;
+    let client = client(&cluster, "p").await;
+    let producer = client
+        .producer()
+        .request_messages_max(100)
+        .build()
+        .expect("valid");
+    let outcomes = send_all(&producer, (0..1000).map(|i| message(i.to_string()))).await;
     for (number, outcome) in outcomes.into_iter().enumerate() {
         let receipt = outcome.expect("stored");
         let world = cluster.world();
