@@ -10,7 +10,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::convert::{
-    ConvertError, log_id_of, stored_membership_from_bytes, stored_membership_to_bytes,
+    ConvertError, check_index, log_id_of, stored_membership_from_bytes, stored_membership_to_bytes,
 };
 use crate::types::{RaftLogId, StoredMembership};
 
@@ -88,6 +88,7 @@ impl Applied {
                     .expect("the header holds both"),
             )
         };
+        check_index(number(9))?;
         let log_id = (header[0] != 0).then(|| log_id_of(number(1), number(9)));
         Ok(Applied::new(
             log_id,

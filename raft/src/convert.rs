@@ -2,6 +2,8 @@
 //!
 //! Nothing here panics on what a peer or a disk says: a missing field is an error.
 
+use std::collections::BTreeMap;
+
 use openraft::EntryPayload;
 use openraft::raft::{AppendEntriesRequest, StreamAppendError, StreamAppendResult};
 use openraft::raft::{TransferLeaderRequest, VoteRequest, VoteResponse};
@@ -10,7 +12,7 @@ use store::{EntryKind, StoreError};
 use thiserror::Error;
 
 use crate::types::{
-    Payload, RaftEntry, RaftLogId, RaftMembership, RaftVote, StoredMembership, TypeConfig,
+    Node, Payload, RaftEntry, RaftLogId, RaftMembership, RaftVote, StoredMembership, TypeConfig,
 };
 
 /// A message of a peer, or a record of the log, that cannot be what was sent or written.
@@ -22,6 +24,10 @@ pub(crate) enum ConvertError {
     Kind { index: u64, kind: u32 },
     #[error("membership is not readable: {0}")]
     Membership(#[from] serde_json::Error),
+    #[error("membership makes no sense: {0}")]
+    Members(String),
+    #[error("no entry can follow index {0}")]
+    Index(u64),
     #[error("vote of {0} bytes, expected 17")]
     Vote(usize),
 }
@@ -39,8 +45,20 @@ pub(crate) fn log_id_to_wire(log_id: &RaftLogId) -> wire::LogId {
     }
 }
 
-pub(crate) fn log_id_from_wire(log_id: wire::LogId) -> RaftLogId {
-    log_id_of(log_id.term, log_id.index)
+fn log_id_from_wire(log_id: Option<wire::LogId>) -> Result<Option<RaftLogId>, ConvertError> {
+    let Some(log_id) = log_id else {
+        return Ok(None);
+    };
+    check_index(log_id.index)?;
+    Ok(Some(log_id_of(log_id.term, log_id.index)))
+}
+
+/// The index after an entry's is computed in many places: there must be one.
+pub(crate) fn check_index(index: u64) -> Result<(), ConvertError> {
+    match index {
+        u64::MAX => Err(ConvertError::Index(index)),
+        _ => Ok(()),
+    }
 }
 
 pub(crate) fn log_id_of(term: u64, index: u64) -> RaftLogId {
@@ -122,7 +140,18 @@ pub(crate) fn stored_membership_to_bytes(membership: &StoredMembership) -> bytes
 }
 
 pub(crate) fn stored_membership_from_bytes(bytes: &[u8]) -> Result<StoredMembership, ConvertError> {
-    Ok(serde_json::from_slice(bytes)?)
+    let stored: StoredMembership = serde_json::from_slice(bytes)?;
+    check_membership(stored.membership())?;
+    Ok(stored)
+}
+
+/// Reading JSON checks no more than its form; openraft relies on what its constructor checks.
+fn check_membership(membership: &RaftMembership) -> Result<(), ConvertError> {
+    let nodes = membership.nodes();
+    let nodes: BTreeMap<u64, Node> = nodes.map(|(id, node)| (*id, node.clone())).collect();
+    RaftMembership::new(membership.get_joint_config().clone(), nodes)
+        .map(drop)
+        .map_err(|error| ConvertError::Members(error.to_string()))
 }
 
 /// An entry as the commit log takes it.
@@ -147,7 +176,11 @@ pub(crate) fn entry_from_store(entry: store::Entry) -> Result<RaftEntry, Convert
     let payload = match entry.kind {
         EntryKind::Blank => EntryPayload::Blank,
         EntryKind::Normal => EntryPayload::Normal(Payload(entry.body)),
-        EntryKind::Membership => EntryPayload::Membership(serde_json::from_slice(&entry.body)?),
+        EntryKind::Membership => {
+            let membership: RaftMembership = serde_json::from_slice(&entry.body)?;
+            check_membership(&membership)?;
+            EntryPayload::Membership(membership)
+        }
     };
     Ok(RaftEntry {
         log_id: log_id_of(entry.term, entry.index),
@@ -165,6 +198,7 @@ pub(crate) fn store_entry_to_wire(entry: store::Entry) -> wire::Entry {
 }
 
 pub(crate) fn store_entry_from_wire(entry: wire::Entry) -> Result<store::Entry, ConvertError> {
+    check_index(entry.index)?;
     let kind = match entry.kind {
         kind if kind == EntryKind::Blank as u32 => EntryKind::Blank,
         kind if kind == EntryKind::Normal as u32 => EntryKind::Normal,
@@ -207,8 +241,8 @@ pub(crate) fn append_from_wire(
     let entries = entries.map(|entry| entry_from_store(store_entry_from_wire(entry)?));
     Ok(AppendEntriesRequest {
         vote: vote_from_wire(request.vote)?,
-        prev_log_id: request.previous.map(log_id_from_wire),
-        leader_commit: request.committed.map(log_id_from_wire),
+        prev_log_id: log_id_from_wire(request.previous)?,
+        leader_commit: log_id_from_wire(request.committed)?,
         entries: entries.collect::<Result<_, _>>()?,
     })
 }
@@ -233,7 +267,7 @@ pub(crate) fn append_result_from_wire(
     response: wire::AppendResponse,
 ) -> Result<StreamAppendResult<TypeConfig>, ConvertError> {
     use wire::append_response::Outcome;
-    let log_id = response.log_id.map(log_id_from_wire);
+    let log_id = log_id_from_wire(response.log_id)?;
     match Outcome::try_from(response.outcome) {
         Ok(Outcome::Success) => Ok(Ok(log_id)),
         Ok(Outcome::Conflict) => {
@@ -262,7 +296,7 @@ pub(crate) fn vote_request_from_wire(
 ) -> Result<VoteRequest<TypeConfig>, ConvertError> {
     Ok(VoteRequest {
         vote: vote_from_wire(request.vote)?,
-        last_log_id: request.last.map(log_id_from_wire),
+        last_log_id: log_id_from_wire(request.last)?,
         leadership_transfer: request.leader_transfer,
     })
 }
@@ -281,7 +315,7 @@ pub(crate) fn vote_response_from_wire(
     Ok(VoteResponse {
         vote: vote_from_wire(response.vote)?,
         vote_granted: response.granted,
-        last_log_id: response.last.map(log_id_from_wire),
+        last_log_id: log_id_from_wire(response.last)?,
     })
 }
 
@@ -304,7 +338,7 @@ pub(crate) fn transfer_from_wire(
     Ok(TransferLeaderRequest::new(
         from,
         request.to,
-        request.last.map(log_id_from_wire),
+        log_id_from_wire(request.last)?,
     ))
 }
 

@@ -121,3 +121,49 @@ fn refuses_what_is_incomplete() {
     };
     assert!(entry_from_store(broken).is_err());
 }
+
+/// Catches an overflow at the index after the highest one, which any peer could name.
+#[test]
+fn refuses_an_index_without_a_next_one() {
+    let highest = Some(wire::LogId {
+        term: 1,
+        index: u64::MAX,
+    });
+    let request = wire::VoteRequest {
+        vote: Some(wire::Vote::default()),
+        last: highest,
+        ..wire::VoteRequest::default()
+    };
+    assert!(vote_request_from_wire(request).is_err());
+    let request = wire::AppendRequest {
+        vote: Some(wire::Vote::default()),
+        previous: highest,
+        ..wire::AppendRequest::default()
+    };
+    assert!(append_from_wire(request).is_err());
+    let entry = wire::Entry {
+        index: u64::MAX,
+        ..wire::Entry::default()
+    };
+    assert!(store_entry_from_wire(entry).is_err());
+}
+
+/// Catches a membership that openraft would never have made: a voter that cannot be reached, and a
+/// configuration in which nobody votes.
+#[test]
+fn refuses_a_membership_without_its_nodes() {
+    for configs in ["[[1]]", "[[]]"] {
+        let json = format!(r#"{{"configs":{configs},"nodes":{{}}}}"#);
+        let entry = store::Entry {
+            term: 1,
+            index: 1,
+            kind: EntryKind::Membership,
+            body: Bytes::from(json.clone()),
+        };
+        assert!(entry_from_store(entry).is_err(), "{configs}");
+        let stored = format!(r#"{{"log_id":null,"membership":{json}}}"#);
+        assert!(stored_membership_from_bytes(stored.as_bytes()).is_err());
+    }
+    let unborn = stored_membership_to_bytes(&StoredMembership::default());
+    assert!(stored_membership_from_bytes(&unborn).is_ok());
+}

@@ -244,6 +244,13 @@ fn check_offer(offer: &wire::SnapshotOffer) -> Result<store::LogId, Status> {
     if let Some(file) = offer.files.iter().find(|file| !is_allowed(file)) {
         return refuse(&format!("file name {:?} is not allowed", file.name));
     }
+    let indexes = offer.files.iter().map(|file| file.last_index);
+    if indexes
+        .chain(offer.last.map(|last| last.index))
+        .any(|index| index == u64::MAX)
+    {
+        return refuse("no entry can follow the last one");
+    }
     match offer.last {
         Some(last) => Ok(store::LogId {
             term: last.term,

@@ -126,7 +126,10 @@ pub(super) fn is_allowed(file: &wire::SnapshotFile) -> bool {
     let parts: Vec<&str> = file.name.split('/').collect();
     match parts[..] {
         [CHECKPOINT_DIR, "META"] => !file.segment,
-        [CHECKPOINT_DIR, "tables", plain] => !file.segment && is_plain(plain),
+        // `.part` is where a file of another name grows.
+        [CHECKPOINT_DIR, "tables", plain] => {
+            !file.segment && is_plain(plain) && !plain.ends_with(".part")
+        }
         [LOG_DIR, plain] => file.segment && is_plain(plain),
         _ => false,
     }
@@ -183,6 +186,7 @@ mod tests {
             "/log/x",
             "checkpoint/x",
             "checkpoint/tables/../META",
+            "checkpoint/tables/000012.sst.part",
             "log/a/b",
             "checkpoint/tables",
             "superblock",

@@ -1,0 +1,199 @@
+//! Election, proposing, failover, restart, leadership transfer and membership, on loopback.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use common::{Cluster, PATIENCE, eventually, is_not_leader, member};
+use host::Host;
+use raftmq_raft::{ChangeError, Phase, ProposeError};
+
+/// Catches a group that loses an acknowledged entry when its leader dies, or a replica whose tables
+/// differ after it was away.
+async fn survives_the_loss_of_its_leader(mut cluster: Cluster) {
+    cluster.start_all().await;
+    cluster.fill(20, 100).await;
+    let first = cluster.leader().await;
+    cluster.stop(first).await;
+    let second = cluster.leader().await;
+    assert_ne!(first, second);
+    cluster.fill(20, 100).await;
+    cluster.start(first).await;
+    let last = cluster.fill(1, 100).await;
+    cluster.settle(last).await;
+    for replica in cluster.running.values() {
+        let log = replica.group.log();
+        for index in 1..=last {
+            let entry = log.entry(index).await.unwrap();
+            if entry.kind == store::EntryKind::Normal {
+                let row = common::Rows::of(&replica.rows, index).unwrap();
+                assert_eq!(row.len(), 12, "row of {index}");
+            }
+        }
+    }
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn survives_the_loss_of_its_leader_in_memory() {
+    survives_the_loss_of_its_leader(Cluster::new(3)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn survives_the_loss_of_its_leader_on_the_default_engine() {
+    let engine = store::default_engine(&Host::real());
+    survives_the_loss_of_its_leader(Cluster::with_engine(3, engine)).await;
+}
+
+/// Catches a group that forgets what it acknowledged when everybody restarts.
+#[tokio::test(flavor = "multi_thread")]
+async fn survives_the_restart_of_everybody() {
+    let mut cluster = Cluster::three().await;
+    let last = cluster.fill(30, 2_000).await;
+    let before = cluster.running[&1].group.log().entry(last).await.unwrap();
+    cluster.stop_all().await;
+    cluster.start_all().await;
+    let next = cluster.propose("after").await;
+    assert!(next.log_id.index > last);
+    assert_eq!(
+        cluster.running[&1].group.log().entry(last).await.unwrap(),
+        before
+    );
+    cluster.settle(next.log_id.index).await;
+}
+
+/// Catches a group of one that waits for peers.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_alone_serves_at_once() {
+    let mut cluster = Cluster::new(1);
+    cluster.start(1).await;
+    let first = cluster.propose("one").await;
+    cluster.group(1).read_barrier(PATIENCE).await.unwrap();
+    cluster.stop(1).await;
+    cluster.start(1).await;
+    assert!(cluster.propose("two").await.log_id > first.log_id);
+}
+
+/// Catches followers that take proposals, and a minority that acknowledges any.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_a_leader_with_a_majority_takes_proposals() {
+    let mut cluster = Cluster::three().await;
+    cluster.propose("first").await;
+    let follower = cluster.follower().await;
+    let error = cluster
+        .group(follower)
+        .propose("x".into())
+        .await
+        .unwrap_err();
+    let leader = cluster.leader().await;
+    let named = Some(cluster.member(leader).clone());
+    assert_eq!(error, ProposeError::NotLeader { leader: named });
+    assert!(cluster.group(leader).read_barrier(PATIENCE).await.is_ok());
+    let barrier = cluster.group(follower).read_barrier(PATIENCE).await;
+    assert!(is_not_leader(&barrier.unwrap_err()));
+    for id in [1, 2, 3].into_iter().filter(|id| *id != leader) {
+        cluster.stop(id).await;
+    }
+    let group = cluster.group(leader);
+    eventually("the leader stops serving", || {
+        (!group.leadership().borrow().serving).then_some(())
+    })
+    .await;
+    assert_eq!(
+        group.propose("lost".into()).await.unwrap_err(),
+        ProposeError::NoQuorum
+    );
+    assert!(group.read_barrier(PATIENCE).await.is_err());
+}
+
+/// Catches a transfer that only waits for the lease to end, or to somebody who does not vote.
+#[tokio::test(flavor = "multi_thread")]
+async fn leadership_is_transferred_on_request() {
+    let cluster = Cluster::three().await;
+    cluster.fill(5, 100).await;
+    let from = cluster.leader().await;
+    let to = cluster.follower().await;
+    cluster
+        .group(from)
+        .transfer_leader(to, PATIENCE)
+        .await
+        .unwrap();
+    assert_eq!(cluster.leader().await, to);
+    cluster.propose("after").await;
+    let error = cluster
+        .group(to)
+        .transfer_leader(99, PATIENCE)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, ChangeError::Refused { .. }), "{error}");
+    let error = cluster
+        .group(from)
+        .transfer_leader(from, PATIENCE)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, ChangeError::NotLeader { .. }), "{error}");
+}
+
+/// Catches a replacement that does not get the entries, or a removed replica that goes on voting.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_is_replaced_by_another() {
+    let mut cluster = Cluster::three().await;
+    cluster.fill(10, 1_000).await;
+    let address = common::free_addresses(1).remove(0);
+    let newcomer = member(4, address);
+    let founders = cluster.members.clone();
+    cluster.members.push(newcomer.clone());
+    let mut config = cluster.config(4);
+    config.members = founders;
+    let replica = cluster.try_start(config).await.unwrap();
+    replica.wait_phase(Phase::Running).await;
+    cluster.running.insert(4, replica);
+    let leader = cluster.leader().await;
+    let gone = cluster.follower().await;
+    let group = cluster.group(leader).clone();
+    group.add_learner(newcomer.clone(), PATIENCE).await.unwrap();
+    group.add_learner(newcomer, PATIENCE).await.unwrap();
+    let last = cluster.fill(1, 100).await;
+    cluster.settle(last).await;
+    let voters: BTreeSet<u64> = [1, 2, 3, 4].into_iter().filter(|id| *id != gone).collect();
+    group.change_voters(voters.clone(), PATIENCE).await.unwrap();
+    assert_eq!(cluster.voters(leader), voters);
+    cluster.stop(gone).await;
+    let last = cluster.fill(5, 100).await;
+    cluster.settle(last).await;
+    // The id stays with the data directory that had it.
+    let reused = member(4, common::free_addresses(1).remove(0));
+    let error = group.add_learner(reused, PATIENCE).await.unwrap_err();
+    assert!(matches!(error, ChangeError::Refused { .. }), "{error}");
+}
+
+/// Catches concurrent proposals that get each other's replies.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_proposer_gets_its_own_reply() {
+    let cluster = Cluster::three().await;
+    let leader = cluster.leader().await;
+    let group = Arc::new(cluster.group(leader).clone());
+    let calls = (0..200).map(|number| {
+        let group = group.clone();
+        tokio::spawn(async move {
+            group
+                .propose(format!("body {number}").into())
+                .await
+                .unwrap()
+        })
+    });
+    let mut replies = BTreeSet::new();
+    for call in calls.collect::<Vec<_>>() {
+        let proposed = call.await.unwrap();
+        let reply: u64 = std::str::from_utf8(&proposed.reply)
+            .unwrap()
+            .parse()
+            .unwrap();
+        replies.insert((proposed.log_id.index, reply));
+    }
+    assert_eq!(replies.len(), 200);
+    // Replies count the entries, so they grow with the index.
+    let counts: Vec<u64> = replies.iter().map(|(_, count)| *count).collect();
+    assert!(counts.is_sorted_by(|before, after| before < after));
+}
