@@ -1,9 +1,9 @@
 # Every command of the project. `make` alone lists them.
 
 # One profile, one build directory; keep it outside the checkout with CARGO_TARGET_DIR.
-TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
-export CARGO_TARGET_DIR := $(TARGET)
-RAFTMQ := $(TARGET)/release/raftmq
+BUILD_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
+export CARGO_TARGET_DIR := $(BUILD_DIR)
+RAFTMQ := $(BUILD_DIR)/release/raftmq
 TOOLS := $(or $(RAFTMQ_TOOLS_DIR),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/raftmq/tools)
 
 # RocksDB's C++ takes a quarter of an hour: with ccache it is compiled once, whatever the build directory.
@@ -29,7 +29,7 @@ FILE ?= $(shell for file in $(DEMO_FILES); do \
 	if [ "$$lines" -ge 2000 ]; then echo $$file; break; fi; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help build up test demo bench interop lint lint-code lint-sim lint-dependencies fmt doc packages
+.PHONY: help build up test demo bench interop fuzz lint lint-code lint-sim lint-dependencies fmt doc packages
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ interop: build ## The official Python and Node.js clients against a running grou
 	@scripts/system-packages interop
 	python3 interop/run.py --raftmq $(RAFTMQ) $(ARGS)
 
+fuzz: ## Any bytes into every decoder, 20 s each (one of them, for longer: TARGET=record SECONDS=60)
+	@CARGO_TARGET_DIR=$(BUILD_DIR)/fuzz RUSTFLAGS="$(SIM_RUSTFLAGS)" fuzz/run "$(or $(SECONDS),20)" $(TARGET)
+
 lint: lint-code lint-sim lint-dependencies ## Formatting, clippy for both builds, dependencies; changes nothing
 
 lint-code: packages
@@ -63,7 +66,7 @@ lint-code: packages
 	cargo clippy --release --workspace --all-targets -- -D warnings
 
 lint-sim: packages
-	RUSTFLAGS="$(SIM_RUSTFLAGS)" cargo clippy --release --target-dir $(TARGET)/madsim \
+	RUSTFLAGS="$(SIM_RUSTFLAGS)" cargo clippy --release --target-dir $(BUILD_DIR)/madsim \
 		$(SIM_PACKAGES) --lib -- -D warnings
 
 lint-dependencies: $(TOOLS)/bin/cargo-deny

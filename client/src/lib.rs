@@ -40,6 +40,8 @@ mod core;
 mod deadline;
 mod encode;
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod message;
 mod offsets;
 mod producer;

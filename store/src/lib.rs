@@ -8,6 +8,8 @@ mod config;
 mod data_dir;
 mod entry;
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod kv;
 mod log;
 mod superblock;

@@ -14,6 +14,8 @@ mod append;
 mod counters;
 mod export;
 mod flush;
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 mod lru;
 mod mark;
 mod reader;
