@@ -120,6 +120,10 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Superblock, DecodeError> {
         term: body.u64("purged")?,
         index: body.u64("purged")?,
     };
+    // The entry after it must exist.
+    if purged.index == u64::MAX {
+        return Err(DecodeError::Field("purged"));
+    }
     let superblock = Superblock {
         identity,
         vote,
@@ -196,7 +200,7 @@ mod tests {
         (
             ("[a-z]{0,20}", ".{0,20}", any::<u64>()),
             proptest::collection::vec(any::<u8>(), 0..40),
-            proptest::option::of((any::<u64>(), any::<u64>())),
+            proptest::option::of((any::<u64>(), 0..u64::MAX)),
             (any::<u64>(), any::<u64>(), any::<u64>()),
         )
             .prop_map(|((cluster_id, group, broker_id), vote, purged, numbers)| {
@@ -213,6 +217,26 @@ mod tests {
                     segment_bytes: numbers.2,
                 }
             })
+    }
+
+    /// Catches an overflow when the entry after the floor is looked for.
+    #[test]
+    fn a_floor_at_the_highest_index_is_refused() {
+        let superblock = |index| Superblock {
+            identity: Identity {
+                cluster_id: "c".into(),
+                group: "g".into(),
+                broker_id: 1,
+            },
+            vote: Bytes::new(),
+            purged: Some(LogId { term: 1, index }),
+            log_generation: 0,
+            tables_generation: 0,
+            segment_bytes: 0,
+        };
+        assert!(decode(&encode(&superblock(u64::MAX - 1))).is_ok());
+        let refused = decode(&encode(&superblock(u64::MAX)));
+        assert_eq!(refused, Err(DecodeError::Field("purged")));
     }
 
     proptest! {

@@ -217,4 +217,7 @@ fn meta_is_believed_only_as_it_was_written() {
         evil.files[0].name = name.into();
         assert!(CheckpointMeta::decode(evil.encode()).is_err(), "{name:?}");
     }
+    let mut endless = meta;
+    endless.log_id.index = u64::MAX;
+    assert!(CheckpointMeta::decode(endless.encode()).is_err());
 }

@@ -88,6 +88,9 @@ fn decode_body(mut bytes: Bytes) -> Option<Result<CheckpointMeta, &'static str>>
         }
         files.push(CheckpointFile { name, size_bytes });
     }
+    if index == u64::MAX {
+        return Some(Err("no entry can follow its last one"));
+    }
     let log_id = LogId { term, index };
     bytes.is_empty().then_some(Ok(CheckpointMeta {
         log_id,

@@ -89,7 +89,8 @@ impl MarkFile {
         position: u64,
         cut_end: u64,
     ) -> Result<()> {
-        let sequence = self.mark.sequence + 1;
+        // At the highest number one slot is written again and again, and it is the one that counts.
+        let sequence = self.mark.sequence.saturating_add(1);
         let mark = Mark {
             sequence,
             synced,
@@ -156,7 +157,7 @@ fn encode(mark: &Mark) -> [u8; SLOT_BYTES] {
     slot
 }
 
-/// Reads one slot; nothing if it was never written, or torn.
+/// Reads one slot; nothing if it was never written, or torn, or names an entry that none can follow.
 fn decode(bytes: &[u8]) -> Option<Mark> {
     let slot: &[u8; SLOT_BYTES] = bytes.first_chunk()?;
     let (front, checksum) = slot.split_at(SLOT_BYTES - 4);
@@ -169,6 +170,9 @@ fn decode(bytes: &[u8]) -> Option<Mark> {
         term: number(16),
         index: number(24),
     };
+    if synced.index == u64::MAX {
+        return None;
+    }
     Some(Mark {
         sequence: number(8),
         synced: (slot[4] == 1).then_some(synced),
@@ -215,6 +219,31 @@ mod tests {
             None,
             "lowering counts too"
         );
+    }
+
+    /// Catches an overflow where the entry after the mark is looked for.
+    #[test]
+    fn an_entry_that_none_can_follow_says_nothing() {
+        let mark = |index| Mark {
+            sequence: 1,
+            synced: id(index),
+            ..Mark::default()
+        };
+        assert_eq!(decode(&encode(&mark(1))), Some(mark(1)));
+        assert_eq!(decode(&encode(&mark(u64::MAX))), None);
+    }
+
+    /// Catches an overflow, and an old mark that counts, behind the highest number.
+    #[test]
+    fn the_last_mark_counts_at_the_highest_sequence() {
+        let disk = CrashDisk::new();
+        let dir = Path::new("/");
+        let mut marks = MarkFile::open(&disk, dir).unwrap();
+        marks.mark.sequence = u64::MAX - 2;
+        for index in 0..4 {
+            marks.write(id(index), 0, 0).unwrap();
+            assert_eq!(MarkFile::open(&disk, dir).unwrap().mark(), marks.mark());
+        }
     }
 
     /// Catches a panic on garbage.

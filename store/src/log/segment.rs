@@ -52,7 +52,7 @@ pub(crate) struct Summary {
 
 impl Summary {
     pub(crate) fn last_index(&self) -> u64 {
-        self.first_index + self.count - 1
+        self.first_index + (self.count - 1)
     }
 }
 
@@ -176,8 +176,12 @@ pub(crate) fn decode_summary(bytes: &[u8], first_index: u64) -> Result<Summary, 
     if summary.first_index != first_index {
         return Err(DecodeError::FirstIndex(summary.first_index));
     }
-    // The count is not worth a byte of memory before it is known to be possible.
-    if summary.count == 0 || summary.count > summary.len / super::record::HEADER_BYTES as u64 {
+    // The count is not worth a byte of memory before it is known to be possible, and the index after
+    // the last one must exist.
+    if summary.count == 0
+        || summary.count > summary.len / super::record::HEADER_BYTES as u64
+        || first_index.checked_add(summary.count).is_none()
+    {
         return Err(DecodeError::Positions);
     }
     Ok(summary)
@@ -317,6 +321,24 @@ mod tests {
                 prop_assert!(decode_index(&garbage, first).is_err());
             }
         }
+    }
+
+    /// Catches a segment that would end behind the highest index there is.
+    #[test]
+    fn indexes_that_do_not_exist_are_refused() {
+        let summary = Summary {
+            first_index: u64::MAX,
+            count: 1,
+            len: 96,
+            checksum: 0,
+            last_term: 1,
+        };
+        let bytes = encode_index(&SegmentIndex {
+            summary,
+            positions: vec![HEADER_BYTES as u32],
+        });
+        assert_eq!(decode_index(&bytes, u64::MAX), Err(DecodeError::Positions));
+        assert_eq!(summary.last_index(), u64::MAX);
     }
 
     /// Catches a file taken for another, and a name that is not found again.
