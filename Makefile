@@ -54,6 +54,7 @@ bench: build ## Measure a group of three processes, and the ceiling beside it (A
 
 interop: build ## The official Python and Node.js clients against a running group
 	@scripts/system-packages interop
+	python3 interop/wire_compat.py --self-test
 	python3 interop/run.py --raftmq $(RAFTMQ) $(ARGS)
 
 fuzz: ## Any bytes into every decoder, 20 s each (one of them, for longer: TARGET=record SECONDS=60)
