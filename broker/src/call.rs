@@ -106,6 +106,11 @@ pub(crate) trait LeaderCall: Clone + Send + Sync + 'static {
 
     /// The answer that says only no.
     fn refused(refusal: Refusal) -> Self::Answer;
+
+    /// Whether an answer says that nothing was done, for reasons that lie in the moment.
+    fn denies(_: &Self::Answer) -> bool {
+        false
+    }
 }
 
 /// Answers a call as the leader, or has the leader answer it.
@@ -122,41 +127,54 @@ pub(crate) async fn lead<C: LeaderCall>(
     }
     let mut maybe_done = None;
     loop {
-        let tried = match service.leadership.standing(context.deadline).await {
-            Standing::Serving => {
-                let served = timeout(context.left(), call.serve(service, &context)).await;
-                served.unwrap_or_else(|_| Err(CallError::Unknown("no answer in time".to_owned())))
-            }
-            Standing::Forward(address) => {
-                match forward(service, &context, &call, &address).await? {
-                    Ok(response) => return Ok(response),
-                    Err(status) => Err(CallError::Unknown(status.message().to_owned())),
-                }
-            }
-            Standing::Unavailable => {
-                let reason = "no leader of the broker group is known".to_owned();
-                return Ok(answered(
-                    service,
-                    C::refused(given_up::<C>(maybe_done, reason)),
-                ));
+        let standing = service.leadership.standing(context.deadline).await;
+        let tried = tokio::select! {
+            biased;
+            tried = attempt(service, &context, &call, &standing) => tried?,
+            () = service.leadership.changed_from(&standing), if C::EFFECT != Effect::Once => {
+                Err(CallError::Unknown("the leader changed meanwhile".to_owned()))
             }
         };
         let (reason, again) = match tried {
-            Ok(answer) => return Ok(answered(service, answer)),
-            Err(CallError::Refused(refusal)) => return Ok(answered(service, C::refused(refusal))),
-            Err(CallError::Moved(reason)) => (reason, true),
+            // After an attempt that may have done it, nobody can say that it was not done.
+            Ok(response) if maybe_done.is_some() && C::denies(response.get_ref()) => {
+                ("refused when it was tried again".to_owned(), false)
+            }
+            Ok(response) => return Ok(response),
+            Err(CallError::Refused(refusal)) if maybe_done.is_none() => {
+                return Ok(answered(service, C::refused(refusal)));
+            }
+            Err(CallError::Refused(refusal)) => (refusal.reason, false),
+            Err(CallError::Moved(reason)) => (reason, standing != Standing::Unavailable),
             Err(CallError::Unknown(reason)) => {
-                maybe_done = Some(reason.clone());
+                maybe_done = (C::EFFECT != Effect::None).then(|| reason.clone());
                 (reason, C::EFFECT != Effect::Once)
             }
         };
         if !again || context.left() <= RETRY_PAUSE || service.shutdown.is_shut_down() {
-            return Ok(answered(
-                service,
-                C::refused(given_up::<C>(maybe_done, reason)),
-            ));
+            let refusal = given_up(maybe_done, reason);
+            return Ok(answered(service, C::refused(refusal)));
         }
         tokio::time::sleep(RETRY_PAUSE).await;
+    }
+}
+
+/// One attempt, here or at the leader. Outside, an error of gRPC that the leader answered with.
+async fn attempt<C: LeaderCall>(
+    service: &Arc<Service>,
+    context: &Context,
+    call: &C,
+    standing: &Standing,
+) -> Result<Result<Response<C::Answer>, CallError>, Status> {
+    match standing {
+        Standing::Serving => match timeout(context.left(), call.serve(service, context)).await {
+            Ok(served) => Ok(served.map(|answer| answered(service, answer))),
+            Err(_) => Ok(Err(CallError::Unknown("no answer in time".to_owned()))),
+        },
+        Standing::Forward(address) => forward(service, context, call, address).await,
+        Standing::Unavailable => Ok(Err(CallError::Moved(
+            "no leader of the broker group is known".to_owned(),
+        ))),
     }
 }
 
@@ -169,9 +187,9 @@ pub(crate) fn answered<A>(service: &Service, answer: A) -> Response<A> {
 
 /// Puts the leader's address into an answer's metadata.
 pub(crate) fn name_leader(service: &Service, metadata: &mut MetadataMap) {
-    if let Some(leader) = service.leadership.leader() {
-        gateway::set_leader(metadata, &leader.client_address);
-    }
+    service
+        .leadership
+        .with_leader_address(|address| gateway::set_leader(metadata, address));
 }
 
 /// The leader's response; inside, the failure to reach it.
@@ -180,7 +198,7 @@ async fn forward<C: LeaderCall>(
     context: &Context,
     call: &C,
     address: &str,
-) -> Result<Result<Response<C::Answer>, Status>, Status> {
+) -> Result<Result<Response<C::Answer>, CallError>, Status> {
     let mut request = Request::from_parts(
         context.metadata.clone(),
         Extensions::default(),
@@ -194,14 +212,16 @@ async fn forward<C: LeaderCall>(
             }
             Ok(Ok(response))
         }
-        Err(status) if gateway::is_unreachable(&status) => Ok(Err(status)),
+        Err(status) if gateway::is_unreachable(&status) => {
+            Ok(Err(CallError::Unknown(status.message().to_owned())))
+        }
         Err(status) => Err(status),
     }
 }
 
-fn given_up<C: LeaderCall>(maybe_done: Option<String>, reason: String) -> Refusal {
+fn given_up(maybe_done: Option<String>, reason: String) -> Refusal {
     match maybe_done {
-        Some(unknown) if C::EFFECT != Effect::None => status::outcome_unknown(unknown),
-        _ => status::not_available(reason),
+        Some(unknown) => status::outcome_unknown(unknown),
+        None => status::not_available(reason),
     }
 }

@@ -68,13 +68,22 @@ impl Leadership {
         self.changes.borrow().leader.clone()
     }
 
-    /// Returns when this broker does not serve as the leader (any more).
-    pub(crate) async fn lost(&self) {
+    /// Returns when another broker than `standing` says is known to lead. A leader that is merely not
+    /// known, or waits for its followers, may still answer.
+    pub(crate) async fn changed_from(&self, standing: &Standing) {
         let mut changes = self.changes.clone();
-        // An error says that the group is gone, which means the same.
-        let _ = changes
-            .wait_for(|leadership| !(leadership.is_leader && leadership.serving))
-            .await;
+        let other = |now: &raft::Leadership| self.decide(now).is_some_and(|now| now != *standing);
+        if changes.wait_for(other).await.is_err() {
+            // The group is gone, and with it whoever could tell.
+            std::future::pending().await
+        }
+    }
+
+    /// Shows the leader's address for clients, if one is known.
+    pub(crate) fn with_leader_address(&self, show: impl FnOnce(&str)) {
+        if let Some(leader) = &self.changes.borrow().leader {
+            show(&leader.client_address);
+        }
     }
 
     /// A receiver of its own, for tasks that follow every change.

@@ -145,7 +145,7 @@ impl Pull<'_> {
         }
     }
 
-    /// Waits for `arrival` as long as this pull may, and this broker leads.
+    /// Waits for `arrival` as long as this pull may.
     async fn park(&self, arrival: impl Future<Output = ()>) -> Result<(), CallError> {
         let Ok(_permit) = self.service.long_polls.try_acquire() else {
             return Err(too_many_requests("too many pulls are waiting").into());
@@ -155,9 +155,6 @@ impl Pull<'_> {
             biased;
             () = arrival => Ok(()),
             () = tokio::time::sleep(wait) => Ok(()),
-            () = self.service.leadership.lost() => {
-                Err(CallError::Moved("the leader changed during the wait".to_owned()))
-            }
             () = self.service.shutdown.wait() => {
                 Err(not_available("the broker is stopping").into())
             }

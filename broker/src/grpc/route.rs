@@ -42,7 +42,11 @@ pub(super) async fn query_route(
         && let Ok(name) = check(request.get_ref())
         && let Some(topic) = service.view.topic(&name)
     {
-        let endpoints = reached_at(request.get_ref(), request.metadata(), &leader.client_address);
+        let endpoints = reached_at(
+            request.get_ref(),
+            request.metadata(),
+            &leader.client_address,
+        );
         let response = route(service, request.get_ref(), &topic, endpoints);
         return Ok(answered(service, response));
     }

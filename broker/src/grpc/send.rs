@@ -51,6 +51,11 @@ impl LeaderCall for SendMessageRequest {
     fn refused(refusal: Refusal) -> SendMessageResponse {
         SendMessageResponse::refused(refusal.code, refusal.reason)
     }
+
+    fn denies(answer: &SendMessageResponse) -> bool {
+        let code = answer.status.as_ref().map(v2::Status::code);
+        matches!(code, Some(Code::TooManyRequests | Code::HaNotAvailable))
+    }
 }
 
 async fn send(service: &Service, messages: &[Bytes]) -> Result<SendMessageResponse, CallError> {
