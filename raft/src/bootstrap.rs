@@ -79,7 +79,6 @@ impl Candidate<'_> {
 #[cfg(test)]
 mod tests {
     use proto::raft as wire;
-    use tokio::time::Instant;
 
     use super::*;
     use crate::introductions::Acquaintance;
@@ -105,14 +104,7 @@ mod tests {
     fn known(statuses: Vec<wire::StatusResponse>) -> Acquaintances {
         let known = |status: wire::StatusResponse| {
             let address = format!("peer-{}:1", status.broker_id);
-            (
-                status.broker_id,
-                Acquaintance {
-                    address,
-                    status,
-                    at: Instant::now(),
-                },
-            )
+            (status.broker_id, Acquaintance { address, status })
         };
         statuses.into_iter().map(known).collect()
     }

@@ -12,7 +12,6 @@ use futures::stream::FuturesUnordered;
 use host::Shutdown;
 use proto::raft as wire;
 use tokio::sync::watch;
-use tokio::time::Instant;
 use tonic::Code;
 
 use crate::connections::{Class, Connections};
@@ -31,7 +30,6 @@ const HELLO_INTERVAL_WAITING: Duration = Duration::from_millis(100);
 pub(crate) struct Acquaintance {
     pub(crate) address: String,
     pub(crate) status: wire::StatusResponse,
-    pub(crate) at: Instant,
 }
 
 /// The latest answers, by broker id.
@@ -62,10 +60,6 @@ impl Introductions {
             configured,
             known,
         }
-    }
-
-    pub(crate) fn known(&self) -> watch::Receiver<Acquaintances> {
-        self.known.subscribe()
     }
 
     /// Introduces this replica again and again. Ends the replica when a peer says that it must not
@@ -164,11 +158,7 @@ impl Introductions {
             });
         }
         self.check_membership(&status)?;
-        Ok(Some(Acquaintance {
-            address,
-            status,
-            at: Instant::now(),
-        }))
+        Ok(Some(Acquaintance { address, status }))
     }
 
     /// Refusals that concern us are errors; a peer in trouble is not.

@@ -211,7 +211,13 @@ impl RaftService for Service {
         let request = request.into_inner();
         self.peers
             .admit(&request.cluster_id, &request.group, request.sender.as_ref())?;
-        self.raft()?;
+        let raft = self.raft()?;
+        let reaches = *self.snapshots.made().borrow();
+        if reaches.is_none_or(|reaches| reaches < request.index) {
+            raft.trigger().snapshot().await.map_err(stopped)?;
+            let error = "a snapshot that reaches far enough is being made";
+            return Err(Status::unavailable(error));
+        }
         self.snapshots
             .push(self.peers.clone(), request.peer_address, request.index)
             .await?;

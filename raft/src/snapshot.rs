@@ -67,6 +67,8 @@ pub(crate) struct ReceivedSnapshot {
     segments: Vec<SegmentInfo>,
     last: store::LogId,
     membership: StoredMembership,
+    /// Whether it takes the place of a damaged log, whatever that still holds.
+    repair: bool,
     /// Keeps another snapshot from taking the place of these files, and our segments in place.
     _installing: Arc<(OwnedMutexGuard<()>, Arc<Hold>)>,
 }
@@ -250,6 +252,7 @@ pub(crate) async fn hand_over(
         segments,
         last,
         membership: applied.membership().clone(),
+        repair: false,
         _installing: Arc::new((nobody, Arc::new(Holds::default().take(0)))),
     }))
 }

@@ -6,6 +6,7 @@
 //! otherwise  run at once: a majority must be able to come back without asking anybody
 //! ```
 
+mod replace;
 mod tail;
 
 use std::sync::Arc;

@@ -1,5 +1,7 @@
 //! Rot on the disk: what was promised comes back from peers before it is needed.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use common::{Cluster, damage, eventually, log_files};
@@ -32,7 +34,40 @@ async fn a_damaged_tail_is_repaired_before_the_replica_votes() {
     assert!(cluster.group(damaged).status().entries_repaired > 0);
     let last = cluster.fill(5, 100).await;
     cluster.settle(last).await;
-    assert_logs_equal(&cluster, last).await;
+    assert_logs_equal(&cluster, 0..=last).await;
+}
+
+/// Catches a damaged replica that waits forever for entries which nobody has any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_tail_is_replaced_by_a_snapshot_when_the_entries_are_gone() {
+    let mut cluster = Cluster::three().await;
+    let last = cluster.fill(10, 1_000).await;
+    cluster.settle(last).await;
+    let damaged = cluster.follower().await;
+    cluster.stop(damaged).await;
+    let tail = log_files(&cluster.data_dir(damaged), ".seg").remove(0);
+    damage(&tail, 64, 100);
+    let last = cluster.fill(40, 4_000).await;
+    let floor = cluster
+        .propose(format!("floor {}", last - 10))
+        .await
+        .log_id
+        .index;
+    cluster.settle(floor).await;
+    for (id, replica) in &cluster.running {
+        replica.group.checkpoint(common::PATIENCE).await.unwrap();
+        eventually(&format!("replica {id} drops segments"), || {
+            (replica.group.status().dropped > 12).then_some(())
+        })
+        .await;
+    }
+    cluster.start(damaged).await;
+    cluster.running[&damaged].wait_phase(Phase::Running).await;
+    assert_eq!(cluster.group(damaged).status().snapshots_installed, 1);
+    let last = cluster.fill(5, 100).await;
+    cluster.settle(last).await;
+    let dropped = cluster.group(damaged).status().dropped;
+    assert_logs_equal(&cluster, dropped.max(last - 10)..=last).await;
 }
 
 /// Catches rot in a full segment that is served, or that stays until somebody needs the bytes.
@@ -52,7 +87,7 @@ async fn scrubbing_repairs_a_damaged_segment() {
     assert_eq!(group.scrub().await.unwrap(), 1);
     assert_eq!(group.scrub().await.unwrap(), 0);
     assert_eq!(group.status().segments_repaired, 1);
-    assert_logs_equal(&cluster, last).await;
+    assert_logs_equal(&cluster, 0..=last).await;
 }
 
 /// Catches rot that is only noticed when a reader asks, and then for good.
@@ -77,15 +112,28 @@ async fn a_leader_repairs_what_a_follower_needs() {
     cluster.stop(away).await;
     let last = cluster.fill(60, 2_000).await;
     cluster.settle(last).await;
-    let leader = cluster.leader().await;
-    for segment in log_files(&cluster.data_dir(leader), ".seg").iter().take(3) {
+    // Restarted, so that it has to read from the disk.
+    let damaged = cluster.leader().await;
+    cluster.stop(damaged).await;
+    let segments = log_files(&cluster.data_dir(damaged), ".seg");
+    for segment in segments.iter().take(3) {
         damage(segment, 3_000, 10);
+    }
+    cluster.start(damaged).await;
+    let leader = cluster.leader().await;
+    if leader != damaged {
+        cluster
+            .group(leader)
+            .transfer_leader(damaged, common::PATIENCE)
+            .await
+            .unwrap();
+        assert_eq!(cluster.leader().await, damaged);
     }
     cluster.start(away).await;
     let last = cluster.fill(1, 100).await;
     cluster.settle(last).await;
-    assert!(cluster.group(leader).status().segments_repaired > 0);
-    assert_logs_equal(&cluster, last).await;
+    assert_eq!(cluster.group(damaged).status().segments_repaired, 3);
+    assert_logs_equal(&cluster, 0..=last).await;
 }
 
 async fn first_bad(group: &raftmq_raft::RaftGroup, last: u64) -> Option<u64> {
@@ -99,11 +147,11 @@ async fn first_bad(group: &raftmq_raft::RaftGroup, last: u64) -> Option<u64> {
     None
 }
 
-async fn assert_logs_equal(cluster: &Cluster, last: u64) {
+async fn assert_logs_equal(cluster: &Cluster, range: std::ops::RangeInclusive<u64>) {
     let mut logs = cluster.running.values().map(|replica| replica.group.log());
     let first = logs.next().unwrap();
     for log in logs {
-        for index in 0..=last {
+        for index in range.clone() {
             let (ours, theirs) = (first.entry(index).await, log.entry(index).await);
             assert_eq!(ours.unwrap(), theirs.unwrap(), "entry {index}");
         }

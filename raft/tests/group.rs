@@ -1,5 +1,7 @@
 //! Election, proposing, failover, restart, leadership transfer and membership, on loopback.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::collections::BTreeSet;

@@ -1,5 +1,7 @@
 //! Snapshots: a follower for whom the log does not reach back far enough.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use common::{Cluster, PATIENCE, SEGMENT_BYTES, eventually};
@@ -44,6 +46,8 @@ async fn a_follower_catches_up_by_snapshot(mut cluster: Cluster) {
         let theirs = cluster.group(leader).log().entry(index).await.unwrap();
         assert_eq!(log.entry(index).await.unwrap(), theirs, "entry {index}");
     }
+    // It keeps the data directory locked.
+    drop(log);
     // It is a full member: it survives a restart, and the group survives with it.
     cluster.stop(away).await;
     cluster.start(away).await;

@@ -1,5 +1,7 @@
 //! Who may start: not a wiped replica, not a second process under one id, not a stranger.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use common::{Cluster, eventually, free_addresses};

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use host::network::{Listener, ServerOptions, serve, server};
 use host::{Host, Shutdown};
+use store::{CommitLog, DataDir};
 use tokio::sync::{Mutex, watch};
 
 use super::{Inner, RaftGroup};
@@ -23,6 +24,7 @@ use crate::startup::Startup;
 use crate::state::{Counters, State, StateParts};
 use crate::storage::Storage;
 use crate::tables::Tables;
+use crate::types::RaftLogId;
 
 /// Connections that peers may have open at the same time.
 const PEER_CONNECTIONS_MAX: usize = 256;
@@ -70,33 +72,67 @@ struct Parts {
     service: Service,
 }
 
+/// What stands on the disk, and what keeps it.
+struct Stored {
+    data_dir: Arc<DataDir>,
+    log: CommitLog,
+    tables: Arc<Mutex<Tables>>,
+    applied: Arc<watch::Sender<Option<RaftLogId>>>,
+    snapshots: Arc<Snapshots>,
+    state: Arc<State>,
+    maintenance: Arc<Maintenance>,
+}
+
+/// What every other part needs.
+struct Base {
+    peers: Peers,
+    connections: Connections,
+    counters: Arc<Counters>,
+    known: watch::Sender<Acquaintances>,
+    fetcher: Fetcher,
+    repairer: Repairer,
+}
+
+impl Base {
+    fn new(config: &RaftConfig, storage: &Storage) -> Base {
+        let counters = Arc::new(Counters::default());
+        let peers = Peers::new(config.identity.clone(), storage.incarnation);
+        let connections = Connections::default();
+        let fetcher = Fetcher::new(peers.clone(), connections.clone());
+        let (known, receiver) = watch::channel(Acquaintances::new());
+        let log = storage.log.clone();
+        let repairer = Repairer::new(log, fetcher.clone(), receiver, counters.clone());
+        Base {
+            peers,
+            connections,
+            counters,
+            known,
+            fetcher,
+            repairer,
+        }
+    }
+}
+
 impl Parts {
     fn assemble(
         config: RaftConfig,
         storage: Storage,
         application: Box<dyn Application>,
     ) -> Result<Parts, RaftError> {
+        let base = Base::new(&config, &storage);
         let Storage {
             data_dir,
-            incarnation,
             log,
             checkpoints,
             kv,
+            ..
         } = storage;
-        let counters = Arc::new(Counters::default());
-        let peers = Peers::new(config.identity.clone(), incarnation);
-        let connections = Connections::default();
-        let fetcher = Fetcher::new(peers.clone(), connections.clone());
-        let (known, _) = watch::channel(Acquaintances::new());
-        let repairer = Repairer::new(
-            log.clone(),
-            fetcher.clone(),
-            known.subscribe(),
-            counters.clone(),
-        );
         let tables = Tables::open(kv, log.clone(), application)?;
-        let applied = tables.applied().clone();
-        let applied_sender = Arc::new(watch::channel(applied.log_id()).0);
+        let (applied_id, membership) = (
+            tables.applied().log_id(),
+            tables.applied().membership().clone(),
+        );
+        let applied = Arc::new(watch::channel(applied_id).0);
         let tables = Arc::new(Mutex::new(tables));
         let snapshots = Arc::new(Snapshots::new(SnapshotsParts {
             data_dir: data_dir.clone(),
@@ -104,66 +140,86 @@ impl Parts {
             checkpoints,
             engine: config.engine.clone(),
             tables: tables.clone(),
-            connections: connections.clone(),
-            counters: counters.clone(),
+            connections: base.connections.clone(),
+            counters: base.counters.clone(),
         })?);
         let state = Arc::new(State::new(StateParts {
-            peers: peers.clone(),
+            peers: base.peers.clone(),
             configured: config.configured_ids(),
             log: log.clone(),
             data_dir: data_dir.clone(),
-            applied: applied_sender.clone(),
-            membership: applied.membership().clone(),
+            applied: applied.clone(),
+            membership,
             checkpoint: snapshots.made(),
-            counters,
+            counters: base.counters.clone(),
         }));
         let maintenance_parts = MaintenanceParts {
             state: state.clone(),
             log: log.clone(),
             tables: tables.clone(),
             snapshots: snapshots.clone(),
-            repairer: repairer.clone(),
+            repairer: base.repairer.clone(),
         };
         let maintenance = Arc::new(Maintenance::new(&config, maintenance_parts));
+        let stored = Stored {
+            data_dir,
+            log,
+            tables,
+            applied,
+            snapshots,
+            state,
+            maintenance,
+        };
+        Ok(Parts::connect(config, base, stored))
+    }
+
+    /// Puts what talks to peers around what is stored.
+    fn connect(config: RaftConfig, base: Base, stored: Stored) -> Parts {
+        let Stored {
+            data_dir,
+            log,
+            tables,
+            applied,
+            snapshots,
+            state,
+            maintenance,
+        } = stored;
+        let incoming = Incoming::new(data_dir.clone(), log.clone(), snapshots.holds());
         let service = Service {
-            peers: peers.clone(),
+            peers: base.peers.clone(),
             state: state.clone(),
             log: log.clone(),
             snapshots: snapshots.clone(),
-            incoming: Arc::new(Incoming::new(
-                data_dir.clone(),
-                log.clone(),
-                snapshots.holds(),
-            )),
+            incoming: Arc::new(incoming),
         };
-        let receiver = known.subscribe();
+        let known = base.known.subscribe();
         let introductions = Introductions::new(
-            peers.clone(),
-            connections.clone(),
+            base.peers.clone(),
+            base.connections.clone(),
             state.clone(),
             configured_peers(&config),
-            known,
+            base.known,
         );
         let startup = Startup {
             config,
             data_dir,
             log,
             tables,
-            applied: applied_sender,
+            applied,
             snapshots,
             state,
-            peers,
-            connections,
-            known: receiver,
-            fetcher,
-            repairer,
+            peers: base.peers,
+            connections: base.connections,
+            known,
+            fetcher: base.fetcher,
+            repairer: base.repairer,
             maintenance,
         };
-        Ok(Parts {
+        Parts {
             startup,
             introductions,
             service,
-        })
+        }
     }
 
     /// Serves the peer port until shutdown.

@@ -104,7 +104,7 @@ impl Incoming {
             .create_dir_all(&tables)
             .map_err(StoreError::io("create", &tables))?;
         let hold = Arc::new(self.holds.take(self.log.positions().dropped));
-        let keep_log = holds_entry(&self.log, last).await?;
+        let keep_log = !offer.repair && holds_entry(&self.log, last).await?;
         let needed = offer
             .files
             .iter()
@@ -226,6 +226,7 @@ impl Transfer {
             segments: self.segments(),
             last: self.last,
             membership: stored_membership_from_bytes(&self.offer.membership)?,
+            repair: self.offer.repair,
             _installing: Arc::new((installing, self.hold.clone())),
         })
     }

@@ -51,7 +51,7 @@ impl Snapshots {
             let detail = format!("checkpoint reaches {found:?}, the offer said {last:?}");
             return Err(StoreError::corrupt(checkpoint.dir(), detail));
         }
-        if !holds_entry(&self.log, last).await? {
+        if received.repair || !holds_entry(&self.log, last).await? {
             let segments = received.segments.clone();
             // Raft's floor follows the snapshot, and the segments may begin above the present one.
             let adoption = Adoption {

@@ -31,13 +31,22 @@ impl Startup {
                 ?damage,
                 "log is damaged below what was synced; repairing from peers"
             );
-            if damage.sealed {
-                while !self.repairer.replace(damage.first_bad_index).await? {
-                    tokio::time::sleep(RETRY_PAUSE).await;
-                }
-            } else {
-                self.repair_tail(damage).await?;
+            match damage.sealed {
+                true => self.repair_segments(damage).await?,
+                false => self.repair_tail(damage).await?,
             }
+        }
+        Ok(())
+    }
+
+    async fn repair_segments(&mut self, damage: Damage) -> Result<(), RaftError> {
+        while !self.repairer.replace(damage.first_bad_index).await? {
+            if self.is_dropped_everywhere(damage.first_bad_index)
+                && self.repair_by_snapshot(damage).await?
+            {
+                break;
+            }
+            tokio::time::sleep(RETRY_PAUSE).await;
         }
         Ok(())
     }
@@ -45,6 +54,9 @@ impl Startup {
     async fn repair_tail(&mut self, damage: Damage) -> Result<(), RaftError> {
         let mut first = damage.first_bad_index;
         loop {
+            if self.is_dropped_everywhere(first) && self.repair_by_snapshot(damage).await? {
+                return Ok(());
+            }
             if let Some(peer) = self.helper(first, damage.synced_index) {
                 match self.repair_from(&peer, first, damage).await? {
                     Outcome::Repaired => return Ok(()),

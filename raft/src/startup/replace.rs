@@ -1,0 +1,101 @@
+//! Replaces a damaged log by a peer's snapshot: the way out when nobody has the entries any more.
+
+use std::time::Duration;
+
+use proto::raft as wire;
+use store::Damage;
+
+use super::Startup;
+use crate::connections::Class;
+use crate::error::RaftError;
+use crate::introductions::Acquaintance;
+use crate::state::Counters;
+
+/// Longest wait for a peer to take the request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Longest wait for the snapshot; then it is asked for again, and goes on where it broke off.
+const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(120);
+
+impl Startup {
+    /// Whether every peer that could have the entry has dropped it.
+    pub(super) fn is_dropped_everywhere(&self, index: u64) -> bool {
+        let known = self.known.borrow();
+        let mut holders = known
+            .values()
+            .filter(|peer| peer.status.has_entries && peer.status.applied >= index)
+            .peekable();
+        holders.peek().is_some() && holders.all(|peer| peer.status.dropped > index)
+    }
+
+    /// Asks a peer for a snapshot that holds all that was ever promised here, and puts it in place.
+    /// Whether that was done.
+    pub(super) async fn repair_by_snapshot(&self, damage: Damage) -> Result<bool, RaftError> {
+        let last = self.log.last().map_or(0, |last| last.index);
+        let index = damage.synced_index.max(last);
+        let Some(peer) = self.holder_of(index) else {
+            return Ok(false);
+        };
+        let mut received = self.state.repair_snapshots();
+        received.mark_unchanged();
+        if !self.request_snapshot(&peer, index).await {
+            return Ok(false);
+        }
+        let arrival = tokio::time::timeout(SNAPSHOT_TIMEOUT, received.changed()).await;
+        let snapshot = received.borrow_and_update().clone();
+        let (Ok(Ok(())), Some(snapshot)) = (arrival, snapshot) else {
+            return Ok(false);
+        };
+        let meta = snapshot.received_meta();
+        self.snapshots.install(snapshot.as_ref().clone()).await?;
+        self.applied
+            .send_replace(meta.and_then(|meta| meta.last_log_id));
+        Counters::add(
+            &self.state.counters.entries_repaired,
+            index - damage.first_bad_index + 1,
+        );
+        tracing::info!(index, peer = peer.address, "log was replaced by a snapshot");
+        Ok(true)
+    }
+
+    fn holder_of(&self, index: u64) -> Option<Acquaintance> {
+        let known = self.known.borrow();
+        let mut peers = known.values();
+        peers
+            .find(|peer| peer.status.has_entries && peer.status.applied >= index)
+            .cloned()
+    }
+
+    async fn request_snapshot(&self, peer: &Acquaintance, index: u64) -> bool {
+        let identity = self.peers.identity();
+        let own = self
+            .config
+            .members
+            .iter()
+            .find(|member| member.broker_id == identity.broker_id);
+        let membership = self.state.membership();
+        let address = match membership.get_node(&identity.broker_id) {
+            Some(node) => node.peer_address.clone(),
+            None => own.map_or_else(String::new, |own| own.peer_address.clone()),
+        };
+        let request = wire::SnapshotRequest {
+            cluster_id: identity.cluster_id.clone(),
+            group: identity.group.clone(),
+            sender: Some(self.peers.sender()),
+            peer_address: address,
+            index,
+        };
+        let Ok(mut client) = self.connections.client(&peer.address, Class::Control) else {
+            return false;
+        };
+        let call = client.request_snapshot(request);
+        match tokio::time::timeout(REQUEST_TIMEOUT, call).await {
+            Ok(Ok(_)) => true,
+            Ok(Err(error)) => {
+                tracing::warn!(peer = peer.address, %error, "peer sends no snapshot yet");
+                false
+            }
+            Err(_) => false,
+        }
+    }
+}
