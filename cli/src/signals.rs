@@ -1,6 +1,6 @@
 //! What asks this process to stop: SIGTERM, SIGINT, or the end of the process that started it.
 
-use host::shutdown::{Shutdown, ShutdownTrigger};
+use host::shutdown::Shutdown;
 use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -32,18 +32,21 @@ pub fn shutdown(until_stdin_closes: bool) -> Shutdown {
             () = stdin_closed(), if until_stdin_closes => "the parent process is gone",
         };
         tracing::info!(reason, "shutting down");
-        pull(&trigger);
+        trigger.shut_down();
     });
     shutdown
-}
-
-fn pull(trigger: &ShutdownTrigger) {
-    trigger.shut_down();
 }
 
 /// Returns when the other end of standard input is gone. What arrives before that is ignored.
 async fn stdin_closed() {
     let mut input = tokio::io::stdin();
     let mut buffer = [0; 64];
-    while input.read(&mut buffer).await.is_ok_and(|count| count > 0) {}
+    loop {
+        match input.read(&mut buffer).await {
+            Ok(0) => return,
+            Ok(_) => {}
+            // Reading fails when this process's own runtime ends, which says nothing of the parent.
+            Err(_) => std::future::pending().await,
+        }
+    }
 }

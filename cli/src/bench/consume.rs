@@ -61,8 +61,10 @@ pub async fn catch_up(
     message_bytes: usize,
 ) -> Result<Measured, Failure> {
     let group = format!("bench-catch-up-{}", scene.next_load());
+    // The consumer reads ahead as soon as it knows its queues: the time runs from before that.
+    let started = Instant::now();
     let consumer = consumer(scene, topic, &group, ConsumeFrom::Earliest).await?;
-    let measured = read(&consumer, messages, message_bytes).await?;
+    let measured = read(&consumer, messages, message_bytes, Some(started)).await?;
     consumer.close().await?;
     if measured.messages < messages {
         let found = measured.messages;
@@ -85,7 +87,7 @@ pub async fn tail(scene: &Scene, topic: &str, load: SdkLoad) -> Result<Measured,
     consumer.poll(POLL_MESSAGES, POLL_WAIT).await?;
     let (sent, received) = tokio::join!(
         sdk_send(scene, topic, load),
-        read(&consumer, u64::MAX, load.message_bytes)
+        read(&consumer, u64::MAX, load.message_bytes, None)
     );
     consumer.close().await?;
     let (sent, received) = (sent?, received?);
@@ -110,16 +112,17 @@ async fn consumer(
     Ok(consumer)
 }
 
-/// Counts up to `messages`, or until nothing comes any more; the time runs from the first to the last.
+/// Counts up to `messages`, or until nothing comes any more; the time runs from `started`, else from the
+/// first message, to the last.
 async fn read(
     consumer: &PullConsumer,
     messages: u64,
     message_bytes: usize,
+    started: Option<Instant>,
 ) -> Result<Measured, Failure> {
     let mut measured = Measured::default();
-    let started = Instant::now();
-    let mut first = None;
-    let mut last = started;
+    let mut first = started;
+    let mut last = Instant::now();
     while measured.messages < messages {
         let deliveries = consumer.poll(POLL_MESSAGES, POLL_WAIT).await?;
         let now = Instant::now();
@@ -129,8 +132,7 @@ async fn read(
             }
             continue;
         }
-        // A backlog is read from the start; at the tail the time before the first message does not count.
-        first.get_or_insert(if messages == u64::MAX { now } else { started });
+        first.get_or_insert(now);
         last = now;
         measured.count(deliveries.len() as u64, message_bytes);
     }

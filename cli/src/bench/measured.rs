@@ -13,6 +13,8 @@ pub struct Measured {
     pub messages: u64,
     /// Bytes of their bodies.
     pub bytes: u64,
+    /// The same with those before and after the measurement, which the processes worked for too.
+    pub all_bytes: u64,
     /// Requests that were refused; their messages do not count.
     pub refused: u64,
     /// How long it took.
@@ -38,12 +40,19 @@ impl Measured {
     pub fn count(&mut self, messages: u64, message_bytes: usize) {
         self.messages += messages;
         self.bytes += messages * message_bytes as u64;
+        self.all_bytes += messages * message_bytes as u64;
+    }
+
+    /// The same before the measurement began or after it ended.
+    pub fn count_outside(&mut self, messages: u64, message_bytes: usize) {
+        self.all_bytes += messages * message_bytes as u64;
     }
 
     /// Takes over what another part of the same load measured.
     pub fn merge(&mut self, other: &Measured) {
         self.messages += other.messages;
         self.bytes += other.bytes;
+        self.all_bytes += other.all_bytes;
         self.refused += other.refused;
         self.times.merge(&other.times);
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use proto::cluster::BrokerStatusResponse;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::Measured;
 use super::measured::round;
@@ -16,6 +17,7 @@ const MIB: f64 = 1_048_576.0;
 pub struct Observation {
     brokers: BTreeMap<u64, (u32, Usage, BrokerStatusResponse)>,
     own: Usage,
+    started: Instant,
 }
 
 impl Observation {
@@ -35,14 +37,15 @@ impl Observation {
         Observation {
             brokers,
             own: Usage::of(std::process::id()),
+            started: Instant::now(),
         }
     }
 
     /// What was used since `begin`, set against what `measured` sent.
     pub async fn end(self, group: &Group, measured: &Measured) -> Value {
-        let seconds = measured.elapsed.as_secs_f64().max(f64::EPSILON);
+        let seconds = self.started.elapsed().as_secs_f64().max(f64::EPSILON);
         let cores = |processor: Duration| round(processor.as_secs_f64() / seconds);
-        let payload = measured.bytes.max(1) as f64;
+        let payload = measured.all_bytes.max(1) as f64;
         let own = Usage::of(std::process::id()).since(&self.own);
         let mut brokers = Vec::new();
         for (id, (pid, usage, before)) in &self.brokers {

@@ -58,6 +58,8 @@ async fn send_for(producer: &Producer, topic: &str, load: SdkLoad) -> Result<Mea
         if answered >= begin && answered < end {
             measured.count(1, load.message_bytes);
             measured.took(answered - sent);
+        } else {
+            measured.count_outside(1, load.message_bytes);
         }
     }
 }

@@ -124,6 +124,8 @@ async fn send_in_turn(
         } else if answered >= shared.begin && answered < shared.end {
             measured.count(batch as u64, shared.load.message_bytes);
             measured.took(answered - sent);
+        } else {
+            measured.count_outside(batch as u64, shared.load.message_bytes);
         }
     }
 }

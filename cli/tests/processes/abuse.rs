@@ -214,8 +214,8 @@ async fn a_thousand_connections_leave_room_for_work() {
         let message = Message::new("orders", format!("{number} hello")).unwrap();
         producer.send(message).await.unwrap();
     }
-    let writer = Writer::start(&cluster, "later", 100).await;
     cluster.topic("later").await;
+    let writer = Writer::start(&cluster, "later", 100).await;
     writer.wait_for_acks(200).await;
     drop(held);
     let acked = writer.finish().await;

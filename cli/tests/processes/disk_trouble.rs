@@ -39,7 +39,7 @@ async fn a_leader_whose_disk_fails_stops_and_another_takes_over() {
     writer.wait_for_acks(100).await;
     let led = cluster.led().await;
     let id = led.broker_id;
-    std::fs::write(faults(&cluster, id), "sync .seg eio\n").unwrap();
+    std::fs::write(faults(&cluster, id), "sync log- eio\n").unwrap();
     let code = cluster.wait_for_end(id).await;
     assert_eq!(code, Some(1), "{}", cluster.broker(id).last_words(5));
     let words = cluster.broker(id).last_words(1);
@@ -65,7 +65,7 @@ async fn a_follower_whose_disk_fails_stops_alone() {
     let writer = Writer::start(&cluster, "orders", 100).await;
     writer.wait_for_acks(100).await;
     let id = cluster.followers().await[0];
-    std::fs::write(faults(&cluster, id), "write .seg eio\n").unwrap();
+    std::fs::write(faults(&cluster, id), "write log- eio\n").unwrap();
     assert_eq!(cluster.wait_for_end(id).await, Some(1));
     writer.wait_for_acks(200).await;
     std::fs::remove_file(faults(&cluster, id)).unwrap();
@@ -83,7 +83,7 @@ async fn a_follower_without_space_stops_alone_and_comes_back() {
     let writer = Writer::start(&cluster, "orders", 100).await;
     writer.wait_for_acks(100).await;
     let id = cluster.followers().await[0];
-    std::fs::write(faults(&cluster, id), "write .seg enospc\ncreate * enospc\n").unwrap();
+    std::fs::write(faults(&cluster, id), "write log- enospc\ncreate * enospc\n").unwrap();
     assert_eq!(cluster.wait_for_end(id).await, Some(1));
     let words = cluster.broker(id).last_words(1);
     assert!(words.starts_with("raftmq: "), "{words}");
@@ -101,6 +101,7 @@ async fn a_follower_without_space_stops_alone_and_comes_back() {
 async fn a_nearly_full_disk_refuses_sends_and_takes_them_again_when_there_is_room() {
     let cluster = cluster().await;
     cluster.topic("orders").await;
+    cluster.topic("refused").await;
     let writer = Writer::start(&cluster, "orders", 100).await;
     writer.wait_for_acks(100).await;
     for id in cluster.ids() {
@@ -110,7 +111,7 @@ async fn a_nearly_full_disk_refuses_sends_and_takes_them_again_when_there_is_roo
     let client = cluster.client().await;
     let producer = client.producer().send_timeout(SHORT).build().unwrap();
     let refused = eventually(PATIENCE, || async {
-        let message = Message::new("orders", "1000000000 refused").unwrap();
+        let message = Message::new("refused", "x").unwrap();
         producer.send(message).await.err()
     });
     let refused = refused
