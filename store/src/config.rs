@@ -32,8 +32,9 @@ pub struct LogConfig {
     pub spare_segments: usize,
     /// Dropped segment files kept for reuse, at most. Default 4.
     pub recycled_segments_max: usize,
-    /// Whether segment files made ahead of need are filled with zeros, so that the first use of a block costs no
-    /// change of the file system's metadata, at the price of writing twice. Default true.
+    /// Whether segment files made ahead of need are filled with zeros while nothing else is written,
+    /// so that the first use of a block costs no change of the file system's metadata, at the price
+    /// of writing twice. Default true.
     pub prefill: bool,
 }
 

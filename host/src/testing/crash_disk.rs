@@ -5,6 +5,8 @@
 //! on in each directory. Synced bytes and names always survive. Process death without power loss is simply dropping
 //! every handle: nothing is lost then.
 //!
+//! A failed sync is modelled too, see [`CrashDisk::fail_next_sync`].
+//!
 //! Does not model: bit rot (see [`CrashDisk::flip_bit`]), misdirected writes, a bounded size.
 
 mod directory;
@@ -39,6 +41,8 @@ struct World {
     /// Counts crashes: handles and locks of an earlier life are dead.
     life: u64,
     locks: BTreeMap<PathBuf, u64>,
+    /// Files whose next sync fails.
+    failing_syncs: Vec<NodeId>,
 }
 
 const ROOT: NodeId = 0;
@@ -63,6 +67,7 @@ impl CrashDisk {
             next_id: ROOT + 1,
             life: 0,
             locks: BTreeMap::new(),
+            failing_syncs: Vec::new(),
         };
         CrashDisk {
             world: Arc::new(Mutex::new(world)),
@@ -81,6 +86,15 @@ impl CrashDisk {
                 Node::Directory(directory) => directory.crash(&mut chance),
             }
         }
+    }
+
+    /// The next sync of a file fails, and after it the page cache lies, as Linux's does: what was not
+    /// durable can still be read, later syncs say that all is well, and a power cut takes it.
+    pub fn fail_next_sync(&self, path: &Path) -> io::Result<()> {
+        let mut world = self.world();
+        let id = world.find(path)?;
+        world.failing_syncs.push(id);
+        Ok(())
     }
 
     /// Flips one bit of a file, on the disk itself.

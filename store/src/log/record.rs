@@ -239,6 +239,6 @@ mod tests {
             &[3, 1, 0, 0, 0, 0, 0, 0],
         ];
         assert_eq!(header[..], expected.concat());
-        assert_eq!(u32_at(&header, 8), 0x3ac4_0ac6);
+        assert_eq!(u32_at(&header, 8), 0x6bcd_9b26);
     }
 }

@@ -117,6 +117,7 @@ impl Shared {
             let mut writer = self.writer.lock().await;
             writer.mark_held = true;
             self.cut(&mut writer, first_index, last).await?;
+            self.missing_from(first_index);
             self.remove_unlisted_from(first_index).await?;
             if let Some(tail) = &writer.tail {
                 let end = tail
@@ -141,6 +142,14 @@ impl Shared {
         state.damages.retain(|damage| damage.sealed);
         state.assert_positions();
         Ok(())
+    }
+
+    /// What was good above `first_index` is gone too now, until the repair is complete.
+    fn missing_from(&self, first_index: u64) {
+        let mut state = self.state();
+        for damage in state.damages.iter_mut().filter(|damage| !damage.sealed) {
+            damage.first_bad_index = first_index;
+        }
     }
 
     fn check_reset(&self, first_index: u64, entries: &[Entry]) -> Result<()> {

@@ -114,22 +114,25 @@ impl Shared {
         }
     }
 
-    /// Writes zeros, so that the blocks are in use before the log writes to them.
+    /// Writes zeros, so that the blocks are in use before the log writes to them. Stops when the log
+    /// is busy: measured, its syncs would take several times as long.
     async fn fill(&self, file: &Arc<dyn File>, len: u64) -> std::io::Result<()> {
         if !self.config.prefill {
             return file.clone().sync().await;
         }
         let zeros = Bytes::from(vec![0; FILL_BYTES]);
+        let syncs = self.counters.snapshot().syncs;
         let mut position = 0;
-        while position < len {
+        while position < len && self.counters.snapshot().syncs == syncs {
             let piece = (len - position).min(FILL_BYTES as u64);
             let bytes = zeros.slice(..usize::try_from(piece).expect("at most the buffer"));
             file.clone().write_and_sync(position, vec![bytes]).await?;
             position += piece;
-            if self.state().closed {
+            let state = self.state();
+            if state.closed || !state.is_idle() {
                 break;
             }
         }
-        Ok(())
+        file.clone().sync().await
     }
 }

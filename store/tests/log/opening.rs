@@ -150,3 +150,29 @@ async fn a_torn_tail_is_cut() {
         assert_eq!(read_all(&log).await.len(), 12);
     }
 }
+
+/// Catches entries that count as synced because the page cache shows them: after a failed sync it
+/// lies, and syncing again does not help.
+#[tokio::test]
+async fn what_is_kept_after_a_failed_sync_is_really_on_the_disk() {
+    for marked in [true, false] {
+        let world = World::new();
+        let log = world.open().await;
+        append(&log, entries(1, 0..10, 100)).await.unwrap();
+        let path = world.files("seg").pop().unwrap();
+        world.memory.fail_next_sync(&path).unwrap();
+        append(&log, entries(1, 10..12, 100)).await.unwrap_err();
+        world.disk.kill();
+        log.close().await;
+        drop(log);
+        if !marked {
+            world.memory.remove(&path.with_file_name("synced")).unwrap();
+        }
+        // The process comes back; then the power goes.
+        let log = world.open().await;
+        let kept = log.positions().flushed;
+        assert_eq!(kept, Some(id(1, 11)), "the page cache shows them");
+        world.crash(log, 7).await;
+        assert_eq!(world.open().await.last(), kept);
+    }
+}

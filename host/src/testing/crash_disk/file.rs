@@ -50,7 +50,11 @@ impl MemoryFile {
         for change in self.unsynced.drain(..) {
             apply(&mut self.durable, &change);
         }
-        debug_assert_eq!(self.durable.len(), self.bytes.len());
+    }
+
+    /// A sync that fails: the changes are neither durable nor remembered as missing.
+    fn fail_sync(&mut self) {
+        self.unsynced.clear();
     }
 
     /// Decides what became of the unsynced changes.
@@ -171,7 +175,22 @@ impl File for OpenFile {
     }
 
     fn sync(self: Arc<Self>) -> BoxFuture<'static, io::Result<()>> {
-        async move { self.with(MemoryFile::sync) }.boxed()
+        async move {
+            let fails = {
+                let mut world = self.disk.world();
+                let place = world
+                    .failing_syncs
+                    .iter()
+                    .position(|node| *node == self.node);
+                place.map(|place| world.failing_syncs.swap_remove(place))
+            };
+            if fails.is_some() {
+                self.with(MemoryFile::fail_sync)?;
+                return Err(io::Error::other("input/output error"));
+            }
+            self.with(MemoryFile::sync)
+        }
+        .boxed()
     }
 
     fn write_and_sync(
