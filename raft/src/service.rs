@@ -145,6 +145,11 @@ impl RaftService for Service {
         let offer = request.into_inner();
         self.peers
             .admit(&offer.cluster_id, &offer.group, offer.sender.as_ref())?;
+        // One that was asked for is for a replica whose log is damaged, any other one is for Raft.
+        match offer.repair {
+            true => self.state.check_repairing()?,
+            false => drop(self.raft()?),
+        }
         self.incoming.offer(offer).await.map(Response::new)
     }
 

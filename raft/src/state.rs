@@ -199,18 +199,30 @@ impl State {
         Some(metrics)
     }
 
+    /// Whether a snapshot may take the place of the log.
+    #[allow(clippy::result_large_err, reason = "the transport's own error type")]
+    pub(crate) fn check_repairing(&self) -> Result<(), Status> {
+        match self.phase() {
+            Phase::Repairing => Ok(()),
+            _ => Err(Status::failed_precondition("replica asked for no snapshot")),
+        }
+    }
+
     /// Takes a snapshot that was asked for because this replica cannot repair its log by entries.
     #[allow(clippy::result_large_err, reason = "the transport's own error type")]
     pub(crate) fn repair_with(&self, snapshot: SnapshotData) -> Result<(), Status> {
-        if self.phase() != Phase::Repairing {
-            return Err(Status::failed_precondition("replica asked for no snapshot"));
-        }
+        self.check_repairing()?;
         self.repair_snapshot.send_replace(Some(Arc::new(snapshot)));
         Ok(())
     }
 
     pub(crate) fn repair_snapshots(&self) -> watch::Receiver<Option<Arc<SnapshotData>>> {
         self.repair_snapshot.subscribe()
+    }
+
+    /// Hands out the snapshot that was received; while it is kept no other one can be received.
+    pub(crate) fn take_repair_snapshot(&self) -> Option<Arc<SnapshotData>> {
+        self.repair_snapshot.send_replace(None)
     }
 
     /// Whether nothing was ever promised here.

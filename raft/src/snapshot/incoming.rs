@@ -69,9 +69,10 @@ impl Incoming {
         if self.installing.try_lock().is_err() {
             return Err(Status::unavailable("a snapshot is being installed"));
         }
-        let resumes = current
-            .as_ref()
-            .is_some_and(|transfer| transfer.offer.snapshot_id == offer.snapshot_id);
+        let same = |transfer: &Transfer| {
+            transfer.offer.snapshot_id == offer.snapshot_id && transfer.offer.repair == offer.repair
+        };
+        let resumes = current.as_ref().is_some_and(same);
         if !resumes {
             *current = None;
             *current = Some(self.begin(offer.clone(), last).await.map_err(failed)?);

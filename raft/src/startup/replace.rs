@@ -42,7 +42,7 @@ impl Startup {
             return Ok(false);
         }
         let arrival = tokio::time::timeout(SNAPSHOT_TIMEOUT, received.changed()).await;
-        let snapshot = received.borrow_and_update().clone();
+        let snapshot = self.state.take_repair_snapshot();
         let (Ok(Ok(())), Some(snapshot)) = (arrival, snapshot) else {
             return Ok(false);
         };
