@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use host::Shutdown;
 use openraft::ServerState;
-use openraft::metrics::RaftMetrics;
+use openraft::metrics::RaftServerMetrics;
 use openraft_rt::{Instant as _, WatchReceiver as _};
 
 use crate::member::Member;
@@ -42,37 +42,65 @@ pub(crate) struct LeadershipWatch {
 
 impl LeadershipWatch {
     pub(crate) async fn run(self, shutdown: Shutdown) {
-        let mut metrics = self.raft.metrics();
+        // This one changes with votes and members only, not with every entry.
+        let mut changes = self.raft.server_metrics();
         let mut applied = self.state.applied();
         loop {
-            let current = metrics.borrow_and_update().clone();
+            let server = changes.borrow_and_update().clone();
             let applied_now = *applied.borrow_and_update();
-            if let Err(fatal) = &current.running_state {
-                if !shutdown.is_shut_down() {
-                    self.state.fail(fatal.to_string());
-                }
-                self.publish(Leadership {
-                    term: current.current_term,
-                    ..Leadership::default()
-                });
-                return;
-            }
-            let leadership = judge(&current, applied_now, self.lease);
+            let leadership = self.judge(&server, applied_now);
             let waits_to_serve = leadership.is_leader && !leadership.serving;
             self.publish(leadership);
             tokio::select! {
                 biased;
                 () = shutdown.wait() => break,
-                changed = metrics.changed() => if changed.is_err() { break },
+                changed = changes.changed() => if changed.is_err() { break },
                 _ = applied.changed(), if waits_to_serve => {}
                 () = tokio::time::sleep(self.interval) => {}
             }
+        }
+        let metrics = self.raft.metrics().borrow_watched().clone();
+        if let Err(fatal) = &metrics.running_state
+            && !shutdown.is_shut_down()
+        {
+            self.state.fail(fatal.to_string());
         }
         let term = self.state.leadership().borrow().term;
         self.publish(Leadership {
             term,
             ..Leadership::default()
         });
+    }
+
+    fn judge(
+        &self,
+        server: &RaftServerMetrics<TypeConfig>,
+        applied: Option<RaftLogId>,
+    ) -> Leadership {
+        let is_leader = server.state == ServerState::Leader;
+        let term = server.vote.leader_id.term;
+        let leader = server.current_leader.and_then(|broker_id| {
+            let node = server.membership_config.get_node(&broker_id)?;
+            Some(Member::from_node(broker_id, node))
+        });
+        let caught_up = applied.is_some_and(|log_id| *log_id.leader_id == term);
+        let serving = is_leader && caught_up && self.has_majority(server);
+        Leadership {
+            term,
+            leader,
+            is_leader,
+            serving,
+        }
+    }
+
+    /// Whether a majority answered this leader within the lease. A leader alone is its own majority.
+    fn has_majority(&self, server: &RaftServerMetrics<TypeConfig>) -> bool {
+        let mut voters = server.membership_config.voter_ids();
+        if voters.all(|voter| voter == server.id) {
+            return true;
+        }
+        let acked = self.raft.data_metrics().borrow_watched().last_quorum_acked;
+        acked.is_some_and(|acked| acked.into_inner().elapsed() < self.lease)
     }
 
     fn publish(&self, leadership: Leadership) {
@@ -85,36 +113,4 @@ impl LeadershipWatch {
             changed
         });
     }
-}
-
-fn judge(
-    metrics: &RaftMetrics<TypeConfig>,
-    applied: Option<RaftLogId>,
-    lease: Duration,
-) -> Leadership {
-    let is_leader = metrics.state == ServerState::Leader;
-    let membership = &metrics.membership_config;
-    let leader = metrics.current_leader.and_then(|broker_id| {
-        let node = membership.get_node(&broker_id)?;
-        Some(Member::from_node(broker_id, node))
-    });
-    let caught_up = applied.is_some_and(|log_id| *log_id.leader_id == metrics.current_term);
-    let serving = is_leader && caught_up && has_majority(metrics, lease);
-    Leadership {
-        term: metrics.current_term,
-        leader,
-        is_leader,
-        serving,
-    }
-}
-
-/// Whether a majority answered this leader within the lease. A leader alone is its own majority.
-fn has_majority(metrics: &RaftMetrics<TypeConfig>, lease: Duration) -> bool {
-    let mut voters = metrics.membership_config.voter_ids();
-    if voters.all(|voter| voter == metrics.id) {
-        return true;
-    }
-    metrics
-        .last_quorum_acked
-        .is_some_and(|acked| acked.into_inner().elapsed() < lease)
 }

@@ -121,6 +121,12 @@ impl Startup {
         {
             tracing::warn!("raft did not stop in time");
         }
+        if tokio::time::timeout(STOP_TIMEOUT, self.log.close())
+            .await
+            .is_err()
+        {
+            tracing::warn!("the log was not written to its end in time");
+        }
         let kv = self.tables.lock().await.kv().clone();
         if let Err(error) = kv.flush().await {
             tracing::warn!(%error, "tables were not flushed; they will be replayed");

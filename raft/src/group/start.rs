@@ -184,7 +184,12 @@ impl Parts {
             state,
             maintenance,
         } = stored;
-        let incoming = Incoming::new(data_dir.clone(), log.clone(), snapshots.holds());
+        let incoming = Incoming::new(
+            data_dir.clone(),
+            log.clone(),
+            snapshots.holds(),
+            config.log.reserve_bytes,
+        );
         let service = Service {
             peers: base.peers.clone(),
             state: state.clone(),

@@ -36,6 +36,8 @@ pub(crate) struct Incoming {
     current: Mutex<Option<Transfer>>,
     /// Held while a snapshot that was received is put in place: its files must stay.
     installing: Arc<Mutex<()>>,
+    /// Bytes of the disk that a snapshot must leave free.
+    reserve_bytes: u64,
 }
 
 struct Transfer {
@@ -49,13 +51,19 @@ struct Transfer {
 }
 
 impl Incoming {
-    pub(crate) fn new(data_dir: Arc<DataDir>, log: CommitLog, holds: Holds) -> Incoming {
+    pub(crate) fn new(
+        data_dir: Arc<DataDir>,
+        log: CommitLog,
+        holds: Holds,
+        reserve_bytes: u64,
+    ) -> Incoming {
         Incoming {
             data_dir,
             log,
             holds,
             current: Mutex::new(None),
             installing: Arc::default(),
+            reserve_bytes,
         }
     }
 
@@ -81,6 +89,7 @@ impl Incoming {
             return Err(Status::internal("transfer was not begun"));
         };
         let files = self.wants(transfer).await.map_err(failed)?;
+        self.check_space(transfer, &files)?;
         tracing::info!(
             snapshot = offer.snapshot_id,
             files = transfer.files.len(),
@@ -141,6 +150,31 @@ impl Incoming {
             wants.push(wire::SnapshotWant { name, position: 0 });
         }
         Ok(wants)
+    }
+
+    /// A snapshot must not eat what is held in reserve: the log would have to stop.
+    #[allow(clippy::result_large_err, reason = "the transport's own error type")]
+    fn check_space(&self, transfer: &Transfer, wants: &[wire::SnapshotWant]) -> Result<(), Status> {
+        let missing = |want: &wire::SnapshotWant| {
+            let size_bytes = transfer
+                .files
+                .get(&want.name)
+                .map_or(0, |file| file.size_bytes);
+            size_bytes.saturating_sub(want.position)
+        };
+        let wanted_bytes: u64 = wants.iter().map(missing).sum();
+        let dir = self.data_dir.path();
+        let free_bytes = self.data_dir.disk().free_bytes(dir);
+        let free_bytes = free_bytes
+            .map_err(StoreError::io("look at", dir))
+            .map_err(failed)?;
+        if wanted_bytes.saturating_add(self.reserve_bytes) <= free_bytes {
+            return Ok(());
+        }
+        Err(Status::resource_exhausted(format!(
+            "snapshot needs {wanted_bytes} bytes, {free_bytes} are free and {} are held in reserve",
+            self.reserve_bytes
+        )))
     }
 
     fn checkpoint_file(&self, transfer: &Transfer, file: &wire::SnapshotFile) -> CheckpointFile {
