@@ -435,7 +435,7 @@ fn reachable(advertised: &str, listened: &str) -> String {
         return advertised.to_owned();
     }
     match listened.rsplit_once(':') {
-        Some((host, port)) if matches!(host, "0.0.0.0" | "[::]") => format!("127.0.0.1:{port}"),
+        Some(("0.0.0.0" | "[::]", port)) => format!("127.0.0.1:{port}"),
         _ => listened.to_owned(),
     }
 }

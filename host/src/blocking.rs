@@ -2,7 +2,8 @@
 //!
 //! Never call this while holding a lock that an async task may wait for.
 
-/// Runs `work` where blocking is allowed and returns what it returned. A panic inside `work` continues in the caller.
+/// Runs `work` where blocking is allowed and returns what it returned. A panic inside `work`
+/// continues in the caller.
 #[cfg(not(madsim))]
 pub async fn run<T, F>(work: F) -> T
 where

@@ -4,7 +4,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Tells what time it is.
 pub trait Clock: Send + Sync + 'static {
-    /// Milliseconds since the Unix epoch. May go backwards: whoever stamps must not trust it to be monotonic.
+    /// Milliseconds since the Unix epoch. May go backwards: whoever stamps must not trust it to be
+    /// monotonic.
     fn now_ms(&self) -> u64;
 }
 

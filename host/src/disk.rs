@@ -2,11 +2,13 @@
 //!
 //! The contract, checked by `testing::suite` on every implementation:
 //!
-//! - What survives a power cut is what was synced: bytes by [`File::sync`], names by [`Disk::sync_dir`] of the
-//!   directory that holds them. Anything else may be lost, kept, or torn.
+//! - What survives a power cut is what was synced: bytes by [`File::sync`], names by
+//!   [`Disk::sync_dir`] of the directory that holds them. Anything else may be lost, kept, or torn.
 //! - What survives the death of the process alone is everything that a call returned `Ok` for.
-//! - A write is readable when it returns. Files may be read and written at the same time, at different positions.
-//! - After a failed `sync` or `write_and_sync` the file must not be used again: nobody knows what is on the disk.
+//! - A write is readable when it returns. Files may be read and written at the same time, at
+//!   different positions.
+//! - After a failed `sync` or `write_and_sync` the file must not be used again: nobody knows what
+//!   is on the disk.
 //! - A rename replaces its target, if there is one, in one step.
 
 use std::io;
@@ -36,7 +38,8 @@ pub trait Disk: Send + Sync + 'static {
     /// Removes a directory and everything in it. `NotFound` if it does not exist.
     fn remove_dir_all(&self, dir: &Path) -> io::Result<()>;
 
-    /// Gives a file or directory another name; a file of that name is replaced. Open files stay usable.
+    /// Gives a file or directory another name; a file of that name is replaced. Open files stay
+    /// usable.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
     /// Gives a file a second name (a hard link). `AlreadyExists` if the name is taken.
@@ -51,8 +54,8 @@ pub trait Disk: Send + Sync + 'static {
     /// Bytes that may still be written to the file system that holds `dir`.
     fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
 
-    /// Takes an exclusive lock named by a file, made if needed. `WouldBlock` if another holder has it. The lock is
-    /// released when the returned value is dropped, and when the process dies.
+    /// Takes an exclusive lock named by a file, made if needed. `WouldBlock` if another holder has
+    /// it. The lock is released when the returned value is dropped, and when the process dies.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>>;
 
     /// Whether paths name files of the operating system, so that RocksDB can open them too.
@@ -77,8 +80,8 @@ pub trait File: Send + Sync + 'static {
     /// Writes all buffers one after another from `position` on. A gap before it reads as zeros.
     fn write_at(&self, position: u64, buffers: &[Bytes]) -> io::Result<()>;
 
-    /// Reserves space, so that the file is at least `len` bytes long; new bytes read as zeros. A failure with
-    /// `StorageFull` leaves the file's contents as they were.
+    /// Reserves space, so that the file is at least `len` bytes long; new bytes read as zeros. A
+    /// failure with `StorageFull` leaves the file's contents as they were.
     fn preallocate(&self, len: u64) -> io::Result<()>;
 
     /// Cuts the file, or lengthens it with zeros.
@@ -87,7 +90,8 @@ pub trait File: Send + Sync + 'static {
     /// Makes everything written so far durable, off the async threads.
     fn sync(self: Arc<Self>) -> BoxFuture<'static, io::Result<()>>;
 
-    /// [`File::write_at`] and then [`File::sync`], in one hop off the async threads: the log's write path.
+    /// [`File::write_at`] and then [`File::sync`], in one hop off the async threads: the log's
+    /// write path.
     fn write_and_sync(
         self: Arc<Self>,
         position: u64,

@@ -1,7 +1,8 @@
-//! The machine a replica runs on, reduced to what it may ask of it: the time, the disk, the network, and when to stop.
+//! The machine a replica runs on, reduced to what it may ask of it: the time, the disk, the
+//! network, and when to stop.
 //!
-//! Every other crate reaches the operating system through here, so that the simulator can stand in for it.
-//! Nothing in this crate knows about messages, logs or Raft.
+//! Every other crate reaches the operating system through here, so that the simulator can stand in
+//! for it. Nothing in this crate knows about messages, logs or Raft.
 
 pub mod blocking;
 mod clock;

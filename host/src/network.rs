@@ -1,8 +1,8 @@
 //! How gRPC connections are made and accepted: the only caller of connect and bind.
 //!
-//! Everything that must be the same on both ends stands here (windows, frame sizes, keepalive), and every bound that
-//! keeps strangers from exhausting a server. In the simulator madsim's network stands behind the same calls.
-//! Knows no service and no message.
+//! Everything that must be the same on both ends stands here (windows, frame sizes, keepalive), and
+//! every bound that keeps strangers from exhausting a server. In the simulator madsim's network
+//! stands behind the same calls. Knows no service and no message.
 
 mod channel;
 #[cfg(not(madsim))]
@@ -22,7 +22,8 @@ pub const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 /// What one connection may have in flight before its readers have read.
 pub const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 
-/// Largest HTTP/2 frame: large enough that a batch is few frames, small enough that others get their turn.
+/// Largest HTTP/2 frame: large enough that a batch is few frames, small enough that others get
+/// their turn.
 pub const FRAME_BYTES_MAX: u32 = 1 << 20;
 
 /// What went wrong with a connection or a listener.

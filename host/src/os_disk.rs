@@ -1,6 +1,7 @@
 //! The operating system's files.
 //!
-//! The only place of the product that opens files (RocksDB's own excepted). Never retries a failed sync.
+//! The only place of the product that opens files (RocksDB's own excepted). Never retries a failed
+//! sync.
 #![expect(
     clippy::disallowed_methods,
     reason = "this is the seam that others must ask"

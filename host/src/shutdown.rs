@@ -1,7 +1,7 @@
 //! How a process learns that it should stop.
 //!
-//! One [`ShutdownTrigger`], any number of [`Shutdown`] listeners. Dropping the trigger stops everybody too, so that
-//! whoever owns it cannot forget.
+//! One [`ShutdownTrigger`], any number of [`Shutdown`] listeners. Dropping the trigger stops
+//! everybody too, so that whoever owns it cannot forget.
 
 use tokio::sync::watch;
 

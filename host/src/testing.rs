@@ -1,5 +1,6 @@
-//! What tests of every crate need of a machine: the contract that each disk must keep, a disk that fails on demand, a
-//! disk that forgets what was not synced, a clock set by hand. Never part of the product.
+//! What tests of every crate need of a machine: the contract that each disk must keep, a disk that
+//! fails on demand, a disk that forgets what was not synced, a clock set by hand. Never part of the
+//! product.
 #![allow(
     clippy::unwrap_used,
     clippy::missing_panics_doc,

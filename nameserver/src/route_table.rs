@@ -273,11 +273,15 @@ mod tests {
         let table = RouteTable::new(1, groups);
         let access_point = endpoints("gateway:8081");
         let hosts = |topic: &str| -> Vec<String> {
-            message_queues(&resource(topic), &table.shares(topic), access_point.as_ref())
-                .iter()
-                .map(|queue| queue.broker.as_ref().unwrap().endpoints.as_ref().unwrap())
-                .map(|endpoints| endpoints.addresses[0].host.clone())
-                .collect()
+            message_queues(
+                &resource(topic),
+                &table.shares(topic),
+                access_point.as_ref(),
+            )
+            .iter()
+            .map(|queue| queue.broker.as_ref().unwrap().endpoints.as_ref().unwrap())
+            .map(|endpoints| endpoints.addresses[0].host.clone())
+            .collect()
         };
         assert_eq!(hosts("alone"), ["gateway"]);
         assert_eq!(hosts("shared"), ["a-2", "b-1"]);

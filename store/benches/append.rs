@@ -39,7 +39,8 @@ fn runtime() -> Runtime {
 async fn fill(file: &Arc<dyn File>) {
     let zeros = Bytes::from(vec![0; 4 << 20]);
     for position in (0..FILE_BYTES).step_by(zeros.len()) {
-        file.write_at(position, &[zeros.clone()]).unwrap();
+        file.write_at(position, std::slice::from_ref(&zeros))
+            .unwrap();
     }
     file.clone().sync().await.unwrap();
 }
@@ -113,7 +114,7 @@ async fn open(dir: &Path, recycle: bool) -> CommitLog {
         let body = Bytes::from(vec![7; 1 << 20]);
         append(
             &log,
-            RECYCLED_SEGMENTS as u64 * SEGMENT_BYTES >> 20,
+            (RECYCLED_SEGMENTS as u64 * SEGMENT_BYTES) >> 20,
             8,
             &body,
         )

@@ -5,7 +5,8 @@ use crate::error::{Result, StoreError};
 /// Smallest segment: tests use it; a real one is thousands of times larger.
 const SEGMENT_BYTES_MIN: u64 = 1 << 10;
 
-/// Largest segment: positions in it are `u32`, and a tail segment is scanned whole when a replica starts.
+/// Largest segment: positions in it are `u32`, and a tail segment is scanned whole when a replica
+/// starts.
 const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 
 /// How a commit log uses memory and disk.
@@ -13,28 +14,30 @@ const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 pub struct LogConfig {
     /// Bytes of a segment file; fixed when the data directory is made. Default 128 MiB.
     pub segment_bytes: u64,
-    /// Bytes of recent entries kept in memory for readers; entries that are not synced yet are kept on top of it.
-    /// Default 64 MiB.
+    /// Bytes of recent entries kept in memory for readers; entries that are not synced yet are kept
+    /// on top of it. Default 64 MiB.
     pub cache_bytes: u64,
     /// Bytes of older entries, read one by one, that are kept in memory. Default 16 MiB.
     pub read_cache_bytes: u64,
     /// Bytes of record positions of sealed segments that are kept in memory. Default 32 MiB.
     pub index_cache_bytes: u64,
-    /// Free space in bytes below which new client data shall be refused ([`crate::CommitLog::space`]). Appends are
-    /// refused below half of it: what lies between is for the entries that make space again. Default 1 GiB.
+    /// Free space in bytes below which new client data shall be refused
+    /// ([`crate::CommitLog::space`]). Appends are refused below half of it: what lies between is
+    /// for the entries that make space again. Default 1 GiB.
     pub reserve_bytes: u64,
     /// Bytes that may wait to be synced before appends are refused. Default 256 MiB.
     pub pending_bytes_max: u64,
-    /// Most bytes in one write and sync, a single larger entry excepted. Also how far from a torn record a valid one
-    /// may stand and still be explained by the same power failure. Default 8 MiB.
+    /// Most bytes in one write and sync, a single larger entry excepted. Also how far from a torn
+    /// record a valid one may stand and still be explained by the same power failure. Default 8
+    /// MiB.
     pub group_bytes_max: u64,
     /// Segment files made ready ahead of need. Default 1.
     pub spare_segments: usize,
     /// Dropped segment files kept for reuse, at most. Default 4.
     pub recycled_segments_max: usize,
-    /// Whether segment files made ahead of need are filled with zeros while nothing else is written,
-    /// so that the first use of a block costs no change of the file system's metadata, at the price
-    /// of writing twice. Default true.
+    /// Whether segment files made ahead of need are filled with zeros while nothing else is
+    /// written, so that the first use of a block costs no change of the file system's metadata, at
+    /// the price of writing twice. Default true.
     pub prefill: bool,
 }
 
@@ -79,7 +82,8 @@ impl LogConfig {
 mod tests {
     use super::*;
 
-    /// Catches defaults that the validation itself refuses, and messages that do not name the values.
+    /// Catches defaults that the validation itself refuses, and messages that do not name the
+    /// values.
     #[test]
     fn defaults_are_valid_and_refusals_name_the_pair() {
         assert!(LogConfig::default().validate().is_ok());

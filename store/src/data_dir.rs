@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <data>/lock                          held while a process uses the directory
-//! <data>/superblock                    replaced whole: written beside, synced, renamed, directory synced
+//! <data>/superblock                    replaced whole: written beside, synced, renamed
 //! <data>/log-<generation>/             segments; only the superblock's generation counts
 //! <data>/tables-<generation>/          derived tables
 //! <data>/checkpoints/<index>/          copies of the tables
@@ -30,8 +30,8 @@ pub struct DataDir {
     host: Host,
     path: PathBuf,
     current: Mutex<Superblock>,
-    /// Held while the file is replaced: one at a time. Holds what went wrong for good: after a failed write nobody
-    /// knows which superblock is on the disk.
+    /// Held while the file is replaced: one at a time. Holds what went wrong for good: after a
+    /// failed write nobody knows which superblock is on the disk.
     replacing: tokio::sync::Mutex<Option<StoreError>>,
     _lock: Box<dyn Send + Sync>,
 }
@@ -39,8 +39,8 @@ pub struct DataDir {
 impl DataDir {
     /// Locks the directory, makes it if needed, and checks that it belongs to `identity`.
     ///
-    /// Fails with [`StoreError::Locked`] if another process has it and with [`StoreError::Identity`] if it is
-    /// somebody else's.
+    /// Fails with [`StoreError::Locked`] if another process has it and with
+    /// [`StoreError::Identity`] if it is somebody else's.
     pub async fn open(
         host: &Host,
         path: &Path,
@@ -108,7 +108,8 @@ impl DataDir {
             .await
     }
 
-    /// Makes another generation of the log the one that counts, with its floor; durable when this returns.
+    /// Makes another generation of the log the one that counts, with its floor; durable when this
+    /// returns.
     pub(crate) async fn save_log_generation(
         &self,
         generation: u64,
@@ -197,7 +198,8 @@ async fn create_durably(disk: &dyn Disk, path: &Path) -> Result<()> {
     }
     disk.create_dir_all(path)
         .map_err(StoreError::io("create", path))?;
-    // The names of all directories that were just made must survive a power cut, or the replica's promises do not.
+    // The names of all directories that were just made must survive a power cut, or the replica's
+    // promises do not.
     for above in path
         .ancestors()
         .skip(1)
@@ -287,7 +289,8 @@ fn fresh(identity: &Identity, log: &LogConfig) -> Result<Superblock> {
     })
 }
 
-/// A directory with a log but without a superblock has lost its vote: starting over would break promises.
+/// A directory with a log but without a superblock has lost its vote: starting over would break
+/// promises.
 fn refuse_leftovers(disk: &dyn Disk, dir: &Path) -> Result<()> {
     let paths = disk.list(dir).map_err(StoreError::io("list", dir))?;
     let is_data = |path: &&PathBuf| {

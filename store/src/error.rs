@@ -1,6 +1,7 @@
 //! What can go wrong in the store.
 //!
-//! One enum for the whole crate, cheap to clone, because one failed sync fails everybody who waited for it.
+//! One enum for the whole crate, cheap to clone, because one failed sync fails everybody who waited
+//! for it.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,8 @@ use thiserror::Error;
 #[derive(Clone, Debug, Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// The disk failed. If it failed while writing or syncing the log, the log is poisoned: the replica must stop.
+    /// The disk failed. If it failed while writing or syncing the log, the log is poisoned: the
+    /// replica must stop.
     #[error("cannot {verb} {}: {source}", path.display())]
     Io {
         /// What was being done, for example `sync`.

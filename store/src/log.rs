@@ -1,9 +1,9 @@
-//! The commit log: append returns when readable, `done` is called when durable, nothing is ever lost
-//! in between without an error.
+//! The commit log: append returns when readable, `done` is called when durable, nothing is ever
+//! lost in between without an error.
 //!
 //! - Entries follow each other without gaps; truncating takes back uncommitted ones only.
-//! - Purging deletes nothing: it raises the floor that Raft may ask for. Dropping deletes whole full
-//!   segments below that floor. Never a hole.
+//! - Purging deletes nothing: it raises the floor that Raft may ask for. Dropping deletes whole
+//!   full segments below that floor. Never a hole.
 //! - One task writes ([`flush`]), one write and one sync for each group; readers never wait for it.
 //! - A failed write or sync ends the log: every later call fails, and the replica must stop.
 //!
@@ -105,8 +105,8 @@ impl Drop for Owner {
 }
 
 impl CommitLog {
-    /// Opens the log of a data directory, makes it if there is none, cuts a torn tail, and starts the
-    /// tasks that write it. Reads no full segment: its cost does not grow with the log.
+    /// Opens the log of a data directory, makes it if there is none, cuts a torn tail, and starts
+    /// the tasks that write it. Reads no full segment: its cost does not grow with the log.
     ///
     /// A damaged log opens too: [`Recovered::damage`] says what is missing, and appends are refused
     /// until it is repaired.
@@ -170,8 +170,8 @@ impl CommitLog {
         self.shared.counters.snapshot()
     }
 
-    /// Whether there is room for new client data. Appends themselves are refused only below half the
-    /// reserve, so that entries which make space again still fit.
+    /// Whether there is room for new client data. Appends themselves are refused only below half
+    /// the reserve, so that entries which make space again still fit.
     pub fn space(&self) -> Result<()> {
         let dir = self.shared.dir.path();
         self.shared.space.check_reserve(&**self.shared.disk(), dir)
@@ -240,8 +240,8 @@ impl Shared {
         });
     }
 
-    /// Runs `work` in a task of its own, so that a caller who stops waiting does not stop it half-way.
-    /// An error from the disk breaks the log.
+    /// Runs `work` in a task of its own, so that a caller who stops waiting does not stop it
+    /// half-way. An error from the disk breaks the log.
     async fn uninterrupted<T: Send + 'static>(
         self: &Arc<Shared>,
         work: impl Future<Output = Result<T>> + Send + 'static,
@@ -253,7 +253,8 @@ impl Shared {
         });
         let result = match task.await {
             Ok(result) => result,
-            // The runtime is being torn down, or the work hit a bug: either way it stopped half-way.
+            // The runtime is being torn down, or the work hit a bug: either way it stopped
+            // half-way.
             Err(_) => Err(StoreError::Closed),
         };
         if let Err(error @ (StoreError::Io { .. } | StoreError::Closed)) = &result {
@@ -262,7 +263,8 @@ impl Shared {
         result
     }
 
-    /// Waits until everything appended is synced, then keeps appends out until the guard is dropped.
+    /// Waits until everything appended is synced, then keeps appends out until the guard is
+    /// dropped.
     async fn begin_exclusive(self: &Arc<Shared>) -> Result<Exclusive> {
         loop {
             let progress = self.progress.notified();

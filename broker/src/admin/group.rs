@@ -138,7 +138,7 @@ fn info(service: &Service, group: &Group, topics: &BTreeMap<u64, Arc<Topic>>) ->
         name: group.name.clone(),
         fifo: group.fifo,
         max_attempts: group.max_attempts,
-        consume_from: group.consume_from.into(),
+        consume_from: group.consume_from,
         consume_from_ms: group.consume_from_ms,
         offsets: offsets.collect(),
         members: service.clients.members(&group.name, Instant::now()).len() as u32,

@@ -27,7 +27,8 @@ impl Default for ChannelOptions {
     }
 }
 
-/// A channel to `host:port`. Connects on first use and again after a failure; the first call reports what went wrong.
+/// A channel to `host:port`. Connects on first use and again after a failure; the first call
+/// reports what went wrong.
 #[allow(
     clippy::disallowed_methods,
     reason = "this is the seam that others must ask"

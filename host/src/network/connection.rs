@@ -1,4 +1,5 @@
-//! One accepted connection: counted, closed when its peer stays silent, closed when the server's patience ends.
+//! One accepted connection: counted, closed when its peer stays silent, closed when the server's
+//! patience ends.
 
 use std::io;
 use std::pin::Pin;
@@ -20,7 +21,8 @@ use crate::shutdown::Shutdown;
 /// Length of the text with which every HTTP/2 connection opens.
 const PREFACE_BYTES: usize = 24;
 
-/// Pause after a failed accept. It fails when file descriptors run out, and trying again at once would only spin.
+/// Pause after a failed accept. It fails when file descriptors run out, and trying again at once
+/// would only spin.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
 /// The connections that `listener` accepts. Closes them itself when there are too many.

@@ -41,7 +41,8 @@ impl Default for ServerOptions {
 
 /// A server builder with our settings; add services to it and hand the router to [`serve`].
 ///
-/// Clients may ping an idle connection as often as they like: neither tonic nor h2 counts pings against them.
+/// Clients may ping an idle connection as often as they like: neither tonic nor h2 counts pings
+/// against them.
 pub fn server(options: &ServerOptions) -> Server {
     Server::builder()
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -61,8 +62,8 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Binds `host:port`, so that an address in use is known before anything else is started. In the simulator the
-    /// address is only resolved; [`serve`] binds it.
+    /// Binds `host:port`, so that an address in use is known before anything else is started. In
+    /// the simulator the address is only resolved; [`serve`] binds it.
     #[allow(
         clippy::disallowed_methods,
         reason = "this is the seam that others must ask"
@@ -96,8 +97,8 @@ impl Listener {
     }
 }
 
-/// Serves `router` until `shutdown`. Then accepts nothing more, waits `shutdown_grace_ms` for calls in flight, and
-/// closes what is left.
+/// Serves `router` until `shutdown`. Then accepts nothing more, waits `shutdown_grace_ms` for calls
+/// in flight, and closes what is left.
 #[cfg(not(madsim))]
 pub async fn serve(
     listener: Listener,
@@ -133,7 +134,8 @@ pub async fn serve(
     })
 }
 
-/// Serves `router` until `shutdown`. The simulator's server has no calls to wait for: each runs in a task of its own.
+/// Serves `router` until `shutdown`. The simulator's server has no calls to wait for: each runs in
+/// a task of its own.
 #[cfg(madsim)]
 pub async fn serve(
     listener: Listener,

@@ -1,7 +1,9 @@
-//! Disk faults for tests on real processes. TEST ONLY: without the environment variable this does nothing.
+//! Disk faults for tests on real processes. TEST ONLY: without the environment variable this does
+//! nothing.
 //!
-//! `RAFTMQ_TEST_DISK_FAULTS` names a file that is read again before each operation, so that a test can switch faults
-//! on and off while the process runs. One fault a line; lines that do not parse are ignored:
+//! `RAFTMQ_TEST_DISK_FAULTS` names a file that is read again before each operation, so that a test
+//! can switch faults on and off while the process runs. One fault a line; lines that do not parse
+//! are ignored:
 //!
 //! ```text
 //! <create|write|sync|read|free>  <part of the path, or *>  <eio|enospc|delay_ms=N>
@@ -62,7 +64,8 @@ impl FaultPlan {
             .fold(free_bytes, u64::min)
     }
 
-    /// The error to report instead of doing `operation`, if the plan asks for one. May wait, if the plan asks for that.
+    /// The error to report instead of doing `operation`, if the plan asks for one. May wait, if the
+    /// plan asks for that.
     pub(crate) fn check(&self, operation: Operation, path: &Path) -> io::Result<()> {
         let Ok(plan) = fs::read_to_string(&self.path) else {
             return Ok(());
@@ -103,7 +106,8 @@ fn apply(effect: &str) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    /// Catches a plan that hits other files or operations than it names, or that cannot be switched off again.
+    /// Catches a plan that hits other files or operations than it names, or that cannot be switched
+    /// off again.
     #[test]
     fn a_plan_hits_what_it_names_until_it_is_removed() {
         let dir = tempfile::tempdir().unwrap();

@@ -1,9 +1,10 @@
 //! A disk in memory that loses power.
 //!
-//! Models, each drawn from the seed of [`CrashDisk::crash`]: unsynced bytes of a file that are lost, kept, kept up to
-//! some write with the next one torn, or kept in any order (by sector); names that were not synced, lost from some point
-//! on in each directory. Synced bytes and names always survive. Process death without power loss is simply dropping
-//! every handle: nothing is lost then.
+//! Models, each drawn from the seed of [`CrashDisk::crash`]: unsynced bytes of a file that are
+//! lost, kept, kept up to some write with the next one torn, or kept in any order (by sector);
+//! names that were not synced, lost from some point on in each directory. Synced bytes and names
+//! always survive. Process death without power loss is simply dropping every handle: nothing is
+//! lost then.
 //!
 //! A failed sync is modelled too, see [`CrashDisk::fail_next_sync`].
 //!
@@ -74,7 +75,8 @@ impl CrashDisk {
         }
     }
 
-    /// The power fails. Handles opened before are dead; what they wrote and did not sync fares as `seed` decides.
+    /// The power fails. Handles opened before are dead; what they wrote and did not sync fares as
+    /// `seed` decides.
     pub fn crash(&self, seed: u64) {
         let mut chance = Chance(seed.wrapping_mul(2).wrapping_add(1));
         let mut world = self.world();
@@ -88,8 +90,8 @@ impl CrashDisk {
         }
     }
 
-    /// The next sync of a file fails, and after it the page cache lies, as Linux's does: what was not
-    /// durable can still be read, later syncs say that all is well, and a power cut takes it.
+    /// The next sync of a file fails, and after it the page cache lies, as Linux's does: what was
+    /// not durable can still be read, later syncs say that all is well, and a power cut takes it.
     pub fn fail_next_sync(&self, path: &Path) -> io::Result<()> {
         let mut world = self.world();
         let id = world.find(path)?;
@@ -273,7 +275,8 @@ impl Disk for CrashDisk {
             }
             return Ok(());
         }
-        // Across directories the two halves become durable one by one; the product does not rely on more.
+        // Across directories the two halves become durable one by one; the product does not rely on
+        // more.
         world.set_name(to_dir, to_name, Some(node))?;
         world.set_name(from_dir, from_name, None)
     }

@@ -125,7 +125,8 @@ impl FaultyDisk {
         self.state().faults.push(fault);
     }
 
-    /// After `changes` more operations that change something, all operations fail: the process as good as died there.
+    /// After `changes` more operations that change something, all operations fail: the process as
+    /// good as died there.
     pub fn stop_after(&self, changes: u64) {
         self.state().changes_left = Some(changes);
     }

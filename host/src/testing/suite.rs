@@ -1,4 +1,5 @@
-//! The contract of [`Disk`] and [`File`], as far as it can be seen without a power cut. Every disk passes it.
+//! The contract of [`Disk`] and [`File`], as far as it can be seen without a power cut. Every disk
+//! passes it.
 
 use std::io::ErrorKind;
 use std::path::Path;

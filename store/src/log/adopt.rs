@@ -1,8 +1,8 @@
 //! Taking over a peer's segments in place of this log.
 //!
 //! The new log is built in a directory of its own, beside the old one: segments that both have are
-//! linked, not copied. The superblock's generation number switches from one to the other, so a crash
-//! leaves the old log or the new one, never a mix.
+//! linked, not copied. The superblock's generation number switches from one to the other, so a
+//! crash leaves the old log or the new one, never a mix.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,7 +23,8 @@ use crate::error::{Result, StoreError};
 /// What the log shall be.
 #[derive(Clone, Debug)]
 pub struct Adoption {
-    /// Its segments, lowest first and without gaps. Each was received, or is full and identical here.
+    /// Its segments, lowest first and without gaps. Each was received, or is full and identical
+    /// here.
     pub segments: Vec<SegmentInfo>,
     /// Its last entry.
     pub last: LogId,

@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Buckets of [`LogCounters::sync_time_us`]: bucket `n` counts syncs of less than `2^n` microseconds
-/// that are in no bucket before it; the last one counts all that were longer.
+/// Buckets of [`LogCounters::sync_time_us`]: bucket `n` counts syncs of less than `2^n`
+/// microseconds that are in no bucket before it; the last one counts all that were longer.
 pub const SYNC_TIME_BUCKETS: usize = 24;
 
 /// What the log has done since it was opened.

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use host::File;
 
 use super::flush::checksum_of;
+use super::segment::Summary;
 use super::segment_list::{Open, Sealed};
 use super::{CommitLog, Shared};
 use crate::error::{Result, StoreError};
@@ -21,7 +22,7 @@ pub struct SegmentInfo {
     /// Bytes up to the end of the last record.
     pub len: u64,
     /// CRC32C over the segment's header and the headers of all records; those hold the checksums of
-    /// the bodies.
+    /// the bodies. 0 where it is not known.
     pub crc32c: u32,
     /// Whether the segment is full: no record will follow in it.
     pub sealed: bool,
@@ -77,14 +78,35 @@ impl SegmentExport {
 }
 
 impl CommitLog {
-    /// All segments, lowest first; the one being written up to the last synced entry. Index files
-    /// that are missing are rebuilt.
+    /// All segments, lowest first; the one being written up to the last synced entry, and with a
+    /// checksum of 0, because it changes all the time. Reads nothing, unless an index file is
+    /// missing and must be made again.
     pub async fn segments(&self) -> Result<Vec<SegmentInfo>> {
-        let Some(flushed) = self.positions().flushed else {
-            return Ok(Vec::new());
+        let (sealed, open) = {
+            let state = self.shared.state();
+            let end = state
+                .positions
+                .flushed
+                .map_or(0, |flushed| flushed.index + 1);
+            let sealed: Vec<_> = state.segments.sealed().cloned().collect();
+            let open: Vec<_> = state
+                .segments
+                .open()
+                .filter_map(|open| front(open, end))
+                .collect();
+            (sealed, open)
         };
-        let exports = self.export(flushed.index).await?;
-        Ok(exports.into_iter().map(|export| export.info).collect())
+        let shared = self.shared.clone();
+        host::blocking::run(move || {
+            let sealed = sealed.iter().map(|sealed| match sealed.summary.get() {
+                Some(summary) => Ok(info_of(summary)),
+                None => shared
+                    .export_sealed(sealed, sealed.last_index)
+                    .map(|export| export.info),
+            });
+            sealed.chain(open.into_iter().map(Ok)).collect()
+        })
+        .await
     }
 
     /// The segments that hold the entries up to `last`, which must be synced; the last one only as
@@ -126,13 +148,7 @@ impl Shared {
             .open(&**self.disk(), sealed, &self.counters)?;
         let summary = opened.index.summary;
         let info = match last >= sealed.last_index {
-            true => SegmentInfo {
-                first_index: summary.first_index,
-                last_index: summary.last_index(),
-                len: summary.len,
-                crc32c: summary.checksum,
-                sealed: true,
-            },
+            true => info_of(&summary),
             false => {
                 let count = usize::try_from(last - sealed.first_index + 1);
                 let count = count.expect("positions fit in memory");
@@ -155,20 +171,39 @@ impl Shared {
     }
 }
 
+pub(super) fn info_of(summary: &Summary) -> SegmentInfo {
+    SegmentInfo {
+        first_index: summary.first_index,
+        last_index: summary.last_index(),
+        len: summary.len,
+        crc32c: summary.checksum,
+        sealed: true,
+    }
+}
+
+/// The part of a segment that lies below index `end`, if there is one. Leaves out the checksum.
+fn front(open: &Open, end: u64) -> Option<SegmentInfo> {
+    let last_index = end.min(open.end_index()).checked_sub(1)?;
+    let len = open.span(last_index)?.end;
+    let first_index = open.first_index;
+    Some(SegmentInfo {
+        first_index,
+        last_index,
+        len,
+        crc32c: 0,
+        sealed: false,
+    })
+}
+
 /// The front of a segment that is being written; nothing if none of it is wanted. Blocking.
 fn export_open(open: &Open, last: u64) -> Result<Option<SegmentExport>> {
-    let last = last.min(open.end_index().saturating_sub(1));
-    let Some(span) = open.span(last) else {
+    let Some(info) = front(open, last + 1) else {
         return Ok(None);
     };
-    let count = usize::try_from(last - open.first_index + 1).expect("positions fit in memory");
-    let info = SegmentInfo {
-        first_index: open.first_index,
-        last_index: last,
-        len: span.end,
-        crc32c: checksum_of(&*open.file, &open.path, &open.positions[..count])?,
-        sealed: false,
-    };
+    let count = info.last_index - open.first_index + 1;
+    let count = usize::try_from(count).expect("positions fit in memory");
+    let crc32c = checksum_of(&*open.file, &open.path, &open.positions[..count])?;
+    let info = SegmentInfo { crc32c, ..info };
     let (file, path) = (open.file.clone(), open.path.clone());
     Ok(Some(SegmentExport {
         info,

@@ -1,5 +1,5 @@
-//! A bounded cache that lets go of what was not used for longest. Ordered maps only, so that two runs
-//! of the simulator agree.
+//! A bounded cache that lets go of what was not used for longest. Ordered maps only, so that two
+//! runs of the simulator agree.
 
 use std::collections::BTreeMap;
 

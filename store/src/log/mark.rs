@@ -1,9 +1,9 @@
 //! How far the log was synced, noted without a sync of its own.
 //!
 //! The flusher writes the mark after every sync. Without a power cut it is exact when the log is
-//! opened again; after one it may be some seconds old, never too new. Everything at or below the mark
-//! must be there: an invalid record there is damage, not a torn tail.
-//! Layout: `docs/formats/segment.md`. Two slots, written in turn, so that a torn one leaves the other.
+//! opened again; after one it may be some seconds old, never too new. Everything at or below the
+//! mark must be there: an invalid record there is damage, not a torn tail. Layout:
+//! `docs/formats/segment.md`. Two slots, written in turn, so that a torn one leaves the other.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -80,8 +80,8 @@ impl MarkFile {
         self.write_cut(synced, segment, position, 0)
     }
 
-    /// Like [`MarkFile::write`], before the records up to `cut_end` are overwritten: what is left of
-    /// them when that is interrupted is no damage.
+    /// Like [`MarkFile::write`], before the records up to `cut_end` are overwritten: what is left
+    /// of them when that is interrupted is no damage.
     pub(crate) fn write_cut(
         &mut self,
         synced: Option<LogId>,
@@ -157,7 +157,8 @@ fn encode(mark: &Mark) -> [u8; SLOT_BYTES] {
     slot
 }
 
-/// Reads one slot; nothing if it was never written, or torn, or names an entry that none can follow.
+/// Reads one slot; nothing if it was never written, or torn, or names an entry that none can
+/// follow.
 fn decode(bytes: &[u8]) -> Option<Mark> {
     let slot: &[u8; SLOT_BYTES] = bytes.first_chunk()?;
     let (front, checksum) = slot.split_at(SLOT_BYTES - 4);

@@ -20,8 +20,8 @@ use crate::error::{Result, StoreError};
 /// Bytes read from a segment at once, a single larger record excepted.
 const READ_BYTES_MAX: usize = 2 << 20;
 
-/// Reads that begin again because the log changed beneath them, at most. It changes on elections and
-/// when segments are dropped: rarely, compared with a read.
+/// Reads that begin again because the log changed beneath them, at most. It changes on elections
+/// and when segments are dropped: rarely, compared with a read.
 const ATTEMPTS_MAX: usize = 8;
 
 /// Where the next entries come from.
@@ -49,8 +49,8 @@ struct Run {
 }
 
 impl CommitLog {
-    /// The entries from `start` to `end_exclusive`, at least one if the log has it, and more as long
-    /// as their records fit in `max_bytes`. Entries that are not synced yet are among them.
+    /// The entries from `start` to `end_exclusive`, at least one if the log has it, and more as
+    /// long as their records fit in `max_bytes`. Entries that are not synced yet are among them.
     ///
     /// Fails with [`StoreError::OutOfRange`] if `start` is not in the log and with
     /// [`StoreError::Corrupt`] if its record is damaged.

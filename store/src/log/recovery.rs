@@ -1,9 +1,9 @@
 //! Opening a log: what is there, what was promised, and what to do about the difference.
 //!
 //! Only the tail is read. Up to the mark everything must be there; what is missing is damage, and
-//! nothing is cut then. Above the mark the first invalid record is where a torn write began, unless a
-//! valid record stands so far behind it that no single write explains both: then an earlier write had
-//! been synced, and its records are damaged.
+//! nothing is cut then. Above the mark the first invalid record is where a torn write began, unless
+//! a valid record stands so far behind it that no single write explains both: then an earlier write
+//! had been synced, and its records are damaged.
 //!
 //! What is kept above the mark is written again and synced: the process may have died of a failed
 //! sync, and then the page cache shows records that the disk does not have.

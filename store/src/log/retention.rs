@@ -1,8 +1,8 @@
 //! The floor, and the segments below it.
 //!
-//! Purging moves a number. Dropping takes whole full segments, lowest first, and never one above the
-//! floor. Their files are reused: a dropped index never comes back, so an old record in a reused file
-//! is never taken for a new one.
+//! Purging moves a number. Dropping takes whole full segments, lowest first, and never one above
+//! the floor. Their files are reused: a dropped index never comes back, so an old record in a
+//! reused file is never taken for a new one.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -95,8 +95,8 @@ impl Shared {
         Ok(bytes)
     }
 
-    /// Takes the segments' names away, keeps some of the files, and only then lets them be reused: a
-    /// name that came back after a crash would stand for another segment's records.
+    /// Takes the segments' names away, keeps some of the files, and only then lets them be reused:
+    /// a name that came back after a crash would stand for another segment's records.
     async fn recycle(&self, dir: &Path, dropped: &[Arc<Sealed>]) -> Result<()> {
         let mut kept = Vec::new();
         for sealed in dropped {

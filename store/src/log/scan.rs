@@ -164,7 +164,8 @@ fn candidate(
     Ok(valid.then_some(header))
 }
 
-/// Where the magic of a record begins. Looks at every fourth byte only, unless it is one of the magic's.
+/// Where the magic of a record begins. Looks at every fourth byte only, unless it is one of the
+/// magic's.
 fn find_magic(bytes: &[u8]) -> Option<usize> {
     let [r, m, q, e] = record::MAGIC;
     let mut at = 0;

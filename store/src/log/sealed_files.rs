@@ -110,7 +110,8 @@ pub(crate) fn read_summary(
     segment::decode_summary(&bytes[..count], first_index).ok()
 }
 
-/// Reads an index file; nothing if it is missing, damaged, or of another segment than the list says.
+/// Reads an index file; nothing if it is missing, damaged, or of another segment than the list
+/// says.
 fn read_index(disk: &dyn Disk, sealed: &Sealed) -> Result<Option<SegmentIndex>> {
     let path = sealed.path.with_extension("idx");
     let file = match disk.open(&path) {

@@ -176,8 +176,8 @@ pub(crate) fn decode_summary(bytes: &[u8], first_index: u64) -> Result<Summary, 
     if summary.first_index != first_index {
         return Err(DecodeError::FirstIndex(summary.first_index));
     }
-    // The count is not worth a byte of memory before it is known to be possible, and the index after
-    // the last one must exist.
+    // The count is not worth a byte of memory before it is known to be possible, and the index
+    // after the last one must exist.
     if summary.count == 0
         || summary.count > summary.len / super::record::HEADER_BYTES as u64
         || first_index.checked_add(summary.count).is_none()

@@ -194,8 +194,8 @@ impl SegmentList {
             .collect()
     }
 
-    /// Takes out every segment that begins at or above `index`; returns their first indexes, highest
-    /// first.
+    /// Takes out every segment that begins at or above `index`; returns their first indexes,
+    /// highest first.
     pub(crate) fn take_from(&mut self, index: u64) -> Vec<u64> {
         let mut taken = Vec::new();
         while self

@@ -1,8 +1,8 @@
 //! Whether the disk has room for more.
 //!
-//! Two levels: below the reserve new client data shall be refused; below half of it every append is,
-//! before anything is written. What lies between is for the entries that make space again.
-//! The file system is asked at most once for so many bytes written and once in so much time.
+//! Two levels: below the reserve new client data shall be refused; below half of it every append
+//! is, before anything is written. What lies between is for the entries that make space again. The
+//! file system is asked at most once for so many bytes written and once in so much time.
 
 use std::path::Path;
 use std::sync::Mutex;

@@ -96,7 +96,8 @@ impl Shared {
                 Ok(spare) => self.fill_and_keep(spare, generation).await,
                 Err(error) => {
                     tracing::warn!(%error, "cannot make a segment file ahead of need");
-                    // Woken early only by a close: the next try is at the next append that needs it.
+                    // Woken early only by a close: the next try is at the next append that needs
+                    // it.
                     let _ = tokio::time::timeout(RETRY, woken).await;
                 }
             }
@@ -114,8 +115,8 @@ impl Shared {
         }
     }
 
-    /// Writes zeros, so that the blocks are in use before the log writes to them. Stops when the log
-    /// is busy: measured, its syncs would take several times as long.
+    /// Writes zeros, so that the blocks are in use before the log writes to them. Stops when the
+    /// log is busy: measured, its syncs would take several times as long.
     async fn fill(&self, file: &Arc<dyn File>, len: u64) -> std::io::Result<()> {
         if !self.config.prefill {
             return file.clone().sync().await;

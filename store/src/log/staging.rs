@@ -21,7 +21,8 @@ pub struct Staging {
 }
 
 impl CommitLog {
-    /// A place for the segments of one transfer. What an earlier transfer of this name left is kept.
+    /// A place for the segments of one transfer. What an earlier transfer of this name left is
+    /// kept.
     pub fn stage(&self, transfer: &str) -> Result<Staging> {
         let name_ok = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
         if transfer.is_empty() || transfer.len() > 200 || !transfer.bytes().all(name_ok) {

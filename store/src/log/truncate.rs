@@ -154,8 +154,8 @@ impl Shared {
         Ok(())
     }
 
-    /// If the entry before `end` is the last one of the list's full segments that stays, that segment
-    /// is written to again: by the rule of rolling the next entry may still fit there.
+    /// If the entry before `end` is the last one of the list's full segments that stays, that
+    /// segment is written to again: by the rule of rolling the next entry may still fit there.
     async fn reopen_sealed(self: &Arc<Shared>, end: u64) -> Result<Option<Open>> {
         let sealed: Option<Arc<Sealed>> = {
             let state = self.state();

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::export::info_of;
 use super::sealed_files::{read_summary, scan_sealed};
 use super::segment_list::{Place, Sealed};
 use super::{CommitLog, SegmentInfo, Shared};
@@ -61,13 +62,7 @@ impl Shared {
                     detail,
                 ));
             }
-            Ok(SegmentInfo {
-                first_index: found.first_index,
-                last_index: found.last_index(),
-                len: found.len,
-                crc32c: found.checksum,
-                sealed: true,
-            })
+            Ok(info_of(&found))
         })
         .await
     }

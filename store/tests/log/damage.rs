@@ -3,7 +3,7 @@
 use host::Disk;
 use store::{Damage, Recovered, StoreError};
 
-use crate::world::{World, append, entries, entry, id, read_all, transfer};
+use crate::world::{World, append, contents, entries, entry, id, read_all, transfer};
 
 const RECORD: u64 = 132;
 
@@ -54,8 +54,8 @@ async fn a_flipped_bit_below_the_mark_is_damage() {
     }
 }
 
-/// Catches damage that is taken for a torn write when the mark was lost with the power: a record far
-/// behind the bad one proves that its write was complete.
+/// Catches damage that is taken for a torn write when the mark was lost with the power: a record
+/// far behind the bad one proves that its write was complete.
 #[tokio::test]
 async fn without_the_mark_a_distant_valid_record_proves_damage() {
     for (bad, damaged) in [(1, true), (25, false)] {
@@ -135,7 +135,7 @@ async fn a_rotten_record_in_a_full_segment_is_an_error_that_names_it() {
     let world = closed_world(100).await;
     let path = world.files("seg")[1].clone();
     let log = world.open().await;
-    let info = log.segments().await.unwrap()[1];
+    let info = contents(&log).await[1];
     world.memory.flip_bit(&path, at(4) + 50, 4).unwrap();
     let bad = info.first_index + 4;
     let error = log.read(bad, bad + 5, 10_000).await.unwrap_err();
@@ -214,7 +214,7 @@ async fn a_missing_segment_is_damage_until_it_is_put_back() {
     let peer_log = peer.open().await;
     append(&peer_log, entries(1, 0..100, 100)).await.unwrap();
     let (staging, _) = transfer(&peer_log, &log, 99).await.unwrap();
-    let infos = peer_log.segments().await.unwrap();
+    let infos = contents(&peer_log).await;
     log.replace_segment(&staging, infos[1]).await.unwrap();
     assert_eq!(log.damage(), None);
     append(&log, entries(1, 100..110, 100)).await.unwrap();

@@ -7,5 +7,6 @@ mod damage;
 mod disk_full;
 mod model;
 mod opening;
+mod racing;
 mod truncating;
 mod world;

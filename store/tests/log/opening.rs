@@ -7,8 +7,8 @@ use store::StoreError;
 
 use crate::world::{World, append, entries, id, read_all};
 
-/// Catches an open that reads the log. Counted in bytes, not in seconds: a hundred segments here stand
-/// for the hundred of a log of ten gigabytes.
+/// Catches an open that reads the log. Counted in bytes, not in seconds: a hundred segments here
+/// stand for the hundred of a log of ten gigabytes.
 #[tokio::test]
 async fn opening_reads_the_tail_and_little_else() {
     let world = World::new();
@@ -22,7 +22,8 @@ async fn opening_reads_the_tail_and_little_else() {
     let log = world.open().await;
     let read = world.disk.counts().bytes_read - before.bytes_read;
     let tail = world.config.segment_bytes;
-    // The tail is read a few times (scan, search behind it, written again), each index only in front.
+    // The tail is read a few times (scan, search behind it, written again), each index only in
+    // front.
     assert!(
         read < segments.len() as u64 * 64 + 6 * tail + 4096,
         "{read} bytes"

@@ -2,10 +2,10 @@
 
 use store::StoreError;
 
-use crate::world::{World, append, entries, entry, id, read_all};
+use crate::world::{World, append, contents, entries, entry, id, read_all};
 
-/// Catches truncated entries that come back, in memory, on the disk, or after a restart; and segments
-/// that end elsewhere than on a replica that never had the truncated entries.
+/// Catches truncated entries that come back, in memory, on the disk, or after a restart; and
+/// segments that end elsewhere than on a replica that never had the truncated entries.
 #[tokio::test]
 async fn what_is_taken_back_does_not_return() {
     for keep in [0_u64, 1, 5, 38, 39, 40, 41, 60, 77, 78, 79, 99] {
@@ -29,11 +29,7 @@ async fn what_is_taken_back_does_not_return() {
         let fresh = other.open().await;
         append(&fresh, entries(5, 0..keep + 3, 68)).await.unwrap();
         append(&fresh, entries(6, keep + 3..150, 68)).await.unwrap();
-        assert_eq!(
-            log.segments().await.unwrap(),
-            fresh.segments().await.unwrap(),
-            "keep {keep}"
-        );
+        assert_eq!(contents(&log).await, contents(&fresh).await, "keep {keep}");
     }
 }
 
@@ -96,7 +92,8 @@ async fn the_floor_only_rises_and_holds() {
     assert_eq!(log.last(), Some(id(1, 50)));
 }
 
-/// Catches dropping half a segment, dropping above the floor, and a dropped file that is not reused.
+/// Catches dropping half a segment, dropping above the floor, and a dropped file that is not
+/// reused.
 #[tokio::test]
 async fn dropping_takes_whole_segments_and_reuses_their_files() {
     let world = World::new();
@@ -108,9 +105,9 @@ async fn dropping_takes_whole_segments_and_reuses_their_files() {
             .unwrap();
         next += 100;
         log.purge_to(id(1, next - 30)).await.unwrap();
-        let before = log.segments().await.unwrap();
+        let before = contents(&log).await;
         let bytes = log.drop_to(next - 29).await.unwrap();
-        let after = log.segments().await.unwrap();
+        let after = contents(&log).await;
         assert!(after[0].first_index <= next - 29 && after[0].last_index >= next - 30);
         let gone: u64 = before[..before.len() - after.len()]
             .iter()

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use host::Host;
 use host::testing::{CrashDisk, FaultyDisk, ManualClock};
 use store::{
-    CommitLog, DataDir, Entry, EntryKind, Identity, LogConfig, LogId, Recovered, Result, Staging,
-    StoreError,
+    CommitLog, DataDir, Entry, EntryKind, Identity, LogConfig, LogId, Recovered, Result,
+    SegmentInfo, Staging, StoreError,
 };
 
 pub(crate) const DATA: &str = "/data";
@@ -138,6 +138,13 @@ pub(crate) async fn read_all(log: &CommitLog) -> Vec<Entry> {
         entries.extend(piece);
     }
     entries
+}
+
+/// The segments with their checksums: equal if the bytes are.
+pub(crate) async fn contents(log: &CommitLog) -> Vec<SegmentInfo> {
+    let last = log.positions().flushed.unwrap();
+    let exports = log.export(last.index).await.unwrap();
+    exports.iter().map(|export| export.info()).collect()
 }
 
 pub(crate) fn id(term: u64, index: u64) -> LogId {

@@ -104,18 +104,15 @@ pub(super) struct Accepted {
     pub(super) queue: Choice,
 }
 
+/// What one message is, or its id and why it is refused.
+pub(super) type Outcome = Result<Accepted, (String, Refusal)>;
+
 /// The stored name of the topic that all messages share (unless none can be read), and for each message
 /// what it is, or its id and why it is refused.
 pub(super) fn read_all<'a>(
     messages: &'a [Bytes],
     limits: &Limits,
-) -> Result<
-    (
-        Option<Cow<'a, str>>,
-        Vec<Result<Accepted, (String, Refusal)>>,
-    ),
-    Refusal,
-> {
+) -> Result<(Option<Cow<'a, str>>, Vec<Outcome>), Refusal> {
     let mut topic: Option<(&str, &str)> = None;
     let mut accepted = Vec::with_capacity(messages.len());
     for message in messages {

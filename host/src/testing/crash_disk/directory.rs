@@ -1,4 +1,5 @@
-//! The names in one directory: as they are, as they would be after a crash, and the changes between.
+//! The names in one directory: as they are, as they would be after a crash, and the changes
+//! between.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
