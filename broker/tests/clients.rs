@@ -1,4 +1,9 @@
 //! One broker: what clients need beside sending and pulling.
+#![allow(
+    clippy::unwrap_used,
+    clippy::too_many_lines,
+    reason = "a story told in one piece; what fails, panics"
+)]
 
 mod support;
 

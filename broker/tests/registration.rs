@@ -1,4 +1,9 @@
 //! The leader tells its name servers: who leads, at which term, with which topics.
+#![allow(
+    clippy::unwrap_used,
+    clippy::too_many_lines,
+    reason = "a story told in one piece; what fails, panics"
+)]
 
 mod support;
 

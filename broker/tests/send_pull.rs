@@ -1,4 +1,9 @@
 //! One broker: what is sent is pulled, and what is wrong is refused with its code.
+#![allow(
+    clippy::unwrap_used,
+    clippy::too_many_lines,
+    reason = "a story told in one piece; what fails, panics"
+)]
 
 mod support;
 

@@ -1,4 +1,9 @@
 //! One broker over time: restarts, retention, a disk that fills up.
+#![allow(
+    clippy::unwrap_used,
+    clippy::too_many_lines,
+    reason = "a story told in one piece; what fails, panics"
+)]
 
 mod support;
 

@@ -3,6 +3,7 @@
 //! Each test file uses a part of this.
 #![allow(
     dead_code,
+    unused_imports,
     unreachable_pub,
     missing_docs,
     reason = "shared by several test binaries"
