@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use crate::config::RaftConfig;
 use crate::error::RaftError;
 use crate::repair::Repairer;
-use crate::snapshot::Snapshots;
+use crate::snapshot::{Incoming, Snapshots};
 use crate::state::{Counters, State};
 use crate::tables::Tables;
 use crate::types::Raft;
@@ -37,6 +37,7 @@ pub(crate) struct Maintenance {
     log: CommitLog,
     tables: Arc<Mutex<Tables>>,
     snapshots: Arc<Snapshots>,
+    incoming: Arc<Incoming>,
     repairer: Repairer,
     checkpoint_log_bytes: u64,
     catch_up_log_bytes: u64,
@@ -58,6 +59,7 @@ pub(crate) struct MaintenanceParts {
     pub(crate) log: CommitLog,
     pub(crate) tables: Arc<Mutex<Tables>>,
     pub(crate) snapshots: Arc<Snapshots>,
+    pub(crate) incoming: Arc<Incoming>,
     pub(crate) repairer: Repairer,
 }
 
@@ -72,6 +74,7 @@ impl Maintenance {
             log: parts.log,
             tables: parts.tables,
             snapshots: parts.snapshots,
+            incoming: parts.incoming,
             repairer: parts.repairer,
             checkpoint_log_bytes: config.checkpoint_log_bytes,
             catch_up_log_bytes: config.catch_up_log_bytes,
@@ -134,6 +137,7 @@ impl Maintenance {
         {
             raft.trigger().purge_log(upto).await.map_err(failed)?;
         }
+        self.incoming.forget_abandoned();
         self.drop_log().await?;
         Ok(())
     }

@@ -58,8 +58,14 @@ impl RaftGroup {
         if parts.startup.is_ready() {
             parts.startup.start().await?;
         }
+        // A replica that must not go on stops at once, whatever its process does.
+        let mut failure = parts.startup.state.failure();
         tokio::spawn(async move {
-            shutdown.wait().await;
+            tokio::select! {
+                biased;
+                () = shutdown.wait() => {}
+                _ = failure.wait_for(Option::is_some) => {}
+            }
             trigger.shut_down();
         });
         Ok(parts.run(tasks, task, stop))
@@ -79,6 +85,7 @@ struct Stored {
     tables: Arc<Mutex<Tables>>,
     applied: Arc<watch::Sender<Option<RaftLogId>>>,
     snapshots: Arc<Snapshots>,
+    incoming: Arc<Incoming>,
     state: Arc<State>,
     maintenance: Arc<Maintenance>,
 }
@@ -153,11 +160,18 @@ impl Parts {
             checkpoint: snapshots.made(),
             counters: base.counters.clone(),
         }));
+        let incoming = Arc::new(Incoming::new(
+            data_dir.clone(),
+            log.clone(),
+            snapshots.holds(),
+            config.log.reserve_bytes,
+        ));
         let maintenance_parts = MaintenanceParts {
             state: state.clone(),
             log: log.clone(),
             tables: tables.clone(),
             snapshots: snapshots.clone(),
+            incoming: incoming.clone(),
             repairer: base.repairer.clone(),
         };
         let maintenance = Arc::new(Maintenance::new(&config, maintenance_parts));
@@ -167,6 +181,7 @@ impl Parts {
             tables,
             applied,
             snapshots,
+            incoming,
             state,
             maintenance,
         };
@@ -181,21 +196,16 @@ impl Parts {
             tables,
             applied,
             snapshots,
+            incoming,
             state,
             maintenance,
         } = stored;
-        let incoming = Incoming::new(
-            data_dir.clone(),
-            log.clone(),
-            snapshots.holds(),
-            config.log.reserve_bytes,
-        );
         let service = Service {
             peers: base.peers.clone(),
             state: state.clone(),
             log: log.clone(),
             snapshots: snapshots.clone(),
-            incoming: Arc::new(incoming),
+            incoming,
         };
         let known = base.known.subscribe();
         let introductions = Introductions::new(

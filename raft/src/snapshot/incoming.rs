@@ -8,10 +8,12 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use proto::raft as wire;
 use store::{CommitLog, DataDir, SegmentInfo, Staging, StoreError};
 use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
 use super::hold::{Hold, Holds};
@@ -24,6 +26,10 @@ use crate::storage::remove_dir;
 
 /// Most files that a snapshot may have.
 const FILES_MAX: usize = 1 << 20;
+
+/// A transfer that nobody has continued for so long is given up: what it keeps from being dropped
+/// would fill the disk otherwise. What was received stays and counts for the next one.
+const ABANDONED_AFTER: Duration = Duration::from_secs(300);
 
 /// Name of the store's place for what is received.
 const TRANSFER: &str = "snapshot";
@@ -48,6 +54,8 @@ struct Transfer {
     files: BTreeMap<String, wire::SnapshotFile>,
     /// Segments of ours that are part of the snapshot are not sent: they must not be dropped.
     hold: Arc<Hold>,
+    /// When the sender was last heard.
+    heard_at: Instant,
 }
 
 impl Incoming {
@@ -85,9 +93,11 @@ impl Incoming {
             *current = None;
             *current = Some(self.begin(offer.clone(), last).await.map_err(failed)?);
         }
-        let Some(transfer) = current.as_ref() else {
+        let Some(transfer) = current.as_mut() else {
             return Err(Status::internal("transfer was not begun"));
         };
+        transfer.heard_at = Instant::now();
+        let transfer = &*transfer;
         let files = self.wants(transfer).await.map_err(failed)?;
         self.check_space(transfer, &files)?;
         tracing::info!(
@@ -98,6 +108,18 @@ impl Incoming {
             "snapshot is offered"
         );
         Ok(wire::SnapshotWants { files })
+    }
+
+    /// Gives up a transfer whose sender went away.
+    pub(crate) fn forget_abandoned(&self) {
+        // It is locked while a file arrives.
+        if let Ok(mut current) = self.current.try_lock()
+            && current
+                .as_ref()
+                .is_some_and(|transfer| transfer.heard_at.elapsed() > ABANDONED_AFTER)
+        {
+            *current = None;
+        }
     }
 
     async fn begin(
@@ -128,6 +150,7 @@ impl Incoming {
             staging,
             files,
             hold,
+            heard_at: Instant::now(),
         })
     }
 
@@ -190,10 +213,11 @@ impl Incoming {
         let Some(first) = next_chunk(&mut chunks).await? else {
             return Err(Status::invalid_argument("a file without a first piece"));
         };
-        let current = self.current.lock().await;
-        let Some(transfer) = current.as_ref() else {
+        let mut current = self.current.lock().await;
+        let Some(transfer) = current.as_mut() else {
             return Err(Status::failed_precondition("no snapshot was offered"));
         };
+        transfer.heard_at = Instant::now();
         if transfer.offer.snapshot_id != first.snapshot_id {
             return Err(Status::failed_precondition(
                 "another snapshot was offered since",
