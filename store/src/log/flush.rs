@@ -51,6 +51,9 @@ struct Group {
 impl Shared {
     /// Writes what is appended until the log is closed and everything is written.
     pub(crate) async fn flush_groups(self: Arc<Shared>) {
+        let _watch = PanicWatch {
+            shared: self.clone(),
+        };
         loop {
             let woken = self.appended.notified();
             let group = take_group(&mut self.state(), self.config.group_bytes_max);
@@ -173,6 +176,26 @@ impl Shared {
         self.sealed_files.keep(&sealed, tail.file, index);
         self.state().segments.seal(sealed);
         Ok(())
+    }
+}
+
+/// Says so when the flusher dies of a bug, its own or that of a callback: nobody would ever be
+/// answered again.
+struct PanicWatch {
+    shared: Arc<Shared>,
+}
+
+impl Drop for PanicWatch {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        // The panic may have struck while the state was locked: then every later call panics anyway.
+        if let Ok(mut state) = self.shared.state.lock() {
+            state.failure.get_or_insert(StoreError::Closed);
+        }
+        self.shared.announce_failure(&StoreError::Closed);
+        self.shared.progress.notify_waiters();
     }
 }
 

@@ -190,3 +190,19 @@ async fn closing_writes_what_is_appended() {
     drop(log);
     assert_eq!(world.open().await.last(), Some(id(1, 4)));
 }
+
+/// Catches a callback's bug that silences the log: appends that are never answered, without an error.
+#[tokio::test]
+async fn a_callback_that_panics_ends_the_log() {
+    let world = World::new();
+    let log = world.open().await;
+    append(&log, entries(1, 0..5, 10)).await.unwrap();
+    log.append(
+        entries(1, 5..6, 10),
+        Box::new(|_| panic!("a bug, on purpose")),
+    )
+    .unwrap();
+    assert!(matches!(log.failed().await, StoreError::Closed));
+    assert!(log.append(entries(1, 6..7, 10), Box::new(|_| {})).is_err());
+    assert!(log.truncate_after(Some(3)).await.is_err());
+}
