@@ -116,6 +116,16 @@ impl Maintenance {
         }
     }
 
+    /// The last entry in the tables, and the digest of their rows if the engine keeps one.
+    pub(crate) async fn tables(&self) -> (Option<store::LogId>, Option<u64>) {
+        let tables = self.tables.lock().await;
+        let applied = tables.applied().log_id();
+        (
+            applied.as_ref().map(crate::convert::log_id_to_store),
+            tables.kv().digest(),
+        )
+    }
+
     async fn round(&self, raft: &Raft) -> Result<(), RaftError> {
         self.state.set_disk_full(match self.log.space() {
             Ok(()) => false,

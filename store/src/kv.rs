@@ -76,6 +76,12 @@ pub trait Kv: Send + Sync + 'static {
 
     /// What it holds and has done, for metrics.
     fn counters(&self) -> KvCounters;
+
+    /// A digest of all pairs, equal for equal contents, where the engine keeps one: for comparing
+    /// replicas.
+    fn digest(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// What a [`Kv`] holds and has done since it was opened.
