@@ -31,6 +31,7 @@ use futures::future::BoxFuture;
 use host::Host;
 
 pub use self::batch::{Batch, Operation};
+pub(crate) use self::image::never_changes;
 pub use self::mem::MemEngine;
 #[cfg(not(madsim))]
 pub use self::rocks::RocksEngine;
