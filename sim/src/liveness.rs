@@ -48,6 +48,9 @@ pub async fn everything_is_read(
     let plan = &clients.plan;
     let reading = operator.read_everything(plan, &bounds, DRAINS_WITHIN).await;
     reading.map_err(|what| Violation::new("readable", format!("cannot be read again: {what}")))?;
+    // Retention may have gone on while this was read.
+    let bounds = operator.bounds().await;
+    bounds.map_err(|error| Violation::new("serves-again", error.to_string()))?;
     wait("followers-catch-up", SERVES_WITHIN, || caught_up(world)).await
 }
 
