@@ -187,6 +187,7 @@ fn offer() -> SnapshotOffer {
     let file = |name: &str, segment| SnapshotFile {
         name: name.into(),
         size_bytes: 64,
+        crc32c: 7,
         segment,
         last_index: 4,
         ..Default::default()

@@ -8,6 +8,8 @@ mod channel;
 #[cfg(not(madsim))]
 mod connection;
 mod listener;
+#[cfg(madsim)]
+pub mod simulated;
 
 use std::io;
 

@@ -86,6 +86,24 @@ impl RaftGroup {
         GroupStatus::of(&self.inner.state, &self.inner.log)
     }
 
+    /// The last entry in the tables and, where the engine keeps one, a digest of all their rows, as
+    /// soon as the tables hold an entry after `past`. Replicas whose tables end with the same entry
+    /// have the same digest.
+    pub async fn tables_past(&self, past: Option<u64>) -> (store::LogId, Option<u64>) {
+        let mut changes = self.inner.state.applied();
+        loop {
+            changes.borrow_and_update();
+            let (applied, digest) = self.inner.maintenance.tables().await;
+            match applied {
+                Some(applied) if Some(applied.index) > past => return (applied, digest),
+                _ => {}
+            }
+            if changes.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
     /// Asks a voter to take over. Returns when another replica leads, at most after `timeout`.
     pub async fn transfer_leader(
         &self,

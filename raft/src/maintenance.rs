@@ -1,6 +1,6 @@
 //! What a running replica does beside agreement: checkpoints, the floor, dropping, scrubbing.
 //!
-//! Checkpoints are made after so many bytes were applied. The floor (`purged`) follows the checkpoint
+//! Checkpoints are made after so many bytes were applied, and when one turns out to be damaged. The floor (`purged`) follows the checkpoint
 //! at a distance, so that a follower who was away for a while still finds its entries, and closer
 //! when retention wants the space. Segments are dropped when nothing needs them: not the tables, not
 //! the newest checkpoint, not Raft, not a snapshot under way.
@@ -116,12 +116,25 @@ impl Maintenance {
         }
     }
 
+    /// The last entry in the tables, and the digest of their rows if the engine keeps one.
+    pub(crate) async fn tables(&self) -> (Option<store::LogId>, Option<u64>) {
+        let tables = self.tables.lock().await;
+        let applied = tables.applied().log_id();
+        (
+            applied.as_ref().map(crate::convert::log_id_to_store),
+            tables.kv().digest(),
+        )
+    }
+
     async fn round(&self, raft: &Raft) -> Result<(), RaftError> {
         self.state.set_disk_full(match self.log.space() {
             Ok(()) => false,
             Err(StoreError::DiskFull { .. }) => true,
             Err(error) => return Err(error.into()),
         });
+        if self.snapshots.take_damaged() {
+            self.renew_checkpoint(raft).await?;
+        }
         let applied_bytes = self.tables.lock().await.applied_bytes();
         let at_checkpoint = self
             .marks
@@ -174,6 +187,19 @@ impl Maintenance {
         Ok(index)
     }
 
+    /// Makes a checkpoint in the place of one that is damaged, also if nothing was applied since.
+    async fn renew_checkpoint(&self, raft: &Raft) -> Result<(), RaftError> {
+        let mut made = self.snapshots.made();
+        made.mark_unchanged();
+        raft.trigger().snapshot().await.map_err(failed)?;
+        match tokio::time::timeout(CHECKPOINT_TIMEOUT, made.changed()).await {
+            Ok(Ok(())) => Ok(()),
+            _ => Err(RaftError::Failed {
+                reason: format!("no checkpoint was made within {CHECKPOINT_TIMEOUT:?}"),
+            }),
+        }
+    }
+
     /// Up to where Raft's floor may rise: retention's wish or the distance kept for followers,
     /// whichever is further, and never above the newest checkpoint.
     async fn purge_target(&self, applied_bytes: u64) -> Option<u64> {
@@ -206,8 +232,14 @@ impl Maintenance {
         Ok(self.log.positions().dropped)
     }
 
-    /// Reads every full segment once and repairs what is damaged; returns how many were.
+    /// Reads every full segment and the newest checkpoint once and repairs what is damaged; returns how
+    /// many segments were.
     pub(crate) async fn scrub(&self) -> Result<u64, RaftError> {
+        if let Some(raft) = self.state.raft()
+            && !self.snapshots.newest_is_whole().await?
+        {
+            self.renew_checkpoint(&raft).await?;
+        }
         let mut repaired = 0;
         for segment in self.log.segments().await? {
             if !segment.sealed {

@@ -19,6 +19,7 @@ mod receiving;
 mod segments;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use host::Disk;
 use store::{
@@ -57,6 +58,8 @@ pub(crate) struct LocalSnapshot {
     checkpoint: Checkpoint,
     log: CommitLog,
     disk: Arc<dyn Disk>,
+    /// Set when the checkpoint turns out to be damaged.
+    damaged: Arc<AtomicBool>,
     _hold: Arc<Hold>,
 }
 
@@ -67,8 +70,6 @@ pub(crate) struct ReceivedSnapshot {
     segments: Vec<SegmentInfo>,
     last: store::LogId,
     membership: StoredMembership,
-    /// Whether it takes the place of a damaged log, whatever that still holds.
-    repair: bool,
     /// Keeps another snapshot from taking the place of these files, and our segments in place.
     _installing: Arc<(OwnedMutexGuard<()>, Arc<Hold>)>,
 }
@@ -100,6 +101,8 @@ pub(crate) struct Snapshots {
     made: watch::Sender<Option<u64>>,
     /// Whether a snapshot that a peer asked for is on its way.
     pushing: Arc<Mutex<()>>,
+    /// Whether the newest checkpoint turned out to be damaged.
+    damaged: Arc<AtomicBool>,
 }
 
 /// What [`Snapshots`] works with.
@@ -128,6 +131,7 @@ impl Snapshots {
             holds: Holds::default(),
             made: watch::channel(made).0,
             pushing: Arc::default(),
+            damaged: Arc::default(),
         })
     }
 
@@ -166,9 +170,31 @@ impl Snapshots {
             checkpoint,
             log: self.log.clone(),
             disk: self.data_dir.disk().clone(),
+            damaged: self.damaged.clone(),
             _hold: Arc::new(hold),
         });
         Ok(openraft::Snapshot { meta, snapshot })
+    }
+
+    /// Reads the newest checkpoint; whether it is whole, or there is none.
+    pub(crate) async fn newest_is_whole(&self) -> Result<bool, StoreError> {
+        let _hold = self.holds.take(self.log.positions().dropped);
+        let Some(newest) = self.checkpoints.newest()? else {
+            return Ok(true);
+        };
+        match self.checkpoints.verify(&newest).await {
+            Ok(()) => Ok(true),
+            Err(error) if error.is_corruption() => {
+                tracing::error!(%error, "the newest checkpoint is damaged");
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether a checkpoint turned out to be damaged since the last call.
+    pub(crate) fn take_damaged(&self) -> bool {
+        self.damaged.swap(false, Ordering::Relaxed)
     }
 
     /// Sends the newest snapshot to a peer that asked for it, in the background.
@@ -252,7 +278,6 @@ pub(crate) async fn hand_over(
         segments,
         last,
         membership: applied.membership().clone(),
-        repair: false,
         _installing: Arc::new((nobody, Arc::new(Holds::default().take(0)))),
     }))
 }

@@ -56,7 +56,12 @@ pub(crate) struct Startup {
 impl Startup {
     /// Whether Raft can run without hearing from anybody.
     pub(crate) fn is_ready(&self) -> bool {
-        self.log.damage().is_none() && (!self.state.is_pristine() || self.is_alone())
+        !self.needs_repair() && (!self.state.is_pristine() || self.is_alone())
+    }
+
+    /// Whether something that was promised is not there, or cannot be read.
+    fn needs_repair(&self) -> bool {
+        self.log.damage().is_some() || self.tables_are_lost()
     }
 
     fn is_alone(&self) -> bool {
@@ -65,9 +70,11 @@ impl Startup {
 
     /// Waits for what has to be waited for, then starts Raft.
     pub(crate) async fn start(&mut self) -> Result<Raft, RaftError> {
-        if self.log.damage().is_some() {
+        while self.needs_repair() {
             self.state.enter(Phase::Repairing);
             self.repair_log().await?;
+            self.restore_tables().await?;
+            self.look_for_damage().await?;
         }
         let step = match self.state.is_pristine() {
             true => self.wait_for_group().await?,

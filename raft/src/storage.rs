@@ -1,9 +1,10 @@
 //! Opens what a replica keeps: data directory, log, checkpoints, tables; makes them agree.
 //!
 //! The log is the truth. Tables that are behind the newest checkpoint, ahead of the log, or not
-//! readable are made again from the checkpoint; the entries after it are applied again later. A
-//! checkpoint that is ahead of the log belongs to a snapshot whose installation a crash cut short:
-//! it goes, and everything is as it was before the installation.
+//! readable are made again from the newest checkpoint that is whole; the entries after it are applied
+//! again later. A checkpoint that is ahead of the log belongs to a snapshot whose installation a crash
+//! cut short: it goes, and everything is as it was before the installation. If no checkpoint is left
+//! that the log continues, the tables are lost, and come back from a peer before Raft runs.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -36,14 +37,13 @@ impl Storage {
             Checkpoints::open(data_dir.disk().clone(), data_dir.checkpoints_dir()).await?;
         let log_end = log_end(&log);
         remove_orphans(&data_dir, &checkpoints, log_end).await?;
-        let newest = checkpoints.newest()?;
         let opening = Opening {
             data_dir: &data_dir,
             engine: &config.engine,
+            checkpoints: &checkpoints,
             log_end,
         };
-        let kv = opening.tables(newest.as_ref()).await?;
-        check_replayable(&*kv, &log)?;
+        let kv = opening.tables().await?;
         Ok(Storage {
             data_dir,
             incarnation,
@@ -82,14 +82,16 @@ async fn remove_orphans(
 struct Opening<'a> {
     data_dir: &'a Arc<DataDir>,
     engine: &'a Arc<dyn KvEngine>,
+    checkpoints: &'a Checkpoints,
     log_end: u64,
 }
 
 impl Opening<'_> {
     /// The live tables if they are usable, else new ones from the newest checkpoint.
-    async fn tables(&self, newest: Option<&Checkpoint>) -> Result<Arc<dyn Kv>, RaftError> {
+    async fn tables(&self) -> Result<Arc<dyn Kv>, RaftError> {
         let current = self.data_dir.tables_dir();
         remove_other_tables(self.data_dir, &current).await?;
+        let newest = self.checkpoints.newest()?;
         let checkpoint_end = newest.map_or(0, |newest| newest.meta().log_id.index + 1);
         match self.engine.open(current.clone()).await {
             Ok(kv) => {
@@ -110,9 +112,25 @@ impl Opening<'_> {
                 tracing::warn!(%error, "tables cannot be opened; making them again");
             }
         }
-        let kv = fresh_tables(self.data_dir, self.engine, newest).await?;
+        let whole = self.newest_whole().await?;
+        let kv = fresh_tables(self.data_dir, self.engine, whole.as_ref()).await?;
         remove_dir(self.data_dir, current).await?;
         Ok(kv)
+    }
+
+    /// The newest checkpoint of which tables can be made. Those that rotted go.
+    async fn newest_whole(&self) -> Result<Option<Checkpoint>, RaftError> {
+        while let Some(newest) = self.checkpoints.newest()? {
+            match self.checkpoints.verify(&newest).await {
+                Ok(()) => return Ok(Some(newest)),
+                Err(error) if error.is_corruption() => {
+                    tracing::error!(%error, "the newest checkpoint is damaged");
+                    self.checkpoints.discard(&newest).await?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(None)
     }
 }
 
@@ -165,17 +183,4 @@ pub(crate) async fn remove_dir(data_dir: &DataDir, dir: PathBuf) -> Result<(), S
         result => result.map_err(StoreError::io("remove", &dir)),
     })
     .await
-}
-
-/// The entries after what the tables hold must still be there.
-fn check_replayable(kv: &dyn Kv, log: &CommitLog) -> Result<(), RaftError> {
-    let next = read_applied(kv)?
-        .log_id()
-        .map_or(0, |log_id| log_id.index() + 1);
-    let first = log.positions().dropped;
-    if next < first {
-        let reason = format!("tables need entry {next}, but the log begins at {first}");
-        return Err(RaftError::Failed { reason });
-    }
-    Ok(())
 }

@@ -5,6 +5,7 @@
 mod common;
 
 use common::{Cluster, damage, eventually, log_files};
+use host::Host;
 use raftmq_raft::Phase;
 
 /// Catches a replica that votes although part of what it promised is gone, or forgets it.
@@ -68,6 +69,83 @@ async fn a_damaged_tail_is_replaced_by_a_snapshot_when_the_entries_are_gone() {
     cluster.settle(last).await;
     let dropped = cluster.group(damaged).status().dropped;
     assert_logs_equal(&cluster, dropped.max(last - 10)..=last).await;
+}
+
+/// Catches a replica that can never start again because the copy of its tables rotted, or a record that it
+/// has to apply again, and nobody has the entries any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_start_needs_comes_back_as_a_snapshot_when_the_entries_are_gone() {
+    for rotten in ["checkpoint", "record"] {
+        let mut cluster = Cluster::three().await;
+        let last = cluster.fill(60, 1_000).await;
+        cluster.settle(last).await;
+        let damaged = cluster.follower().await;
+        if rotten == "checkpoint" {
+            drop_log(&mut cluster, last).await;
+        }
+        cluster.stop(damaged).await;
+        let (disk, dir) = (Host::real().disk, cluster.data_dir(damaged));
+        for path in disk.list(&dir).unwrap() {
+            if path.to_string_lossy().contains("tables-") {
+                disk.remove_dir_all(&path).unwrap();
+            }
+        }
+        match rotten {
+            "checkpoint" => {
+                let checkpoints = disk.list(&dir.join("checkpoints")).unwrap();
+                let tables = disk.list(&checkpoints[0].join("tables")).unwrap();
+                damage(&tables[0], 20, 3);
+            }
+            _ => damage(&log_files(&dir, ".seg")[1], 3_000, 10),
+        }
+        let last = cluster.fill(40, 4_000).await;
+        drop_log(&mut cluster, last).await;
+        cluster.start(damaged).await;
+        cluster.running[&damaged].wait_phase(Phase::Running).await;
+        let status = cluster.group(damaged).status();
+        assert_eq!(status.snapshots_installed, 1, "{rotten}");
+        let last = cluster.fill(5, 100).await;
+        cluster.settle(last).await;
+    }
+}
+
+/// Lets all running replicas drop what is far below `last`.
+async fn drop_log(cluster: &mut Cluster, last: u64) {
+    let floor = cluster
+        .propose(format!("floor {}", last - 10))
+        .await
+        .log_id
+        .index;
+    cluster.settle(floor).await;
+    for (id, replica) in &cluster.running {
+        let before = replica.group.status().dropped;
+        replica.group.checkpoint(common::PATIENCE).await.unwrap();
+        eventually(&format!("replica {id} drops segments"), || {
+            (replica.group.status().dropped > before).then_some(())
+        })
+        .await;
+    }
+}
+
+/// Catches a checkpoint that rotted and is sent to others, or stays until it is needed.
+#[tokio::test(flavor = "multi_thread")]
+async fn scrubbing_renews_a_damaged_checkpoint() {
+    let cluster = Cluster::three().await;
+    let last = cluster.fill(20, 1_000).await;
+    cluster.settle(last).await;
+    let damaged = cluster.follower().await;
+    let group = cluster.group(damaged);
+    group.checkpoint(common::PATIENCE).await.unwrap();
+    let made = group.status().checkpoints_made;
+    let disk = Host::real().disk;
+    let dir = cluster.data_dir(damaged).join("checkpoints");
+    let checkpoint = disk.list(&dir).unwrap().pop().unwrap();
+    let tables = disk.list(&checkpoint.join("tables")).unwrap();
+    damage(&tables[0], 20, 3);
+    group.scrub().await.unwrap();
+    assert_eq!(group.status().checkpoints_made, made + 1);
+    group.scrub().await.unwrap();
+    assert_eq!(group.status().checkpoints_made, made + 1);
 }
 
 /// Catches rot in a full segment that is served, or that stays until somebody needs the bytes.

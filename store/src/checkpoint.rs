@@ -10,7 +10,10 @@
 //! The live tables may be deleted at any time: the newest checkpoint and the entries after it make
 //! them again. A checkpoint has its name only when all of it is durable, and never changes after.
 //!
-//! Must never: give the name before the sync, or remove the newest one.
+//! META holds the checksum of every file. Whoever makes tables of a checkpoint, or sends it to a peer,
+//! verifies it first: a bit that rotted must not spread.
+//!
+//! Must never: give the name before the sync, or remove the newest one while it is whole.
 
 mod meta;
 
@@ -23,7 +26,7 @@ use host::Disk;
 pub use self::meta::{CheckpointFile, CheckpointMeta};
 use crate::LogId;
 use crate::error::{Result, StoreError};
-use crate::kv::Kv;
+use crate::kv::{self, Kv};
 use crate::table;
 
 const META: &str = "META";
@@ -34,6 +37,8 @@ const REMOVED_SUFFIX: &str = "removed";
 const NAME_DIGITS: usize = 20;
 /// Longest META that is read: one line per file of the tables.
 const META_BYTES_MAX: u64 = 16 << 20;
+/// Bytes that are read at once for a checksum.
+const CHECKSUM_READ_BYTES: usize = 1 << 20;
 
 /// The checkpoints of one replica.
 pub struct Checkpoints {
@@ -73,7 +78,8 @@ impl Checkpoints {
     /// their `applied` row says. Nothing may be written to `kv` meanwhile. To keep that time short,
     /// call [`Kv::flush`] before, while entries are still applied.
     ///
-    /// Durable on return. Returns the one that is there already if nothing was applied since.
+    /// Durable on return. Returns the one that is there already if nothing was applied since and it is
+    /// whole.
     pub async fn create(
         &self,
         kv: &Arc<dyn Kv>,
@@ -84,6 +90,7 @@ impl Checkpoints {
         if let Ok(present) = self.read(&target)
             && present.meta.log_id == log_id
             && present.meta.applied == applied
+            && self.verify(&present).await.is_ok()
         {
             return Ok(present);
         }
@@ -95,7 +102,7 @@ impl Checkpoints {
         check_applied(kv, &applied)?;
         kv.clone().checkpoint(building.join(TABLES)).await?;
         check_applied(kv, &applied)?;
-        let files = self.files(&building.join(TABLES))?;
+        let files = self.checksummed(&building.join(TABLES)).await?;
         let meta = CheckpointMeta {
             log_id,
             applied,
@@ -107,9 +114,10 @@ impl Checkpoints {
     }
 
     /// Takes over a checkpoint that was received into `staged` (same file system), where its files
-    /// must be durable already. `Corrupt` if a file is missing or has another size than META says.
+    /// must be durable already. `Corrupt` if a file is missing or is not what META says.
     pub async fn adopt(&self, staged: &Path) -> Result<Checkpoint> {
         let received = self.read(staged)?;
+        self.verify(&received).await?;
         self.disk
             .sync_dir(staged)
             .await
@@ -141,6 +149,28 @@ impl Checkpoints {
         Ok(None)
     }
 
+    /// Reads every file of a checkpoint. `Corrupt` if one is not what META says.
+    pub async fn verify(&self, checkpoint: &Checkpoint) -> Result<()> {
+        let (disk, dir) = (self.disk.clone(), checkpoint.tables_dir());
+        let files = checkpoint.meta.files.clone();
+        host::blocking::run(move || {
+            for file in files {
+                let path = dir.join(&file.name);
+                if checksum(&*disk, &path)? != file.crc32c {
+                    return Err(StoreError::corrupt(&path, "the checksum does not match"));
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Removes a checkpoint that is damaged.
+    pub async fn discard(&self, checkpoint: &Checkpoint) -> Result<()> {
+        tracing::warn!(dir = %checkpoint.dir.display(), "removing a damaged checkpoint");
+        self.remove(&checkpoint.dir).await
+    }
+
     /// Removes every checkpoint below `index`.
     pub async fn remove_older(&self, index: u64) -> Result<()> {
         for path in self.list()? {
@@ -152,21 +182,17 @@ impl Checkpoints {
     }
 
     /// Reads and verifies the checkpoint in `dir`: META's checksum, and that each file it names is
-    /// there with the size it names. (The tables' files have checksums of their own, which the
-    /// engine verifies as it reads them.)
+    /// there with the size it names. What is in the files, [`Checkpoints::verify`] looks at.
     pub fn read(&self, dir: &Path) -> Result<Checkpoint> {
         let path = dir.join(META);
         let meta = CheckpointMeta::decode(self.read_file(&path)?)
             .map_err(|detail| StoreError::corrupt(&path, detail))?;
         let found = self.files(&dir.join(TABLES))?;
         for file in &meta.files {
-            match found.iter().find(|found| found.name == file.name) {
-                Some(present) if present.size_bytes == file.size_bytes => {}
-                Some(present) => {
-                    let detail = format!(
-                        "{} bytes instead of {}",
-                        present.size_bytes, file.size_bytes
-                    );
+            match found.iter().find(|(name, _)| *name == file.name) {
+                Some((_, size_bytes)) if *size_bytes == file.size_bytes => {}
+                Some((_, size_bytes)) => {
+                    let detail = format!("{size_bytes} bytes instead of {}", file.size_bytes);
                     return Err(StoreError::corrupt(
                         &dir.join(TABLES).join(&file.name),
                         detail,
@@ -184,8 +210,35 @@ impl Checkpoints {
         })
     }
 
+    /// The files of a directory, as META lists them. A file that the newest checkpoint has too, and that
+    /// never changes, is not read again.
+    async fn checksummed(&self, dir: &Path) -> Result<Vec<CheckpointFile>> {
+        let known = self
+            .newest()?
+            .map_or(Vec::new(), |newest| newest.meta.files);
+        let (disk, dir, found) = (self.disk.clone(), dir.to_path_buf(), self.files(dir)?);
+        host::blocking::run(move || {
+            let file = |(name, size_bytes): (String, u64)| {
+                let same = |file: &&CheckpointFile| {
+                    kv::never_changes(&name) && file.name == name && file.size_bytes == size_bytes
+                };
+                let crc32c = match known.iter().find(same) {
+                    Some(file) => file.crc32c,
+                    None => checksum(&*disk, &dir.join(&name))?,
+                };
+                Ok(CheckpointFile {
+                    name,
+                    size_bytes,
+                    crc32c,
+                })
+            };
+            found.into_iter().map(file).collect()
+        })
+        .await
+    }
+
     /// The files of a directory with their sizes, by name; none if there is no such directory.
-    fn files(&self, dir: &Path) -> Result<Vec<CheckpointFile>> {
+    fn files(&self, dir: &Path) -> Result<Vec<(String, u64)>> {
         if !self.disk.exists(dir) {
             return Ok(Vec::new());
         }
@@ -198,10 +251,7 @@ impl Checkpoints {
             let size_bytes = file.len().map_err(StoreError::io("read", &path))?;
             let name = path.file_name().and_then(|name| name.to_str());
             let name = name.ok_or_else(|| StoreError::corrupt(&path, "not a file's name"))?;
-            files.push(CheckpointFile {
-                name: name.to_owned(),
-                size_bytes,
-            });
+            files.push((name.to_owned(), size_bytes));
         }
         Ok(files)
     }
@@ -309,6 +359,13 @@ impl Checkpoint {
         self.dir.join(TABLES)
     }
 
+    /// The checksum of one of its files, as META has it; META itself has none there.
+    pub fn checksum(&self, relative: &Path) -> Option<u32> {
+        let name = relative.strip_prefix(TABLES).ok()?.to_str()?;
+        let file = self.meta.files.iter().find(|file| file.name == name)?;
+        Some(file.crc32c)
+    }
+
     /// Its files, relative to [`Checkpoint::dir`], META first: what a snapshot ships, in this order.
     pub fn relative_paths(&self) -> Vec<PathBuf> {
         let tables = self
@@ -329,6 +386,23 @@ fn check_applied(kv: &Arc<dyn Kv>, applied: &Bytes) -> Result<()> {
     Err(StoreError::Refused {
         detail: detail.to_owned(),
     })
+}
+
+/// CRC32C of a file. Blocks.
+fn checksum(disk: &dyn Disk, path: &Path) -> Result<u32> {
+    let file = disk.open(path).map_err(StoreError::io("open", path))?;
+    let mut buffer = vec![0; CHECKSUM_READ_BYTES];
+    let (mut position, mut crc32c) = (0, 0);
+    loop {
+        let read = file
+            .read_at(position, &mut buffer)
+            .map_err(StoreError::io("read", path))?;
+        if read == 0 {
+            return Ok(crc32c);
+        }
+        crc32c = crc32c::crc32c_append(crc32c, &buffer[..read]);
+        position += read as u64;
+    }
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {

@@ -31,6 +31,7 @@ use futures::future::BoxFuture;
 use host::Host;
 
 pub use self::batch::{Batch, Operation};
+pub(crate) use self::image::never_changes;
 pub use self::mem::MemEngine;
 #[cfg(not(madsim))]
 pub use self::rocks::RocksEngine;
@@ -76,6 +77,12 @@ pub trait Kv: Send + Sync + 'static {
 
     /// What it holds and has done, for metrics.
     fn counters(&self) -> KvCounters;
+
+    /// A digest of all pairs, equal for equal contents, where the engine keeps one: for comparing
+    /// replicas.
+    fn digest(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// What a [`Kv`] holds and has done since it was opened.

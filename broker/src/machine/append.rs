@@ -190,7 +190,7 @@ impl Placing {
             let row = dedup::Row {
                 log_index: self.place.log_index,
                 command: self.place.command,
-                time_ms: self.place.time_ms,
+                passed_ms: self.place.passed_ms,
                 topic_id,
                 queue,
                 runs: self.remembered,

@@ -2,7 +2,8 @@
 //!
 //! Ids are numbers and come in runs, so a run of any length costs as much as one id. What is
 //! remembered is bounded by time and by count; both bounds come with the entry, so that every replica
-//! forgets the same ids at the same entry. Ids of one topic are known in all of its queues: a client
+//! forgets the same ids at the same entry. The time is what has passed along the log, not what a clock
+//! says: a leader whose clock jumps forward must not make everybody forget what a client sends again. Ids of one topic are known in all of its queues: a client
 //! that tries again may choose another queue.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -35,7 +36,7 @@ struct Remembered {
     log_index: u64,
     command: u32,
     count: u32,
-    time_ms: u64,
+    passed_ms: u64,
     topic_id: u64,
     first: u128,
 }
@@ -85,26 +86,44 @@ impl Dedup {
 
     /// Remembers ids that [`Dedup::find`] called new. The caller writes the row.
     pub(super) fn remember(&mut self, place: Place, topic_id: u64, run: Run) {
-        self.insert(place.log_index, place.command, place.time_ms, topic_id, run);
+        self.insert(
+            place.log_index,
+            place.command,
+            place.passed_ms,
+            topic_id,
+            run,
+        );
     }
 
     /// Loads a row; rows come in log order.
     pub(super) fn load(&mut self, row: &dedup::Row) {
         for run in &row.runs {
-            self.insert(row.log_index, row.command, row.time_ms, row.topic_id, *run);
+            self.insert(
+                row.log_index,
+                row.command,
+                row.passed_ms,
+                row.topic_id,
+                *run,
+            );
         }
     }
 
-    /// Forgets the rows that are older than `window_ms` at `now_ms`, and the oldest ones while more
+    /// Forgets the rows that are older than `window_ms` when `passed_ms` have passed, and the oldest ones while more
     /// than `ids_max` ids are remembered. A bound of 0 does not bound.
-    pub(super) fn expire(&mut self, now_ms: u64, window_ms: u64, ids_max: u64, batch: &mut Batch) {
+    pub(super) fn expire(
+        &mut self,
+        passed_ms: u64,
+        window_ms: u64,
+        ids_max: u64,
+        batch: &mut Batch,
+    ) {
         let ids_max = if ids_max == 0 {
             DEDUP_IDS_MAX
         } else {
             ids_max.min(DEDUP_IDS_MAX)
         };
         while let Some(oldest) = self.order.front().copied() {
-            let old = window_ms > 0 && oldest.time_ms.saturating_add(window_ms) < now_ms;
+            let old = window_ms > 0 && oldest.passed_ms.saturating_add(window_ms) < passed_ms;
             if !old && self.ids <= ids_max {
                 return;
             }
@@ -122,7 +141,7 @@ impl Dedup {
         self.order.shrink_to(1024);
     }
 
-    fn insert(&mut self, log_index: u64, command: u32, time_ms: u64, topic_id: u64, run: Run) {
+    fn insert(&mut self, log_index: u64, command: u32, passed_ms: u64, topic_id: u64, run: Run) {
         let stored = Stored {
             count: run.count,
             first_offset: run.first_offset,
@@ -132,7 +151,7 @@ impl Dedup {
             log_index,
             command,
             count: run.count,
-            time_ms,
+            passed_ms,
             topic_id,
             first: run.first,
         });

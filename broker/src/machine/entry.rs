@@ -12,6 +12,10 @@ use super::changes::Changes;
 use super::state::State;
 use super::{append, drop_log, group, offset, topic};
 
+/// What the time between two entries counts for at most, in milliseconds, where it is measured how much
+/// has passed: longer than a change of leader, far shorter than the dedup window.
+const STEP_MS_MAX: u64 = 5_000;
+
 /// Which command is being carried out, and when.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place {
@@ -20,6 +24,8 @@ pub(super) struct Place {
     pub(super) command: u32,
     /// The log's time: never below that of an earlier entry.
     pub(super) time_ms: u64,
+    /// How much time has passed along the log.
+    pub(super) passed_ms: u64,
 }
 
 /// Applies one entry; its encoded reply. An error means that the tables cannot be read.
@@ -36,9 +42,11 @@ pub(super) fn apply(
             "entry does not decode",
         )]));
     };
-    state.clock.time_ms = state.clock.time_ms.max(entry.time_ms);
+    let step_ms = entry.time_ms.saturating_sub(state.clock.time_ms);
+    state.clock.time_ms += step_ms;
+    state.clock.passed_ms += step_ms.min(STEP_MS_MAX);
     state.dedup.expire(
-        state.clock.time_ms,
+        state.clock.passed_ms,
         entry.dedup_window_ms,
         entry.dedup_ids_max,
         &mut changes.batch,
@@ -49,6 +57,7 @@ pub(super) fn apply(
             log_index: committed.index,
             command: u32::try_from(number).expect("an entry is far too small for 2^32 commands"),
             time_ms: state.clock.time_ms,
+            passed_ms: state.clock.passed_ms,
         };
         replies.push(carry_out(state, changes, place, command)?);
     }

@@ -93,13 +93,28 @@ async fn ids_are_forgotten_after_the_window() {
     let dedup_rows = |harness: &Harness| {
         let mut indexes = Vec::new();
         store::table::dedup::scan(&*harness.kv, |row| {
-            indexes.push(row.time_ms);
+            indexes.push(row.passed_ms);
             Ok(())
         })
         .unwrap();
         indexes
     };
     assert_eq!(dedup_rows(&harness), [500, 11 + WINDOW_MS]);
+}
+
+/// Would catch a leader whose clock jumps ahead making everybody forget what producers still send again.
+#[tokio::test]
+async fn a_jump_of_the_clock_does_not_end_the_window() {
+    let mut harness = Harness::new().await;
+    let topic = harness.topic("orders", 1).await;
+    let hour_ms = 3_600_000;
+    for (time_ms, expected) in [(10, true), (10 + hour_ms, false)] {
+        let entry = encode(time_ms, 120_000, IDS_MAX, vec![append(topic, 0, &[(1, 1)])]);
+        let committed = harness.append(vec![entry]).await;
+        let reply = harness.apply_committed(&committed).remove(0);
+        assert_eq!(placed(&reply.commands[0]), [(0, expected)], "at {time_ms}");
+    }
+    assert_eq!(harness.view.last_time_ms(), 10 + hour_ms);
 }
 
 /// Would catch a bound on the count that is not kept, or that forgets the newest first.

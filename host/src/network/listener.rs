@@ -3,16 +3,24 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+#[cfg(not(madsim))]
 use tonic::transport::Server;
+#[cfg(not(madsim))]
 use tonic::transport::server::Router;
 
-use super::{CONNECTION_WINDOW_BYTES, FRAME_BYTES_MAX, NetworkError, STREAM_WINDOW_BYTES};
+use super::NetworkError;
+#[cfg(madsim)]
+use super::simulated::{self, Services};
+#[cfg(not(madsim))]
+use super::{CONNECTION_WINDOW_BYTES, FRAME_BYTES_MAX, STREAM_WINDOW_BYTES};
 use crate::shutdown::Shutdown;
 
 /// Time between the server's own pings, which find peers that went away without a word.
+#[cfg(not(madsim))]
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Longest wait for a ping's answer before the connection is closed.
+#[cfg(not(madsim))]
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How to serve.
@@ -43,6 +51,7 @@ impl Default for ServerOptions {
 ///
 /// Clients may ping an idle connection as often as they like: neither tonic nor h2 counts pings
 /// against them.
+#[cfg(not(madsim))]
 pub fn server(options: &ServerOptions) -> Server {
     Server::builder()
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -51,6 +60,12 @@ pub fn server(options: &ServerOptions) -> Server {
         .max_concurrent_streams(options.streams_per_connection_max)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+}
+
+/// The simulator's server; its connections have none of these settings.
+#[cfg(madsim)]
+pub fn server(_options: &ServerOptions) -> Services {
+    Services::default()
 }
 
 /// A bound address that is not served yet.
@@ -134,23 +149,17 @@ pub async fn serve(
     })
 }
 
-/// Serves `router` until `shutdown`. The simulator's server has no calls to wait for: each runs in
-/// a task of its own.
+/// Serves `router` until `shutdown`, in the simulator. Calls in flight have `shutdown_grace_ms` there
+/// too.
 #[cfg(madsim)]
 pub async fn serve(
     listener: Listener,
-    router: Router,
-    _options: ServerOptions,
+    router: Services,
+    options: ServerOptions,
     shutdown: Shutdown,
 ) -> Result<(), NetworkError> {
-    let address = listener.address;
-    router
-        .serve_with_shutdown(address, async move { shutdown.wait().await })
-        .await
-        .map_err(|source| NetworkError::Serve {
-            address: address.to_string(),
-            source,
-        })
+    let grace = Duration::from_millis(options.shutdown_grace_ms);
+    simulated::serve(router, listener.address, grace, shutdown).await
 }
 
 #[cfg(test)]

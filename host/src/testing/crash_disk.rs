@@ -8,7 +8,8 @@
 //!
 //! A failed sync is modelled too, see [`CrashDisk::fail_next_sync`].
 //!
-//! Does not model: bit rot (see [`CrashDisk::flip_bit`]), misdirected writes, a bounded size.
+//! Does not model by itself: bit rot and misdirected writes (see [`CrashDisk::flip_bit`] and
+//! [`CrashDisk::overwrite`]), a bounded size.
 
 mod directory;
 mod file;
@@ -104,6 +105,14 @@ impl CrashDisk {
         let mut world = self.world();
         let id = world.find(path)?;
         world.file(id)?.flip_bit(position, bit)
+    }
+
+    /// Puts other bytes into a file, on the disk itself.
+    pub fn overwrite(&self, path: &Path, position: u64, bytes: &[u8]) -> io::Result<()> {
+        let mut world = self.world();
+        let id = world.find(path)?;
+        world.file(id)?.overwrite(position, bytes);
+        Ok(())
     }
 
     fn world(&self) -> MutexGuard<'_, World> {

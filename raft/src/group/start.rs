@@ -55,6 +55,7 @@ impl RaftGroup {
         let (trigger, stop) = Shutdown::new();
         parts.serve(listener, stop.clone(), task.clone());
         parts.introductions.round().await?;
+        parts.startup.look_for_damage().await?;
         if parts.startup.is_ready() {
             parts.startup.start().await?;
         }

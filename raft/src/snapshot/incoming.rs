@@ -19,7 +19,7 @@ use tonic::{Status, Streaming};
 use super::hold::{Hold, Holds};
 use super::manifest::{CHECKPOINT_DIR, is_allowed, is_plain};
 use super::receiving::{CheckpointFile, next_chunk, receive_segment};
-use super::segments::{holds_entry, segment_from_wire};
+use super::segments::{keeps_log, segment_from_wire};
 use super::{ReceivedSnapshot, SnapshotData};
 use crate::convert::stored_membership_from_bytes;
 use crate::storage::remove_dir;
@@ -136,7 +136,7 @@ impl Incoming {
             .create_dir_all(&tables)
             .map_err(StoreError::io("create", &tables))?;
         let hold = Arc::new(self.holds.take(self.log.positions().dropped));
-        let keep_log = !offer.repair && holds_entry(&self.log, last).await?;
+        let keep_log = keeps_log(&self.log, last).await?;
         let needed = offer
             .files
             .iter()
@@ -285,7 +285,6 @@ impl Transfer {
             segments: self.segments(),
             last: self.last,
             membership: stored_membership_from_bytes(&self.offer.membership)?,
-            repair: self.offer.repair,
             _installing: Arc::new((installing, self.hold.clone())),
         })
     }

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Each step is durable before the next begins, so a crash anywhere leaves a log and tables that fit
-//! together, either before or after the installation. If the local log holds the snapshot's last
-//! entry it stays, with what follows: step 2 is skipped.
+//! together, either before or after the installation. If the local log is whole and holds the snapshot's
+//! last entry it stays, with what follows: step 2 is skipped.
 //!
 //! openraft sends no entries that follow the snapshot before the installation is answered: raising
 //! the floor waits for it, and everything else waits in the queue behind.
@@ -19,7 +19,7 @@ use std::time::Duration;
 use store::{Adoption, Checkpoint, Kv, StoreError};
 
 use super::manifest::CHECKPOINT_DIR;
-use super::segments::holds_entry;
+use super::segments::keeps_log;
 use super::{ReceivedSnapshot, SnapshotData, Snapshots};
 use crate::state::Counters;
 use crate::storage::{fresh_tables, remove_dir};
@@ -51,7 +51,7 @@ impl Snapshots {
             let detail = format!("checkpoint reaches {found:?}, the offer said {last:?}");
             return Err(StoreError::corrupt(checkpoint.dir(), detail));
         }
-        if received.repair || !holds_entry(&self.log, last).await? {
+        if !keeps_log(&self.log, last).await? {
             let segments = received.segments.clone();
             // Raft's floor follows the snapshot, and the segments may begin above the present one.
             let adoption = Adoption {

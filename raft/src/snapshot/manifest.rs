@@ -73,7 +73,8 @@ impl Content {
     }
 }
 
-/// The files of a checkpoint. Reads all of them, for their checksums.
+/// The files of a checkpoint. Reads all of them: `Corrupt` if one is not what it was when the checkpoint
+/// was made.
 pub(super) async fn checkpoint_sources(
     disk: Arc<dyn Disk>,
     checkpoint: Checkpoint,
@@ -84,6 +85,10 @@ pub(super) async fn checkpoint_sources(
         let source = |relative: PathBuf| {
             let path = dir.join(&relative);
             let (size_bytes, crc32c) = checksum(&*disk, &path)?;
+            let expected = checkpoint.checksum(&relative);
+            if expected.is_some_and(|expected| expected != crc32c) {
+                return Err(StoreError::corrupt(&path, "the checksum does not match"));
+            }
             let name = format!("{CHECKPOINT_DIR}/{}", relative.display());
             let file = wire::SnapshotFile {
                 name,

@@ -4,6 +4,7 @@
 //! its time and a stuck one may not.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -58,9 +59,11 @@ async fn send(
     };
     let checkpoint = snapshot.checkpoint.clone();
     let disk = snapshot.disk.clone();
-    let mut sources = checkpoint_sources(disk, checkpoint)
-        .await
-        .map_err(internal)?;
+    let sources = checkpoint_sources(disk, checkpoint).await;
+    if sources.as_ref().is_err_and(StoreError::is_corruption) {
+        snapshot.damaged.store(true, Ordering::Relaxed);
+    }
+    let mut sources = sources.map_err(internal)?;
     let last = snapshot.checkpoint.meta().log_id;
     let segments = snapshot.log.export(last.index).await.map_err(internal)?;
     sources.extend(segments.into_iter().map(Source::segment));

@@ -26,8 +26,12 @@ pub(crate) fn segment_from_wire(file: &wire::SnapshotFile) -> SegmentInfo {
     }
 }
 
-/// Whether the log has exactly this entry, or has had it before it was purged.
-pub(super) async fn holds_entry(log: &CommitLog, last: store::LogId) -> Result<bool, StoreError> {
+/// Whether the log stays when a snapshot that ends with `last` is installed: it has exactly this entry,
+/// and is whole.
+pub(super) async fn keeps_log(log: &CommitLog, last: store::LogId) -> Result<bool, StoreError> {
+    if log.damage().is_some() {
+        return Ok(false);
+    }
     match log.term_at(last.index).await {
         Ok(term) => Ok(term == last.term),
         Err(StoreError::OutOfRange { .. }) => Ok(false),

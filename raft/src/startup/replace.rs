@@ -1,4 +1,5 @@
-//! Replaces a damaged log by a peer's snapshot: the way out when nobody has the entries any more.
+//! Replaces what a replica lost by a peer's snapshot: a damaged log whose entries nobody has any more,
+//! or tables of which no whole checkpoint is left.
 
 use std::time::Duration;
 
@@ -13,6 +14,9 @@ use crate::state::Counters;
 
 /// Longest wait for a peer to take the request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Pause between attempts, while no peer can help. There is no deadline.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 /// Longest wait for the snapshot; then it is asked for again, and goes on where it broke off.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(120);
@@ -33,6 +37,37 @@ impl Startup {
     pub(super) async fn repair_by_snapshot(&self, damage: Damage) -> Result<bool, RaftError> {
         let last = self.log.last().map_or(0, |last| last.index);
         let index = damage.synced_index.max(last);
+        let replaced = self.replace_by_snapshot(index).await?;
+        if replaced {
+            Counters::add(
+                &self.state.counters.entries_repaired,
+                index - damage.first_bad_index + 1,
+            );
+        }
+        Ok(replaced)
+    }
+
+    /// Whether the tables are behind the first entry that is left, so that the log cannot continue them.
+    pub(super) fn tables_are_lost(&self) -> bool {
+        let next = self.state.applied_index().map_or(0, |index| index + 1);
+        next < self.log.positions().dropped
+    }
+
+    /// Returns when the tables are such that the log continues them. Ours stays, if the snapshot ends
+    /// in it.
+    pub(super) async fn restore_tables(&self) -> Result<(), RaftError> {
+        while self.tables_are_lost() {
+            let index = self.log.positions().dropped;
+            tracing::error!(index, "tables are lost; asking a peer for a snapshot");
+            if !self.replace_by_snapshot(index).await? {
+                tokio::time::sleep(RETRY_PAUSE).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks a peer for a snapshot that reaches `index`, and puts it in place. Whether that was done.
+    async fn replace_by_snapshot(&self, index: u64) -> Result<bool, RaftError> {
         let Some(peer) = self.holder_of(index) else {
             return Ok(false);
         };
@@ -50,11 +85,7 @@ impl Startup {
         self.snapshots.install(snapshot.as_ref().clone()).await?;
         self.applied
             .send_replace(meta.and_then(|meta| meta.last_log_id));
-        Counters::add(
-            &self.state.counters.entries_repaired,
-            index - damage.first_bad_index + 1,
-        );
-        tracing::info!(index, peer = peer.address, "log was replaced by a snapshot");
+        tracing::info!(index, peer = peer.address, "a snapshot was put in place");
         Ok(true)
     }
 

@@ -1,4 +1,4 @@
-//! Repairs a log whose promised part is damaged, before Raft runs.
+//! Finds damage in the log, and repairs it, before Raft runs.
 //!
 //! What this replica acknowledged up to its synced index counts towards the group's majorities, so
 //! it must neither vote nor acknowledge anything before it holds again what is committed there. Once
@@ -19,10 +19,31 @@ use crate::state::Counters;
 /// repaired yet waits for its peers.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
+/// Most that is read at once to look for damage, in bytes.
+const READ_BYTES: usize = 8 << 20;
+
 /// How many entries further back an attempt begins when a peer's entries do not continue ours.
 const STEP_BACK: u64 = 256;
 
 impl Startup {
+    /// Reads what Raft will read first, the entries that the tables do not hold yet. What is damaged of
+    /// them is the log's damage from now on.
+    pub(crate) async fn look_for_damage(&self) -> Result<(), RaftError> {
+        let applied = self.state.applied_index().map_or(0, |index| index + 1);
+        let mut next = applied.max(self.log.positions().dropped);
+        let end = self.log.last().map_or(0, |last| last.index + 1);
+        while next < end && !self.needs_repair() {
+            match self.log.read(next, end, READ_BYTES).await {
+                Ok(entries) => next += entries.len().max(1) as u64,
+                Err(StoreError::Corrupt { index, .. }) => {
+                    self.log.report_damage(index.unwrap_or(next))?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
     /// Returns when the log is whole again.
     pub(super) async fn repair_log(&mut self) -> Result<(), RaftError> {
         while let Some(damage) = self.log.damage() {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! magic 8 | term u64 | index u64 | applied_len u32 | applied | files u32
-//!   (name_len u16 | name | size_bytes u64)* | crc32c u32 of all before
+//!   (name_len u16 | name | size_bytes u64 | crc32c u32)* | crc32c u32 of all before
 //! ```
 
 use std::path::{Component, Path};
@@ -11,7 +11,7 @@ use bytes::{Buf, Bytes};
 
 use crate::LogId;
 
-const MAGIC: &[u8; 8] = b"RMQCKPT1";
+const MAGIC: &[u8; 8] = b"RMQCKPT2";
 const CHECKSUM_BYTES: usize = 4;
 
 /// The content of a checkpoint's META file.
@@ -32,6 +32,8 @@ pub struct CheckpointFile {
     pub name: String,
     /// Its size in bytes.
     pub size_bytes: u64,
+    /// The checksum of its bytes: a copy must not be made of, nor sent to others from, a file that rotted.
+    pub crc32c: u32,
 }
 
 impl CheckpointMeta {
@@ -47,6 +49,7 @@ impl CheckpointMeta {
             bytes.extend_from_slice(&(file.name.len() as u16).to_be_bytes());
             bytes.extend_from_slice(file.name.as_bytes());
             bytes.extend_from_slice(&file.size_bytes.to_be_bytes());
+            bytes.extend_from_slice(&file.crc32c.to_be_bytes());
         }
         let checksum = crc32c::crc32c(&bytes);
         bytes.extend_from_slice(&checksum.to_be_bytes());
@@ -83,10 +86,15 @@ fn decode_body(mut bytes: Bytes) -> Option<Result<CheckpointMeta, &'static str>>
         let name_len = usize::from(bytes.try_get_u16().ok()?);
         let name = String::from_utf8(split(&mut bytes, name_len)?.to_vec()).ok()?;
         let size_bytes = bytes.try_get_u64().ok()?;
+        let crc32c = bytes.try_get_u32().ok()?;
         if !is_plain(&name) {
             return Some(Err("a file's name is not a plain name"));
         }
-        files.push(CheckpointFile { name, size_bytes });
+        files.push(CheckpointFile {
+            name,
+            size_bytes,
+            crc32c,
+        });
     }
     if index == u64::MAX {
         return Some(Err("no entry can follow its last one"));

@@ -67,6 +67,13 @@ pub(super) fn remove_dir(disk: &dyn Disk, dir: &Path) -> Result<(), StoreError> 
         .map_err(StoreError::io("remove", dir))
 }
 
+/// Whether a file of this name is never written again once it is there.
+pub(crate) fn never_changes(name: &str) -> bool {
+    Path::new(name)
+        .extension()
+        .is_some_and(|suffix| suffix == UNCHANGING_SUFFIX)
+}
+
 /// The directory that holds `path`.
 pub(super) fn parent(path: &Path) -> PathBuf {
     match path.parent() {
@@ -87,10 +94,7 @@ fn copy_files(disk: &dyn Disk, from: &Path, to: &Path) -> Result<Copied, StoreEr
             continue;
         };
         let target = to.join(name);
-        if source_path
-            .extension()
-            .is_some_and(|suffix| suffix == UNCHANGING_SUFFIX)
-        {
+        if name.to_str().is_some_and(never_changes) {
             disk.link(&source_path, &target)
                 .map_err(StoreError::io("link", &target))?;
             continue;

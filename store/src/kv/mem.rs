@@ -8,6 +8,7 @@
 //! and right for the simulator, whose disk decides what of it a crash leaves.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,7 +27,32 @@ const IMAGE_BUILDING: &str = "image.building";
 const MAGIC: &[u8; 8] = b"RMQTABL1";
 const CHECKSUM_BYTES: usize = 4;
 
-type Rows = BTreeMap<Bytes, Bytes>;
+/// The pairs, and the sum of their hashes: it does not depend on how the pairs came to be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Rows {
+    pairs: BTreeMap<Bytes, Bytes>,
+    digest: u64,
+}
+
+impl Rows {
+    fn insert(&mut self, key: Bytes, value: Bytes) {
+        self.remove(&key);
+        self.digest = self.digest.wrapping_add(hash(&key, &value));
+        self.pairs.insert(key, value);
+    }
+
+    fn remove(&mut self, key: &[u8]) {
+        if let Some(value) = self.pairs.remove(key) {
+            self.digest = self.digest.wrapping_sub(hash(key, &value));
+        }
+    }
+}
+
+fn hash(key: &[u8], value: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (key, value).hash(&mut hasher);
+    hasher.finish()
+}
 
 /// Opens maps whose images live on a `host::Disk`.
 pub struct MemEngine {
@@ -94,7 +120,7 @@ impl MemKv {
 
 impl Kv for MemKv {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        Ok(self.rows(|rows| rows.get(key).cloned()))
+        Ok(self.rows(|rows| rows.pairs.get(key).cloned()))
     }
 
     fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Pair>, StoreError> {
@@ -103,7 +129,7 @@ impl Kv for MemKv {
         }
         let range = (Bound::Included(from), Bound::Excluded(to));
         Ok(self.rows(|rows| {
-            let pairs = rows.range::<[u8], _>(range).take(limit);
+            let pairs = rows.pairs.range::<[u8], _>(range).take(limit);
             pairs
                 .map(|(key, value)| (key.clone(), value.clone()))
                 .collect()
@@ -120,7 +146,7 @@ impl Kv for MemKv {
         }
         let range = (Bound::Included(lower_bound), Bound::Included(key));
         Ok(self.rows(|rows| {
-            let last = rows.range::<[u8], _>(range).next_back();
+            let last = rows.pairs.range::<[u8], _>(range).next_back();
             last.map(|(key, value)| (key.clone(), value.clone()))
         }))
     }
@@ -161,7 +187,8 @@ impl Kv for MemKv {
 
     fn counters(&self) -> KvCounters {
         let memory = self.rows(|rows| {
-            rows.iter()
+            rows.pairs
+                .iter()
                 .map(|(key, value)| key.len() + value.len())
                 .sum()
         });
@@ -172,6 +199,10 @@ impl Kv for MemKv {
             batches: self.batches.load(Ordering::Relaxed),
             flushes: self.flushes.load(Ordering::Relaxed),
         }
+    }
+
+    fn digest(&self) -> Option<u64> {
+        Some(self.rows(|rows| rows.digest))
     }
 }
 
@@ -186,6 +217,7 @@ fn change(rows: &mut Rows, operation: Operation<'_>) {
         Operation::DeleteRange { from, to } if from < to => {
             let range = (Bound::Included(from), Bound::Excluded(to));
             let keys: Vec<Bytes> = rows
+                .pairs
                 .range::<[u8], _>(range)
                 .map(|(key, _)| key.clone())
                 .collect();
@@ -199,8 +231,8 @@ fn change(rows: &mut Rows, operation: Operation<'_>) {
 
 fn encode(rows: &Rows) -> Bytes {
     let mut image = Vec::from(MAGIC);
-    image.extend_from_slice(&(rows.len() as u64).to_be_bytes());
-    for (key, value) in rows {
+    image.extend_from_slice(&(rows.pairs.len() as u64).to_be_bytes());
+    for (key, value) in &rows.pairs {
         image.extend_from_slice(&(key.len() as u32).to_be_bytes());
         image.extend_from_slice(&(value.len() as u32).to_be_bytes());
         image.extend_from_slice(key);
@@ -225,7 +257,7 @@ fn decode(mut image: Bytes) -> Result<Rows, &'static str> {
     }
     image.advance(MAGIC.len());
     let count = image.get_u64();
-    let mut rows = Rows::new();
+    let mut rows = Rows::default();
     for _ in 0..count {
         let mut head = split(&mut image, 8).ok_or("a row is cut off")?;
         let (key_len, value_len) = (head.get_u32() as usize, head.get_u32() as usize);
@@ -246,7 +278,7 @@ fn split(bytes: &mut Bytes, len: usize) -> Option<Bytes> {
 
 fn read_image(disk: &dyn Disk, path: &Path) -> Result<Rows, StoreError> {
     if !disk.exists(path) {
-        return Ok(Rows::new());
+        return Ok(Rows::default());
     }
     let file = disk.open(path).map_err(StoreError::io("open", path))?;
     let len = file.len().map_err(StoreError::io("read", path))?;
@@ -284,9 +316,10 @@ mod tests {
         /// Would catch a decoder that panics on, or believes, an image that is not what was written.
         #[test]
         fn a_damaged_image_is_refused(cut in 0_usize..200, flip in 0_usize..200) {
-            let rows: Rows = (0_u8..8)
-                .map(|number| (Bytes::from(vec![number]), Bytes::from(vec![number; 9])))
-                .collect();
+            let mut rows = Rows::default();
+            for number in 0_u8..8 {
+                rows.insert(Bytes::from(vec![number]), Bytes::from(vec![number; 9]));
+            }
             let image = encode(&rows);
             prop_assert_eq!(decode(image.clone()), Ok(rows));
             let mut damaged = image.to_vec();

@@ -6,14 +6,47 @@
 use std::sync::Arc;
 
 use super::segment::{FileName, SegmentIndex};
-use super::segment_list::Sealed;
+use super::segment_list::{Place, Sealed};
 use super::staging::Staging;
+use super::state::Damage;
 use super::truncate::zero;
 use super::{CommitLog, SegmentInfo, Shared};
 use crate::entry::Entry;
 use crate::error::{Result, StoreError};
 
 impl CommitLog {
+    /// Notes that an entry of a full segment turned out to be damaged, so that [`CommitLog::damage`] tells
+    /// of it until the segment is replaced. Entries behind the last full segment were read when the log was
+    /// opened; one that does not verify now is an error.
+    pub fn report_damage(&self, index: u64) -> Result<()> {
+        let mut state = self.shared.state();
+        let damage = match state.segments.find(index) {
+            Some(Place::Sealed(sealed)) => Damage {
+                first_bad_index: sealed.first_index,
+                synced_index: sealed.last_index,
+                sealed: true,
+            },
+            _ => {
+                let detail = "an entry rotted that was whole when the log was opened";
+                return Err(StoreError::corrupt_at(&state.dir, index, detail));
+            }
+        };
+        tracing::error!(
+            ?damage,
+            index,
+            "the log is damaged and must be repaired from its peers"
+        );
+        let known = state
+            .damages
+            .iter()
+            .any(|known| known.sealed && known.first_bad_index == damage.first_bad_index);
+        if !known {
+            state.damages.push(damage);
+            state.damages.sort_by_key(|damage| damage.first_bad_index);
+        }
+        Ok(())
+    }
+
     /// Puts a received segment in the place of a damaged full one, or of a missing one.
     ///
     /// Refused if it does not hold exactly the entries of the one it replaces.

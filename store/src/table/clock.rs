@@ -1,8 +1,8 @@
-//! Time as the log tells it: the highest time of an applied entry.
+//! Time as the log tells it: the highest time of an applied entry, and how much of it has passed.
 //!
 //! ```text
 //! key    kind 8
-//! value  time_ms u64 | log_index u64
+//! value  time_ms u64 | log_index u64 | passed_ms u64
 //! ```
 //!
 //! `log_index` is the last entry that carried commands; blank and membership entries leave the row
@@ -19,6 +19,9 @@ pub struct Clock {
     pub time_ms: u64,
     /// The last entry with commands.
     pub log_index: u64,
+    /// Milliseconds that have passed along the log. Unlike `time_ms` it does not follow a jump of the
+    /// leader's clock; how far it goes with one step is the application's rule.
+    pub passed_ms: u64,
 }
 
 /// The clock; zero before the first entry.
@@ -30,6 +33,7 @@ pub fn get(kv: &dyn Kv) -> Result<Clock, StoreError> {
     let clock = Clock {
         time_ms: fields.u64()?,
         log_index: fields.u64()?,
+        passed_ms: fields.u64()?,
     };
     fields.end()?;
     Ok(clock)
@@ -37,8 +41,9 @@ pub fn get(kv: &dyn Kv) -> Result<Clock, StoreError> {
 
 /// Sets the clock.
 pub fn put(batch: &mut Batch, clock: Clock) {
-    let mut value = [0; 16];
+    let mut value = [0; 24];
     value[..8].copy_from_slice(&clock.time_ms.to_be_bytes());
-    value[8..].copy_from_slice(&clock.log_index.to_be_bytes());
+    value[8..16].copy_from_slice(&clock.log_index.to_be_bytes());
+    value[16..].copy_from_slice(&clock.passed_ms.to_be_bytes());
     batch.put(Key::new(Kind::Clock), value);
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! key    kind 7 | log_index u64 | command u32
-//! value  time_ms u64 | topic_id u64 | queue u32 | run*
+//! value  passed_ms u64 | topic_id u64 | queue u32 | run*
 //! run    first u128 | count u32 | first_offset u64
 //! ```
 //!
@@ -24,8 +24,8 @@ pub struct Row {
     pub log_index: u64,
     /// The command in it, from 0.
     pub command: u32,
-    /// The entry's time.
-    pub time_ms: u64,
+    /// How much time had passed along the log.
+    pub passed_ms: u64,
     /// The topic that the messages went to.
     pub topic_id: u64,
     /// The queue that the messages went to.
@@ -62,7 +62,7 @@ pub fn scan(
 /// Adds a row.
 pub fn put(batch: &mut Batch, row: &Row) {
     let mut value = Vec::with_capacity(HEAD_BYTES + row.runs.len() * RUN_BYTES);
-    value.extend_from_slice(&row.time_ms.to_be_bytes());
+    value.extend_from_slice(&row.passed_ms.to_be_bytes());
     value.extend_from_slice(&row.topic_id.to_be_bytes());
     value.extend_from_slice(&row.queue.to_be_bytes());
     for run in &row.runs {
@@ -87,7 +87,7 @@ fn decode(log_index: u64, command: u32, value: &[u8]) -> Result<Row, StoreError>
     let mut row = Row {
         log_index,
         command,
-        time_ms: fields.u64()?,
+        passed_ms: fields.u64()?,
         topic_id: fields.u64()?,
         queue: fields.u32()?,
         runs: Vec::with_capacity(value.len().saturating_sub(HEAD_BYTES) / RUN_BYTES),

@@ -62,16 +62,16 @@ fn dedup_row() -> impl Strategy<Value = dedup::Row> {
         any::<u64>(),
         any::<u32>(),
     );
-    (numbers, runs).prop_map(
-        |((log_index, command, time_ms, topic_id, queue), runs)| dedup::Row {
+    (numbers, runs).prop_map(|((log_index, command, passed_ms, topic_id, queue), runs)| {
+        dedup::Row {
             log_index,
             command,
-            time_ms,
+            passed_ms,
             topic_id,
             queue,
             runs,
-        },
-    )
+        }
+    })
 }
 
 /// Reads everything, whatever it is.
@@ -101,7 +101,7 @@ proptest! {
         (time_ms, log_index, offset) in (any::<u64>(), any::<u64>(), any::<u64>()),
     ) {
         let bounds = QueueBounds { min_offset: offset / 2, next_offset: offset };
-        let clock = clock::Clock { time_ms, log_index };
+        let clock = clock::Clock { time_ms, log_index, passed_ms: offset };
         let kv = written(|batch| {
             applied::put(batch, name.as_bytes());
             topic::put(batch, topic_id, name.as_bytes());

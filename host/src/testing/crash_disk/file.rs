@@ -36,6 +36,12 @@ impl MemoryFile {
         Ok(())
     }
 
+    pub(super) fn overwrite(&mut self, position: u64, replacement: &[u8]) {
+        for bytes in [&mut self.bytes, &mut self.durable] {
+            put(bytes, position as usize, replacement);
+        }
+    }
+
     pub(super) fn set_len(&mut self, len: usize) {
         self.bytes.resize(len, 0);
         self.unsynced.push(Change::SetLen(len));

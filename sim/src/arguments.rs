@@ -1,0 +1,124 @@
+//! The command line.
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::panics;
+use crate::report::{self, Failure};
+use crate::runner;
+use crate::scenario::{SCENARIOS, Scenario};
+use crate::simulation::Spec;
+use crate::sweep::{self, Sweep};
+
+/// Simulates worlds of brokers, name servers and clients in which everything goes wrong.
+#[derive(Debug, Parser)]
+#[command(name = "raftmq-sim")]
+pub struct Arguments {
+    /// One seed: tell the story of its world.
+    #[arg(long, conflicts_with_all = ["seeds", "first"])]
+    seed: Option<u64>,
+    /// How many seeds of each scenario.
+    #[arg(long, default_value_t = 10)]
+    seeds: u64,
+    /// The first of them.
+    #[arg(long, default_value_t = 1)]
+    first: u64,
+    /// Only this scenario.
+    #[arg(long)]
+    scenario: Option<String>,
+    /// Run each seed twice and compare everything that happened.
+    #[arg(long)]
+    twice: bool,
+    /// Worlds at the same time.
+    #[arg(long, default_value_t = default_jobs())]
+    jobs: usize,
+    /// Where histories of failed worlds go.
+    #[arg(long, default_value = "target/sim-failures")]
+    failures: std::path::PathBuf,
+}
+
+fn default_jobs() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+impl Arguments {
+    /// Does what was asked. Fails if any world did.
+    pub fn run(self) -> ExitCode {
+        log_to_stderr();
+        panics::keep();
+        let mut out = io::stdout();
+        let result = match self.scenarios() {
+            Ok(scenarios) => self.run_scenarios(scenarios, &mut out),
+            Err(failure) => Err(failure),
+        };
+        match result {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(failure) => {
+                report::note(format_args!("{failure}"));
+                ExitCode::FAILURE
+            }
+        }
+    }
+
+    fn run_scenarios(
+        &self,
+        scenarios: Vec<&'static Scenario>,
+        out: &mut impl io::Write,
+    ) -> Result<(), Failure> {
+        if let Some(seed) = self.seed {
+            for scenario in scenarios {
+                let spec = Spec {
+                    seed,
+                    scenario,
+                    schedule: None,
+                    keep_lines: false,
+                };
+                if self.twice {
+                    sweep::compare(&spec, out)?;
+                } else {
+                    let report = runner::run(spec);
+                    report::tell_story(&report, out)?;
+                    report::check(&report, &self.failures)?;
+                }
+            }
+            return Ok(());
+        }
+        let sweep = Sweep {
+            scenarios,
+            seeds: self.first..self.first + self.seeds,
+            jobs: self.jobs,
+            twice: self.twice,
+            failures: self.failures.clone(),
+        };
+        sweep.run(out)
+    }
+
+    fn scenarios(&self) -> Result<Vec<&'static Scenario>, Failure> {
+        let Some(name) = &self.scenario else {
+            return Ok(SCENARIOS.iter().collect());
+        };
+        match Scenario::named(name) {
+            Some(scenario) => Ok(vec![scenario]),
+            None => {
+                let names: Vec<&str> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
+                Err(Failure::NoSuchScenario {
+                    name: name.clone(),
+                    names: names.join(", "),
+                })
+            }
+        }
+    }
+}
+
+/// What the servers and clients log, if `RUST_LOG` asks for it.
+fn log_to_stderr() {
+    if std::env::var_os("RUST_LOG").is_some() {
+        tracing_subscriber::fmt()
+            .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+            .with_writer(io::stderr)
+            .with_ansi(false)
+            .init();
+    }
+}

@@ -1,0 +1,172 @@
+//! A broker: the shipped one, started on a machine of the world, and watched.
+//!
+//! Does what `broker::run` does, and publishes the replica's handle for the invariants. Never changes what
+//! the broker does.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use broker::{Broker, BrokerConfig, View};
+use host::{Host, Shutdown, ShutdownTrigger};
+use raft::RaftGroup;
+use tokio::sync::watch;
+
+use crate::clock::SimClock;
+use crate::disk::SimDisk;
+use crate::machine::Machine;
+use crate::trace::Trace;
+
+/// A broker's machine: what survives its processes.
+pub struct BrokerProcess {
+    /// Which machine.
+    pub machine: Machine,
+    /// Its disk.
+    pub disk: SimDisk,
+    /// Its clock.
+    pub clock: Arc<SimClock>,
+    config: Mutex<BrokerConfig>,
+    live: watch::Sender<Option<Live>>,
+    stop: Mutex<Option<ShutdownTrigger>>,
+    ended: watch::Sender<Ended>,
+    /// Processes that came to serve.
+    served: AtomicU64,
+    trace: Arc<Trace>,
+}
+
+/// A process that runs.
+#[derive(Clone)]
+pub struct Live {
+    /// Counts the processes of this machine.
+    pub life: u64,
+    /// Its replica.
+    pub group: RaftGroup,
+    /// What it has applied.
+    pub view: View,
+}
+
+/// How processes of this machine ended.
+#[derive(Clone, Debug, Default)]
+pub struct Ended {
+    /// How many ended by themselves.
+    pub count: u64,
+    /// Of those, how many in a row could not even start.
+    pub failed_starts: u64,
+    /// What the last of them said; empty after an orderly end.
+    pub reason: String,
+}
+
+impl BrokerProcess {
+    /// A machine with an empty disk.
+    pub fn new(machine: Machine, config: BrokerConfig, trace: Arc<Trace>) -> BrokerProcess {
+        BrokerProcess {
+            machine,
+            disk: SimDisk::new(machine, trace.clone()),
+            clock: Arc::default(),
+            config: Mutex::new(config),
+            live: watch::Sender::new(None),
+            stop: Mutex::default(),
+            ended: watch::Sender::default(),
+            served: AtomicU64::new(0),
+            trace,
+        }
+    }
+
+    /// The process that runs now, and each later one.
+    pub fn lives(&self) -> watch::Receiver<Option<Live>> {
+        self.live.subscribe()
+    }
+
+    /// The process that runs now.
+    pub fn live(&self) -> Option<Live> {
+        self.live.borrow().clone()
+    }
+
+    /// Tells when a process ends by itself.
+    pub fn ends(&self) -> watch::Receiver<Ended> {
+        self.ended.subscribe()
+    }
+
+    /// How processes of this machine ended so far.
+    pub fn ended(&self) -> Ended {
+        self.ended.borrow().clone()
+    }
+
+    /// What the next process will be configured with.
+    pub fn config(&self) -> MutexGuard<'_, BrokerConfig> {
+        self.config.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks the process to end in order.
+    pub fn ask_to_stop(&self) {
+        if let Some(stop) = self.stop().take() {
+            stop.shut_down();
+        }
+    }
+
+    /// The process is gone, by force: nothing holds its replica any more.
+    pub fn forget(&self) {
+        self.live.send_replace(None);
+        self.stop().take();
+    }
+
+    /// One process, from start to end. Runs on the machine's node.
+    pub async fn run(self: Arc<Self>) {
+        let result = self.serve().await;
+        self.forget();
+        self.disk.unmount();
+        let reason = result.err().unwrap_or_default();
+        self.trace.tell(format_args!(
+            "{} ended: {}",
+            self.machine,
+            if reason.is_empty() {
+                "in order"
+            } else {
+                &reason
+            }
+        ));
+        self.trace.count(match reason.is_empty() {
+            true => "process ended in order",
+            false => "process ended with a failure",
+        });
+        self.ended.send_modify(|ended| {
+            ended.count += 1;
+            ended.reason = reason;
+        });
+    }
+
+    async fn serve(&self) -> Result<(), String> {
+        let host = Host {
+            clock: self.clock.clone(),
+            disk: self.disk.mount(),
+        };
+        let (trigger, shutdown) = Shutdown::new();
+        *self.stop() = Some(trigger);
+        let config = self.config().clone();
+        self.ended.send_modify(|ended| ended.failed_starts += 1);
+        let starting = Broker::start(config, host);
+        let started = tokio::select! {
+            biased;
+            () = shutdown.wait() => return Ok(()),
+            started = starting => started,
+        };
+        let mut broker = started.map_err(|error| format!("did not start: {error}"))?;
+        self.ended.send_modify(|ended| ended.failed_starts = 0);
+        self.live.send_replace(Some(Live {
+            life: self.served.fetch_add(1, Ordering::Relaxed) + 1,
+            group: broker.group().clone(),
+            view: broker.view().clone(),
+        }));
+        let failure = tokio::select! {
+            biased;
+            failure = broker.failed() => Some(failure),
+            () = shutdown.wait() => None,
+        };
+        self.live.send_replace(None);
+        broker.stop().await;
+        failure.map_or(Ok(()), |failure| Err(failure.to_string()))
+    }
+
+    fn stop(&self) -> MutexGuard<'_, Option<ShutdownTrigger>> {
+        self.stop.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

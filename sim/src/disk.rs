@@ -1,0 +1,154 @@
+//! A machine's disk: it outlives the machine's processes, and it lies.
+//!
+//! Models, on demand: power cuts after which unsynced bytes and names are kept, lost or torn; slow syncs;
+//! errors of single reads, writes and syncs (after a failed sync the page cache lies); a file system that
+//! is full or nearly so; bits that flip and blocks written to the wrong place, at rest. Synced bytes are
+//! never lost otherwise.
+//!
+//! Lies on `host`'s crashing disk, which keeps what a power cut would leave.
+
+mod live;
+mod rot;
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use host::Disk;
+use host::testing::CrashDisk;
+use madsim::rand::Rng;
+use serde::{Deserialize, Serialize};
+
+use crate::machine::Machine;
+use crate::trace::Trace;
+use live::LiveDisk;
+
+/// How long a sync takes while nothing is wrong.
+const SYNC: Range<Duration> = Duration::from_micros(200)..Duration::from_millis(4);
+
+/// What can fail once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Failing {
+    /// A read of a file.
+    Read,
+    /// A write, of which half is done.
+    Write,
+    /// A sync.
+    Sync,
+}
+
+/// How much room there is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Room {
+    /// More than anybody needs.
+    #[default]
+    Plenty,
+    /// So many bytes are said to be free; everything still works.
+    Free(u64),
+    /// Nothing grows any more.
+    Full,
+}
+
+/// A disk. Cheap to clone; clones are the same disk.
+#[derive(Clone)]
+pub struct SimDisk {
+    inner: CrashDisk,
+    state: Arc<Mutex<State>>,
+    trace: Arc<Trace>,
+    machine: Machine,
+}
+
+struct State {
+    /// Counts the processes that used the disk; only the last one's handles work.
+    life: u64,
+    locks: BTreeSet<PathBuf>,
+    failing: Vec<Failing>,
+    room: Room,
+    sync: Range<Duration>,
+}
+
+impl SimDisk {
+    /// The empty disk of a machine.
+    pub fn new(machine: Machine, trace: Arc<Trace>) -> SimDisk {
+        let state = State {
+            life: 0,
+            locks: BTreeSet::new(),
+            failing: Vec::new(),
+            room: Room::Plenty,
+            sync: SYNC,
+        };
+        SimDisk {
+            inner: CrashDisk::new(),
+            state: Arc::new(Mutex::new(state)),
+            trace,
+            machine,
+        }
+    }
+
+    /// The disk as a new process sees it. Handles of earlier processes are dead.
+    pub fn mount(&self) -> Arc<dyn Disk> {
+        let mut state = self.state();
+        state.life += 1;
+        state.locks.clear();
+        Arc::new(LiveDisk::new(self.clone(), state.life))
+    }
+
+    /// The process dies: nothing is lost, and nothing more comes from it.
+    pub fn unmount(&self) {
+        let mut state = self.state();
+        state.life += 1;
+        state.locks.clear();
+    }
+
+    /// The power fails. What was not synced fares as `seed` says.
+    pub fn lose_power(&self, seed: u64) {
+        self.unmount();
+        self.inner.crash(seed);
+    }
+
+    /// The next operation of this kind fails.
+    pub fn fail_next(&self, failing: Failing) {
+        self.state().failing.push(failing);
+    }
+
+    /// Sets how much room there is.
+    pub fn set_room(&self, room: Room) {
+        self.state().room = room;
+    }
+
+    /// Lets syncs take up to so long.
+    pub fn slow_syncs(&self, longest: Duration) {
+        self.state().sync = SYNC.start..longest.max(SYNC.end);
+    }
+
+    /// Everything works from now on. What rotted stays rotten.
+    pub fn heal(&self) {
+        let mut state = self.state();
+        state.failing.clear();
+        state.room = Room::Plenty;
+        state.sync = SYNC;
+    }
+
+    fn takes_failure(&self, failing: Failing) -> bool {
+        let mut state = self.state();
+        let place = state.failing.iter().position(|armed| *armed == failing);
+        place.is_some_and(|place| {
+            state.failing.remove(place);
+            true
+        })
+    }
+
+    /// Drawn for each sync.
+    fn sync_time(&self) -> Duration {
+        let range = self.state().sync.clone();
+        madsim::rand::thread_rng().gen_range(range)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

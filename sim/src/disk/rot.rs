@@ -1,0 +1,74 @@
+//! What a disk does to bytes that lie on it: it flips a bit, or writes a block over another one.
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use host::Disk;
+
+use super::SimDisk;
+use crate::chance::Chance;
+
+/// What a disk writes to the wrong place.
+const BLOCK_BYTES: u64 = 4096;
+
+impl SimDisk {
+    /// Flips one bit of a file that is chosen by `seed` among those that `eligible` names. Tells where, if
+    /// there was any.
+    pub fn rot(&self, seed: u64, eligible: impl Fn(&Path) -> bool) -> Option<String> {
+        let mut chance = Chance::new(seed, "rot");
+        let (path, len) = self.victim(&mut chance, eligible)?;
+        let position = chance.below(len);
+        let bit = chance.below(8) as u32;
+        self.inner.flip_bit(&path, position, bit).ok()?;
+        Some(format!(
+            "bit {bit} of byte {position} of {}",
+            path.display()
+        ))
+    }
+
+    /// Copies a block of a file over another block of it. Tells which, if there was a file of two blocks.
+    pub fn misdirect(&self, seed: u64, eligible: impl Fn(&Path) -> bool) -> Option<String> {
+        let mut chance = Chance::new(seed, "misdirect");
+        let (path, len) = self.victim(&mut chance, eligible)?;
+        let blocks = len / BLOCK_BYTES;
+        if blocks < 2 {
+            return None;
+        }
+        let from = chance.below(blocks);
+        let to = (from + chance.between(1..=blocks - 1)) % blocks;
+        let file = self.inner.open(&path).ok()?;
+        let mut block = vec![0; BLOCK_BYTES as usize];
+        file.read_at(from * BLOCK_BYTES, &mut block).ok()?;
+        self.inner
+            .overwrite(&path, to * BLOCK_BYTES, &Bytes::from(block))
+            .ok()?;
+        Some(format!(
+            "block {from} over block {to} of {}",
+            path.display()
+        ))
+    }
+
+    fn victim(
+        &self,
+        chance: &mut Chance,
+        eligible: impl Fn(&Path) -> bool,
+    ) -> Option<(PathBuf, u64)> {
+        let mut files = Vec::new();
+        self.files_below(Path::new("/"), &mut files);
+        files.retain(|(path, len)| *len > 0 && eligible(path));
+        match files.is_empty() {
+            true => None,
+            false => Some(chance.pick(&files).clone()),
+        }
+    }
+
+    /// All files and their lengths.
+    fn files_below(&self, dir: &Path, files: &mut Vec<(PathBuf, u64)>) {
+        for path in self.inner.list(dir).unwrap_or_default() {
+            match self.inner.open(&path).and_then(|file| file.len()) {
+                Ok(len) => files.push((path, len)),
+                Err(_) => self.files_below(&path, files),
+            }
+        }
+    }
+}

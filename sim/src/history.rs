@@ -1,0 +1,239 @@
+//! What clients did and saw, in order: the only thing that the oracle judges by.
+//!
+//! A call is written down before it is made and when it returned; one that never returned has an unknown
+//! outcome. Nothing of what servers hold or say among themselves stands here.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use crate::machine::Machine;
+use crate::trace::{Trace, now};
+
+/// What a message says: unique in its world.
+pub type Value = u64;
+
+/// A queue of a topic.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Queue {
+    /// The topic.
+    pub topic: Arc<str>,
+    /// The queue's number in it.
+    pub queue: u32,
+}
+
+/// A place in a queue.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Place {
+    /// Which queue.
+    #[serde(flatten)]
+    pub queue: Queue,
+    /// The offset in it.
+    pub offset: u64,
+}
+
+/// Where a message is to go.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Target {
+    /// Any queue.
+    Any,
+    /// This queue.
+    Queue(u32),
+    /// The queue of a message group.
+    Group(String),
+}
+
+/// What became of a call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome<T> {
+    /// It was done.
+    Done(T),
+    /// It was not done, and will not be.
+    NotDone(String),
+    /// Nobody knows.
+    Unknown(String),
+}
+
+/// Who consumes: one consumer, from its making to its end.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Member {
+    /// Its consumer group.
+    pub group: Arc<str>,
+    /// Its number; never used again.
+    pub member: u64,
+}
+
+/// One thing that a client did or saw.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "what")]
+pub enum Event {
+    /// A producer begins to send.
+    Send {
+        /// The message.
+        value: Value,
+        /// Its topic.
+        topic: Arc<str>,
+        /// Where in it.
+        target: Target,
+        /// Whose message this is: those of one lane are handed over in this order.
+        lane: u64,
+    },
+    /// A send returned.
+    Sent {
+        /// The message.
+        value: Value,
+        /// Where it is stored.
+        outcome: Outcome<Place>,
+    },
+    /// A consumer is made.
+    Join {
+        /// Which.
+        #[serde(flatten)]
+        member: Member,
+        /// Its topic.
+        topic: Arc<str>,
+    },
+    /// A consumer is gone.
+    Leave {
+        /// Which.
+        #[serde(flatten)]
+        member: Member,
+    },
+    /// A consumer got a message.
+    Delivery {
+        /// Which consumer.
+        #[serde(flatten)]
+        member: Member,
+        /// From where.
+        #[serde(flatten)]
+        place: Place,
+        /// What it says; none if it says nothing that was ever sent.
+        value: Option<Value>,
+    },
+    /// A consumer begins to commit: everything below the offset is done.
+    Commit {
+        /// Which call.
+        call: u64,
+        /// Which consumer.
+        #[serde(flatten)]
+        member: Member,
+        /// What it commits.
+        #[serde(flatten)]
+        place: Place,
+    },
+    /// A commit returned.
+    Committed {
+        /// Which call.
+        call: u64,
+        /// What became of it.
+        outcome: Outcome<()>,
+    },
+    /// Somebody begins to ask what a group committed in a queue.
+    AskCommitted {
+        /// Which call.
+        call: u64,
+        /// The group.
+        group: Arc<str>,
+        /// The queue.
+        #[serde(flatten)]
+        queue: Queue,
+    },
+    /// The answer.
+    ToldCommitted {
+        /// Which call.
+        call: u64,
+        /// The offset; none if there is none.
+        offset: Option<u64>,
+    },
+    /// An operator begins to set a group's offset.
+    Reset {
+        /// Which call.
+        call: u64,
+        /// The group.
+        group: Arc<str>,
+        /// Where it shall stand.
+        #[serde(flatten)]
+        place: Place,
+    },
+    /// A reset returned.
+    WasReset {
+        /// Which call.
+        call: u64,
+        /// What became of it.
+        outcome: Outcome<()>,
+    },
+    /// Somebody was told what a queue holds.
+    Bounds {
+        /// The queue.
+        #[serde(flatten)]
+        queue: Queue,
+        /// Its oldest message.
+        min_offset: u64,
+        /// Its next one.
+        max_offset: u64,
+    },
+    /// All faults ended.
+    Healed,
+    /// Everything that is to be read has been read.
+    End,
+}
+
+/// An event, where and when.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Record {
+    /// Simulated nanoseconds since the world began.
+    pub at: u64,
+    /// The machine of the client.
+    pub machine: Machine,
+    /// What happened.
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+/// The history of one world.
+pub struct History {
+    records: Mutex<Vec<Record>>,
+    calls: Mutex<u64>,
+    trace: Arc<Trace>,
+}
+
+impl History {
+    /// Nothing has happened yet.
+    pub fn new(trace: Arc<Trace>) -> History {
+        History {
+            records: Mutex::default(),
+            calls: Mutex::default(),
+            trace,
+        }
+    }
+
+    /// Writes an event down.
+    pub fn record(&self, machine: Machine, event: Event) {
+        self.trace.event(format_args!("{machine} {event:?}"));
+        let at = now().as_nanos() as u64;
+        self.lock().push(Record { at, machine, event });
+    }
+
+    /// A number for a call, or for a member of a group.
+    pub fn next_number(&self) -> u64 {
+        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        *calls += 1;
+        *calls
+    }
+
+    /// Looks at the events so far.
+    pub fn look<T>(&self, look: impl FnOnce(&[Record]) -> T) -> T {
+        look(&self.lock())
+    }
+
+    /// All events.
+    pub fn take(&self) -> Vec<Record> {
+        std::mem::take(&mut *self.lock())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Record>> {
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

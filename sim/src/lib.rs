@@ -1,0 +1,41 @@
+//! The simulated world: the whole system, the shipped code, in simulated time, from one seed.
+//!
+//! Brokers, name servers and clients run as they are; machines, network, disks and clocks are simulated and
+//! go wrong as a schedule says. Built with `--cfg madsim --cfg tokio_unstable` (`make sim`); without, this
+//! crate is empty.
+//!
+//! Reading order: [`simulation`] (one world from beginning to end), [`world`] and what it is made of
+//! ([`machine`], [`network`], [`disk`], [`clock`]), [`schedule`] and [`nemesis`] (what goes wrong),
+//! [`workload`] and [`history`] (what clients do and see), [`invariants`], [`liveness`] and [`oracle`] (what
+//! must hold), [`scenario`], [`runner`], [`sweep`].
+#![cfg(madsim)]
+
+#[cfg(not(tokio_unstable))]
+compile_error!("the simulator needs --cfg tokio_unstable too: without it no run is like another");
+
+pub mod arguments;
+pub mod body;
+pub mod broker_process;
+pub mod chance;
+pub mod clock;
+pub mod disk;
+pub mod history;
+pub mod invariants;
+pub mod liveness;
+pub mod machine;
+pub mod name_server_process;
+pub mod nemesis;
+pub mod network;
+pub mod operator;
+pub mod oracle;
+pub mod panics;
+pub mod report;
+pub mod runner;
+pub mod scenario;
+pub mod schedule;
+pub mod simulation;
+pub mod sweep;
+pub mod trace;
+pub mod violation;
+pub mod workload;
+pub mod world;

@@ -1,0 +1,214 @@
+//! What must come back within a bounded time once nothing goes wrong any more. (`design.md` 9.8, 9.9.)
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use raft::Phase as ReplicaPhase;
+
+use crate::history::{Event, Outcome, Queue, Record};
+use crate::machine::{CLIENT_PORT, Machine};
+use crate::operator::Operator;
+use crate::violation::Violation;
+use crate::workload::Clients;
+use crate::world::World;
+
+/// Simulated time until every part serves again.
+pub const SERVES_WITHIN: Duration = Duration::from_secs(60);
+
+/// Simulated time until every group has caught up, and everything is read once more.
+pub const DRAINS_WITHIN: Duration = Duration::from_secs(120);
+
+/// Time between two looks.
+const TICK: Duration = Duration::from_millis(100);
+
+/// One leader, followers that follow, name servers that say so, producers that are answered.
+pub async fn serves_again(world: &World, clients: &Clients) -> Result<(), Violation> {
+    wait("serves-again", SERVES_WITHIN, || {
+        let leader = leader(world)?;
+        routes(world, leader)?;
+        clients.history.look(|records| sends(clients, records))
+    })
+    .await
+}
+
+/// Every message that is in a queue was delivered to every group of its topic; and can be read again.
+pub async fn everything_is_read(
+    world: &World,
+    clients: &Clients,
+    operator: &Operator,
+) -> Result<(), Violation> {
+    let bounds = settled_bounds(operator).await?;
+    wait("drains", DRAINS_WITHIN, || {
+        clients
+            .history
+            .look(|records| drained(clients, &bounds, records))
+    })
+    .await?;
+    let plan = &clients.plan;
+    let reading = operator.read_everything(plan, &bounds, DRAINS_WITHIN).await;
+    reading.map_err(|what| Violation::new("readable", format!("cannot be read again: {what}")))?;
+    // Retention may have gone on while this was read.
+    let bounds = operator.bounds().await;
+    bounds.map_err(|error| Violation::new("serves-again", error.to_string()))?;
+    wait("followers-catch-up", SERVES_WITHIN, || caught_up(world)).await
+}
+
+/// What the queues hold once all sends have returned.
+async fn settled_bounds(operator: &Operator) -> Result<BTreeMap<Queue, (u64, u64)>, Violation> {
+    // The longest timeout of a producer, and a bit.
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    operator
+        .bounds()
+        .await
+        .map_err(|error| Violation::new("serves-again", error.to_string()))
+}
+
+async fn wait(
+    invariant: &'static str,
+    within: Duration,
+    look: impl Fn() -> Result<(), String>,
+) -> Result<(), Violation> {
+    let deadline = tokio::time::Instant::now() + within;
+    loop {
+        match look() {
+            Ok(()) => return Ok(()),
+            Err(missing) if tokio::time::Instant::now() > deadline => {
+                let detail =
+                    format!("not within {within:?} after everything was healed: {missing}");
+                return Err(Violation::new(invariant, detail));
+            }
+            Err(_) => tokio::time::sleep(TICK).await,
+        }
+    }
+}
+
+/// The one broker that serves, and that all members follow.
+fn leader(world: &World) -> Result<Machine, String> {
+    let mut leader = None;
+    let members = world.members();
+    for id in &members {
+        let broker = world.broker(*id).ok_or_else(|| format!("no broker-{id}"))?;
+        let Some(live) = broker.live() else {
+            let reason = broker.ended().reason;
+            return Err(format!("{} does not run: {reason}", broker.machine));
+        };
+        let status = live.group.status();
+        if status.phase != ReplicaPhase::Running {
+            return Err(format!("{} is {}", broker.machine, status.phase.name()));
+        }
+        let Some(follows) = status.leadership.leader.as_ref() else {
+            return Err(format!("{} knows no leader", broker.machine));
+        };
+        if *leader.get_or_insert(follows.broker_id) != follows.broker_id {
+            return Err(format!("members of {members:?} follow different leaders"));
+        }
+        if follows.broker_id == u64::from(*id) && !status.leadership.serving {
+            return Err(format!("{} leads and does not serve", broker.machine));
+        }
+    }
+    let leader = leader.ok_or("there are no members")?;
+    Ok(Machine::Broker(leader as u8))
+}
+
+/// Every name server sends clients to the leader.
+fn routes(world: &World, leader: Machine) -> Result<(), String> {
+    let address = leader.address(CLIENT_PORT);
+    for server in world.all_name_servers() {
+        let machine = server.machine;
+        let table = server
+            .table()
+            .ok_or_else(|| format!("{machine} does not run"))?;
+        let registrations = table.registrations();
+        let leads = registrations.first().and_then(|registration| {
+            let led_by =
+                |replica: &&proto::cluster::Replica| replica.broker_id == registration.leader;
+            let replica = registration.replicas.iter().find(led_by)?;
+            Some(replica.client_address.clone())
+        });
+        if leads.as_deref() != Some(&address) {
+            return Err(format!(
+                "{machine} says that {leads:?} leads, not {address}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Every producer sent something after the heal that was stored.
+fn sends(clients: &Clients, records: &[Record]) -> Result<(), String> {
+    let healed = records
+        .iter()
+        .rposition(|record| record.event == Event::Healed)
+        .unwrap_or(0);
+    let mut lanes: BTreeMap<u64, bool> = BTreeMap::new();
+    let mut lane_of: BTreeMap<u64, u64> = BTreeMap::new();
+    for record in &records[healed..] {
+        match &record.event {
+            Event::Send { value, lane, .. } => {
+                lanes.entry(*lane).or_default();
+                lane_of.insert(*value, *lane);
+            }
+            Event::Sent {
+                value,
+                outcome: Outcome::Done(_),
+            } => {
+                if let Some(lane) = lane_of.get(value) {
+                    lanes.insert(*lane, true);
+                }
+            }
+            _ => {}
+        }
+    }
+    let served = lanes.values().filter(|served| **served).count();
+    let producers = clients.plan.producers.len();
+    match served >= producers {
+        true => Ok(()),
+        false => Err(format!("{served} of {producers} producers are served")),
+    }
+}
+
+/// The next offset that nobody of a group has seen.
+fn drained(
+    clients: &Clients,
+    bounds: &BTreeMap<Queue, (u64, u64)>,
+    records: &[Record],
+) -> Result<(), String> {
+    let mut seen: BTreeMap<(Arc<str>, Queue), u64> = BTreeMap::new();
+    for record in records {
+        if let Event::Delivery { member, place, .. } = &record.event {
+            let key = (member.group.clone(), place.queue.clone());
+            let next = seen.entry(key).or_default();
+            *next = (*next).max(place.offset + 1);
+        }
+    }
+    for topic in &clients.plan.topics {
+        for group in clients.plan.groups(&topic.name) {
+            for (queue, (min, max)) in bounds {
+                let next = seen.get(&(group.clone(), queue.clone()));
+                if queue.topic == topic.name && min < max && next.is_none_or(|next| next < max) {
+                    return Err(format!(
+                        "{group} has come to {next:?} of {max} in {}/{}",
+                        queue.topic, queue.queue
+                    ));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// All members have applied the same.
+fn caught_up(world: &World) -> Result<(), String> {
+    let mut applied = BTreeMap::new();
+    for id in world.members() {
+        let live = world.broker(id).and_then(|broker| broker.live());
+        let live = live.ok_or_else(|| format!("broker-{id} does not run"))?;
+        applied.insert(id, live.group.status().applied);
+    }
+    let first = applied.values().next().copied();
+    match applied.values().all(|other| Some(*other) == first) {
+        true => Ok(()),
+        false => Err(format!("applied: {applied:?}")),
+    }
+}

@@ -1,0 +1,129 @@
+//! Partitions: from the name of a shape to the links that it cuts.
+
+use std::collections::BTreeSet;
+
+use super::{Nemesis, sleep};
+use crate::machine::Machine;
+use crate::network::Cut;
+use crate::schedule::Shape;
+
+type Links = BTreeSet<(Machine, Machine)>;
+
+impl Nemesis {
+    pub(super) async fn partition(&self, shape: &Shape, how: Cut, for_ms: u64) {
+        let links = self.links(shape);
+        if links.is_empty() {
+            return;
+        }
+        self.tell(format_args!(
+            "partition: {shape:?}, {how:?}, for {for_ms} ms"
+        ));
+        for (from, to) in &links {
+            self.world.network.cut(*from, *to, how);
+        }
+        sleep(for_ms).await;
+        for (from, to) in links {
+            self.world.network.mend(from, to, how);
+        }
+        self.tell(format_args!("partition ends: {shape:?}"));
+    }
+
+    /// One link after the other, mended in the opposite order from the middle on.
+    pub(super) async fn swizzle(&self, links: &[(Machine, Machine)], how: Cut, for_ms: u64) {
+        self.tell(format_args!("swizzle of {} links, {how:?}", links.len()));
+        let pause = for_ms / (2 * links.len().max(1) as u64);
+        for (from, to) in links {
+            self.world.network.cut(*from, *to, how);
+            sleep(pause).await;
+        }
+        let (front, back) = links.split_at(links.len() / 2);
+        for (from, to) in back.iter().chain(front) {
+            self.world.network.mend(*from, *to, how);
+            sleep(pause).await;
+        }
+    }
+
+    fn links(&self, shape: &Shape) -> Links {
+        let machines = self.world.machines();
+        let brokers: Vec<Machine> = machines.iter().copied().filter(is_broker).collect();
+        let name_servers: Vec<Machine> = machines.iter().copied().filter(is_name_server).collect();
+        let clients: Vec<Machine> = machines.iter().copied().filter(is_client).collect();
+        let one = |who| self.find(who).into_iter().collect::<Vec<_>>();
+        let others = |of: &[Machine], but: &[Machine]| -> Vec<Machine> {
+            let rest = of.iter().copied().filter(|machine| !but.contains(machine));
+            rest.collect()
+        };
+        match shape {
+            Shape::Isolate(who) => {
+                let alone = one(*who);
+                apart(&alone, &others(&machines, &alone))
+            }
+            Shape::LeaderWithClients => {
+                let leader: Vec<Machine> = self.world.leader().into_iter().collect();
+                apart(&leader, &others(&brokers, &leader))
+            }
+            Shape::OneWay(from, to) => towards(&one(*from), &one(*to)),
+            Shape::Deaf(who) => {
+                let deaf = one(*who);
+                towards(&others(&machines, &deaf), &deaf)
+            }
+            Shape::Mute(who) => {
+                let mute = one(*who);
+                towards(&mute, &others(&machines, &mute))
+            }
+            Shape::Ring => ring(&brokers),
+            Shape::Bridge(who) => {
+                let rest = others(&brokers, &one(*who));
+                let (left, right) = rest.split_at(rest.len() / 2);
+                apart(left, right)
+            }
+            Shape::NameServersFromBrokers => apart(&name_servers, &brokers),
+            Shape::NameServersApart => apart(&name_servers, &name_servers),
+            Shape::ClientsFrom(who) => apart(&clients, &one(*who)),
+            Shape::Swizzle(links) => links.iter().copied().collect(),
+        }
+    }
+}
+
+fn is_broker(machine: &Machine) -> bool {
+    matches!(machine, Machine::Broker(_))
+}
+
+fn is_name_server(machine: &Machine) -> bool {
+    matches!(machine, Machine::NameServer(_))
+}
+
+fn is_client(machine: &Machine) -> bool {
+    matches!(machine, Machine::Client(_) | Machine::Operator)
+}
+
+fn towards(from: &[Machine], to: &[Machine]) -> Links {
+    let pairs = from
+        .iter()
+        .flat_map(|from| to.iter().map(|to| (*from, *to)));
+    pairs.filter(|(from, to)| from != to).collect()
+}
+
+fn apart(some: &[Machine], others: &[Machine]) -> Links {
+    let mut links = towards(some, others);
+    links.extend(towards(others, some));
+    links
+}
+
+/// Each machine loses one neighbour of two. With three machines that leaves a chain, whose middle alone sees
+/// everybody; with five, five different majorities.
+fn ring(brokers: &[Machine]) -> Links {
+    let count = brokers.len();
+    let mut links = Links::new();
+    for (place, broker) in brokers.iter().enumerate() {
+        let far = brokers[(place + count / 2) % count];
+        if (place, far) != (count - 1, brokers[0]) || count > 3 {
+            links.extend(apart(&[*broker], &[far]));
+        }
+    }
+    match count {
+        // All three would be alone.
+        3 => apart(&brokers[..1], &brokers[1..2]),
+        _ => links,
+    }
+}

@@ -1,0 +1,151 @@
+//! What operators do in the middle of it all.
+
+use std::time::Duration;
+
+use raftmq_client::{BrokerAddress, TopicSettings};
+
+use super::{Nemesis, sleep};
+use crate::chance::Chance;
+use crate::history::{Place, Queue};
+use crate::machine::{CLIENT_PORT, Machine, PEER_PORT};
+use crate::schedule::Fault;
+use crate::world::GROUP;
+
+/// Longest wait for the membership to be changed.
+const MEMBERSHIP: Duration = Duration::from_secs(30);
+
+impl Nemesis {
+    pub(super) async fn operate(&self, operation: Fault) {
+        let name = operation.name();
+        let done = match operation {
+            Fault::TransferLeader { to } => match self.find(to) {
+                Some(Machine::Broker(id)) => {
+                    self.tell(format_args!("operator asks to hand over to broker-{id}"));
+                    text(self.operator.admin().transfer_leader(id.into()).await)
+                }
+                _ => return,
+            },
+            Fault::Replace { who, by } => match self.find(who) {
+                Some(Machine::Broker(id)) => self.replace(id, by).await,
+                _ => return,
+            },
+            Fault::Checkpoint { who } => match self.find(who) {
+                Some(machine) => {
+                    let address = machine.address(CLIENT_PORT);
+                    text(self.operator.admin().checkpoint(&address).await)
+                }
+                None => return,
+            },
+            Fault::DropLog { retain_bytes } => {
+                text(self.operator.admin().drop_log(retain_bytes).await)
+            }
+            Fault::Scrub { who } => self.scrub(self.find(who)).await,
+            Fault::ResetOffset { seed } => {
+                self.reset_offset(seed).await;
+                Ok(())
+            }
+            Fault::BriefTopic { number, for_ms } => self.brief_topic(number, for_ms).await,
+            Fault::AskCommitted => {
+                self.ask_committed().await;
+                Ok(())
+            }
+            _ => return,
+        };
+        match done {
+            Ok(()) => self.world.trace.count(&format!("done {name}")),
+            Err(error) => self.tell(format_args!("{name} failed: {error}")),
+        }
+    }
+
+    /// A new broker learns, takes the place of another, and that one goes for ever.
+    async fn replace(&self, id: u8, by: u8) -> Result<(), String> {
+        let members = self.world.members();
+        if !members.contains(&id) || self.world.broker(by).is_some() {
+            return Ok(());
+        }
+        self.tell(format_args!("operator replaces broker-{id} by broker-{by}"));
+        let mut configured = members.clone();
+        configured.push(by);
+        self.world.add_broker(by, &configured);
+        let machine = Machine::Broker(by);
+        let address = BrokerAddress {
+            group: GROUP.to_owned(),
+            broker_id: by.into(),
+            client_address: machine.address(CLIENT_PORT),
+            peer_address: machine.address(PEER_PORT),
+        };
+        let admin = self.operator.admin().timeout(MEMBERSHIP);
+        admin
+            .add_learner(&address)
+            .await
+            .map_err(|error| error.to_string())?;
+        let mut voters: Vec<u64> = members.iter().map(|member| u64::from(*member)).collect();
+        voters.retain(|voter| *voter != u64::from(id));
+        voters.push(by.into());
+        text(admin.change_voters(&voters).await)
+    }
+
+    async fn scrub(&self, machine: Option<Machine>) -> Result<(), String> {
+        let Some(Machine::Broker(id)) = machine else {
+            return Ok(());
+        };
+        let Some(live) = self.world.broker(id).and_then(|broker| broker.live()) else {
+            return Ok(());
+        };
+        let repaired = live
+            .group
+            .scrub()
+            .await
+            .map_err(|error| error.to_string())?;
+        self.tell(format_args!(
+            "broker-{id} scrubbed, {repaired} segments repaired"
+        ));
+        Ok(())
+    }
+
+    async fn reset_offset(&self, seed: u64) {
+        let mut chance = Chance::new(seed, "reset");
+        let plan = &self.clients.plan;
+        let topic = chance.pick(&plan.topics).clone();
+        let groups = plan.groups(&topic.name);
+        let queue = Queue {
+            topic: topic.name.clone(),
+            queue: chance.below(topic.queues.into()) as u32,
+        };
+        let place = Place {
+            queue,
+            offset: chance.below(50),
+        };
+        let group = chance.pick(&groups).clone();
+        self.tell(format_args!("operator resets {group} to {place:?}"));
+        self.operator.reset_offset(&group, place).await;
+    }
+
+    async fn brief_topic(&self, number: u64, for_ms: u64) -> Result<(), String> {
+        let name = format!("brief-{number}");
+        let settings = TopicSettings {
+            if_absent: true,
+            ..TopicSettings::default()
+        };
+        self.tell(format_args!("operator makes {name} for {for_ms} ms"));
+        text(self.operator.admin().create_topic(&name, &settings).await)?;
+        sleep(for_ms).await;
+        text(self.operator.admin().delete_topic(&name).await)
+    }
+
+    async fn ask_committed(&self) {
+        for topic in &self.clients.plan.topics {
+            for group in self.clients.plan.groups(&topic.name) {
+                for queue in 0..topic.queues {
+                    let topic = topic.name.clone();
+                    let queue = Queue { topic, queue };
+                    self.operator.ask_committed(&group, queue).await;
+                }
+            }
+        }
+    }
+}
+
+fn text<T>(result: Result<T, raftmq_client::Error>) -> Result<(), String> {
+    result.map(|_| ()).map_err(|error| error.to_string())
+}

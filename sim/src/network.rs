@@ -1,0 +1,243 @@
+//! What lies between machines: links that are cut, hang, are slow, lose packets, or say things twice.
+//!
+//! Two ways of being cut, because programs meet both. A link that *refuses* fails connections at once and
+//! holds what is on its way (the simulator's own clogging). A link that *hangs* lets everything begin and
+//! nothing arrive, until it heals: then what waited arrives late.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use host::network::simulated::{Event, Passing, Wire};
+use madsim::net::NetSim;
+use madsim::rand::Rng;
+use madsim::task::NodeId;
+use proto::{cluster, opaque, raft, v2};
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+use tonic::codegen::BoxMessage;
+
+use crate::machine::Machine;
+use crate::trace::Trace;
+
+/// Latency of a message while nothing is wrong.
+const LATENCY: std::ops::Range<Duration> = Duration::from_micros(200)..Duration::from_millis(3);
+
+/// How a link is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cut {
+    /// Connections fail at once.
+    Refuses,
+    /// Nothing fails and nothing arrives.
+    Hangs,
+}
+
+/// How bad all links are at the moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Weather {
+    /// Packets lost, in a thousand.
+    pub loss: u64,
+    /// Messages that wait longer, in a thousand.
+    pub slow: u64,
+    /// How long they wait at most, in milliseconds.
+    pub slow_ms: u64,
+    /// Single requests that arrive twice, in a thousand.
+    pub twice: u64,
+}
+
+/// The network of one world. Cheap to clone.
+#[derive(Clone)]
+pub struct Network {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    state: Mutex<State>,
+    healed: Notify,
+    trace: Arc<Trace>,
+}
+
+#[derive(Default)]
+struct State {
+    nodes: BTreeMap<Machine, NodeId>,
+    /// How often each link is cut, and how: faults overlap.
+    cuts: BTreeMap<(Machine, Machine, Cut), u32>,
+    weather: Weather,
+}
+
+impl Network {
+    /// A network in order, without machines.
+    pub fn new(trace: Arc<Trace>) -> Network {
+        NetSim::current().update_config(|config| config.send_latency = LATENCY);
+        let inner = Inner {
+            state: Mutex::default(),
+            healed: Notify::new(),
+            trace,
+        };
+        Network {
+            inner: Arc::new(inner),
+        }
+    }
+
+    /// Adds a machine.
+    pub fn add(&self, machine: Machine, node: NodeId) {
+        self.state().nodes.insert(machine, node);
+    }
+
+    /// Cuts the link in one direction.
+    pub fn cut(&self, from: Machine, to: Machine, how: Cut) {
+        let mut state = self.state();
+        *state.cuts.entry((from, to, how)).or_default() += 1;
+        if how == Cut::Refuses
+            && let Some((from, to)) = state.link(from, to)
+        {
+            NetSim::current().clog_link(from, to);
+        }
+    }
+
+    /// Takes one cut back.
+    pub fn mend(&self, from: Machine, to: Machine, how: Cut) {
+        let mut state = self.state();
+        let Some(times) = state.cuts.get_mut(&(from, to, how)) else {
+            return;
+        };
+        *times -= 1;
+        if *times > 0 {
+            return;
+        }
+        state.cuts.remove(&(from, to, how));
+        if how == Cut::Refuses
+            && let Some((from, to)) = state.link(from, to)
+        {
+            NetSim::current().unclog_link(from, to);
+        }
+        drop(state);
+        self.inner.healed.notify_waiters();
+    }
+
+    /// Mends everything.
+    pub fn heal(&self) {
+        self.set_weather(Weather::default());
+        let cuts = self.state().cuts.clone();
+        for ((from, to, how), times) in cuts {
+            (0..times).for_each(|_| self.mend(from, to, how));
+        }
+    }
+
+    /// Changes how bad all links are.
+    pub fn set_weather(&self, weather: Weather) {
+        self.state().weather = weather;
+        NetSim::current()
+            .update_config(|config| config.packet_loss_rate = weather.loss as f64 / 1000.0);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.inner
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count(&self, passing: &Passing<'_>) {
+        let method = passing.path;
+        match passing.event {
+            Event::Request => self.inner.trace.count(&format!("rpc {method}")),
+            Event::Answer(code) if code != tonic::Code::Ok => {
+                self.inner.trace.count(&format!("status {code:?}"));
+            }
+            _ => {}
+        }
+    }
+}
+
+impl State {
+    fn link(&self, from: Machine, to: Machine) -> Option<(NodeId, NodeId)> {
+        Some((*self.nodes.get(&from)?, *self.nodes.get(&to)?))
+    }
+
+    fn hangs(&self, from: Machine, to: Machine) -> bool {
+        self.cuts.contains_key(&(from, to, Cut::Hangs))
+    }
+}
+
+fn happens(per_mille: u64) -> bool {
+    per_mille > 0 && madsim::rand::thread_rng().gen_range(0..1000) < per_mille
+}
+
+impl Wire for Network {
+    fn pass(&self, passing: Passing<'_>) -> BoxFuture<'static, ()> {
+        let (from, to) = match (Machine::at(passing.from), Machine::at(passing.to)) {
+            (Some(from), Some(to)) => (from, to),
+            _ => unreachable!("every node of a world is a machine"),
+        };
+        self.inner.trace.event(format_args!(
+            "{from} > {to} {} {:?}",
+            passing.path, passing.event
+        ));
+        self.count(&passing);
+        let weather = self.state().weather;
+        let delay = happens(weather.slow).then(|| {
+            let ms = madsim::rand::thread_rng().gen_range(1..=weather.slow_ms.max(1));
+            Duration::from_millis(ms)
+        });
+        let hangs = self.state().hangs(from, to);
+        if delay.is_none() && !hangs {
+            return futures::future::ready(()).boxed();
+        }
+        self.inner.trace.count(if hangs {
+            "message hung"
+        } else {
+            "message slow"
+        });
+        let network = self.clone();
+        async move {
+            if let Some(delay) = delay {
+                tokio::time::sleep(delay).await;
+            }
+            loop {
+                let healed = network.inner.healed.notified();
+                if !network.state().hangs(from, to) {
+                    return;
+                }
+                healed.await;
+            }
+        }
+        .boxed()
+    }
+
+    fn duplicate(&self, path: &str, request: &BoxMessage) -> Option<(Duration, BoxMessage)> {
+        if !happens(self.state().weather.twice) {
+            return None;
+        }
+        let copy = copy(request)?;
+        let delay = Duration::from_millis(madsim::rand::thread_rng().gen_range(0..300));
+        self.inner
+            .trace
+            .event(format_args!("{path} arrives again in {delay:?}"));
+        self.inner.trace.count("request twice");
+        Some((delay, copy))
+    }
+}
+
+/// A copy of a request that a network may well deliver twice: of every kind that changes something.
+fn copy(request: &BoxMessage) -> Option<BoxMessage> {
+    copy_as::<raft::AppendRequest>(request)
+        .or_else(|| copy_as::<raft::VoteRequest>(request))
+        .or_else(|| copy_as::<raft::TransferLeaderRequest>(request))
+        .or_else(|| copy_as::<raft::SnapshotOffer>(request))
+        .or_else(|| copy_as::<raft::InstallRequest>(request))
+        .or_else(|| copy_as::<raft::StatusRequest>(request))
+        .or_else(|| copy_as::<opaque::SendMessageRequest>(request))
+        .or_else(|| copy_as::<v2::UpdateOffsetRequest>(request))
+        .or_else(|| copy_as::<v2::HeartbeatRequest>(request))
+        .or_else(|| copy_as::<cluster::RegisterRequest>(request))
+        .or_else(|| copy_as::<cluster::GossipRequest>(request))
+}
+
+fn copy_as<M: Clone + Send + Sync + 'static>(request: &BoxMessage) -> Option<BoxMessage> {
+    let request = request.downcast_ref::<M>()?;
+    Some(Box::new(request.clone()))
+}

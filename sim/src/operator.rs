@@ -1,0 +1,188 @@
+//! The operator: makes topics, asks what queues hold, and reads everything at the end.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use host::Host;
+use raftmq_client::{Admin, Client, Error, TopicQueue, TopicSettings};
+
+use crate::body;
+use crate::history::{Event, History, Member, Outcome, Place, Queue};
+use crate::machine::Machine;
+use crate::workload::{Clients, Plan, connect, failure};
+
+/// The group under whose name the operator reads.
+pub const READER: &str = "final-reader";
+
+/// Longest wait of one call.
+const CALL: Duration = Duration::from_secs(10);
+
+/// An operator with a client of its own.
+pub struct Operator {
+    client: Client,
+    history: Arc<History>,
+}
+
+impl Operator {
+    /// Connects. None if clients were told to stop before anybody answered.
+    pub async fn connect(clients: &Clients, host: &Host) -> Option<Operator> {
+        let id = format!("operator-{}", clients.history.next_number());
+        let client = connect(clients, host, id, false).await?;
+        Some(Operator {
+            client,
+            history: clients.history.clone(),
+        })
+    }
+
+    /// Its administration calls.
+    pub fn admin(&self) -> Admin {
+        self.client.admin().timeout(CALL)
+    }
+
+    /// Makes the topics of a plan, however long it takes.
+    pub async fn make_topics(&self, plan: &Plan) {
+        for topic in &plan.topics {
+            let settings = TopicSettings {
+                queue_count: topic.queues,
+                if_absent: true,
+                ..TopicSettings::default()
+            };
+            while let Err(error) = self.admin().create_topic(&topic.name, &settings).await {
+                tracing::debug!(%error, "no topic yet");
+            }
+        }
+    }
+
+    /// Sets a group's offset.
+    pub async fn reset_offset(&self, group: &Arc<str>, place: Place) {
+        let call = self.history.next_number();
+        let queue = TopicQueue::new(place.queue.topic.clone(), place.queue.queue);
+        let offset = place.offset;
+        self.record(Event::Reset {
+            call,
+            group: group.clone(),
+            place,
+        });
+        let outcome = match self.admin().reset_offset(group, &queue, offset).await {
+            Ok(()) => Outcome::Done(()),
+            Err(error) => failure(&error),
+        };
+        self.record(Event::WasReset { call, outcome });
+    }
+
+    /// What every queue of every topic holds now.
+    pub async fn bounds(&self) -> Result<BTreeMap<Queue, (u64, u64)>, Error> {
+        let mut bounds = BTreeMap::new();
+        for topic in self.admin().list_topics().await? {
+            let name: Arc<str> = topic.name.into();
+            for held in topic.queues {
+                let queue = Queue {
+                    topic: name.clone(),
+                    queue: held.queue,
+                };
+                self.record(Event::Bounds {
+                    queue: queue.clone(),
+                    min_offset: held.min_offset,
+                    max_offset: held.max_offset,
+                });
+                bounds.insert(queue, (held.min_offset, held.max_offset));
+            }
+        }
+        Ok(bounds)
+    }
+
+    /// What a group has committed in a queue, as the servers say.
+    pub async fn ask_committed(&self, group: &Arc<str>, queue: Queue) {
+        let call = self.history.next_number();
+        let asked = TopicQueue::new(queue.topic.clone(), queue.queue);
+        let Ok(consumer) = self.client.pull_consumer(&**group).manual_commit().build() else {
+            return;
+        };
+        self.record(Event::AskCommitted {
+            call,
+            group: group.clone(),
+            queue,
+        });
+        // A question without an answer says nothing.
+        if let Ok(offset) = consumer.committed(&asked).await {
+            self.record(Event::ToldCommitted { call, offset });
+        }
+    }
+
+    /// Reads every queue between its bounds. The error names what could not be read in time.
+    pub async fn read_everything(
+        &self,
+        plan: &Plan,
+        bounds: &BTreeMap<Queue, (u64, u64)>,
+        patience: Duration,
+    ) -> Result<(), String> {
+        let consumer = self.client.pull_consumer(READER).manual_commit().build();
+        let consumer = consumer.expect("the group has a valid name");
+        let queues = bounds.iter().filter(|(_, (min, max))| min < max);
+        let mut left: BTreeMap<Queue, u64> = queues
+            .map(|(queue, (_, max))| (queue.clone(), *max))
+            .collect();
+        let topic_queue = |queue: &Queue| TopicQueue::new(queue.topic.clone(), queue.queue);
+        let assigning = consumer.assign(left.keys().map(topic_queue));
+        assigning.await.map_err(|error| error.to_string())?;
+        let member = Member {
+            group: READER.into(),
+            member: self.history.next_number(),
+        };
+        let deadline = tokio::time::Instant::now() + patience;
+        let mut trouble = String::new();
+        while !left.is_empty() {
+            if tokio::time::Instant::now() > deadline {
+                let missing: Vec<String> = left
+                    .keys()
+                    .map(|queue| {
+                        format!(
+                            "{}/{} from {:?} on",
+                            queue.topic,
+                            queue.queue,
+                            consumer.position(&topic_queue(queue))
+                        )
+                    })
+                    .collect();
+                return Err(format!("{}; last trouble: {trouble}", missing.join(", ")));
+            }
+            let deliveries = match consumer.poll(256, Duration::from_secs(1)).await {
+                Ok(deliveries) => deliveries,
+                Err(error) => {
+                    trouble = error.to_string();
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                    continue;
+                }
+            };
+            for delivery in deliveries {
+                let queue = Queue {
+                    topic: delivery.topic.clone(),
+                    queue: delivery.queue,
+                };
+                if left
+                    .get(&queue)
+                    .is_some_and(|max| delivery.offset + 1 >= *max)
+                {
+                    left.remove(&queue);
+                }
+                let value = body::decode(delivery.message.body(), plan.body_bytes_max);
+                let place = Place {
+                    queue,
+                    offset: delivery.offset,
+                };
+                let member = member.clone();
+                self.record(Event::Delivery {
+                    member,
+                    place,
+                    value,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn record(&self, event: Event) {
+        self.history.record(Machine::Operator, event);
+    }
+}

@@ -1,0 +1,169 @@
+//! Committed offsets go forward, are never lost, and nobody begins before them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Model;
+use crate::history::{Event, Outcome, Queue};
+use crate::violation::Violation;
+
+type Key<'a> = (&'a str, &'a Queue);
+
+/// What is known of one group in one queue.
+#[derive(Clone, Copy, Default)]
+struct Floor {
+    /// At least this was committed, and the record that says so.
+    at_least: u64,
+    said_by: usize,
+}
+
+/// What the walk through a history knows so far.
+#[derive(Default)]
+struct Walk<'a> {
+    floors: BTreeMap<Key<'a>, Floor>,
+    commits: BTreeMap<u64, (Key<'a>, u64)>,
+    resets: BTreeMap<u64, Key<'a>>,
+    /// Groups and queues that a reset may strike at any moment.
+    uncertain: BTreeSet<Key<'a>>,
+    /// What was known when a question was asked.
+    asked: BTreeMap<u64, (Key<'a>, Floor)>,
+    /// What was known when a consumer was made.
+    joined: BTreeMap<u64, BTreeMap<Key<'a>, Floor>>,
+}
+
+impl<'a> Walk<'a> {
+    fn raise(&mut self, key: Key<'a>, offset: u64, said_by: usize) {
+        let floor = self.floors.entry(key).or_default();
+        if !self.uncertain.contains(&key) && offset > floor.at_least {
+            *floor = Floor {
+                at_least: offset,
+                said_by,
+            };
+        }
+    }
+
+    /// Nothing is certain any more, nor of what is under way.
+    fn forget(&mut self, key: Key<'a>) {
+        self.floors.remove(&key);
+        self.asked.retain(|_, (asked, _)| *asked != key);
+        self.commits.retain(|_, (committed, _)| *committed != key);
+        for floors in self.joined.values_mut() {
+            floors.remove(&key);
+        }
+    }
+
+    fn joins(&mut self, group: &str, member: u64) {
+        let known = self.floors.iter().filter(|((of, _), _)| *of == group);
+        let known = known.map(|(key, floor)| (*key, *floor)).collect();
+        self.joined.insert(member, known);
+    }
+}
+
+impl<'a> Walk<'a> {
+    fn step(&mut self, at: usize, event: &'a Event) {
+        match event {
+            Event::Commit {
+                call,
+                member,
+                place,
+            } => {
+                let key = (&*member.group, &place.queue);
+                self.commits.insert(*call, (key, place.offset));
+            }
+            Event::Committed {
+                call,
+                outcome: Outcome::Done(()),
+            } => {
+                if let Some((key, offset)) = self.commits.remove(call) {
+                    self.raise(key, offset, at);
+                }
+            }
+            Event::AskCommitted { call, group, queue } => {
+                let key = (&**group, queue);
+                let floor = self.floors.get(&key).copied().unwrap_or_default();
+                self.asked.insert(*call, (key, floor));
+            }
+            Event::Join { member, .. } => self.joins(&member.group, member.member),
+            Event::Reset { call, group, place } => {
+                let key = (&**group, &place.queue);
+                self.resets.insert(*call, key);
+                self.uncertain.insert(key);
+                self.forget(key);
+            }
+            // A reset whose outcome is unknown may strike for ever.
+            Event::WasReset {
+                call,
+                outcome: Outcome::Done(()) | Outcome::NotDone(_),
+            } => {
+                if let Some(key) = self.resets.remove(call) {
+                    self.forget(key);
+                    if !self.resets.values().any(|other| *other == key) {
+                        self.uncertain.remove(&key);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+impl<'a> Model<'a> {
+    /// An offset whose commit was answered stays: later questions tell at least it, and consumers that are
+    /// made later begin no earlier. An operator's reset lifts that.
+    pub(super) fn progress_forward(&self) -> Result<(), Violation> {
+        let mut walk = Walk::default();
+        for (at, record) in self.records.iter().enumerate() {
+            match &record.event {
+                Event::Delivery { member, place, .. } => {
+                    let key = (&*member.group, &place.queue);
+                    let floors = walk.joined.get(&member.member);
+                    if let Some(floor) = floors.and_then(|floors| floors.get(&key)) {
+                        self.begins(at, key, floor, place.offset)?;
+                    }
+                }
+                Event::ToldCommitted { call, offset } => {
+                    if let Some((key, floor)) = walk.asked.remove(call) {
+                        self.told(at, key, &floor, offset.unwrap_or(0))?;
+                        walk.raise(key, offset.unwrap_or(0), at);
+                    }
+                }
+                event => walk.step(at, event),
+            }
+        }
+        Ok(())
+    }
+
+    fn told(
+        &self,
+        at: usize,
+        (group, queue): Key<'a>,
+        floor: &Floor,
+        offset: u64,
+    ) -> Result<(), Violation> {
+        if offset >= floor.at_least {
+            return Ok(());
+        }
+        let what = format!(
+            "{group} had committed {} in {}/{}, and is told {offset}",
+            floor.at_least, queue.topic, queue.queue
+        );
+        Err(Violation::new("offsets-forward", what).proved_by(self.show([floor.said_by, at])))
+    }
+
+    fn begins(
+        &self,
+        at: usize,
+        (group, queue): Key<'a>,
+        floor: &Floor,
+        offset: u64,
+    ) -> Result<(), Violation> {
+        if offset >= floor.at_least {
+            return Ok(());
+        }
+        let what = format!(
+            "{group} had committed {} in {}/{} before this consumer was made, and it gets {offset}",
+            floor.at_least, queue.topic, queue.queue
+        );
+        let invariant = "no-delivery-after-acknowledgement";
+        Err(Violation::new(invariant, what).proved_by(self.show([floor.said_by, at])))
+    }
+}

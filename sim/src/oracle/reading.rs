@@ -1,0 +1,93 @@
+//! Nothing acknowledged is lost; no group skips a message.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Model;
+use crate::history::{Event, Queue};
+use crate::operator::READER;
+use crate::violation::Violation;
+
+impl Model<'_> {
+    /// After everything was healed and read: each acknowledged message that retention has not dropped was
+    /// read at its place.
+    pub(super) fn nothing_lost(&self) -> Result<(), Violation> {
+        if self.end().is_none() {
+            return Ok(());
+        }
+        let bounds = self.final_bounds();
+        let read: BTreeSet<_> = self
+            .records
+            .iter()
+            .filter_map(|record| match &record.event {
+                Event::Delivery { member, place, .. } if &*member.group == READER => Some(place),
+                _ => None,
+            })
+            .collect();
+        for send in self.sends.values() {
+            let Some(place) = send.stored_at() else {
+                continue;
+            };
+            let kept = match bounds.get(&place.queue) {
+                Some((min, _)) => place.offset >= *min,
+                None => true,
+            };
+            if kept && !read.contains(place) {
+                let what = format!(
+                    "an acknowledged message is not at {}/{}@{}: the queue holds {:?}",
+                    place.queue.topic,
+                    place.queue.queue,
+                    place.offset,
+                    bounds.get(&place.queue)
+                );
+                let proof = self.show([send.called, send.returned.unwrap_or(send.called)]);
+                return Err(Violation::new("acknowledged-is-durable", what).proved_by(proof));
+            }
+        }
+        Ok(())
+    }
+
+    /// When a group gets a message, it has got all earlier ones of the queue, but for those that retention
+    /// dropped and those that an operator skipped.
+    pub(super) fn no_skips(&self) -> Result<(), Violation> {
+        // The first offset that a group has not got yet, and the record that moved it there.
+        let mut next: BTreeMap<(&str, &Queue), (u64, usize)> = BTreeMap::new();
+        let dropped = self.dropped();
+        for (at, record) in self.records.iter().enumerate() {
+            match &record.event {
+                Event::Delivery { member, place, .. } => {
+                    let (next, moved) =
+                        next.entry((&member.group, &place.queue)).or_insert((0, at));
+                    // What is dropped is known only afterwards: by the end, everything below was.
+                    let floor = dropped.get(&place.queue).copied().unwrap_or(0);
+                    if place.offset > (*next).max(floor) {
+                        let what = format!(
+                            "{} got {}/{}@{} and nobody of it got {next}",
+                            member.group, place.queue.topic, place.queue.queue, place.offset
+                        );
+                        let proof = self.show([*moved, at]);
+                        return Err(Violation::new("no-skips", what).proved_by(proof));
+                    }
+                    if place.offset >= *next {
+                        (*next, *moved) = (place.offset + 1, at);
+                    }
+                }
+                // It may take effect from the call on, for ever if nobody knows.
+                Event::Reset { group, place, .. } => {
+                    let (next, _) = next.entry((&**group, &place.queue)).or_insert((0, at));
+                    *next = (*next).max(place.offset);
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Up to where each queue was ever said to be dropped.
+    fn dropped(&self) -> BTreeMap<&Queue, u64> {
+        let bounds = self.final_bounds();
+        bounds
+            .into_iter()
+            .map(|(queue, (min, _))| (queue, min))
+            .collect()
+    }
+}

@@ -1,0 +1,236 @@
+//! Named kinds of worlds: how they are built, what clients do, what goes wrong.
+
+use crate::chance::Chance;
+use crate::schedule::{Kind, Mix, Schedule};
+use crate::workload::{Plan, Size};
+use crate::world::Shape;
+
+const KIB: u64 = 1 << 10;
+
+/// A kind of world.
+pub struct Scenario {
+    /// What it is called on the command line.
+    pub name: &'static str,
+    /// What it is about, in a few words.
+    pub about: &'static str,
+    /// How much clients do.
+    pub size: Size,
+    /// What goes wrong, and how often.
+    kinds: &'static [(Kind, u64)],
+    /// Mean time between two faults, in milliseconds.
+    every_ms: u64,
+    /// How long the chaos lasts, in milliseconds.
+    chaos_ms: u64,
+    /// What is different about its brokers.
+    tune: fn(&mut Chance, &mut Shape),
+}
+
+impl Scenario {
+    /// The world that a seed builds.
+    pub fn shape(&self, seed: u64) -> Shape {
+        let mut chance = Chance::new(seed, "shape");
+        let mut shape = Shape::default();
+        let broker = &mut shape.broker;
+        // Whoever waits longer than others should not matter; whoever waits as long might.
+        let heartbeat_ms = *chance.pick(&[50, 80, 150]);
+        broker.heartbeat_interval_ms = heartbeat_ms;
+        broker.election_timeout_ms_min = heartbeat_ms * chance.between(3..=5);
+        broker.election_timeout_ms_max = broker.election_timeout_ms_min + chance.between(100..=400);
+        broker.proposals_inflight_max = *chance.pick(&[1, 4, 16]);
+        broker.checkpoint_log_bytes = *chance.pick(&[32, 128, 512]) * KIB;
+        (self.tune)(&mut chance, &mut shape);
+        shape
+    }
+
+    /// What goes wrong in the world of a seed.
+    pub fn schedule(&self, seed: u64, shape: &Shape, plan: &Plan) -> Schedule {
+        let mix = Mix {
+            kinds: self.kinds.to_vec(),
+            every_ms: self.every_ms,
+            chaos_ms: self.chaos_ms,
+            machines: (shape.brokers, shape.name_servers, plan.machines),
+        };
+        mix.draw(seed)
+    }
+
+    /// The scenario of this name.
+    pub fn named(name: &str) -> Option<&'static Scenario> {
+        SCENARIOS.iter().find(|scenario| scenario.name == name)
+    }
+}
+
+const SIZE: Size = Size {
+    machines: 3,
+    topics: 2,
+    groups: 2,
+    body_bytes_max: 1_500,
+    think_ms_max: 120,
+};
+
+fn plain(_: &mut Chance, _: &mut Shape) {}
+
+/// Segments as small as they may be, and little kept.
+fn tiny_segments(chance: &mut Chance, shape: &mut Shape) {
+    let broker = &mut shape.broker;
+    broker.segment_bytes = 144 * KIB;
+    broker.checkpoint_log_bytes = *chance.pick(&[16, 64]) * KIB;
+    broker.log_retain_bytes = *chance.pick(&[1, 300, 600]) * KIB;
+    broker.retention_interval_ms = 300;
+}
+
+/// All of them.
+pub static SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "steady",
+        about: "nothing goes wrong but a killed leader",
+        size: SIZE,
+        kinds: &[(Kind::Kill, 1), (Kind::AskCommitted, 2)],
+        every_ms: 6_000,
+        chaos_ms: 20_000,
+        tune: plain,
+    },
+    Scenario {
+        name: "kills",
+        about: "processes and machines die, one or all, again and again",
+        size: SIZE,
+        kinds: &[
+            (Kind::Kill, 4),
+            (Kind::PowerLoss, 4),
+            (Kind::PowerLossOfAll, 2),
+            (Kind::RestartStorm, 1),
+            (Kind::Stop, 1),
+            (Kind::Pause, 2),
+            (Kind::ClientDeath, 2),
+            (Kind::AskCommitted, 1),
+        ],
+        every_ms: 2_000,
+        chaos_ms: 40_000,
+        tune: plain,
+    },
+    Scenario {
+        name: "partitions",
+        about: "links are cut in every shape, hang, are slow and repeat themselves",
+        size: SIZE,
+        kinds: &[
+            (Kind::Partition, 8),
+            (Kind::Weather, 3),
+            (Kind::Pause, 1),
+            (Kind::Kill, 1),
+            (Kind::AskCommitted, 1),
+        ],
+        every_ms: 2_500,
+        chaos_ms: 40_000,
+        tune: plain,
+    },
+    Scenario {
+        name: "disks",
+        about: "disks fail, fill up, dawdle, rot, and lose what was not synced",
+        size: SIZE,
+        kinds: &[
+            (Kind::DiskError, 3),
+            (Kind::DiskRoom, 2),
+            (Kind::SlowSyncs, 2),
+            (Kind::Rot, 4),
+            (Kind::PowerLoss, 3),
+            (Kind::PowerLossOfAll, 1),
+            (Kind::Checkpoint, 1),
+        ],
+        every_ms: 2_500,
+        chaos_ms: 40_000,
+        tune: plain,
+    },
+    Scenario {
+        name: "membership",
+        about: "leadership moves and replicas are replaced while others fail",
+        size: SIZE,
+        kinds: &[
+            (Kind::Replace, 3),
+            (Kind::Transfer, 4),
+            (Kind::Partition, 2),
+            (Kind::Kill, 2),
+            (Kind::PowerLoss, 1),
+            (Kind::Stop, 1),
+        ],
+        every_ms: 3_000,
+        chaos_ms: 45_000,
+        tune: plain,
+    },
+    Scenario {
+        name: "snapshots",
+        about: "tiny segments, little kept: replicas that were away need snapshots",
+        size: Size {
+            body_bytes_max: 3_000,
+            think_ms_max: 25,
+            ..SIZE
+        },
+        kinds: &[
+            (Kind::Kill, 3),
+            (Kind::PowerLoss, 3),
+            (Kind::Partition, 3),
+            (Kind::Pause, 1),
+            (Kind::Checkpoint, 1),
+            (Kind::DropLog, 3),
+            (Kind::Rot, 1),
+        ],
+        every_ms: 2_500,
+        chaos_ms: 40_000,
+        tune: tiny_segments,
+    },
+    Scenario {
+        name: "name-servers",
+        about: "name servers die, are cut off and disagree",
+        size: SIZE,
+        kinds: &[
+            (Kind::NameServers, 8),
+            (Kind::Transfer, 2),
+            (Kind::Kill, 2),
+            (Kind::Topic, 2),
+            (Kind::Clock, 1),
+        ],
+        every_ms: 2_000,
+        chaos_ms: 40_000,
+        tune: three_name_servers,
+    },
+    Scenario {
+        name: "chaos",
+        about: "everything at once",
+        size: SIZE,
+        kinds: &[
+            (Kind::Partition, 5),
+            (Kind::NameServers, 2),
+            (Kind::Weather, 3),
+            (Kind::Kill, 3),
+            (Kind::PowerLoss, 3),
+            (Kind::PowerLossOfAll, 1),
+            (Kind::RestartStorm, 1),
+            (Kind::Stop, 1),
+            (Kind::Pause, 2),
+            (Kind::DiskError, 2),
+            (Kind::DiskRoom, 1),
+            (Kind::SlowSyncs, 2),
+            (Kind::Rot, 2),
+            (Kind::Clock, 2),
+            (Kind::Transfer, 2),
+            (Kind::Replace, 1),
+            (Kind::Checkpoint, 1),
+            (Kind::DropLog, 1),
+            (Kind::ResetOffset, 1),
+            (Kind::Topic, 1),
+            (Kind::ClientDeath, 2),
+            (Kind::AskCommitted, 2),
+        ],
+        every_ms: 1_200,
+        chaos_ms: 60_000,
+        tune: tiny_segments_sometimes,
+    },
+];
+
+fn three_name_servers(_: &mut Chance, shape: &mut Shape) {
+    shape.name_servers = 3;
+}
+
+fn tiny_segments_sometimes(chance: &mut Chance, shape: &mut Shape) {
+    if chance.one_in(2) {
+        tiny_segments(chance, shape);
+    }
+}

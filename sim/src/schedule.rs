@@ -1,0 +1,270 @@
+//! What goes wrong in a world, and when: data, drawn from the seed before the world begins.
+//!
+//! Each fault stands for itself and ends by itself, so that any of them can be left out. Who leads is not
+//! known beforehand: faults may name the leader, and mean whoever leads then.
+
+mod draw;
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::disk::{Failing, Room};
+use crate::machine::Machine;
+use crate::network::{Cut, Weather};
+
+pub use draw::{Kind, Mix};
+
+/// Which machine a fault strikes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Who {
+    /// This one.
+    Machine(Machine),
+    /// The broker that leads then.
+    Leader,
+    /// A broker that does not lead then: the first, the second, and so on.
+    Follower(u8),
+}
+
+/// Which links a partition cuts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Shape {
+    /// One machine from all others.
+    Isolate(Who),
+    /// The leader from the other brokers; clients and name servers still reach it.
+    LeaderWithClients,
+    /// One direction of one link.
+    OneWay(Who, Who),
+    /// Everything that one machine says, or everything that it should hear.
+    Deaf(Who),
+    /// See `Deaf`.
+    Mute(Who),
+    /// Each broker reaches one of its two neighbours only: every broker sees a majority, each another one.
+    Ring,
+    /// Two brokers reach each other only through a third.
+    Bridge(Who),
+    /// Brokers from name servers.
+    NameServersFromBrokers,
+    /// Name servers from each other.
+    NameServersApart,
+    /// Clients from these brokers.
+    ClientsFrom(Who),
+    /// One link after the other is cut, and mended in another order: links by number of machine, all pairs.
+    Swizzle(Vec<(Machine, Machine)>),
+}
+
+/// One thing that goes wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fault {
+    /// Links are cut for a while.
+    Partition {
+        /// Which.
+        shape: Shape,
+        /// How.
+        how: Cut,
+        /// For how long, in milliseconds.
+        for_ms: u64,
+    },
+    /// All links are bad for a while.
+    Weather {
+        /// How bad.
+        weather: Weather,
+        /// For how long, in milliseconds.
+        for_ms: u64,
+    },
+    /// Processes end by force, all at the same moment, and start again after a while.
+    Crash {
+        /// Whose.
+        who: Vec<Who>,
+        /// Whether the machines lose power: then it decides what is left of unsynced bytes.
+        power: Option<u64>,
+        /// How long they are down, in milliseconds.
+        down_ms: u64,
+    },
+    /// A process is asked to end, and started again after a while.
+    Stop {
+        /// Whose.
+        who: Who,
+        /// How long it is down, in milliseconds.
+        down_ms: u64,
+    },
+    /// A process does nothing for a while.
+    Pause {
+        /// Whose.
+        who: Who,
+        /// How long, in milliseconds.
+        for_ms: u64,
+    },
+    /// The next operation of a disk fails.
+    DiskFails {
+        /// Whose disk.
+        who: Who,
+        /// Which operation.
+        failing: Failing,
+    },
+    /// A disk has less room for a while.
+    DiskRoom {
+        /// Whose disk.
+        who: Who,
+        /// How much.
+        room: Room,
+        /// How long, in milliseconds.
+        for_ms: u64,
+    },
+    /// A disk syncs slowly for a while.
+    SlowSyncs {
+        /// Whose disk.
+        who: Who,
+        /// The longest sync, in milliseconds.
+        longest_ms: u64,
+        /// How long, in milliseconds.
+        for_ms: u64,
+    },
+    /// A bit flips where it lies.
+    Rot {
+        /// On which machine: never a role, so that it stays a minority.
+        machine: Machine,
+        /// Which bit.
+        seed: u64,
+    },
+    /// A block is written over another one.
+    Misdirect {
+        /// On which machine: never a role, so that it stays a minority.
+        machine: Machine,
+        /// Which block.
+        seed: u64,
+    },
+    /// A replica reads all that it has sealed, and repairs it.
+    Scrub {
+        /// Which.
+        who: Who,
+    },
+    /// A clock jumps.
+    ClockJump {
+        /// Whose.
+        who: Who,
+        /// How far, in milliseconds.
+        by_ms: i64,
+    },
+    /// A clock runs fast or slow from then on.
+    ClockDrift {
+        /// Whose.
+        who: Who,
+        /// By how much in a million.
+        ppm: i64,
+    },
+    /// The operator asks the leader to hand over.
+    TransferLeader {
+        /// To whom.
+        to: Who,
+    },
+    /// The operator replaces a replica by a new one with an empty disk.
+    Replace {
+        /// Whom.
+        who: Who,
+        /// The new broker's id.
+        by: u8,
+    },
+    /// The operator makes a replica take a checkpoint.
+    Checkpoint {
+        /// Which.
+        who: Who,
+    },
+    /// The operator lets the log be dropped but for so many bytes.
+    DropLog {
+        /// How many.
+        retain_bytes: u64,
+    },
+    /// The operator sets a group's offsets back.
+    ResetOffset {
+        /// Decides which group, which queue, and how far.
+        seed: u64,
+    },
+    /// Somebody makes another topic, and deletes it after a while.
+    BriefTopic {
+        /// Its number.
+        number: u64,
+        /// How long it lives, in milliseconds.
+        for_ms: u64,
+    },
+    /// Somebody asks what groups have committed.
+    AskCommitted,
+}
+
+/// A fault and its time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timed {
+    /// Milliseconds after the beginning of the chaos.
+    pub at_ms: u64,
+    /// What goes wrong.
+    pub fault: Fault,
+}
+
+/// All that goes wrong in a world.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Schedule {
+    /// How long the chaos lasts, in milliseconds; then everything is healed.
+    pub chaos_ms: u64,
+    /// The faults, by time.
+    pub faults: Vec<Timed>,
+}
+
+impl Fault {
+    /// What kind of fault it is, for counting.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Fault::Partition { how, shape, .. } => partition_name(shape, *how),
+            Fault::Weather { .. } => "weather",
+            Fault::Crash { power: None, .. } => "kill",
+            Fault::Crash { power: Some(_), .. } => "power loss",
+            Fault::Stop { .. } => "orderly stop",
+            Fault::Pause { .. } => "pause",
+            Fault::DiskFails { .. } => "disk error",
+            Fault::DiskRoom { .. } => "disk full",
+            Fault::SlowSyncs { .. } => "slow syncs",
+            Fault::Rot { .. } => "bit rot",
+            Fault::Misdirect { .. } => "misdirected write",
+            Fault::Scrub { .. } => "scrub",
+            Fault::ClockJump { .. } => "clock jump",
+            Fault::ClockDrift { .. } => "clock drift",
+            Fault::TransferLeader { .. } => "leadership transfer",
+            Fault::Replace { .. } => "replica replaced",
+            Fault::Checkpoint { .. } => "checkpoint",
+            Fault::DropLog { .. } => "log dropped",
+            Fault::ResetOffset { .. } => "offset reset",
+            Fault::BriefTopic { .. } => "topic made and deleted",
+            Fault::AskCommitted => "committed offsets asked for",
+        }
+    }
+}
+
+fn partition_name(shape: &Shape, how: Cut) -> &'static str {
+    match (shape, how) {
+        (Shape::Isolate(Who::Leader), _) => "leader isolated",
+        (Shape::Isolate(_), Cut::Hangs) => "machine isolated, hanging",
+        (Shape::Isolate(_), Cut::Refuses) => "machine isolated, refusing",
+        (Shape::LeaderWithClients, _) => "leader isolated with clients",
+        (Shape::OneWay(..), _) => "one-way cut",
+        (Shape::Deaf(_), _) => "deaf machine",
+        (Shape::Mute(_), _) => "mute machine",
+        (Shape::Ring, _) => "ring of majorities",
+        (Shape::Bridge(_), _) => "bridge",
+        (Shape::NameServersFromBrokers, _) => "name servers cut off",
+        (Shape::NameServersApart, _) => "name servers apart",
+        (Shape::ClientsFrom(_), _) => "clients cut off",
+        (Shape::Swizzle(_), _) => "swizzle",
+    }
+}
+
+impl fmt::Display for Who {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Who::Machine(machine) => machine.fmt(formatter),
+            Who::Leader => formatter.write_str("the leader"),
+            Who::Follower(number) => write!(formatter, "follower {number}"),
+        }
+    }
+}

@@ -1,0 +1,377 @@
+//! Draws schedules: which faults, how many, how long, from a mix of kinds.
+
+use super::{Fault, Schedule, Shape, Timed, Who};
+use crate::chance::Chance;
+use crate::disk::{Failing, Room};
+use crate::machine::Machine;
+use crate::network::{Cut, Weather};
+
+/// A family of faults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs, reason = "each is named for its faults")]
+pub enum Kind {
+    Partition,
+    NameServers,
+    Weather,
+    Kill,
+    PowerLoss,
+    PowerLossOfAll,
+    RestartStorm,
+    Stop,
+    Pause,
+    DiskError,
+    DiskRoom,
+    SlowSyncs,
+    Rot,
+    Clock,
+    Transfer,
+    Replace,
+    Checkpoint,
+    DropLog,
+    ResetOffset,
+    Topic,
+    ClientDeath,
+    AskCommitted,
+}
+
+/// Which kinds of faults, and how likely each is.
+#[derive(Clone, Debug)]
+pub struct Mix {
+    /// Kinds and their weights.
+    pub kinds: Vec<(Kind, u64)>,
+    /// Mean time between two faults, in milliseconds.
+    pub every_ms: u64,
+    /// How long the chaos lasts, in milliseconds.
+    pub chaos_ms: u64,
+    /// Brokers, name servers, client machines.
+    pub machines: (u8, u8, u8),
+}
+
+impl Mix {
+    /// A schedule for a seed.
+    pub fn draw(&self, seed: u64) -> Schedule {
+        let mut drawing = Drawing {
+            chance: Chance::new(seed, "schedule"),
+            mix: self,
+            // Rot strikes one replica of a world: a minority, whatever else happens.
+            victim: 0,
+            next_broker: self.machines.0 + 1,
+            topics: 0,
+        };
+        drawing.victim = drawing.chance.between(1..=self.machines.0.into()) as u8;
+        let mut faults = Vec::new();
+        let mut at_ms = drawing.pause();
+        while !self.kinds.is_empty() && at_ms < self.chaos_ms {
+            let kind = drawing.kind();
+            let drawn = drawing.faults(kind);
+            faults.extend(drawn.into_iter().map(|(after_ms, fault)| Timed {
+                at_ms: at_ms + after_ms,
+                fault,
+            }));
+            at_ms += drawing.pause();
+        }
+        faults.retain(|timed| timed.at_ms < self.chaos_ms);
+        faults.sort_by_key(|timed| timed.at_ms);
+        Schedule {
+            chaos_ms: self.chaos_ms,
+            faults,
+        }
+    }
+}
+
+struct Drawing<'a> {
+    chance: Chance,
+    mix: &'a Mix,
+    victim: u8,
+    next_broker: u8,
+    topics: u64,
+}
+
+impl Drawing<'_> {
+    fn pause(&mut self) -> u64 {
+        self.chance.between(1..=2 * self.mix.every_ms)
+    }
+
+    fn kind(&mut self) -> Kind {
+        let total = self.mix.kinds.iter().map(|(_, weight)| weight).sum();
+        let mut drawn = self.chance.below(total);
+        for (kind, weight) in &self.mix.kinds {
+            if drawn < *weight {
+                return *kind;
+            }
+            drawn -= weight;
+        }
+        unreachable!("the weights add up to the total")
+    }
+
+    /// A duration: mostly short, now and then longer than any lease.
+    fn duration(&mut self) -> u64 {
+        match self.chance.below(4) {
+            0 => self.chance.between(50..=400),
+            1 | 2 => self.chance.between(400..=3_000),
+            _ => self.chance.between(3_000..=9_000),
+        }
+    }
+
+    fn machine(&mut self, number: u8, make: fn(u8) -> Machine) -> Machine {
+        make(self.chance.between(1..=number.max(1).into()) as u8)
+    }
+
+    fn broker(&mut self) -> Who {
+        match self.chance.below(3) {
+            0 => Who::Leader,
+            1 => Who::Follower(self.chance.below(2) as u8),
+            _ => Who::Machine(self.machine(self.mix.machines.0, Machine::Broker)),
+        }
+    }
+
+    fn name_server(&mut self) -> Who {
+        Who::Machine(self.machine(self.mix.machines.1, Machine::NameServer))
+    }
+
+    fn client(&mut self) -> Who {
+        Who::Machine(self.machine(self.mix.machines.2, Machine::Client))
+    }
+
+    fn faults(&mut self, kind: Kind) -> Vec<(u64, Fault)> {
+        let fault = match kind {
+            Kind::RestartStorm => return self.restart_storm(),
+            Kind::Rot => return self.rot(),
+            Kind::Partition => self.partition(),
+            Kind::NameServers => self.name_servers(),
+            Kind::Weather => self.weather(),
+            Kind::Kill | Kind::PowerLoss | Kind::PowerLossOfAll | Kind::ClientDeath => {
+                self.crash(kind)
+            }
+            Kind::Stop => Fault::Stop {
+                who: self.broker(),
+                down_ms: self.duration(),
+            },
+            Kind::Pause => Fault::Pause {
+                who: self.broker(),
+                for_ms: self.duration(),
+            },
+            Kind::DiskError | Kind::DiskRoom | Kind::SlowSyncs => self.disk(kind),
+            Kind::Clock => self.clock(),
+            _ => self.operation(kind),
+        };
+        vec![(0, fault)]
+    }
+
+    fn partition(&mut self) -> Fault {
+        let shape = match self.chance.below(10) {
+            0 => Shape::Isolate(Who::Leader),
+            1 => Shape::Isolate(self.broker()),
+            2 => Shape::LeaderWithClients,
+            3 => Shape::OneWay(self.broker(), Who::Leader),
+            4 => Shape::Deaf(self.broker()),
+            5 => Shape::Mute(self.broker()),
+            6 => Shape::Ring,
+            7 => Shape::Bridge(self.broker()),
+            8 => Shape::ClientsFrom(self.broker()),
+            _ => Shape::Swizzle(self.swizzle()),
+        };
+        Fault::Partition {
+            shape,
+            how: self.cut(),
+            for_ms: self.duration(),
+        }
+    }
+
+    fn cut(&mut self) -> Cut {
+        match self.chance.one_in(2) {
+            true => Cut::Hangs,
+            false => Cut::Refuses,
+        }
+    }
+
+    fn swizzle(&mut self) -> Vec<(Machine, Machine)> {
+        let brokers = self.mix.machines.0;
+        let mut links: Vec<_> = (1..=brokers)
+            .flat_map(|from| (1..=brokers).map(move |to| (from, to)))
+            .filter(|(from, to)| from != to)
+            .map(|(from, to)| (Machine::Broker(from), Machine::Broker(to)))
+            .collect();
+        self.chance.shuffle(&mut links);
+        let count = self.chance.between(1..=links.len().max(1) as u64);
+        links.truncate(count as usize);
+        links
+    }
+
+    fn name_servers(&mut self) -> Fault {
+        let shape = match self.chance.below(6) {
+            0 => Shape::NameServersFromBrokers,
+            1 => Shape::NameServersApart,
+            2 => Shape::Isolate(self.name_server()),
+            3 => Shape::OneWay(Who::Leader, self.name_server()),
+            4 => {
+                return Fault::Crash {
+                    who: vec![self.name_server()],
+                    power: None,
+                    down_ms: self.duration(),
+                };
+            }
+            _ => {
+                return Fault::Pause {
+                    who: self.name_server(),
+                    for_ms: self.duration(),
+                };
+            }
+        };
+        Fault::Partition {
+            shape,
+            how: self.cut(),
+            for_ms: self.duration(),
+        }
+    }
+
+    fn weather(&mut self) -> Fault {
+        let weather = Weather {
+            loss: *self.chance.pick(&[0, 10, 50, 200]),
+            slow: *self.chance.pick(&[0, 20, 200]),
+            slow_ms: *self.chance.pick(&[50, 400, 2_000]),
+            twice: *self.chance.pick(&[0, 20, 200]),
+        };
+        Fault::Weather {
+            weather,
+            for_ms: self.duration(),
+        }
+    }
+
+    fn crash(&mut self, kind: Kind) -> Fault {
+        let brokers = 1..=self.mix.machines.0;
+        let who = match kind {
+            Kind::ClientDeath => vec![self.client()],
+            Kind::PowerLossOfAll => brokers.map(Machine::Broker).map(Who::Machine).collect(),
+            _ if self.chance.one_in(4) => vec![Who::Leader, Who::Follower(0)],
+            _ => vec![self.broker()],
+        };
+        let loses_power = matches!(kind, Kind::PowerLoss | Kind::PowerLossOfAll);
+        Fault::Crash {
+            who,
+            power: loses_power.then(|| self.chance.number()),
+            down_ms: self.duration(),
+        }
+    }
+
+    /// One broker that comes up and goes down again and again, or each in turn.
+    fn restart_storm(&mut self) -> Vec<(u64, Fault)> {
+        let mut after_ms = 0;
+        let rolling = self.chance.one_in(2);
+        let who = self.broker();
+        let mut faults = Vec::new();
+        for round in 0..self.chance.between(3..=8) {
+            let broker = (round % u64::from(self.mix.machines.0)) as u8 + 1;
+            let who = match rolling {
+                true => Who::Machine(Machine::Broker(broker)),
+                false => who,
+            };
+            let down_ms = self.chance.between(10..=500);
+            let power = self.chance.one_in(2).then(|| self.chance.number());
+            let crash = Fault::Crash {
+                who: vec![who],
+                power,
+                down_ms,
+            };
+            faults.push((after_ms, crash));
+            after_ms += down_ms + self.chance.between(10..=1_500);
+        }
+        faults
+    }
+
+    fn disk(&mut self, kind: Kind) -> Fault {
+        let who = self.broker();
+        match kind {
+            Kind::DiskError => Fault::DiskFails {
+                who,
+                failing: *self
+                    .chance
+                    .pick(&[Failing::Read, Failing::Write, Failing::Sync]),
+            },
+            Kind::DiskRoom => Fault::DiskRoom {
+                who,
+                room: *self.chance.pick(&[
+                    Room::Full,
+                    Room::Free(200 << 10),
+                    Room::Free(400 << 10),
+                ]),
+                for_ms: self.duration(),
+            },
+            _ => Fault::SlowSyncs {
+                who,
+                longest_ms: *self.chance.pick(&[20, 100, 600, 3_000]),
+                for_ms: self.duration(),
+            },
+        }
+    }
+
+    /// Rot, and then somebody who looks.
+    fn rot(&mut self) -> Vec<(u64, Fault)> {
+        let machine = Machine::Broker(self.victim);
+        let seed = self.chance.number();
+        let rot = match self.chance.one_in(4) {
+            true => Fault::Misdirect { machine, seed },
+            false => Fault::Rot { machine, seed },
+        };
+        let mut faults = vec![(0, rot)];
+        let who = Who::Machine(machine);
+        let after_ms = self.chance.between(10..=2_000);
+        match self.chance.below(3) {
+            0 => faults.push((after_ms, Fault::Scrub { who })),
+            1 => faults.push((
+                after_ms,
+                Fault::Crash {
+                    who: vec![who],
+                    power: None,
+                    down_ms: self.chance.between(10..=500),
+                },
+            )),
+            _ => {}
+        }
+        faults
+    }
+
+    fn clock(&mut self) -> Fault {
+        let who = self.broker();
+        match self.chance.one_in(2) {
+            true => Fault::ClockJump {
+                who,
+                by_ms: *self
+                    .chance
+                    .pick(&[-3_600_000, -5_000, -200, 200, 5_000, 3_600_000]),
+            },
+            false => Fault::ClockDrift {
+                who,
+                ppm: *self.chance.pick(&[-200_000, -500, 500, 200_000]),
+            },
+        }
+    }
+
+    fn operation(&mut self, kind: Kind) -> Fault {
+        match kind {
+            Kind::Transfer => Fault::TransferLeader { to: self.broker() },
+            Kind::Replace => {
+                self.next_broker += 1;
+                Fault::Replace {
+                    who: self.broker(),
+                    by: self.next_broker - 1,
+                }
+            }
+            Kind::Checkpoint => Fault::Checkpoint { who: self.broker() },
+            Kind::DropLog => Fault::DropLog {
+                retain_bytes: *self.chance.pick(&[0, 256 << 10, 1 << 20]),
+            },
+            Kind::ResetOffset => Fault::ResetOffset {
+                seed: self.chance.number(),
+            },
+            Kind::Topic => {
+                self.topics += 1;
+                Fault::BriefTopic {
+                    number: self.topics,
+                    for_ms: self.duration(),
+                }
+            }
+            _ => Fault::AskCommitted,
+        }
+    }
+}

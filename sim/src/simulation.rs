@@ -1,0 +1,130 @@
+//! One world from beginning to end: build, chaos, heal, require service, read everything, judge.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use madsim::runtime::Handle;
+
+use crate::history::{Event, History};
+use crate::invariants::{Invariants, compare_logs};
+use crate::liveness;
+use crate::machine::Machine;
+use crate::nemesis::{self, Nemesis};
+use crate::operator::Operator;
+use crate::oracle;
+use crate::scenario::Scenario;
+use crate::schedule::Schedule;
+use crate::trace::Trace;
+use crate::violation::Violation;
+use crate::workload::{Clients, Phase, Plan, run_client};
+use crate::world::World;
+
+/// Longest wait for the first leader and the topics.
+const BEGIN: Duration = Duration::from_secs(60);
+
+/// What to run.
+#[derive(Clone)]
+pub struct Spec {
+    /// Decides everything.
+    pub seed: u64,
+    /// Which kind of world.
+    pub scenario: &'static Scenario,
+    /// What goes wrong, if not what the seed says.
+    pub schedule: Option<Schedule>,
+    /// Whether the trace keeps its lines.
+    pub keep_lines: bool,
+}
+
+/// Lives through a world. Returns what was wrong with it.
+///
+/// Everything that is not a machine of the world runs on the operator's, which never fails.
+pub async fn live(spec: Spec, trace: Arc<Trace>, history: Arc<History>) -> Option<Violation> {
+    let operator = Handle::current()
+        .create_node()
+        .name(Machine::Operator.to_string())
+        .ip(Machine::Operator.ip())
+        .build();
+    let living = operator.spawn(live_here(spec, trace, history));
+    living.await.expect("the operator's machine never fails")
+}
+
+async fn live_here(spec: Spec, trace: Arc<Trace>, history: Arc<History>) -> Option<Violation> {
+    let shape = spec.scenario.shape(spec.seed);
+    let plan = Plan::draw(spec.seed, spec.scenario.size);
+    let schedule = match spec.schedule {
+        Some(schedule) => schedule,
+        None => spec.scenario.schedule(spec.seed, &shape, &plan),
+    };
+    let world = World::build(spec.seed, shape, trace);
+    let invariants = Invariants::watch(&world);
+    world.watch_new_brokers({
+        let invariants = invariants.clone();
+        move |broker| invariants.watch_broker(broker)
+    });
+    let clients = Arc::new(Clients::new(world.clone(), history.clone(), plan));
+    let story = Story {
+        world,
+        clients,
+        history: history.clone(),
+    };
+    let told = tokio::select! {
+        biased;
+        broken = invariants.broken() => Err(broken),
+        told = story.tell(&schedule) => told,
+    };
+    match told {
+        Err(violation) => Some(violation),
+        Ok(()) => history.look(|records| oracle::judge(records).err()),
+    }
+}
+
+struct Story {
+    world: Arc<World>,
+    clients: Arc<Clients>,
+    history: Arc<History>,
+}
+
+impl Story {
+    async fn tell(&self, schedule: &Schedule) -> Result<(), Violation> {
+        let beginning = tokio::time::timeout(BEGIN, self.begin()).await;
+        let operator = beginning
+            .map_err(|_| Violation::new("begins", format!("no topic was made in {BEGIN:?}")))?;
+        let nemesis = Nemesis {
+            world: self.world.clone(),
+            clients: self.clients.clone(),
+            operator,
+        };
+        nemesis::run(Arc::new(nemesis), schedule).await;
+        self.world.heal();
+        self.world.trace.tell(format_args!("everything is healed"));
+        self.history.record(Machine::Operator, Event::Healed);
+        liveness::serves_again(&self.world, &self.clients).await?;
+        self.clients.enter(Phase::Drain);
+        let operator = self.operator().await;
+        liveness::everything_is_read(&self.world, &self.clients, &operator).await?;
+        self.clients.enter(Phase::Stop);
+        compare_logs(&self.world).await?;
+        self.history.record(Machine::Operator, Event::End);
+        Ok(())
+    }
+
+    /// Until there are topics; clients start then.
+    async fn begin(&self) -> Operator {
+        let operator = self.operator().await;
+        operator.make_topics(&self.clients.plan).await;
+        for number in 1..=self.clients.plan.machines {
+            let clients = self.clients.clone();
+            let init = move || run_client(clients.clone(), number);
+            self.world.add_machine(Machine::Client(number), init);
+        }
+        operator
+    }
+
+    /// Another operator.
+    async fn operator(&self) -> Operator {
+        let host = self.world.client_host(Machine::Operator, Arc::default());
+        Operator::connect(&self.clients, &host)
+            .await
+            .expect("clients were not told to stop")
+    }
+}

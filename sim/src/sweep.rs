@@ -1,0 +1,181 @@
+//! Many worlds, several at a time, and what they come to together.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use crate::report::{self, Failure};
+use crate::runner::{self, Report};
+use crate::scenario::Scenario;
+use crate::simulation::Spec;
+
+/// What to sweep over.
+pub struct Sweep {
+    /// Which kinds of worlds.
+    pub scenarios: Vec<&'static Scenario>,
+    /// Which seeds of each.
+    pub seeds: Range<u64>,
+    /// Worlds at the same time.
+    pub jobs: usize,
+    /// Whether each is run twice and compared.
+    pub twice: bool,
+    /// Where histories of failed worlds go.
+    pub failures: PathBuf,
+}
+
+#[derive(Default)]
+struct Total {
+    worlds: u64,
+    events: u64,
+    simulated: Duration,
+    counts: BTreeMap<String, u64>,
+    failures: Vec<String>,
+}
+
+impl Sweep {
+    /// Runs all worlds. Fails if any of them did.
+    pub fn run(&self, out: &mut impl Write) -> Result<(), Failure> {
+        let begun = Instant::now();
+        let mut total = Total::default();
+        let specs: Vec<Spec> = self
+            .seeds
+            .clone()
+            .flat_map(|seed| {
+                self.scenarios.iter().map(move |scenario| Spec {
+                    seed,
+                    scenario,
+                    schedule: None,
+                    keep_lines: false,
+                })
+            })
+            .collect();
+        let waiting = Mutex::new(specs.into_iter());
+        let (results, done) = mpsc::channel();
+        std::thread::scope(|scope| -> Result<(), Failure> {
+            for _ in 0..self.jobs.max(1) {
+                let (results, waiting) = (results.clone(), &waiting);
+                scope.spawn(move || {
+                    loop {
+                        let spec = waiting.lock().expect("no holder panics").next();
+                        let Some(spec) = spec else {
+                            return;
+                        };
+                        if results.send(self.run_one(spec)).is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+            drop(results);
+            for result in done {
+                self.add(&mut total, result, out)?;
+            }
+            Ok(())
+        })?;
+        summarise(&total, begun.elapsed(), out)?;
+        match total.failures.is_empty() {
+            true => Ok(()),
+            false => Err(Failure::Violated(format!(
+                "{} of {} worlds failed:\n{}",
+                total.failures.len(),
+                total.worlds,
+                total.failures.join("\n")
+            ))),
+        }
+    }
+
+    fn run_one(&self, spec: Spec) -> Result<Report, Failure> {
+        let report = runner::run(spec.clone());
+        if self.twice && runner::run(spec).traced.hash != report.traced.hash {
+            return Err(Failure::NotDeterministic(format!(
+                "{} differs from itself",
+                report::reproduce(&report)
+            )));
+        }
+        Ok(report)
+    }
+
+    fn add(
+        &self,
+        total: &mut Total,
+        result: Result<Report, Failure>,
+        out: &mut impl Write,
+    ) -> Result<(), Failure> {
+        total.worlds += 1;
+        let report = match result {
+            Ok(report) => report,
+            Err(failure) => {
+                writeln!(out, "{failure}")?;
+                total.failures.push(failure.to_string());
+                return Ok(());
+            }
+        };
+        total.events += report.traced.events;
+        total.simulated += report.simulated;
+        for (name, count) in &report.traced.counts {
+            *total.counts.entry(name.clone()).or_default() += count;
+        }
+        if let Err(failure) = report::check(&report, &self.failures) {
+            writeln!(out, "{failure}")?;
+            let violation = report.violation.as_ref();
+            let invariant = violation.map_or("", |violation| violation.invariant);
+            total
+                .failures
+                .push(format!("  {} ({invariant})", report::reproduce(&report)));
+        }
+        Ok(())
+    }
+}
+
+fn summarise(total: &Total, took: Duration, out: &mut impl Write) -> std::io::Result<()> {
+    for (name, count) in &total.counts {
+        writeln!(out, "{count:10} {name}")?;
+    }
+    let minutes = took.as_secs_f64() / 60.0;
+    writeln!(
+        out,
+        "{} worlds in {:.1} s: {:.0} a minute, {:.0} simulated hours an hour, {} events",
+        total.worlds,
+        took.as_secs_f64(),
+        total.worlds as f64 / minutes,
+        total.simulated.as_secs_f64() / took.as_secs_f64(),
+        total.events
+    )
+}
+
+/// Runs a world twice and shows where they begin to differ.
+pub fn compare(spec: &Spec, out: &mut impl Write) -> Result<(), Failure> {
+    let spec = Spec {
+        keep_lines: true,
+        ..spec.clone()
+    };
+    let (one, other) = (runner::run(spec.clone()), runner::run(spec));
+    let (lines, others) = (&one.traced.lines, &other.traced.lines);
+    writeln!(
+        out,
+        "{}: {} events, hash {:016x}",
+        report::reproduce(&one),
+        one.traced.events,
+        one.traced.hash
+    )?;
+    let same = lines
+        .iter()
+        .zip(others)
+        .take_while(|(one, other)| one == other)
+        .count();
+    if same == lines.len() && same == others.len() {
+        return Ok(());
+    }
+    let begin = same.saturating_sub(5);
+    let show = |lines: &[String]| lines[begin..(same + 3).min(lines.len())].join("\n    ");
+    Err(Failure::NotDeterministic(format!(
+        "{} differs from itself at event {same}:\n    {}\n  and\n    {}",
+        report::reproduce(&one),
+        show(lines),
+        show(others)
+    )))
+}

@@ -1,0 +1,77 @@
+//! Clients: producers and consumers as programs use them, through the shipped SDK.
+//!
+//! What they do is planned from the seed; what they get is written into the history. They judge nothing,
+//! and a call that fails is tried no further than a program would.
+
+mod consumer;
+mod machine;
+mod plan;
+mod producer;
+
+use std::sync::Arc;
+
+use raftmq_client::Error;
+use tokio::sync::watch;
+
+use crate::history::{History, Outcome};
+use crate::world::World;
+
+pub use machine::{connect, run_client};
+pub use plan::{Commits, ConsumerPlan, Plan, ProducerPlan, Size, Targets, TopicPlan};
+
+/// What clients are to do at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Produce and consume.
+    Work,
+    /// Consume what there is.
+    Drain,
+    /// Nothing any more.
+    Stop,
+}
+
+/// What all clients of a world share.
+pub struct Clients {
+    /// Where they live.
+    pub world: Arc<World>,
+    /// Where they write down what they do and see.
+    pub history: Arc<History>,
+    /// What they are to do.
+    pub plan: Plan,
+    phase: watch::Sender<Phase>,
+}
+
+impl Clients {
+    /// Clients that are about to begin.
+    pub fn new(world: Arc<World>, history: Arc<History>, plan: Plan) -> Clients {
+        Clients {
+            world,
+            history,
+            plan,
+            phase: watch::Sender::new(Phase::Work),
+        }
+    }
+
+    /// Tells all clients what to do from now on.
+    pub fn enter(&self, phase: Phase) {
+        self.phase.send_replace(phase);
+    }
+
+    /// What to do now.
+    pub fn phase(&self) -> Phase {
+        *self.phase.borrow()
+    }
+
+    /// Tells when that changes.
+    pub fn phases(&self) -> watch::Receiver<Phase> {
+        self.phase.subscribe()
+    }
+}
+
+/// What the SDK's error says about the call.
+pub fn failure<T>(error: &Error) -> Outcome<T> {
+    match error.is_outcome_unknown() {
+        true => Outcome::Unknown(error.to_string()),
+        false => Outcome::NotDone(error.to_string()),
+    }
+}

@@ -1,0 +1,178 @@
+//! A consumer: polls, works, commits; ends now and then, in order or not, and begins anew.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use host::Host;
+use madsim::rand::Rng;
+use raftmq_client::{Delivery, Filter, PullConsumer, TopicQueue};
+
+use super::{Clients, Commits, ConsumerPlan, Phase, connect, failure};
+use crate::body;
+use crate::history::{Event, Member, Outcome, Place, Queue};
+use crate::machine::Machine;
+
+/// How long a poll waits for messages.
+const POLL: Duration = Duration::from_millis(1_000);
+
+/// Pause after a poll or a subscription that failed.
+const AGAIN: Duration = Duration::from_millis(300);
+
+/// Works until clients are told to stop.
+pub(super) async fn run(clients: Arc<Clients>, machine: Machine, host: Host, plan: ConsumerPlan) {
+    while clients.phase() < Phase::Stop {
+        let number = clients.history.next_number();
+        let id = format!("consumer-{number}");
+        let Some(client) = connect(&clients, &host, id, plan.name_servers).await else {
+            return;
+        };
+        let builder = client
+            .pull_consumer(&*plan.group)
+            .heartbeat_interval(Duration::from_secs(1))
+            .long_polling_timeout(Duration::from_secs(5));
+        let builder = match plan.commits {
+            Commits::Auto(ms) => builder.auto_commit(Duration::from_millis(ms)),
+            Commits::Each(_) => builder.manual_commit(),
+        };
+        let reader = Reader {
+            consumer: builder.build().expect("no bound is 0"),
+            member: Member {
+                group: plan.group.clone(),
+                member: number,
+            },
+            clients: clients.clone(),
+            machine,
+            plan: plan.clone(),
+        };
+        reader.run().await;
+    }
+}
+
+struct Reader {
+    consumer: PullConsumer,
+    member: Member,
+    clients: Arc<Clients>,
+    machine: Machine,
+    plan: ConsumerPlan,
+}
+
+impl Reader {
+    async fn run(self) {
+        self.record(Event::Join {
+            member: self.member.clone(),
+            topic: self.plan.topic.clone(),
+        });
+        self.read().await;
+        let in_order = self.plan.leaves || self.clients.phase() == Phase::Stop;
+        if in_order && let Err(error) = self.consumer.close().await {
+            tracing::debug!(%error, "left without a commit");
+        }
+        self.record(Event::Leave {
+            member: self.member.clone(),
+        });
+    }
+
+    async fn read(&self) {
+        while let Err(error) = self.subscribe().await {
+            tracing::debug!(%error, "not subscribed yet");
+            if self.clients.phase() == Phase::Stop {
+                return;
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+        let mut polls = 0;
+        // The next offset to commit, by queue.
+        let mut done: BTreeMap<TopicQueue, u64> = BTreeMap::new();
+        while self.clients.phase() < Phase::Stop {
+            match self.consumer.poll(self.plan.poll_max, POLL).await {
+                Ok(deliveries) => {
+                    for delivery in &deliveries {
+                        self.delivered(delivery);
+                        done.insert(delivery.topic_queue(), delivery.offset + 1);
+                    }
+                    if !deliveries.is_empty() {
+                        polls += 1;
+                        self.work().await;
+                    }
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "poll failed");
+                    tokio::time::sleep(AGAIN).await;
+                }
+            }
+            if let Commits::Each(every) = self.plan.commits
+                && polls % every == 0
+            {
+                self.commit(&mut done).await;
+            }
+            if self.plan.polls > 0
+                && polls >= self.plan.polls
+                && self.clients.phase() == Phase::Work
+            {
+                return;
+            }
+        }
+    }
+
+    async fn subscribe(&self) -> Result<(), raftmq_client::Error> {
+        let subscribing = self.consumer.subscribe(&self.plan.topic, Filter::All);
+        match subscribing.await {
+            Err(_) if !self.consumer.subscriptions().await.is_empty() => Ok(()),
+            result => result,
+        }
+    }
+
+    async fn commit(&self, done: &mut BTreeMap<TopicQueue, u64>) {
+        for (queue, offset) in std::mem::take(done) {
+            // What another member reads now is its own to commit.
+            if !self.consumer.assignment().contains(&queue) {
+                continue;
+            }
+            let call = self.clients.history.next_number();
+            self.record(Event::Commit {
+                call,
+                member: self.member.clone(),
+                place: Place {
+                    queue: Queue {
+                        topic: queue.topic.clone(),
+                        queue: queue.queue,
+                    },
+                    offset,
+                },
+            });
+            let outcome = match self.consumer.commit_offset(&queue, offset).await {
+                Ok(()) => Outcome::Done(()),
+                Err(error) => failure(&error),
+            };
+            self.record(Event::Committed { call, outcome });
+        }
+    }
+
+    fn delivered(&self, delivery: &Delivery) {
+        self.record(Event::Delivery {
+            member: self.member.clone(),
+            place: Place {
+                queue: Queue {
+                    topic: delivery.topic.clone(),
+                    queue: delivery.queue,
+                },
+                offset: delivery.offset,
+            },
+            value: body::decode(delivery.message.body(), self.clients.plan.body_bytes_max),
+        });
+    }
+
+    async fn work(&self) {
+        let longest = self.plan.work_ms_max;
+        // A slow consumer would take longer than the time in which everything must have been read.
+        if longest > 0 && self.clients.phase() == Phase::Work {
+            let pause = madsim::rand::thread_rng().gen_range(0..=longest);
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+        }
+    }
+
+    fn record(&self, event: Event) {
+        self.clients.history.record(self.machine, event);
+    }
+}

@@ -1,0 +1,70 @@
+//! A machine with clients: starts its producers and consumers, and starts those anew that ended.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use host::Host;
+use raftmq_client::Client;
+
+use super::{Clients, Phase, consumer, producer};
+use crate::machine::{CLIENT_PORT, Machine};
+
+/// Pause before a client that could not be made is tried again.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// Everything that the machine does until its clients are told to stop. Its process may be killed at any
+/// moment, and then this begins anew.
+pub async fn run_client(clients: Arc<Clients>, number: u8) {
+    let machine = Machine::Client(number);
+    let host = clients.world.client_host(machine, Arc::default());
+    let mut tasks = Vec::new();
+    for plan in &clients.plan.producers {
+        if plan.machine == number {
+            let work = producer::run(clients.clone(), machine, host.clone(), plan.clone());
+            tasks.push(tokio::spawn(work));
+        }
+    }
+    for plan in &clients.plan.consumers {
+        if plan.machine == number {
+            let work = consumer::run(clients.clone(), machine, host.clone(), plan.clone());
+            tasks.push(tokio::spawn(work));
+        }
+    }
+    for task in tasks {
+        task.await.expect("clients do not panic");
+    }
+    // A process that ended would look like one that crashed.
+    std::future::pending::<()>().await;
+}
+
+/// A client, as soon as it can be made; none if clients are told to stop before.
+pub async fn connect(
+    clients: &Clients,
+    host: &Host,
+    id: String,
+    name_servers: bool,
+) -> Option<Client> {
+    let brokers = clients.world.all_brokers();
+    let seeds = match name_servers {
+        true => clients.world.name_server_addresses(),
+        false => brokers
+            .iter()
+            .map(|broker| broker.machine.address(CLIENT_PORT))
+            .collect(),
+    };
+    while clients.phase() < Phase::Stop {
+        let building = Client::builder()
+            .seeds(seeds.clone())
+            .client_id(id.clone())
+            .attempt_timeout(Duration::from_secs(1))
+            .start_timeout(Duration::from_secs(3))
+            .host(host)
+            .build();
+        match building.await {
+            Ok(client) => return Some(client),
+            Err(error) => tracing::debug!(%error, "no client yet"),
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+    None
+}

@@ -1,0 +1,205 @@
+//! What the clients of a world shall do: data, drawn from the seed before the world begins.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::chance::Chance;
+
+/// How much there shall be.
+#[derive(Clone, Copy, Debug)]
+pub struct Size {
+    /// Machines with clients.
+    pub machines: u8,
+    /// Topics.
+    pub topics: u64,
+    /// Consumer groups of each topic.
+    pub groups: u64,
+    /// Largest body.
+    pub body_bytes_max: u64,
+    /// Longest pause of a producer between two messages.
+    pub think_ms_max: u64,
+}
+
+impl Default for Size {
+    fn default() -> Size {
+        Size {
+            machines: 3,
+            topics: 2,
+            groups: 2,
+            body_bytes_max: 1_500,
+            think_ms_max: 120,
+        }
+    }
+}
+
+/// A topic.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopicPlan {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its queues.
+    pub queues: u32,
+}
+
+/// Where a producer sends to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Targets {
+    /// Any queue.
+    Any,
+    /// Always the same queue.
+    Queue(u32),
+    /// One of so many message groups each time.
+    Groups(u64),
+}
+
+/// A producer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProducerPlan {
+    /// On which client machine.
+    pub machine: u8,
+    /// Its topic.
+    pub topic: Arc<str>,
+    /// Where in it.
+    pub targets: Targets,
+    /// Pause between messages, at most, in milliseconds.
+    pub think_ms_max: u64,
+    /// Messages under way at one time.
+    pub in_flight: u32,
+    /// When it gives a message up, in milliseconds.
+    pub send_timeout_ms: u64,
+    /// Whether it begins with a name server; otherwise with a broker.
+    pub name_servers: bool,
+}
+
+/// When a consumer commits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Commits {
+    /// By itself, so often (in milliseconds).
+    Auto(u64),
+    /// After so many polls, queue by queue.
+    Each(u64),
+}
+
+/// A consumer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConsumerPlan {
+    /// On which client machine.
+    pub machine: u8,
+    /// Its group.
+    pub group: Arc<str>,
+    /// Its topic.
+    pub topic: Arc<str>,
+    /// Messages of one poll, at most.
+    pub poll_max: usize,
+    /// How long it works on what it polled, at most, in milliseconds.
+    pub work_ms_max: u64,
+    /// When it commits.
+    pub commits: Commits,
+    /// It ends after so many polls, and another one begins; 0 for never.
+    pub polls: u64,
+    /// Whether it leaves its group in order then.
+    pub leaves: bool,
+    /// Whether it begins with a name server; otherwise with a broker.
+    pub name_servers: bool,
+}
+
+/// Everything.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Client machines, numbered from 1.
+    pub machines: u8,
+    /// Largest body.
+    pub body_bytes_max: u64,
+    /// Topics that exist from the beginning.
+    pub topics: Vec<TopicPlan>,
+    /// All producers.
+    pub producers: Vec<ProducerPlan>,
+    /// All consumers.
+    pub consumers: Vec<ConsumerPlan>,
+}
+
+impl Plan {
+    /// A plan of this size for a seed.
+    pub fn draw(seed: u64, size: Size) -> Plan {
+        let mut chance = Chance::new(seed, "workload");
+        let topics: Vec<TopicPlan> = (0..size.topics)
+            .map(|number| TopicPlan {
+                name: format!("topic-{number}").into(),
+                queues: chance.between(1..=4) as u32,
+            })
+            .collect();
+        let mut producers = Vec::new();
+        let mut consumers = Vec::new();
+        for topic in &topics {
+            for _ in 0..chance.between(1..=2) {
+                producers.push(producer(&mut chance, size, topic));
+            }
+            for group in 0..size.groups {
+                let group: Arc<str> = format!("group-{}-{group}", topic.name).into();
+                for _ in 0..chance.between(1..=2) {
+                    consumers.push(consumer(&mut chance, size, topic, &group));
+                }
+            }
+        }
+        Plan {
+            machines: size.machines,
+            body_bytes_max: size.body_bytes_max,
+            topics,
+            producers,
+            consumers,
+        }
+    }
+
+    /// The groups of a topic, each once.
+    pub fn groups(&self, topic: &str) -> Vec<Arc<str>> {
+        let mut groups: Vec<Arc<str>> = self
+            .consumers
+            .iter()
+            .filter(|consumer| &*consumer.topic == topic)
+            .map(|consumer| consumer.group.clone())
+            .collect();
+        groups.sort();
+        groups.dedup();
+        groups
+    }
+}
+
+fn producer(chance: &mut Chance, size: Size, topic: &TopicPlan) -> ProducerPlan {
+    let targets = match chance.below(3) {
+        0 => Targets::Any,
+        1 => Targets::Queue(chance.below(topic.queues.into()) as u32),
+        _ => Targets::Groups(chance.between(1..=6)),
+    };
+    ProducerPlan {
+        machine: chance.between(1..=size.machines.into()) as u8,
+        topic: topic.name.clone(),
+        targets,
+        think_ms_max: chance.between(1..=size.think_ms_max),
+        in_flight: *chance.pick(&[1, 1, 4, 16]),
+        send_timeout_ms: *chance.pick(&[800, 3_000, 10_000, 10_000]),
+        name_servers: chance.one_in(2),
+    }
+}
+
+fn consumer(chance: &mut Chance, size: Size, topic: &TopicPlan, group: &Arc<str>) -> ConsumerPlan {
+    ConsumerPlan {
+        machine: chance.between(1..=size.machines.into()) as u8,
+        group: group.clone(),
+        topic: topic.name.clone(),
+        poll_max: *chance.pick(&[1, 8, 64]),
+        work_ms_max: *chance.pick(&[0, 20, 200]),
+        commits: match chance.one_in(2) {
+            true => Commits::Auto(chance.between(200..=3_000)),
+            false => Commits::Each(chance.between(1..=6)),
+        },
+        polls: match chance.one_in(2) {
+            true => chance.between(20..=200),
+            false => 0,
+        },
+        leaves: chance.one_in(2),
+        name_servers: chance.one_in(2),
+    }
+}

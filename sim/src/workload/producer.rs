@@ -1,0 +1,114 @@
+//! A producer: sends unique messages one after the other, several under way at a time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use host::Host;
+use madsim::rand::Rng;
+use raftmq_client::{Error, Message, Producer, SendReceipt};
+use tokio::sync::Semaphore;
+
+use super::{Clients, Phase, ProducerPlan, Targets, connect, failure};
+use crate::body;
+use crate::history::{Event, Outcome, Place, Queue, Target, Value};
+use crate::machine::Machine;
+
+/// Works until clients are told to produce no more.
+pub(super) async fn run(clients: Arc<Clients>, machine: Machine, host: Host, plan: ProducerPlan) {
+    let lane = clients.history.next_number();
+    let id = format!("producer-{lane}");
+    let Some(client) = connect(&clients, &host, id, plan.name_servers).await else {
+        return;
+    };
+    let building = client
+        .producer()
+        .send_timeout(Duration::from_millis(plan.send_timeout_ms))
+        .build();
+    let sender = Sender {
+        producer: building.expect("no bound is 0"),
+        clients,
+        machine,
+        lane,
+        plan,
+    };
+    sender.run().await;
+}
+
+struct Sender {
+    producer: Producer,
+    clients: Arc<Clients>,
+    machine: Machine,
+    lane: u64,
+    plan: ProducerPlan,
+}
+
+impl Sender {
+    async fn run(self) {
+        let under_way = Arc::new(Semaphore::new(self.plan.in_flight as usize));
+        let mut sequence = 0;
+        while self.clients.phase() == Phase::Work {
+            let permit = under_way.clone().acquire_owned().await;
+            let permit = permit.expect("nobody closes the semaphore");
+            sequence += 1;
+            let value = (self.lane << 32) | sequence;
+            let (target, message) = self.message(value);
+            self.record(Event::Send {
+                value,
+                topic: self.plan.topic.clone(),
+                target,
+                lane: self.lane,
+            });
+            let handed_over = self.producer.send_async(message).await;
+            let (clients, machine) = (self.clients.clone(), self.machine);
+            tokio::spawn(async move {
+                let result = match handed_over {
+                    Ok(handle) => handle.await,
+                    Err(error) => Err(error),
+                };
+                let outcome = outcome(result);
+                clients
+                    .history
+                    .record(machine, Event::Sent { value, outcome });
+                drop(permit);
+            });
+            self.think().await;
+        }
+    }
+
+    fn message(&self, value: Value) -> (Target, Message) {
+        let body = body::encode(value, self.clients.plan.body_bytes_max);
+        let message = Message::builder(self.plan.topic.clone()).body(body);
+        let (target, message) = match self.plan.targets {
+            Targets::Any => (Target::Any, message),
+            Targets::Queue(queue) => (Target::Queue(queue), message.queue(queue)),
+            Targets::Groups(groups) => {
+                // Of this producer alone: others may use the same name, and share its queue.
+                let group = format!("g{}", value % groups);
+                (Target::Group(group.clone()), message.message_group(group))
+            }
+        };
+        (target, message.build().expect("keeps the rules"))
+    }
+
+    async fn think(&self) {
+        let pause = madsim::rand::thread_rng().gen_range(0..=self.plan.think_ms_max);
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+    }
+
+    fn record(&self, event: Event) {
+        self.clients.history.record(self.machine, event);
+    }
+}
+
+fn outcome(result: Result<SendReceipt, Error>) -> Outcome<Place> {
+    match result {
+        Ok(receipt) => Outcome::Done(Place {
+            queue: Queue {
+                topic: receipt.topic,
+                queue: receipt.queue,
+            },
+            offset: receipt.offset,
+        }),
+        Err(error) => failure(&error),
+    }
+}

@@ -1,0 +1,411 @@
+//! One world: machines, the network between them, and what can be done to them.
+//!
+//! Built inside a simulation, from a seed and a plan. Knows how to crash and to start, not when: that is
+//! the nemesis's business; not what is right: that is the invariants' and the oracle's.
+
+mod keeper;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use broker::{BrokerConfig, MemberConfig};
+use host::Host;
+use madsim::runtime::Handle;
+use madsim::task::NodeId;
+use nameserver::NameServerConfig;
+
+use crate::broker_process::BrokerProcess;
+use crate::clock::SimClock;
+use crate::disk::SimDisk;
+use crate::machine::{CLIENT_PORT, Machine, NAME_SERVER_PORT, PEER_PORT};
+use crate::name_server_process::NameServerProcess;
+use crate::network::Network;
+use crate::trace::Trace;
+
+/// The broker group of every world.
+pub const GROUP: &str = "broker-a";
+
+const KIB: u64 = 1 << 10;
+
+/// How large a world is, and how it is configured.
+#[derive(Clone, Debug)]
+pub struct Shape {
+    /// Brokers with which the group begins.
+    pub brokers: u8,
+    /// Name servers.
+    pub name_servers: u8,
+    /// What all brokers have in common.
+    pub broker: BrokerConfig,
+    /// What all name servers have in common.
+    pub name_server: NameServerConfig,
+}
+
+impl Default for Shape {
+    /// Three brokers and two name servers, with everything small, so that segments end, checkpoints are
+    /// taken and leases expire within seconds.
+    fn default() -> Shape {
+        let broker = BrokerConfig {
+            cluster_id: "sim".to_owned(),
+            group: GROUP.to_owned(),
+            data_dir: "/data".into(),
+            message_bytes_max: 4 * KIB,
+            request_bytes_max: 72 * KIB,
+            segment_bytes: 256 * KIB,
+            disk_reserve_bytes: 512 * KIB,
+            checkpoint_log_bytes: 128 * KIB,
+            log_retain_ms: 0,
+            registration_lease_ms: 6_000,
+            client_expiry_ms: 8_000,
+            ..BrokerConfig::default()
+        };
+        let name_server = NameServerConfig {
+            cluster_id: "sim".to_owned(),
+            ..NameServerConfig::default()
+        };
+        Shape {
+            brokers: 3,
+            name_servers: 2,
+            broker,
+            name_server,
+        }
+    }
+}
+
+/// What a process died of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crash {
+    /// It was killed; the machine goes on.
+    Process,
+    /// The machine lost power; the number decides what of its disk is left.
+    Power(u64),
+}
+
+/// Whether a machine's process should be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    Running,
+    Paused,
+    Down,
+}
+
+/// The world.
+pub struct World {
+    /// The seed that it was built from.
+    pub seed: u64,
+    /// What happens in it.
+    pub trace: Arc<Trace>,
+    /// What lies between its machines.
+    pub network: Network,
+    shape: Shape,
+    simulator: Handle,
+    brokers: Mutex<BTreeMap<u8, Arc<BrokerProcess>>>,
+    name_servers: BTreeMap<u8, Arc<NameServerProcess>>,
+    nodes: Mutex<BTreeMap<Machine, Node>>,
+    on_new_broker: Mutex<Option<OnNewBroker>>,
+}
+
+type OnNewBroker = Box<dyn Fn(Arc<BrokerProcess>) + Send>;
+
+struct Node {
+    id: NodeId,
+    wanted: Wanted,
+}
+
+impl World {
+    /// Builds the machines and starts brokers and name servers. Must be called on the operator's machine.
+    pub fn build(seed: u64, shape: Shape, trace: Arc<Trace>) -> Arc<World> {
+        let network = Network::new(trace.clone());
+        host::network::simulated::set_wire(Some(Arc::new(network.clone())));
+        let name_servers = (1..=shape.name_servers)
+            .map(|number| (number, name_server(&shape, number, &trace)))
+            .collect();
+        let world = Arc::new(World {
+            seed,
+            trace,
+            network,
+            simulator: Handle::current(),
+            brokers: Mutex::default(),
+            name_servers,
+            nodes: Mutex::default(),
+            on_new_broker: Mutex::default(),
+            shape,
+        });
+        let operator = Node {
+            id: madsim::plugin::node(),
+            wanted: Wanted::Running,
+        };
+        world.network.add(Machine::Operator, operator.id);
+        world.nodes().insert(Machine::Operator, operator);
+        for server in world.name_servers.values().cloned() {
+            world.add_machine(server.machine, move || server.clone().run());
+        }
+        let members: Vec<u8> = (1..=world.shape.brokers).collect();
+        for id in members.clone() {
+            world.add_broker(id, &members);
+        }
+        world
+    }
+
+    /// Adds a machine whose process is what `init` makes, and starts it.
+    pub fn add_machine<F>(&self, machine: Machine, init: impl Fn() -> F + Send + Sync + 'static)
+    where
+        F: Future<Output = ()> + 'static,
+    {
+        let node = self
+            .simulator
+            .create_node()
+            .name(machine.to_string())
+            .ip(machine.ip())
+            .init(init)
+            .build();
+        self.network.add(machine, node.id());
+        let node = Node {
+            id: node.id(),
+            wanted: Wanted::Running,
+        };
+        self.nodes().insert(machine, node);
+    }
+
+    /// Adds a broker that is configured with `members`, itself included, and starts it.
+    pub fn add_broker(self: &Arc<Self>, id: u8, members: &[u8]) {
+        let machine = Machine::Broker(id);
+        let config = BrokerConfig {
+            broker_id: id.into(),
+            listen: machine.address(CLIENT_PORT),
+            peer_listen: machine.address(PEER_PORT),
+            members: members.iter().copied().map(member).collect(),
+            name_servers: self.name_server_addresses(),
+            ..self.shape.broker.clone()
+        };
+        let process = Arc::new(BrokerProcess::new(machine, config, self.trace.clone()));
+        self.brokers().insert(id, process.clone());
+        let started = process.clone();
+        self.add_machine(machine, move || started.clone().run());
+        let on_new = self.on_new_broker.lock();
+        if let Some(tell) = &*on_new.unwrap_or_else(PoisonError::into_inner) {
+            tell(process.clone());
+        }
+        tokio::spawn(keeper::keep_broker(self.clone(), process));
+    }
+
+    /// Tells of each broker that is added from now on.
+    pub fn watch_new_brokers(&self, tell: impl Fn(Arc<BrokerProcess>) + Send + 'static) {
+        let mut on_new = self
+            .on_new_broker
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *on_new = Some(Box::new(tell));
+    }
+
+    /// All brokers that there ever were, by id.
+    pub fn all_brokers(&self) -> Vec<Arc<BrokerProcess>> {
+        self.brokers().values().cloned().collect()
+    }
+
+    /// One broker.
+    pub fn broker(&self, id: u8) -> Option<Arc<BrokerProcess>> {
+        self.brokers().get(&id).cloned()
+    }
+
+    /// All name servers.
+    pub fn all_name_servers(&self) -> impl Iterator<Item = &Arc<NameServerProcess>> {
+        self.name_servers.values()
+    }
+
+    /// Addresses of all name servers.
+    pub fn name_server_addresses(&self) -> Vec<String> {
+        let addresses = self.name_servers.keys();
+        addresses
+            .map(|number| Machine::NameServer(*number).address(NAME_SERVER_PORT))
+            .collect()
+    }
+
+    /// All machines.
+    pub fn machines(&self) -> Vec<Machine> {
+        self.nodes().keys().copied().collect()
+    }
+
+    /// What a machine's programs may ask of it; for clients, whose disks nobody uses.
+    pub fn client_host(&self, machine: Machine, clock: Arc<SimClock>) -> Host {
+        let disk = SimDisk::new(machine, self.trace.clone()).mount();
+        Host { clock, disk }
+    }
+
+    /// Whether the machine's process should be there and act.
+    pub fn is_running(&self, machine: Machine) -> bool {
+        let nodes = self.nodes();
+        let node = nodes.get(&machine);
+        node.is_some_and(|node| node.wanted == Wanted::Running)
+    }
+
+    /// Ends a process by force. It stays down until it is started.
+    pub fn crash(&self, machine: Machine, crash: Crash) {
+        let Some(id) = self.want(machine, Wanted::Down) else {
+            return;
+        };
+        self.simulator.kill(id);
+        self.clean_up(machine, crash);
+    }
+
+    /// Starts a process that is down, or lets one go on that is paused.
+    pub fn start(&self, machine: Machine) {
+        let before = self.nodes().get(&machine).map(|node| node.wanted);
+        let Some(id) = self.want(machine, Wanted::Running) else {
+            return;
+        };
+        match before {
+            Some(Wanted::Down) => {
+                if !self.simulator.is_exit(id) {
+                    // Asked to end, and not done with it.
+                    self.clean_up(machine, Crash::Process);
+                }
+                self.simulator.kill(id);
+                self.simulator.restart(id);
+            }
+            Some(Wanted::Paused) => self.simulator.resume(id),
+            _ => {}
+        }
+    }
+
+    /// Stops a process from doing anything, as if its machine were suspended.
+    pub fn pause(&self, machine: Machine) {
+        if self.is_running(machine)
+            && let Some(id) = self.want(machine, Wanted::Paused)
+        {
+            self.simulator.pause(id);
+        }
+    }
+
+    /// Lets a paused process go on.
+    pub fn resume(&self, machine: Machine) {
+        let nodes = self.nodes();
+        let paused = nodes
+            .get(&machine)
+            .is_some_and(|node| node.wanted == Wanted::Paused);
+        drop(nodes);
+        if paused {
+            self.start(machine);
+        }
+    }
+
+    /// The broker that leads, in the highest term that any leader has.
+    pub fn leader(&self) -> Option<Machine> {
+        let leads = |broker: &Arc<BrokerProcess>| {
+            let leadership = broker.live()?.group.leadership().borrow().clone();
+            leadership
+                .is_leader
+                .then_some((leadership.term, broker.machine))
+        };
+        let leaders = self.all_brokers().iter().filter_map(leads).max();
+        leaders.map(|(_, machine)| machine)
+    }
+
+    /// Ids of the brokers that vote, as the replica knows it that has applied most.
+    pub fn members(&self) -> Vec<u8> {
+        let voters = |broker: &Arc<BrokerProcess>| {
+            let status = broker.live()?.group.status();
+            let voters = status.members.iter().filter(|member| member.voter);
+            let ids: Vec<u8> = voters.map(|member| member.member.broker_id as u8).collect();
+            (!ids.is_empty()).then_some((status.applied, ids))
+        };
+        let newest = self.all_brokers().iter().filter_map(voters).max();
+        newest.map_or_else(
+            || (1..=self.shape.brokers).collect(),
+            |(_, members)| members,
+        )
+    }
+
+    /// Asks a process to end in order. It stays down until it is started.
+    pub fn stop(&self, machine: Machine) {
+        if !self.is_running(machine) || self.want(machine, Wanted::Down).is_none() {
+            return;
+        }
+        match machine {
+            Machine::Broker(id) => self
+                .broker(id)
+                .iter()
+                .for_each(|broker| broker.ask_to_stop()),
+            Machine::NameServer(id) => self
+                .name_servers
+                .get(&id)
+                .iter()
+                .for_each(|server| server.ask_to_stop()),
+            Machine::Client(_) | Machine::Operator => self.crash(machine, Crash::Process),
+        }
+    }
+
+    /// Everything is in order from now on: links, disks, clocks; every machine runs.
+    pub fn heal(&self) {
+        self.network.heal();
+        for broker in self.all_brokers() {
+            broker.disk.heal();
+            broker.clock.heal();
+        }
+        for server in self.name_servers.values() {
+            server.clock.heal();
+        }
+        for machine in self.machines() {
+            self.start(machine);
+        }
+    }
+
+    fn clean_up(&self, machine: Machine, crash: Crash) {
+        match machine {
+            Machine::Broker(id) => {
+                if let Some(broker) = self.broker(id) {
+                    broker.forget();
+                    match crash {
+                        Crash::Process => broker.disk.unmount(),
+                        Crash::Power(seed) => broker.disk.lose_power(seed),
+                    }
+                }
+            }
+            Machine::NameServer(id) => self
+                .name_servers
+                .get(&id)
+                .iter()
+                .for_each(|server| server.forget()),
+            Machine::Client(_) | Machine::Operator => {}
+        }
+    }
+
+    /// The node of a machine, if this changes what is wanted of it.
+    fn want(&self, machine: Machine, wanted: Wanted) -> Option<NodeId> {
+        let mut nodes = self.nodes();
+        let node = nodes.get_mut(&machine)?;
+        let changes = node.wanted != wanted;
+        node.wanted = wanted;
+        changes.then_some(node.id)
+    }
+
+    fn brokers(&self) -> MutexGuard<'_, BTreeMap<u8, Arc<BrokerProcess>>> {
+        self.brokers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn nodes(&self) -> MutexGuard<'_, BTreeMap<Machine, Node>> {
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn member(id: u8) -> MemberConfig {
+    let machine = Machine::Broker(id);
+    MemberConfig {
+        broker_id: id.into(),
+        client_address: machine.address(CLIENT_PORT),
+        peer_address: machine.address(PEER_PORT),
+    }
+}
+
+fn name_server(shape: &Shape, number: u8, trace: &Arc<Trace>) -> Arc<NameServerProcess> {
+    let machine = Machine::NameServer(number);
+    let address = |number: u8| Machine::NameServer(number).address(NAME_SERVER_PORT);
+    let others = (1..=shape.name_servers).filter(|other| *other != number);
+    let config = NameServerConfig {
+        listen: address(number),
+        advertise: address(number),
+        peers: others.map(address).collect(),
+        ..shape.name_server.clone()
+    };
+    Arc::new(NameServerProcess::new(machine, config, trace.clone()))
+}
