@@ -83,6 +83,8 @@ const TEXT_ONLY_IN: &[(&str, &[&str])] = &[
             "proto/build.rs",
             "cli/src/ceiling/",
             "store/src/kv/rocks",
+            "sim/src/report.rs",
+            "sim/src/regression",
             "jepsen/",
         ],
     ),
