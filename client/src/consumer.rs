@@ -25,7 +25,11 @@ use host::{Shutdown, ShutdownTrigger};
 use proto::{GroupName, TopicName};
 use tokio::time::Instant;
 
-pub use delivery::{ConsumeFrom, Delivery, Filter, TopicQueue};
+pub use allocation::{
+    Allocation, Averagely, AveragelyByCircle, Configured, ConsistentHash, MachineRoom,
+    MachineRoomNearby, SharedQueue,
+};
+pub use delivery::{ConsumeFrom, Delivery, Filter, SeekTo, TopicQueue};
 
 use crate::connection::Identity;
 use crate::consumer::holdings::{Due, PrefetchBounds};
@@ -49,8 +53,8 @@ use crate::offsets;
 /// consumer dies, or loses their queue, are delivered again to the queue's next owner. What was prefetched and not
 /// handed out is dropped and never committed.
 ///
-/// **Members.** Consumers that subscribe to a topic share its queues: contiguous blocks of equal size, in the order of
-/// their client ids. A member that joins, leaves or dies is noticed at the next heartbeat (leaving without
+/// **Members.** Consumers that subscribe to a topic share its queues: by default in contiguous blocks of equal size, in
+/// the order of their client ids ([`PullConsumerBuilder::allocation`]). A member that joins, leaves or dies is noticed at the next heartbeat (leaving without
 /// [`PullConsumer::close`]: when the brokers miss it). Dropping the consumer stops it without a commit.
 pub struct PullConsumer {
     shared: Arc<Shared>,
@@ -174,20 +178,53 @@ impl PullConsumer {
         }
     }
 
-    /// Goes to an offset of a held queue: the next `poll` continues there. Drops what was prefetched of it. Going back
+    /// Goes to a place in a held queue: the next `poll` continues there. Drops what was prefetched of it. Going back
     /// does not take back what is committed: see [`crate::Admin::reset_offset`].
     ///
     /// # Errors
-    /// [`Error::Invalid`] if the queue is not held.
-    pub async fn seek(&self, queue: &TopicQueue, offset: u64) -> Result<(), Error> {
-        self.check_open()?;
+    /// [`Error::Invalid`] if the queue is not held. For a place other than an offset, which must be asked for:
+    /// [`Error::Refused`], [`Error::TimedOut`]; the consumer goes on where it was then.
+    pub async fn seek(&self, queue: &TopicQueue, to: impl Into<SeekTo>) -> Result<(), Error> {
+        self.check_held(queue)?;
+        let core = &self.shared.core;
+        let offset = match to.into() {
+            SeekTo::Offset(offset) => offset,
+            SeekTo::Begin => offsets::query(core, queue, offsets::Place::First).await?,
+            SeekTo::End => offsets::query(core, queue, offsets::Place::Next).await?,
+            SeekTo::TimeMs(time_ms) => {
+                offsets::query(core, queue, offsets::Place::AtMs(time_ms)).await?
+            }
+        };
         match self.shared.holdings().seek(queue, offset) {
             true => Ok(()),
-            false => Err(Error::invalid(
-                format!("queue {queue}"),
-                "this consumer does not hold it",
-            )),
+            // It was given up during the question.
+            false => Err(not_held(queue)),
         }
+    }
+
+    /// Hands out nothing more of these queues until [`PullConsumer::resume`]. They stay this member's, and what was
+    /// fetched of them is kept. A queue that is given up and taken again is not paused any more.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if one of them is not held; none is paused then.
+    pub fn pause(&self, queues: &[TopicQueue]) -> Result<(), Error> {
+        self.set_paused(queues, true)
+    }
+
+    /// Goes on with queues that were paused.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if one of them is not held; none is resumed then.
+    pub fn resume(&self, queues: &[TopicQueue]) -> Result<(), Error> {
+        self.set_paused(queues, false)?;
+        // What they had ready is there for a poll that waits.
+        self.shared.arrived.notify_waiters();
+        Ok(())
+    }
+
+    /// The queues that are paused, in order.
+    pub fn paused(&self) -> Vec<TopicQueue> {
+        self.shared.holdings().paused()
     }
 
     /// The offset that the next `poll` continues at in a held queue; `None` if it is not held or not known yet.
@@ -259,6 +296,26 @@ impl PullConsumer {
         }
     }
 
+    fn check_held(&self, queue: &TopicQueue) -> Result<(), Error> {
+        self.check_open()?;
+        match self.shared.holdings().holds(queue) {
+            true => Ok(()),
+            false => Err(not_held(queue)),
+        }
+    }
+
+    fn set_paused(&self, queues: &[TopicQueue], paused: bool) -> Result<(), Error> {
+        self.check_open()?;
+        let mut holdings = self.shared.holdings();
+        if let Some(foreign) = queues.iter().find(|queue| !holdings.holds(queue)) {
+            return Err(not_held(foreign));
+        }
+        for queue in queues {
+            holdings.pause(queue, paused);
+        }
+        Ok(())
+    }
+
     /// Starts the background tasks, once.
     fn start(&self) {
         self.started.call_once(|| {
@@ -279,6 +336,10 @@ impl Drop for PullConsumer {
     fn drop(&mut self) {
         self.shared.holdings().close();
     }
+}
+
+fn not_held(queue: &TopicQueue) -> Error {
+    Error::invalid(format!("queue {queue}"), "this consumer does not hold it")
 }
 
 async fn until(shutdown: Shutdown, task: impl Future<Output = ()>) {
@@ -324,6 +385,7 @@ impl PullConsumerBuilder {
         let settings = Settings {
             consume_from: ConsumeFrom::Earliest,
             auto_commit: Some(Duration::from_secs(5)),
+            allocation: Arc::new(Averagely),
             heartbeat_interval: Duration::from_secs(2),
             long_polling_timeout: Duration::from_secs(15),
             pull_messages_max: 256,
@@ -359,6 +421,13 @@ impl PullConsumerBuilder {
     #[must_use]
     pub fn manual_commit(mut self) -> Self {
         self.settings.auto_commit = None;
+        self
+    }
+
+    /// How the group's members share the queues; the same in all of them. Default [`Averagely`].
+    #[must_use]
+    pub fn allocation(mut self, strategy: impl Allocation) -> Self {
+        self.settings.allocation = Arc::new(strategy);
         self
     }
 

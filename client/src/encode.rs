@@ -91,7 +91,7 @@ impl Sizes {
         let digest =
             varint_field_len(1, DigestType::Md5 as u64) + bytes_field_len(2, CHECKSUM_BYTES);
         let mut system = bytes_field_len(system_field::MESSAGE_ID, stamp.message_id.len())
-            + varint_field_len(system_field::BODY_ENCODING, Encoding::Identity as u64)
+            + varint_field_len(system_field::BODY_ENCODING, body_encoding(message))
             + varint_field_len(system_field::MESSAGE_TYPE, message_type(message))
             + bytes_field_len(system_field::BORN_TIMESTAMP, born)
             + varint_field_len(system_field::QUEUE_ID, u64::from(stamp.queue));
@@ -150,11 +150,7 @@ fn put_system_properties(
         put_varint_field(buffer, 1, DigestType::Md5 as u64);
         put_bytes_field(buffer, 2, &checksum(&message.body));
     }
-    put_varint_field(
-        buffer,
-        system_field::BODY_ENCODING,
-        Encoding::Identity as u64,
-    );
+    put_varint_field(buffer, system_field::BODY_ENCODING, body_encoding(message));
     put_varint_field(buffer, system_field::MESSAGE_TYPE, message_type(message));
     put_length(buffer, system_field::BORN_TIMESTAMP, sizes.born);
     let (seconds, nanoseconds) = timestamp(stamp.born_ms);
@@ -163,6 +159,13 @@ fn put_system_properties(
     put_varint_field(buffer, system_field::QUEUE_ID, u64::from(stamp.queue));
     if let Some(group) = &message.message_group {
         put_bytes_field(buffer, system_field::MESSAGE_GROUP, group.as_bytes());
+    }
+}
+
+fn body_encoding(message: &Message) -> u64 {
+    match message.compressed {
+        true => Encoding::Gzip as u64,
+        false => Encoding::Identity as u64,
     }
 }
 
@@ -245,7 +248,7 @@ mod tests {
                     r#type: DigestType::Md5 as i32,
                     checksum: String::from_utf8(checksum(&message.body).to_vec()).expect("digits"),
                 }),
-                body_encoding: Encoding::Identity as i32,
+                body_encoding: body_encoding(message) as i32,
                 message_type: message_type(message) as i32,
                 born_timestamp: Some(prost_types::Timestamp {
                     seconds: (stamp.born_ms / 1000) as i64,
@@ -261,14 +264,14 @@ mod tests {
 
     prop_compose! {
         fn any_message()(
-            topic in "[a-z_%|-]{1,127}", body in proptest::collection::vec(any::<u8>(), 1..300), digest: bool,
+            topic in "[a-z_%|-]{1,127}", body in proptest::collection::vec(any::<u8>(), 1..300), digest: bool, compressed: bool,
             tag in proptest::option::of(".{0,300}"), keys in proptest::collection::vec(".{0,200}", 0..4),
             group in proptest::option::of(".{0,63}"),
             properties in proptest::collection::btree_map(".{0,20}", ".{0,200}", 0..5),
         ) -> Message {
             Message {
                 topic: topic.into(), body: body.into(), tag, keys, message_group: group,
-                properties: properties.into_iter().collect(), message_id: None, queue: None, digest,
+                properties: properties.into_iter().collect(), message_id: None, queue: None, digest, compressed,
             }
         }
     }

@@ -34,6 +34,7 @@ mod answer;
 mod backoff;
 mod broker_table;
 mod client;
+mod compression;
 mod connection;
 mod consumer;
 mod core;
@@ -55,7 +56,11 @@ pub use admin::{
     MessageType, QueueBounds, TopicDescription, TopicSettings,
 };
 pub use client::{Client, ClientBuilder};
-pub use consumer::{ConsumeFrom, Delivery, Filter, PullConsumer, PullConsumerBuilder, TopicQueue};
+pub use consumer::{
+    Allocation, Averagely, AveragelyByCircle, Configured, ConsistentHash, ConsumeFrom, Delivery,
+    Filter, MachineRoom, MachineRoomNearby, PullConsumer, PullConsumerBuilder, SeekTo, SharedQueue,
+    TopicQueue,
+};
 pub use error::Error;
 pub use message::{BODY_BYTES_MAX, Message, MessageBuilder, PROPERTIES_BYTES_MAX, PROPERTIES_MAX};
 pub use producer::{Producer, ProducerBuilder, SendHandle, SendReceipt};

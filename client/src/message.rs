@@ -30,6 +30,8 @@ pub struct Message {
     pub(crate) message_id: Option<String>,
     pub(crate) queue: Option<u32>,
     pub(crate) digest: bool,
+    /// The body is gzip.
+    pub(crate) compressed: bool,
 }
 
 impl Message {
@@ -46,6 +48,7 @@ impl Message {
                 message_id: None,
                 queue: None,
                 digest: false,
+                compressed: false,
             },
         }
     }

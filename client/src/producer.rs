@@ -25,6 +25,7 @@ use tokio::time::Instant;
 
 pub use send_handle::{SendHandle, SendReceipt};
 
+use crate::compression::compress;
 use crate::core::Core;
 use crate::deadline;
 use crate::encode::size_hint;
@@ -82,13 +83,23 @@ impl Producer {
     pub async fn send_async(&self, message: Message) -> Result<SendHandle, Error> {
         let deadline = deadline::after(self.inner.settings.send_timeout);
         let sender = self.inner.sender(&message.topic, deadline).await?;
-        let target = target(&message);
+        let target = self.inner.target(&message)?;
+        let message = self.inner.packed(message);
         if !self.inner.in_flight.try_enter(size_hint(&message)) {
             self.inner.wait_for_room(&message, deadline).await?;
         }
         let (handed, handle) = self.inner.handed(message, target, deadline);
         sender.hand_over([handed]);
         Ok(handle)
+    }
+
+    /// Hands one message over and tells nobody what becomes of it. It is sent, and sent again, like any other; use it
+    /// where a lost message costs less than the wait for its receipt.
+    ///
+    /// # Errors
+    /// As [`Producer::send_async`].
+    pub async fn send_one_way(&self, message: Message) -> Result<(), Error> {
+        self.send_async(message).await.map(drop)
     }
 
     /// Sends several messages and returns when each is settled; results in the order of the messages.
@@ -108,12 +119,17 @@ impl Producer {
                     continue;
                 }
             };
-            let target = match target(&message) {
-                Target::Any => *chosen
+            let target = match self.inner.target(&message) {
+                Ok(Target::Any) => *chosen
                     .entry(message.topic.clone())
                     .or_insert_with(|| sender.next_queue()),
-                target => target,
+                Ok(target) => target,
+                Err(error) => {
+                    handles.push(Err(error));
+                    continue;
+                }
             };
+            let message = self.inner.packed(message);
             let has_room = self.inner.in_flight.try_enter(size_hint(&message));
             // What is ready goes before there is a wait for room, which it may be the one to make.
             let other_topic = ready_for
@@ -204,12 +220,63 @@ impl Inner {
                     self.core.clone(),
                     self.in_flight.clone(),
                     route,
-                    self.settings.bounds,
-                    self.settings.retries,
+                    &self.settings,
                 ))
             })
             .clone();
         Ok(sender)
+    }
+
+    /// Where a message may go.
+    fn target(&self, message: &Message) -> Result<Target, Error> {
+        match (&message.message_group, message.queue) {
+            (Some(group), _) => Ok(Target::Hash(selection::hash(group))),
+            (None, Some(queue)) => Ok(Target::Queue(queue)),
+            (None, None) => match &self.settings.queue_selector {
+                Some(choose) => self.chosen(message, &**choose).map(Target::Queue),
+                None => Ok(Target::Any),
+            },
+        }
+    }
+
+    /// The queue that the user's selector chooses.
+    fn chosen(
+        &self,
+        message: &Message,
+        choose: &(dyn Fn(&Message, &[u32]) -> u32 + Send + Sync),
+    ) -> Result<u32, Error> {
+        let route = self.core.known_route(&message.topic);
+        let writable: Vec<u32> = route
+            .iter()
+            .flat_map(|route| route.writable())
+            .map(|queue| queue.queue)
+            .collect();
+        let subject = || format!("topic {}", message.topic);
+        if writable.is_empty() {
+            return Err(Error::invalid(
+                subject(),
+                "none of its queues takes messages",
+            ));
+        }
+        let queue = choose(message, &writable);
+        match writable.contains(&queue) {
+            true => Ok(queue),
+            false => Err(Error::invalid(
+                subject(),
+                format!("the queue selector chose {queue}, which takes no messages"),
+            )),
+        }
+    }
+
+    /// The message as it travels.
+    fn packed(&self, mut message: Message) -> Message {
+        if message.body.len() >= self.settings.compress_from_bytes
+            && let Some(body) = compress(&message.body)
+        {
+            message.body = body;
+            message.compressed = true;
+        }
+        message
     }
 
     async fn wait_for_room(&self, message: &Message, deadline: Instant) -> Result<(), Error> {
@@ -273,14 +340,6 @@ fn flush_ready(ready: &mut Vec<Handed<Pending>>, sender: &Option<Arc<TopicSender
     }
 }
 
-fn target(message: &Message) -> Target {
-    match (&message.message_group, message.queue) {
-        (Some(group), _) => Target::Hash(selection::hash(group)),
-        (None, Some(queue)) => Target::Queue(queue),
-        (None, None) => Target::Any,
-    }
-}
-
 /// Describes a [`Producer`].
 #[derive(Clone)]
 pub struct ProducerBuilder {
@@ -290,7 +349,13 @@ pub struct ProducerBuilder {
     max_in_flight: usize,
     max_in_flight_bytes: usize,
     bounds: Bounds,
+    compress_from_bytes: usize,
+    linger: Duration,
+    queue_selector: Option<QueueSelector>,
 }
+
+/// Chooses one of a topic's writable queues for a message.
+type QueueSelector = Arc<dyn Fn(&Message, &[u32]) -> u32 + Send + Sync>;
 
 impl ProducerBuilder {
     pub(crate) fn new(core: Arc<Core>) -> ProducerBuilder {
@@ -305,6 +370,9 @@ impl ProducerBuilder {
                 bytes_max: 1024 * 1024,
                 requests_max: 2,
             },
+            compress_from_bytes: 4096,
+            linger: Duration::ZERO,
+            queue_selector: None,
         }
     }
 
@@ -357,6 +425,34 @@ impl ProducerBuilder {
     #[must_use]
     pub fn requests_in_flight_max(mut self, requests: usize) -> Self {
         self.bounds.requests_max = requests;
+        self
+    }
+
+    /// Bodies of so many bytes and more are compressed (gzip), if that makes them smaller. Default 4 KiB, as RocketMQ
+    /// has it; `usize::MAX` compresses nothing. Consumers of this and of the official clients unpack by themselves.
+    #[must_use]
+    pub fn compress_from_bytes(mut self, bytes: usize) -> Self {
+        self.compress_from_bytes = bytes;
+        self
+    }
+
+    /// How long the first message of a request waits for others, unless the request is full before. Default 0: what
+    /// is handed over while one request is on its way makes up the next, which is nearly as good and costs no time.
+    #[must_use]
+    pub fn linger(mut self, linger: Duration) -> Self {
+        self.linger = linger;
+        self
+    }
+
+    /// Chooses the queue of each message that has neither a message group nor a queue of its own: gets the message and
+    /// the numbers of the topic's writable queues, ascending and never none, and returns one of them. Default: wherever
+    /// there is room first, round-robin.
+    #[must_use]
+    pub fn queue_selector(
+        mut self,
+        choose: impl Fn(&Message, &[u32]) -> u32 + Send + Sync + 'static,
+    ) -> Self {
+        self.queue_selector = Some(Arc::new(choose));
         self
     }
 

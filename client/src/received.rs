@@ -1,9 +1,13 @@
 //! A message that was received: read in one pass, its parts left where they arrived.
 //!
-//! The counterpart of `encode`. Never copies a body, never panics on what a server sends.
+//! The counterpart of `encode`. Never copies a body that is not compressed, never panics on what a server sends.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
+use proto::v2::Encoding;
 
+use crate::compression::decompress;
 use crate::wire::{Fields, Malformed, Value};
 
 /// A message as it was stored. Its parts are slices of the buffer that it arrived in: keeping one small part for long
@@ -12,6 +16,8 @@ use crate::wire::{Fields, Malformed, Value};
 pub struct ReceivedMessage {
     encoded: Bytes,
     body: Bytes,
+    /// Why the body could not be unpacked.
+    body_error: Option<Arc<str>>,
     system: Span,
     message_id: Span,
     tag: Option<Span>,
@@ -42,6 +48,7 @@ impl ReceivedMessage {
     pub(crate) fn decode(encoded: Bytes) -> Result<ReceivedMessage, DecodeError> {
         let mut message = ReceivedMessage {
             body: Bytes::new(),
+            body_error: None,
             system: Span::default(),
             message_id: Span::default(),
             tag: None,
@@ -52,6 +59,7 @@ impl ReceivedMessage {
             encoded,
         };
         let bytes = message.encoded.clone();
+        let mut encoding = 0;
         let mut fields = Fields::between(&bytes, 0, bytes.len());
         while let Some((field, value)) = fields.next()? {
             match (field, value) {
@@ -60,16 +68,26 @@ impl ReceivedMessage {
                 }
                 (3, Value::Bytes(start, end)) => {
                     message.system = Span { start, end };
-                    message.read_system_properties(&bytes)?;
+                    message.read_system_properties(&bytes, &mut encoding)?;
                 }
                 (4, Value::Bytes(start, end)) => message.body = bytes.slice(start..end),
                 _ => {}
             }
         }
+        if encoding == Encoding::Gzip as u64 {
+            match decompress(&message.body) {
+                Ok(body) => message.body = body,
+                Err(error) => message.body_error = Some(error.to_string().into()),
+            }
+        }
         Ok(message)
     }
 
-    fn read_system_properties(&mut self, bytes: &[u8]) -> Result<(), DecodeError> {
+    fn read_system_properties(
+        &mut self,
+        bytes: &[u8],
+        encoding: &mut u64,
+    ) -> Result<(), DecodeError> {
         let mut fields = Fields::between(bytes, self.system.start, self.system.end);
         while let Some((field, value)) = fields.next()? {
             match (field, value) {
@@ -78,6 +96,7 @@ impl ReceivedMessage {
                     text(bytes, start, end, field)?;
                 }
                 (3, Value::Bytes(start, end)) => self.message_id = text(bytes, start, end, field)?,
+                (5, Value::Varint(number)) => *encoding = number,
                 (7, Value::Bytes(start, end)) => self.born_ms = timestamp_ms(bytes, start, end)?,
                 (9, Value::Bytes(start, end)) => self.stored_ms = timestamp_ms(bytes, start, end)?,
                 // A negative number is no offset.
@@ -93,9 +112,15 @@ impl ReceivedMessage {
         Ok(())
     }
 
-    /// What it carries.
+    /// What it carries, unpacked if it was compressed. As it was stored if it cannot be unpacked: see
+    /// [`ReceivedMessage::body_error`].
     pub fn body(&self) -> &Bytes {
         &self.body
+    }
+
+    /// Why the body could not be unpacked, if it claims to be compressed and could not.
+    pub fn body_error(&self) -> Option<&str> {
+        self.body_error.as_deref()
     }
 
     /// Its id.

@@ -1,40 +1,56 @@
 //! Who reads which queue: every member computes the same answer from the same two sorted lists. Pure.
+//!
+//! The strategies are RocketMQ's. A strategy of one's own is anything that implements [`Allocation`].
 
-/// The share of the member `own` in sorted queues: contiguous blocks, sizes that differ by one at most. Nothing if it is
-/// not among the sorted members.
-pub(super) fn share<'a, Q>(queues: &'a [Q], members: &[String], own: &str) -> &'a [Q] {
-    let Some(place) = members.iter().position(|member| member == own) else {
-        return &[];
-    };
-    let (size, larger) = (queues.len() / members.len(), queues.len() % members.len());
-    let start = place * size + place.min(larger);
-    let end = start + size + usize::from(place < larger);
-    &queues[start..end]
+mod averagely;
+mod averagely_by_circle;
+mod configured;
+mod consistent_hash;
+mod machine_room;
+mod machine_room_nearby;
+#[cfg(test)]
+mod properties_test;
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+pub use averagely::Averagely;
+pub use averagely_by_circle::AveragelyByCircle;
+pub use configured::Configured;
+pub use consistent_hash::ConsistentHash;
+pub use machine_room::MachineRoom;
+pub use machine_room_nearby::MachineRoomNearby;
+
+use crate::consumer::delivery::TopicQueue;
+
+/// A queue that the members of a group share among themselves, and where it is.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct SharedQueue {
+    /// The queue.
+    pub queue: TopicQueue,
+    /// Name of the broker group that has it.
+    pub broker_group: Arc<str>,
 }
 
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
+/// Shares the queues of a topic among the members of a consumer group.
+///
+/// Every member computes its own share and asks nobody. So all members of a group must use the same strategy, and a
+/// strategy must answer by its arguments alone: then each queue has one owner as soon as all members have heard of
+/// a change. Until then a queue may have two, or none; at-least-once delivery holds all the same.
+pub trait Allocation: Debug + Send + Sync + 'static {
+    /// What `own` reads. `queues` (of one topic) and `members` (their client ids) are sorted and without duplicates;
+    /// `own` is among the members. What is not among the queues is ignored.
+    fn share(&self, queues: &[SharedQueue], members: &[String], own: &str) -> Vec<TopicQueue>;
+}
 
-    use super::*;
+/// The block of `count` things that the member at `place` of `members` gets: contiguous, sizes differ by one at most.
+fn block(count: usize, members: usize, place: usize) -> std::ops::Range<usize> {
+    let (size, larger) = (count / members, count % members);
+    let start = place * size + place.min(larger);
+    start..start + size + usize::from(place < larger)
+}
 
-    proptest! {
-        /// Catches a queue that nobody reads, one that two read, and an unfair share.
-        #[test]
-        fn each_queue_has_one_owner_and_shares_differ_by_one(queue_count in 0u32..100, member_count in 1usize..20) {
-            let queues: Vec<u32> = (0..queue_count).collect();
-            let members: Vec<String> = (0..member_count).map(|number| format!("member-{number:02}")).collect();
-            let shares: Vec<&[u32]> = members.iter().map(|member| share(&queues, &members, member)).collect();
-            prop_assert_eq!(&shares.concat(), &queues);
-            let sizes = || shares.iter().map(|share| share.len());
-            prop_assert!(sizes().max().unwrap_or(0) - sizes().min().unwrap_or(0) <= 1);
-        }
-    }
-
-    /// Catches a consumer that reads although the servers do not count it as a member.
-    #[test]
-    fn a_stranger_gets_nothing() {
-        assert_eq!(share(&[1, 2, 3], &["a".to_owned()], "b"), &[] as &[i32]);
-        assert_eq!(share(&[1, 2, 3], &[], "b"), &[] as &[i32]);
-    }
+/// The place of `own` among the members.
+fn place_of(members: &[String], own: &str) -> Option<usize> {
+    members.iter().position(|member| member == own)
 }

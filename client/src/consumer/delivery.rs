@@ -43,6 +43,25 @@ pub enum ConsumeFrom {
     TimeMs(u64),
 }
 
+/// A place in a queue to go to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum SeekTo {
+    /// This offset.
+    Offset(u64),
+    /// The oldest message that is still there.
+    Begin,
+    /// After the newest message.
+    End,
+    /// The first message stored at or after this time, in milliseconds since the Unix epoch.
+    TimeMs(u64),
+}
+
+impl From<u64> for SeekTo {
+    fn from(offset: u64) -> SeekTo {
+        SeekTo::Offset(offset)
+    }
+}
+
 impl ConsumeFrom {
     pub(crate) fn from_wire(kind: i32, time_ms: u64) -> ConsumeFrom {
         use proto::command::put_group::ConsumeFrom as Wire;

@@ -46,6 +46,8 @@ struct Held {
     buffer: VecDeque<Delivery>,
     buffered_bytes: usize,
     failure: Option<Error>,
+    /// Nothing of it is handed out; fetching goes on until the buffer is full.
+    paused: bool,
     signals: Arc<Signals>,
     /// Stops the fetcher when dropped.
     _fetcher: ShutdownTrigger,
@@ -149,6 +151,7 @@ impl Holdings {
             buffer: VecDeque::new(),
             buffered_bytes: 0,
             failure: None,
+            paused: false,
             signals,
             _fetcher: fetcher,
         };
@@ -249,7 +252,7 @@ impl Holdings {
                 .get_mut(&queue)
                 .expect("is held: the keys are from the map");
             let count = held.buffer.len().min(max - handed_out.len());
-            if count == 0 {
+            if count == 0 || held.paused {
                 continue;
             }
             let before = handed_out.len();
@@ -333,6 +336,18 @@ impl Holdings {
         held.signals.moved.notify_one();
         held.signals.room.notify_one();
         true
+    }
+
+    /// Stops handing out of a queue, or goes on with it. False: the queue is not held.
+    pub(super) fn pause(&mut self, queue: &TopicQueue, paused: bool) -> bool {
+        let held = self.queues.get_mut(queue);
+        held.map(|held| held.paused = paused).is_some()
+    }
+
+    /// The queues that are paused, in order.
+    pub(super) fn paused(&self) -> Vec<TopicQueue> {
+        let paused = self.queues.iter().filter(|(_, held)| held.paused);
+        paused.map(|(queue, _)| queue.clone()).collect()
     }
 
     /// The next offset that a poll hands out.

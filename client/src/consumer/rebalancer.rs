@@ -16,7 +16,7 @@ use proto::v2::{
 use tokio::time::Instant;
 
 use crate::connection::Call;
-use crate::consumer::allocation;
+use crate::consumer::allocation::SharedQueue;
 use crate::consumer::delivery::{Filter, TopicQueue};
 use crate::consumer::membership::Membership;
 use crate::consumer::shared::Shared;
@@ -99,17 +99,21 @@ impl Rebalancer {
         }
         let mut shares: BTreeMap<TopicQueue, Filter> = BTreeMap::new();
         for route in &routes {
-            let queues: Vec<TopicQueue> = route
+            let queues: Vec<SharedQueue> = route
                 .readable()
-                .map(|queue| TopicQueue::new(route.topic.clone(), queue.queue))
+                .map(|queue| SharedQueue {
+                    queue: TopicQueue::new(route.topic.clone(), queue.queue),
+                    broker_group: queue.group.clone(),
+                })
                 .collect();
             let filter = self
                 .subscriptions
                 .get(&route.topic)
                 .cloned()
                 .unwrap_or_default();
-            let share = allocation::share(&queues, members, own);
-            shares.extend(share.iter().map(|queue| (queue.clone(), filter.clone())));
+            let mut share = shared.settings.allocation.share(&queues, members, own);
+            share.retain(|queue| queues.iter().any(|shared| shared.queue == *queue));
+            shares.extend(share.into_iter().map(|queue| (queue, filter.clone())));
         }
         exchange(shared, shares).await;
         Ok(())

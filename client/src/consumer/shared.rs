@@ -9,6 +9,7 @@ use proto::GroupName;
 use tokio::sync::Notify;
 
 use crate::connection::Identity;
+use crate::consumer::allocation::Allocation;
 use crate::consumer::delivery::{ConsumeFrom, Filter, TopicQueue};
 use crate::consumer::fetcher::Fetcher;
 use crate::consumer::holdings::{Due, Holdings, PrefetchBounds, Signals};
@@ -25,6 +26,7 @@ pub(super) struct Settings {
     pub(super) consume_from: ConsumeFrom,
     /// `None`: only when told to.
     pub(super) auto_commit: Option<Duration>,
+    pub(super) allocation: Arc<dyn Allocation>,
     pub(super) heartbeat_interval: Duration,
     pub(super) long_polling_timeout: Duration,
     pub(super) pull_messages_max: usize,

@@ -91,6 +91,9 @@ pub(super) struct Gatherer<T> {
     /// Queues that are not busy and have items of their own, the longest waiting first.
     ready: VecDeque<u32>,
     busy: usize,
+    /// Items that wait, and their bytes.
+    waiting: usize,
+    waiting_bytes: usize,
     /// Place in the queues of the last choice made while none was idle.
     turn: usize,
     workers: usize,
@@ -115,6 +118,8 @@ impl<T> Gatherer<T> {
             idle: VecDeque::new(),
             ready: VecDeque::new(),
             busy: 0,
+            waiting: 0,
+            waiting_bytes: 0,
             turn: 0,
             workers: 0,
             starting: false,
@@ -125,6 +130,8 @@ impl<T> Gatherer<T> {
 
     /// Takes an item. True: start a worker, its place is taken.
     pub(super) fn push(&mut self, handed: Handed<T>) -> bool {
+        self.waiting += 1;
+        self.waiting_bytes += handed.bytes;
         match self.lane_of(handed.target) {
             Some(queue) => self.push_to(queue, handed),
             None => self.anywhere.push_back(handed),
@@ -151,12 +158,18 @@ impl<T> Gatherer<T> {
         Target::Queue(writable[self.turn])
     }
 
+    /// Whether what waits is enough for a whole request, as far as bounds go.
+    pub(super) fn is_full(&self) -> bool {
+        self.waiting >= self.bounds.messages_max || self.waiting_bytes >= self.bounds.bytes_max
+    }
+
     /// A worker takes its next request.
     pub(super) fn cut(&mut self) -> Cut<T> {
         self.starting = false;
         let batch = self.cut_batch();
-        if batch.is_none() {
-            self.workers -= 1;
+        match &batch {
+            Some(batch) => self.left(batch.items.iter().map(|(_, handed)| handed.bytes)),
+            None => self.workers -= 1,
         }
         Cut {
             batch,
@@ -218,6 +231,7 @@ impl<T> Gatherer<T> {
                 .get(queue)
                 .is_some_and(|lane| !lane.waiting.is_empty())
         });
+        self.left(expired.iter().map(|handed| handed.bytes));
         expired
     }
 
@@ -229,6 +243,14 @@ impl<T> Gatherer<T> {
             .filter_map(|line| line.front())
             .map(|handed| handed.deadline)
             .min()
+    }
+
+    /// Items of these sizes wait no more.
+    fn left(&mut self, bytes: impl Iterator<Item = usize>) {
+        for bytes in bytes {
+            self.waiting -= 1;
+            self.waiting_bytes -= bytes;
+        }
     }
 
     fn lane_of(&self, target: Target) -> Option<u32> {

@@ -12,13 +12,15 @@ use proto::message_id::MessageIdGenerator;
 use proto::opaque::SendMessageRequest;
 use proto::v2::{Code, SendMessageResponse};
 use rand::RngExt;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::answer::{Attempt, Patience, Refusal};
 use crate::connection::late;
 use crate::core::Core;
 use crate::error::Error;
-use crate::producer::gatherer::{Batch, Bounds, Gatherer, Handed, Queue, Target};
+use crate::producer::ProducerBuilder;
+use crate::producer::gatherer::{Batch, Gatherer, Handed, Queue, Target};
 use crate::producer::in_flight::InFlight;
 use crate::producer::sending::{Pending, Sending};
 use crate::pursuit::{Next, Pursuit};
@@ -30,6 +32,9 @@ pub(super) struct TopicSender {
     core: Arc<Core>,
     in_flight: Arc<InFlight>,
     retries: u32,
+    linger: Duration,
+    /// A whole request waits.
+    filled: Notify,
     gatherer: Mutex<Gatherer<Pending>>,
     /// One for each queue, so that what a queue gets in a row has ids in a row: brokers remember those as one.
     ids: Mutex<BTreeMap<u32, MessageIdGenerator>>,
@@ -65,15 +70,16 @@ impl TopicSender {
         core: Arc<Core>,
         in_flight: Arc<InFlight>,
         route: Arc<Route>,
-        bounds: Bounds,
-        retries: u32,
+        settings: &ProducerBuilder,
     ) -> TopicSender {
         TopicSender {
             topic: route.topic.clone(),
             core,
             in_flight,
-            retries,
-            gatherer: Mutex::new(Gatherer::new(bounds, queues(&route))),
+            retries: settings.retries,
+            linger: settings.linger,
+            filled: Notify::new(),
+            gatherer: Mutex::new(Gatherer::new(settings.bounds, queues(&route))),
             ids: Mutex::new(BTreeMap::new()),
             route: Mutex::new(route),
         }
@@ -85,6 +91,9 @@ impl TopicSender {
         let mut gatherer = self.gatherer();
         for handed in messages {
             start |= gatherer.push(handed);
+        }
+        if !self.linger.is_zero() && gatherer.is_full() {
+            self.filled.notify_waiters();
         }
         drop(gatherer);
         if start {
@@ -105,6 +114,7 @@ impl TopicSender {
         loop {
             // Whoever is about to hand something over, having just got an answer, does so first.
             host::task::yield_now().await;
+            self.linger().await;
             self.adopt_route();
             self.expire_waiting(
                 Instant::now(),
@@ -119,6 +129,20 @@ impl TopicSender {
             let queues = batch.queues.clone();
             self.bring_through(batch).await;
             self.gatherer().done(&queues);
+        }
+    }
+
+    /// Waits for more, if that is wanted and there is not enough for a whole request.
+    async fn linger(&self) {
+        if self.linger.is_zero() {
+            return;
+        }
+        let mut filled = pin!(self.filled.notified());
+        // From here on a hand-over is noticed, also one between the look and the wait.
+        filled.as_mut().enable();
+        if !self.gatherer().is_full() {
+            // Either will do: it is full, or time is up.
+            let _ = tokio::time::timeout(self.linger, filled).await;
         }
     }
 

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use raftmq_client::{
-    Client, Code, ConsumeFrom, Delivery, Filter, PullConsumer, PullConsumerBuilder, TopicQueue,
+    Client, Code, ConsumeFrom, Delivery, Filter, PullConsumer, PullConsumerBuilder, SeekTo,
+    TopicQueue,
 };
 
 use crate::client;
@@ -291,6 +292,51 @@ async fn a_seek_takes_effect_at_once() {
         consumer.subscribe(TOPIC, Filter::All).await.is_err(),
         "either or"
     );
+}
+
+/// Catches a place that is asked for and then not gone to.
+#[tokio::test]
+async fn a_seek_finds_the_begin_the_end_and_a_time() {
+    let cluster = FakeCluster::start(1, 1).await;
+    cluster.fill(0, numbers(0..10));
+    cluster.world().min_offset = 3;
+    let client = client(&cluster, "c").await;
+    let consumer = builder(&client).build().expect("valid");
+    let queue = TopicQueue::new(TOPIC, 0);
+    consumer.assign([queue.clone()]).await.expect("assigned");
+    for (to, offset) in [
+        (SeekTo::TimeMs(7_000), 7),
+        (SeekTo::Begin, 3),
+        (SeekTo::End, 10),
+        (SeekTo::Offset(5), 5),
+    ] {
+        consumer.seek(&queue, to).await.expect("held");
+        assert_eq!(consumer.position(&queue), Some(offset), "{to:?}");
+    }
+    assert_eq!(bodies(&take(&consumer, 1).await), ["5"]);
+}
+
+/// Catches a pause that delivers, one that holds up other queues, and a resume that loses what was fetched.
+#[tokio::test]
+async fn a_paused_queue_waits_and_the_others_do_not() {
+    let cluster = FakeCluster::start(1, 2).await;
+    cluster.fill(0, numbers(0..5));
+    let client = client(&cluster, "c").await;
+    let consumer = builder(&client).build().expect("valid");
+    let (paused, other) = (TopicQueue::new(TOPIC, 0), TopicQueue::new(TOPIC, 1));
+    let both = [paused.clone(), other.clone()];
+    consumer.assign(both.clone()).await.expect("assigned");
+    consumer.pause(std::slice::from_ref(&paused)).expect("held");
+    assert_eq!(consumer.paused(), std::slice::from_ref(&paused));
+    cluster.fill(1, numbers(10..12));
+    assert_eq!(bodies(&take(&consumer, 2).await), ["10", "11"]);
+    let nothing = consumer.poll(1, Duration::from_millis(50)).await;
+    assert_eq!(bodies(&nothing.expect("no error")), [""; 0]);
+    consumer.resume(&both).expect("held");
+    assert_eq!(bodies(&take(&consumer, 5).await), ["0", "1", "2", "3", "4"]);
+    let foreign = [paused, TopicQueue::new(TOPIC, 9)];
+    assert!(consumer.pause(&foreign).is_err());
+    assert_eq!(consumer.paused(), [], "all or none");
 }
 
 /// Catches a consumer that is stuck where retention has been, and one that jumps back by itself.

@@ -561,6 +561,8 @@ impl MessagingService for FakeBroker {
             let world = self.world();
             match request.query_offset_policy() {
                 v2::QueryOffsetPolicy::Beginning => world.min_offset as i64,
+                // Message n was stored n seconds after the epoch.
+                v2::QueryOffsetPolicy::Timestamp => request.timestamp.map_or(0, |at| at.seconds),
                 _ => world.queues[queue].len() as i64,
             }
         };

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use raftmq_client::{Client, Code, Error, Message, Producer, SendReceipt};
+use raftmq_client::{Client, Code, Error, Message, Producer, SendReceipt, TopicQueue};
 
 use crate::client;
 use crate::fake::{FakeCluster, POISON, SendFault, TOPIC};
@@ -110,6 +110,83 @@ async fn a_redirect_is_followed_at_once() {
     producer.send(message("and again")).await.expect("stored");
     assert_eq!(cluster.world().misdirected, 1, "once told, always known");
     assert_eq!(cluster.bodies(0), ["before", "after", "and again"]);
+}
+
+/// Catches a choice that is ignored, and one that is not there.
+#[tokio::test]
+async fn a_selector_chooses_the_queue() {
+    let cluster = FakeCluster::start(1, 3).await;
+    let client = client(&cluster, "c").await;
+    let by_tag = |message: &Message, queues: &[u32]| match message.body().first() {
+        Some(b'!') => 99,
+        _ => queues[message.body().len() % queues.len()],
+    };
+    let builder = client.producer().queue_selector(by_tag);
+    let producer = builder.build().expect("valid");
+    for body in ["a", "bb", "ccc"] {
+        let receipt = producer.send(message(body)).await.expect("stored");
+        assert_eq!(receipt.queue as usize, body.len() % 3);
+    }
+    let error = producer.send(message("!")).await.expect_err("no queue 99");
+    assert!(error.to_string().contains("99"), "{error}");
+    let of_batch = producer.send_batch(vec![message("dd"), message("!")]).await;
+    assert!(of_batch[0].is_ok() && of_batch[1].is_err());
+}
+
+/// Catches a body that is sent as it is although it is large, and one that others could not read.
+#[tokio::test]
+async fn large_bodies_travel_compressed() {
+    let cluster = FakeCluster::start(1, 1).await;
+    let producer = producer(&cluster).await;
+    let (small, large) = ("x".repeat(4095), "x".repeat(4096));
+    producer.send(message(&small)).await.expect("stored");
+    producer.send(message(&large)).await.expect("stored");
+    let stored = |number: usize| cluster.world().queues[0][number].body.len();
+    assert_eq!(stored(0), small.len());
+    assert!(stored(1) < 200, "{} bytes", stored(1));
+    let client = client(&cluster, "c").await;
+    let consumer = client.pull_consumer("g").build().expect("valid");
+    let queue = TopicQueue::new(TOPIC, 0);
+    consumer.assign([queue]).await.expect("assigned");
+    let mut bodies = Vec::new();
+    while bodies.len() < 2 {
+        let polled = consumer
+            .poll(2, Duration::from_secs(5))
+            .await
+            .expect("polled");
+        assert!(!polled.is_empty());
+        bodies.extend(polled.into_iter().map(|one| one.message.body().clone()));
+    }
+    assert_eq!(bodies, [small, large]);
+}
+
+/// Catches a linger that is not waited out, and one that holds up a request which is full.
+#[tokio::test]
+async fn a_request_lingers_until_it_is_full() {
+    let cluster = FakeCluster::start(1, 1).await;
+    let client = client(&cluster, "c").await;
+    let long = Duration::from_secs(8);
+    let builder = client.producer().linger(long).request_messages_max(3);
+    let producer = builder.build().expect("valid");
+    let started = Instant::now();
+    let hand_over = |body: &'static str| producer.send_async(message(body));
+    let handles = [
+        hand_over("1").await,
+        hand_over("2").await,
+        hand_over("3").await,
+    ];
+    for handle in handles {
+        handle.expect("room").await.expect("stored");
+    }
+    assert!(started.elapsed() < long, "{:?}", started.elapsed());
+    assert_eq!(cluster.world().sends.len(), 1, "all in one");
+    let builder = client.producer().linger(Duration::from_millis(300));
+    let producer = builder.build().expect("valid");
+    let started = Instant::now();
+    producer.send_one_way(message("4")).await.expect("room");
+    producer.flush().await.expect("flushed");
+    assert!(started.elapsed() >= Duration::from_millis(300));
+    assert_eq!(cluster.bodies(0), ["1", "2", "3", "4"]);
 }
 
 /// Catches a producer that stays with a leader which is gone without a word.
