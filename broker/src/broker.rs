@@ -62,6 +62,7 @@ impl Broker {
     /// Binds the client port, recovers the replica, and serves. Returns before a leader is known.
     pub async fn start(config: BrokerConfig, host: Host) -> Result<Broker, BrokerError> {
         config.validate()?;
+        let tls = config.tls()?;
         let listener = Listener::bind(&config.listen).await?;
         let (trigger, shutdown) = Shutdown::new();
         let (machine, view) = Machine::new();
@@ -78,6 +79,7 @@ impl Broker {
         tasks.push(tokio::spawn(ticker::run(service.clone())));
         let options = ServerOptions {
             connections_max: service.config.connections_max as usize,
+            tls,
             ..ServerOptions::default()
         };
         let router = network::server(&options)

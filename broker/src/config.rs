@@ -4,7 +4,9 @@
 //! is refused before any file or socket is touched, by the name of the key (or the pair) that is wrong.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use host::network::{NetworkError, ServerTls};
 use proto::{BrokerId, GroupName};
 use serde::{Deserialize, Serialize};
 
@@ -51,6 +53,12 @@ pub struct BrokerConfig {
     pub peer_listen: String,
     /// `host:port` given to the other replicas. Default and rule as for `advertise`.
     pub peer_advertise: String,
+    /// File with the certificate chain (PEM) for clients that speak TLS, the broker's own certificate first. They and
+    /// those that speak plaintext share the port of `listen`. A changed file is noticed within a minute. Default: none,
+    /// plaintext only. Rule: together with `tls_key`.
+    pub tls_certificate: PathBuf,
+    /// File with the certificate's private key (PEM). Default: none. Rule: together with `tls_certificate`.
+    pub tls_key: PathBuf,
     /// The replicas with which a new group starts; later changes go through the log. Default: this
     /// broker alone. Rule: the same list on every replica.
     pub members: Vec<MemberConfig>,
@@ -150,6 +158,8 @@ impl Default for BrokerConfig {
             advertise: String::new(),
             peer_listen: "0.0.0.0:9081".to_owned(),
             peer_advertise: String::new(),
+            tls_certificate: PathBuf::new(),
+            tls_key: PathBuf::new(),
             members: Vec::new(),
             name_servers: Vec::new(),
             registration_lease_ms: 15_000,
@@ -230,6 +240,15 @@ impl BrokerConfig {
         self.validate_storage()
     }
 
+    /// The certificate for clients that speak TLS, if there is one. Blocks.
+    pub(crate) fn tls(&self) -> Result<Option<Arc<ServerTls>>, NetworkError> {
+        if self.tls_certificate.as_os_str().is_empty() {
+            return Ok(None);
+        }
+        let tls = ServerTls::load(&self.tls_certificate, &self.tls_key)?;
+        Ok(Some(Arc::new(tls)))
+    }
+
     /// This broker as the others know it: from `members`, or from the addresses if it is alone.
     pub fn own_member(&self) -> MemberConfig {
         let listed = self
@@ -292,6 +311,12 @@ impl BrokerConfig {
                 )
             })?;
         }
+        let paths = [&self.tls_certificate, &self.tls_key];
+        require(
+            paths[0].as_os_str().is_empty() == paths[1].as_os_str().is_empty(),
+            "tls_certificate and tls_key",
+            || "go together: set both or none".to_owned(),
+        )?;
         for name_server in &self.name_servers {
             host_and_port("name_servers", name_server)?;
         }

@@ -9,7 +9,8 @@
 )]
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// The whole file as text.
@@ -26,6 +27,21 @@ pub fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
 /// Replaces the file's content.
 pub fn write_text(path: &Path, text: &str) -> io::Result<()> {
     fs::write(path, text)
+}
+
+/// Writes a new file that nobody but its owner may read.
+pub fn write_secret(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .create_new(true)
+        .write(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(text.as_bytes())
+}
+
+/// Removes a file.
+pub fn remove(path: &Path) -> io::Result<()> {
+    fs::remove_file(path)
 }
 
 /// Opens for reading from the start.

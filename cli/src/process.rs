@@ -5,6 +5,7 @@
 //! a parent killed with SIGKILL leaves nothing behind.
 
 mod admin;
+mod certificate;
 mod child;
 mod file_limit;
 mod group;
@@ -12,6 +13,7 @@ mod ports;
 mod usage;
 
 pub use admin::{status, with_admin};
+pub use certificate::Certificate;
 pub use child::{Child, Ending};
 pub use file_limit::raise_file_limit;
 pub use group::{BrokerPorts, Group, GroupPlan, Led, Member};

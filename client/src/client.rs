@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt};
+use host::network::ClientTls;
 use host::{Clock, Host, SystemClock};
 use proto::v2::{ClientType, HeartbeatRequest};
 use rand::RngExt;
@@ -42,6 +43,7 @@ impl Client {
             attempt_timeout: Duration::from_secs(3),
             start_timeout: Duration::from_secs(10),
             clock: Arc::new(SystemClock),
+            tls: None,
         }
     }
 
@@ -118,6 +120,7 @@ pub struct ClientBuilder {
     attempt_timeout: Duration,
     start_timeout: Duration,
     clock: Arc<dyn Clock>,
+    tls: Option<ClientTls>,
 }
 
 impl ClientBuilder {
@@ -153,6 +156,14 @@ impl ClientBuilder {
     #[must_use]
     pub fn start_timeout(mut self, timeout: Duration) -> Self {
         self.start_timeout = timeout;
+        self
+    }
+
+    /// Speaks TLS with all servers, and trusts whom this says. Default plaintext.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(mut self, tls: ClientTls) -> Self {
+        self.tls = Some(tls);
         self
     }
 
@@ -200,6 +211,7 @@ impl ClientBuilder {
             self.clock.clone(),
             self.request_timeout.min(deadline::LONGEST),
             self.attempt_timeout.min(deadline::LONGEST),
+            self.tls.clone(),
         );
         self.first_answer(&connection).await?;
         Ok(Client {

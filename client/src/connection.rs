@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use host::Clock;
-use host::network::{self, ChannelOptions};
+use host::network::{self, ChannelOptions, ClientTls};
 use proto::cluster::{self, BrokerAdminClient};
 use proto::opaque::{self, MessagingServiceClient};
 use tokio::time::Instant;
@@ -36,6 +36,7 @@ pub(crate) struct Connection {
     pub(crate) attempt_timeout: Duration,
     /// Who calls, where nothing else is said.
     pub(crate) identity: Identity,
+    tls: Option<ClientTls>,
     channels: Mutex<BTreeMap<Arc<str>, Channel>>,
 }
 
@@ -109,6 +110,7 @@ impl Connection {
         clock: Arc<dyn Clock>,
         request_timeout: Duration,
         attempt_timeout: Duration,
+        tls: Option<ClientTls>,
     ) -> Connection {
         Connection {
             brokers: BrokerTable::new(seeds),
@@ -116,6 +118,7 @@ impl Connection {
             request_timeout,
             attempt_timeout,
             identity,
+            tls,
             channels: Mutex::new(BTreeMap::new()),
         }
     }
@@ -135,6 +138,7 @@ impl Connection {
         }
         let options = ChannelOptions {
             connect_timeout_ms: CONNECT_TIMEOUT_MS,
+            tls: self.tls.clone(),
             ..ChannelOptions::default()
         };
         let channel = network::channel(address, &options)?;

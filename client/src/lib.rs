@@ -62,6 +62,8 @@ pub use consumer::{
     TopicQueue,
 };
 pub use error::Error;
+#[cfg(feature = "tls")]
+pub use host::network::ClientTls;
 pub use message::{BODY_BYTES_MAX, Message, MessageBuilder, PROPERTIES_BYTES_MAX, PROPERTIES_MAX};
 pub use producer::{Producer, ProducerBuilder, SendHandle, SendReceipt};
 pub use proto::v2::Code;

@@ -10,6 +10,11 @@ mod connection;
 mod listener;
 #[cfg(madsim)]
 pub mod simulated;
+mod tls;
+#[cfg(all(test, feature = "tls", not(madsim)))]
+mod tls_test;
+#[cfg(not(madsim))]
+mod transport;
 
 use std::io;
 
@@ -17,6 +22,7 @@ use thiserror::Error;
 
 pub use channel::{ChannelOptions, channel};
 pub use listener::{Listener, ServerOptions, serve, server};
+pub use tls::{ClientTls, ServerTls};
 
 /// What one stream may have in flight before its reader has read: a whole large batch.
 pub const STREAM_WINDOW_BYTES: u32 = 8 << 20;
@@ -45,6 +51,14 @@ pub enum NetworkError {
         address: String,
         /// What the operating system said.
         source: io::Error,
+    },
+    /// A certificate, a key or trusted roots cannot be used.
+    #[error("TLS cannot use {subject}: {reason}")]
+    Tls {
+        /// The file, or whatever it is.
+        subject: String,
+        /// What is wrong with it.
+        reason: String,
     },
     /// The server stopped without being told to.
     #[error("server on {address} failed: {source}")]

@@ -1,5 +1,9 @@
 //! How a name server is set up: every number with its unit, its default and its rule.
 
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use host::network::{NetworkError, ServerTls};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -15,6 +19,12 @@ pub struct NameServerConfig {
     pub listen: String,
     /// `host:port` under which the other name servers reach this one. Default: empty, the address it listens on.
     pub advertise: String,
+    /// File with the certificate chain (PEM) for clients that speak TLS, the name server's own certificate first. They
+    /// and those that speak plaintext share the port. A changed file is noticed within a minute. Default: empty,
+    /// plaintext only.
+    pub tls_certificate: PathBuf,
+    /// File with the certificate's private key (PEM); set together with `tls_certificate`. Default: empty.
+    pub tls_key: PathBuf,
     /// `host:port` of other name servers; they tell of further ones. Default: none.
     pub peers: Vec<String>,
     /// Time between rounds of gossip, in milliseconds. Default: 1,000.
@@ -45,6 +55,8 @@ impl Default for NameServerConfig {
             cluster_id: String::new(),
             listen: "0.0.0.0:9876".to_owned(),
             advertise: String::new(),
+            tls_certificate: PathBuf::new(),
+            tls_key: PathBuf::new(),
             peers: Vec::new(),
             gossip_interval_ms: 1_000,
             gossip_fanout: 2,
@@ -89,6 +101,14 @@ pub enum ConfigError {
         large: &'static str,
         /// Its value.
         large_value: u64,
+    },
+    /// One of two settings that only work together.
+    #[error("{set} is set and {missing} is not: set both or none")]
+    Half {
+        /// The setting that is there.
+        set: &'static str,
+        /// The setting that is not.
+        missing: &'static str,
     },
     /// Peers could not call back.
     #[error(
@@ -136,7 +156,28 @@ impl NameServerConfig {
                 listen: self.listen.clone(),
             });
         }
-        self.validate_bounds()
+        let is_set = |path: &PathBuf| !path.as_os_str().is_empty();
+        let (certificate, key) = ("tls_certificate", "tls_key");
+        match (is_set(&self.tls_certificate), is_set(&self.tls_key)) {
+            (true, false) => Err(ConfigError::Half {
+                set: certificate,
+                missing: key,
+            }),
+            (false, true) => Err(ConfigError::Half {
+                set: key,
+                missing: certificate,
+            }),
+            _ => self.validate_bounds(),
+        }
+    }
+
+    /// The certificate for clients that speak TLS, if there is one. Blocks.
+    pub(crate) fn tls(&self) -> Result<Option<Arc<ServerTls>>, NetworkError> {
+        if self.tls_certificate.as_os_str().is_empty() {
+            return Ok(None);
+        }
+        let tls = ServerTls::load(&self.tls_certificate, &self.tls_key)?;
+        Ok(Some(Arc::new(tls)))
     }
 
     fn validate_bounds(&self) -> Result<(), ConfigError> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gateway::Forwarder;
-use host::network::{self, Listener, ServerOptions};
+use host::network::{self, Listener, ServerOptions, ServerTls};
 use host::{Host, Shutdown};
 use proto::{cluster, opaque};
 use tokio::task::JoinHandle;
@@ -58,6 +58,7 @@ impl NameServer {
         shutdown: Shutdown,
     ) -> Result<NameServer, NameServerError> {
         config.validate()?;
+        let tls = config.tls()?;
         let listener = Listener::bind(&config.listen).await?;
         let address = listener.local_address();
         let own = match config.advertise.as_str() {
@@ -76,7 +77,7 @@ impl NameServer {
         info!(%address, advertise = own, peers = ?config.peers, "name server listens");
         let work = serve(
             config,
-            listener,
+            (listener, tls),
             directory.clone(),
             gossip.clone(),
             shutdown,
@@ -122,13 +123,14 @@ impl NameServer {
 
 async fn serve(
     config: NameServerConfig,
-    listener: Listener,
+    (listener, tls): (Listener, Option<Arc<ServerTls>>),
     directory: Arc<Directory>,
     gossip: Arc<Gossip>,
     shutdown: Shutdown,
 ) -> Result<(), NameServerError> {
     let options = ServerOptions {
         connections_max: config.connections_max,
+        tls,
         ..ServerOptions::default()
     };
     let service = Service::new(

@@ -13,7 +13,7 @@ use clap::Args;
 use tokio::time::Instant;
 
 use crate::failure::Failure;
-use crate::process::{Group, GroupPlan, Led, Member};
+use crate::process::{Certificate, Group, GroupPlan, Led, Member};
 use crate::terminal::{Colour, paint, say};
 use crate::{files, signals};
 use keeper::Keeper;
@@ -90,6 +90,7 @@ fn plan(arguments: &DevArguments) -> Result<GroupPlan, Failure> {
         group: "broker-a".to_owned(),
         name_server_port,
         brokers,
+        certificate: Some(Certificate::for_this_machine(&arguments.data)?),
         settings: toml::Table::new(),
         environment: Default::default(),
     };
@@ -137,6 +138,12 @@ fn greet(group: &mut Group, led: &Led, directory: &Path) {
         say(format_args!(
             "  {:<12} {address:<16} pid {pid}{leads}",
             member.to_string()
+        ));
+    }
+    if let Some(certificate) = &plan.certificate {
+        let trusted = certificate.certificate().display();
+        say(format_args!(
+            "TLS on the same ports; its certificate signed itself: {trusted}"
         ));
     }
     let program = shown_program(&plan.program);

@@ -15,6 +15,7 @@ use proto::cluster::BrokerStatusResponse;
 use tokio::time::Instant;
 
 use super::admin;
+use super::certificate::Certificate;
 use super::child::{Child, Ending};
 use super::ports::free_ports;
 use crate::failure::Failure;
@@ -51,6 +52,8 @@ pub struct GroupPlan {
     pub name_server_port: u16,
     /// The brokers by id.
     pub brokers: BTreeMap<u64, BrokerPorts>,
+    /// For clients that speak TLS.
+    pub certificate: Option<Certificate>,
     /// Keys laid over every broker's configuration.
     pub settings: toml::Table,
     /// Environment variables of single brokers.
@@ -139,9 +142,17 @@ impl GroupPlan {
             group: group.to_owned(),
             name_server_port: ports[0],
             brokers,
+            certificate: None,
             settings: toml::Table::new(),
             environment: BTreeMap::new(),
         })
+    }
+
+    /// Serves TLS too, by this certificate.
+    #[must_use]
+    pub fn with_certificate(mut self, certificate: Certificate) -> GroupPlan {
+        self.certificate = Some(certificate);
+        self
     }
 
     /// Sets one key of every broker's configuration.
@@ -226,17 +237,33 @@ impl GroupPlan {
                 vec![self.name_server_address()].into(),
             ),
         ]);
+        table.extend(self.tls_settings());
         table.extend(self.settings.clone());
         table
     }
 
     /// The name server's configuration.
     pub fn name_server_settings(&self) -> toml::Table {
-        toml::Table::from_iter([
+        let mut table = toml::Table::from_iter([
             ("cluster_id".to_owned(), self.cluster_id.clone().into()),
             ("listen".to_owned(), self.name_server_address().into()),
             ("advertise".to_owned(), self.name_server_address().into()),
-        ])
+        ]);
+        table.extend(self.tls_settings());
+        table
+    }
+
+    fn tls_settings(&self) -> toml::Table {
+        let files = self.certificate.iter().flat_map(|certificate| {
+            [
+                ("tls_certificate", certificate.certificate()),
+                ("tls_key", certificate.key()),
+            ]
+        });
+        let text = |path: &Path| toml::Value::from(path.display().to_string());
+        files
+            .map(|(key, path)| (key.to_owned(), text(path)))
+            .collect()
     }
 }
 

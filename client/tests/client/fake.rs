@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
-use host::network::{self, Listener, ServerOptions};
+use host::network::{self, Listener, ServerOptions, ServerTls};
 use host::{Shutdown, ShutdownTrigger};
 use prost::Message as _;
 use proto::cluster::broker_admin_server::BrokerAdmin;
@@ -94,6 +94,14 @@ struct FakeBroker {
 
 impl FakeCluster {
     pub(crate) async fn start(brokers: usize, queues: u32) -> FakeCluster {
+        FakeCluster::start_with(brokers, queues, None).await
+    }
+
+    pub(crate) async fn start_with(
+        brokers: usize,
+        queues: u32,
+        tls: Option<Arc<ServerTls>>,
+    ) -> FakeCluster {
         let world = World {
             queues: (0..queues).map(|_| Vec::new()).collect(),
             ..World::default()
@@ -116,6 +124,7 @@ impl FakeCluster {
                 .push(listener.local_address().to_string());
             let options = ServerOptions {
                 shutdown_grace_ms: 0,
+                tls: tls.clone(),
                 ..ServerOptions::default()
             };
             let router = network::server(&options)

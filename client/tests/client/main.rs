@@ -6,6 +6,8 @@ mod administration;
 mod consuming;
 mod fake;
 mod producing;
+#[cfg(feature = "tls")]
+mod securing;
 
 use std::time::Duration;
 

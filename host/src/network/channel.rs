@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use tonic::transport::{Channel, Endpoint, Uri};
 
-use super::{CONNECTION_WINDOW_BYTES, NetworkError, STREAM_WINDOW_BYTES};
+use super::tls::secure;
+use super::{CONNECTION_WINDOW_BYTES, ClientTls, NetworkError, STREAM_WINDOW_BYTES};
 
 /// How to connect.
 #[derive(Clone, Debug)]
@@ -15,6 +16,8 @@ pub struct ChannelOptions {
     pub keepalive_interval_ms: u64,
     /// Longest wait for a ping's answer before the connection is given up.
     pub keepalive_timeout_ms: u64,
+    /// TLS, and whom to trust; plaintext without.
+    pub tls: Option<ClientTls>,
 }
 
 impl Default for ChannelOptions {
@@ -23,6 +26,7 @@ impl Default for ChannelOptions {
             connect_timeout_ms: 3_000,
             keepalive_interval_ms: 10_000,
             keepalive_timeout_ms: 5_000,
+            tls: None,
         }
     }
 }
@@ -37,7 +41,14 @@ pub fn channel(address: &str, options: &ChannelOptions) -> Result<Channel, Netwo
     let invalid = || NetworkError::Address {
         address: address.to_string(),
     };
-    let uri: Uri = format!("http://{address}").parse().map_err(|_| invalid())?;
+    let scheme = if options.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
+    let uri: Uri = format!("{scheme}://{address}")
+        .parse()
+        .map_err(|_| invalid())?;
     if uri.port_u16().is_none() || uri.path() != "/" {
         return Err(invalid());
     }
@@ -51,6 +62,10 @@ pub fn channel(address: &str, options: &ChannelOptions) -> Result<Channel, Netwo
         .tcp_nodelay(true);
     #[cfg(not(madsim))]
     let endpoint = endpoint.max_frame_size(super::FRAME_BYTES_MAX);
+    let endpoint = match &options.tls {
+        Some(tls) => secure(endpoint, tls)?,
+        None => endpoint,
+    };
     Ok(endpoint.connect_lazy())
 }
 

@@ -16,6 +16,7 @@ use tokio::time::Sleep;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
 use super::ServerOptions;
+use super::transport::Transport;
 use crate::shutdown::Shutdown;
 
 /// Length of the text with which every HTTP/2 connection opens.
@@ -33,18 +34,20 @@ pub(super) fn accept(
 ) -> impl Stream<Item = io::Result<Connection>> + use<> {
     let places = Arc::new(Semaphore::new(options.connections_max));
     let handshake_timeout = Duration::from_millis(options.handshake_timeout_ms);
-    futures::stream::unfold((listener, places, forced), move |state| async move {
-        let (listener, places, forced) = &state;
-        let stream = next(listener, places).await;
+    let state = (listener, places, forced, options.tls.clone());
+    futures::stream::unfold(state, move |state| async move {
+        let (listener, places, forced, tls) = &state;
+        let (stream, place) = next(listener, places).await;
         let forced = forced.clone();
         let connection = Connection {
-            stream: stream.0,
+            info: stream.connect_info(),
+            stream: Transport::new(stream, tls.clone()),
             handshake: Some(Handshake {
                 missing_bytes: PREFACE_BYTES,
                 deadline: Box::pin(tokio::time::sleep(handshake_timeout)),
             }),
             forced: async move { forced.wait().await }.fuse().boxed(),
-            _place: stream.1,
+            _place: place,
         };
         Some((Ok(connection), state))
     })
@@ -73,9 +76,10 @@ async fn next(
     }
 }
 
-/// An accepted connection.
+/// An accepted connection, in TLS or plaintext. Its handshake counts what arrives inside of TLS.
 pub(super) struct Connection {
-    stream: TcpStream,
+    info: TcpConnectInfo,
+    stream: Transport,
     /// Present until the peer has sent its preface.
     handshake: Option<Handshake>,
     /// Resolves when the connection must end whatever its peer does.
@@ -88,11 +92,29 @@ struct Handshake {
     deadline: Pin<Box<Sleep>>,
 }
 
+impl Connection {
+    /// What waits while the peer owes its preface waits until the deadline only. Before it is known whether the peer
+    /// speaks TLS, writing waits too.
+    fn or_late<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        poll: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if let Some(handshake) = &mut self.handshake
+            && poll.is_pending()
+            && handshake.deadline.as_mut().poll(context).is_ready()
+        {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        poll
+    }
+}
+
 impl Connected for Connection {
     type ConnectInfo = TcpConnectInfo;
 
     fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
+        self.info.clone()
     }
 }
 
@@ -107,17 +129,14 @@ impl AsyncRead for Connection {
         }
         let filled_before = buffer.filled().len();
         let poll = Pin::new(&mut self.stream).poll_read(context, buffer);
-        let Some(handshake) = &mut self.handshake else {
-            return poll;
-        };
-        let filled = buffer.filled().len() - filled_before;
-        handshake.missing_bytes = handshake.missing_bytes.saturating_sub(filled);
-        if handshake.missing_bytes == 0 {
-            self.handshake = None;
-        } else if poll.is_pending() && handshake.deadline.as_mut().poll(context).is_ready() {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        if let Some(handshake) = &mut self.handshake {
+            let filled = buffer.filled().len() - filled_before;
+            handshake.missing_bytes = handshake.missing_bytes.saturating_sub(filled);
+            if handshake.missing_bytes == 0 {
+                self.handshake = None;
+            }
         }
-        poll
+        self.or_late(context, poll)
     }
 }
 
@@ -127,15 +146,18 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let poll = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.or_late(context, poll)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        let poll = Pin::new(&mut self.stream).poll_flush(context);
+        self.or_late(context, poll)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        let poll = Pin::new(&mut self.stream).poll_shutdown(context);
+        self.or_late(context, poll)
     }
 
     fn poll_write_vectored(
@@ -143,7 +165,8 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         buffers: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, buffers)
+        let poll = Pin::new(&mut self.stream).poll_write_vectored(context, buffers);
+        self.or_late(context, poll)
     }
 
     fn is_write_vectored(&self) -> bool {

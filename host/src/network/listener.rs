@@ -1,6 +1,7 @@
 //! Accepting connections and serving a router on them.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 #[cfg(not(madsim))]
@@ -8,11 +9,11 @@ use tonic::transport::Server;
 #[cfg(not(madsim))]
 use tonic::transport::server::Router;
 
-use super::NetworkError;
 #[cfg(madsim)]
 use super::simulated::{self, Services};
 #[cfg(not(madsim))]
 use super::{CONNECTION_WINDOW_BYTES, FRAME_BYTES_MAX, STREAM_WINDOW_BYTES};
+use super::{NetworkError, ServerTls};
 use crate::shutdown::Shutdown;
 
 /// Time between the server's own pings, which find peers that went away without a word.
@@ -22,6 +23,10 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(60);
 /// Longest wait for a ping's answer before the connection is closed.
 #[cfg(not(madsim))]
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How old a certificate in use may be while its files hold another.
+#[cfg(not(madsim))]
+const CERTIFICATE_AGE_MAX: Duration = Duration::from_secs(60);
 
 /// How to serve.
 #[derive(Clone, Debug)]
@@ -34,6 +39,8 @@ pub struct ServerOptions {
     pub handshake_timeout_ms: u64,
     /// How long calls in flight may take to end once the server was told to stop.
     pub shutdown_grace_ms: u64,
+    /// Certificate and key for those who speak TLS. Without, they are not understood; plaintext always is.
+    pub tls: Option<Arc<ServerTls>>,
 }
 
 impl Default for ServerOptions {
@@ -43,6 +50,7 @@ impl Default for ServerOptions {
             streams_per_connection_max: 4_096,
             handshake_timeout_ms: 10_000,
             shutdown_grace_ms: 5_000,
+            tls: None,
         }
     }
 }
@@ -126,6 +134,13 @@ pub async fn serve(
     let address = listener.address;
     let (force, forced) = Shutdown::new();
     let incoming = accept(listener.listener, &options, forced);
+    let reloading = async {
+        match &options.tls {
+            Some(tls) => keep_current(tls.clone()).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::pin!(reloading);
     let stop = shutdown.clone();
     let mut serving = std::pin::pin!(
         router.serve_with_incoming_shutdown(incoming, async move { stop.wait().await })
@@ -137,6 +152,7 @@ pub async fn serve(
     let result = tokio::select! {
         biased;
         result = &mut serving => result,
+        never = &mut reloading => never,
         () = grace => {
             tracing::warn!(%address, "closing connections that did not end in time");
             force.shut_down();
@@ -147,6 +163,22 @@ pub async fn serve(
         address: address.to_string(),
         source,
     })
+}
+
+/// Follows changes of the certificate's files.
+#[cfg(not(madsim))]
+async fn keep_current(tls: Arc<ServerTls>) -> ! {
+    loop {
+        tokio::time::sleep(CERTIFICATE_AGE_MAX).await;
+        let reading = tls.clone();
+        match crate::blocking::run(move || reading.reload()).await {
+            Ok(true) => tracing::info!(?tls, "a new certificate is in use"),
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!(%error, "the certificate was not read again; the old one goes on");
+            }
+        }
+    }
 }
 
 /// Serves `router` until `shutdown`, in the simulator. Calls in flight have `shutdown_grace_ms` there
