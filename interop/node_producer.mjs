@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 // Sends messages with the official Node.js client, as an application would.
 //
-//     node_producer.mjs ACCESS_POINT TOPIC COUNT [PATIENCE_SECONDS] [INTERVAL_MS]
+//     node_producer.mjs ACCESS_POINT TOPIC COUNT [PATIENCE_SECONDS] [INTERVAL_MS] [tls]
 //
 // Writes `acked <message id> <body>` for each message that the client was told is stored, and at the
 // end one line that begins with `summary`. What fails is sent again until it succeeds or patience
@@ -10,9 +10,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import client from 'rocketmq-client-nodejs';
 
-const [accessPoint, topic, countText, patienceText = '90', intervalText = '0'] = process.argv.slice(2);
+const [accessPoint, topic, countText, patienceText = '90', intervalText = '0', tls] = process.argv.slice(2);
 if (countText === undefined) {
-  console.error('usage: node_producer.mjs ACCESS_POINT TOPIC COUNT [PATIENCE_SECONDS] [INTERVAL_MS]');
+  console.error('usage: node_producer.mjs ACCESS_POINT TOPIC COUNT [PATIENCE_SECONDS] [INTERVAL_MS] [tls]');
   process.exit(2);
 }
 const count = Number(countText);
@@ -30,7 +30,7 @@ for (const kind of ['uncaughtException', 'unhandledRejection']) {
 
 const quiet = () => {};
 const logger = { debug: quiet, info: quiet, warn: quiet, error: (...words) => console.error(...words) };
-const producer = new client.Producer({ endpoints: accessPoint, topics: [topic], logger });
+const producer = new client.Producer({ endpoints: accessPoint, topics: [topic], logger, sslEnabled: tls === 'tls' });
 await producer.startup();
 
 let acked = 0;

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Sends messages with the official Python client, as an application would.
 
-    python_producer.py ACCESS_POINT TOPIC COUNT [--patience-seconds N] [--interval-ms N]
+    python_producer.py ACCESS_POINT TOPIC COUNT [--patience-seconds N] [--interval-ms N] [--tls]
 
 Writes `acked <message id> <body>` for each message that the client was told is stored, and at the
 end one line that begins with `summary`. What fails is sent again until it succeeds or patience
@@ -23,12 +23,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("count", type=int)
     parser.add_argument("--patience-seconds", type=float, default=90)
     parser.add_argument("--interval-ms", type=float, default=0)
+    parser.add_argument("--tls", action="store_true", help="trusts what gRPC is told to trust")
     return parser.parse_args()
 
 
 def started(arguments: argparse.Namespace) -> Producer:
     configuration = ClientConfiguration(arguments.access_point, Credentials())
-    producer = Producer(configuration, (arguments.topic,))
+    producer = Producer(configuration, (arguments.topic,), tls_enable=arguments.tls)
     producer.startup()
     return producer
 

@@ -2,8 +2,8 @@
 """Official clients, unmodified, against real brokers, while the leader is killed.
 
 Starts `raftmq dev` (three brokers and a name server) on free ports, lets the official Python and
-Node.js producers send with a broker and with a name server as access point, kills the leader with
-SIGKILL in the middle, then consumes everything and requires: each acknowledged message was received
+Node.js producers send with a broker and with a name server as access point, in plaintext and in TLS,
+kills the leader with SIGKILL in the middle, then consumes everything and requires: each acknowledged message was received
 exactly once under its id with what was sent, and nothing was received that nobody sent.
 
     run.py [--raftmq PATH] [--count N] [--interval-ms N] [--keep]
@@ -78,6 +78,7 @@ class Cluster:
         self.base = free_ports()
         self.name_server = f"{HOST}:{self.base}"
         self.brokers = [f"{HOST}:{self.base + 1 + place}" for place in range(BROKERS)]
+        self.certificate = directory / "data" / "tls" / "certificate.pem"
         self.log = open(directory / "dev.log", "wb")
         command = [raftmq, "dev", "--data", directory / "data", "--base-port", str(self.base)]
         self.process = subprocess.Popen(
@@ -171,7 +172,7 @@ def open_sockets(process: int) -> set[str]:
 class Producer:
     """One of the producer scripts at work; its acknowledgements are read as they come."""
 
-    def __init__(self, name: str, command: list, topic: str, directory: Path):
+    def __init__(self, name: str, command: list, topic: str, directory: Path, trusted: Path):
         self.name = name
         self.topic = topic
         self.acked: list[tuple[str, str]] = []
@@ -187,7 +188,11 @@ class Producer:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
-                env={**os.environ, "HOME": str(home)},
+                env={
+                    **os.environ,
+                    "HOME": str(home),
+                    "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": str(trusted),
+                },
             )
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
@@ -212,29 +217,34 @@ class Producer:
 
 def start_producers(cluster: Cluster, follower: str, arguments, directory: Path) -> list[Producer]:
     scripts = {
-        "python": lambda words: [
+        "python": lambda words, tls: [
             environment.python(), environment.HERE / "python_producer.py", *words,
             "--patience-seconds", str(PATIENCE_SECONDS), "--interval-ms", str(arguments.interval_ms),
+            *(["--tls"] if tls else []),
         ],
-        "node": lambda words: [
+        "node": lambda words, tls: [
             "node", environment.node() / "node_producer.mjs", *words,
-            str(PATIENCE_SECONDS), str(arguments.interval_ms),
+            str(PATIENCE_SECONDS), str(arguments.interval_ms), "tls" if tls else "plaintext",
         ],
     }  # fmt: skip
     # The leader is about to die: a client that knows one address needs one that survives.
     access_points = {"broker": follower, "nameserver": cluster.name_server}
-    planned = [(language, access) for access in access_points for language in scripts]
-    for language, access in planned:
-        topic = f"interop-{language}-via-{access}"
+    planned = [
+        (f"{language}-via-{access}{'-tls' if tls else ''}", language, access_points[access], tls)
+        for access in access_points
+        for language in scripts
+        for tls in [False, True]
+    ]
+    for name, *_ in planned:
+        topic = f"interop-{name}"
         created = cluster.ask("topic", "create", topic, "--queues", str(QUEUES))
         if created.returncode != 0:
             raise Failed(f"creating {topic}: {created.stderr or created.stdout}")
     producers = []
-    for language, access in planned:
-        name = f"{language}-via-{access}"
+    for name, language, access_point, tls in planned:
         topic = f"interop-{name}"
-        words = [access_points[access], topic, str(arguments.count)]
-        producers.append(Producer(name, scripts[language](words), topic, directory))
+        command = scripts[language]([access_point, topic, str(arguments.count)], tls)
+        producers.append(Producer(name, command, topic, directory, cluster.certificate))
     return producers
 
 
@@ -306,7 +316,7 @@ def scenario(cluster: Cluster, arguments, directory: Path, producers: list[Produ
         received = consume(cluster, producer.topic)
         check(producer, received, arguments.count)
         print(
-            f"  {producer.name:<22} {len(producer.acked)} acknowledged, all received exactly once"
+            f"  {producer.name:<26} {len(producer.acked)} acknowledged, all received exactly once"
             f" ({len(received)} stored); {producer.summary}"
         )
 
