@@ -24,6 +24,7 @@ mod admin_pool;
 mod clients;
 mod disk_space;
 mod filter;
+mod pullers;
 mod registration;
 mod retention;
 mod ticker;

@@ -5,19 +5,25 @@ mod broker;
 mod ceiling_node;
 mod cluster;
 mod consume;
+mod consumer_group;
+mod context;
 mod demo;
 mod dev;
+mod group;
+mod message;
 mod nameserver;
 mod produce;
+mod route;
 mod seeds;
 mod server;
+mod shown_message;
 mod topic;
 
 use std::future::Future;
 
 use clap::{Parser, Subcommand};
 
-use crate::failure::Failure;
+use crate::failure::{ExitCode, Failure};
 
 /// Messaging on replicated brokers that do not lose what they acknowledged.
 #[derive(Parser, Debug)]
@@ -25,8 +31,7 @@ use crate::failure::Failure;
     name = "raftmq",
     version,
     about,
-    after_help = "Exit codes: 0 done; 1 it failed, or a check did not hold; 2 the command line or a \
-                  configuration file is wrong; 3 fewer messages than `consume --count` asked for."
+    after_help = exit_codes()
 )]
 pub struct Arguments {
     #[command(subcommand)]
@@ -41,20 +46,38 @@ enum Command {
     Broker(broker::BrokerArguments),
     /// One name server
     Nameserver(server::ServerArguments),
-    /// Create, list, describe and delete topics
+    /// Create, list, describe, alter and delete topics
     Topic(topic::TopicArguments),
+    /// Consumer groups: who reads what, how far behind; reset, skip, delete
+    ConsumerGroup(consumer_group::ConsumerGroupArguments),
+    /// Broker groups: leaders and replicas
+    Group(group::GroupArguments),
     /// Send messages
     Produce(produce::ProduceArguments),
     /// Read messages as a member of a consumer group
     Consume(consume::ConsumeArguments),
+    /// Look at stored messages
+    Message(message::MessageArguments),
+    /// What each name server believes, and where two differ
+    Route(route::RouteArguments),
     /// Lose a leader half way through a file, and nothing else
     Demo(demo::DemoArguments),
     /// Measure a group of three processes on this machine
     Bench(bench::BenchArguments),
     /// How the brokers are doing
     Cluster(cluster::ClusterArguments),
+    /// Names for systems, in place of --seeds
+    Context(context::ContextArguments),
     #[command(hide = true)]
     CeilingNode(ceiling_node::CeilingNodeArguments),
+}
+
+/// The end of `raftmq --help`.
+fn exit_codes() -> String {
+    let lines = ExitCode::ALL
+        .iter()
+        .map(|code| format!("  {}  {}", code.number(), code.meaning()));
+    format!("Exit codes:\n{}", lines.collect::<Vec<_>>().join("\n"))
 }
 
 /// Does what the command line asks for.
@@ -73,6 +96,11 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Demo(arguments) => block_on(demo::run(arguments)),
         Command::Bench(arguments) => block_on(bench::run(arguments)),
         Command::Cluster(arguments) => block_on(cluster::run(arguments)),
+        Command::ConsumerGroup(arguments) => block_on(consumer_group::run(arguments)),
+        Command::Group(arguments) => block_on(group::run(arguments)),
+        Command::Message(arguments) => block_on(message::run(arguments)),
+        Command::Route(arguments) => block_on(route::run(arguments)),
+        Command::Context(arguments) => context::run(arguments),
         Command::CeilingNode(arguments) => ceiling_node::run(&arguments),
     }
 }
