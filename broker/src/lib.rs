@@ -30,7 +30,7 @@ mod retention;
 mod ticker;
 
 pub use broker::{Broker, run};
-pub use config::{BrokerConfig, ConfigError, MemberConfig};
+pub use config::{BrokerConfig, CONFIG_SOURCE, ConfigError, MemberConfig};
 pub use error::BrokerError;
 pub use machine::Machine;
 pub use view::View;

@@ -4,12 +4,15 @@ mod bench;
 mod broker;
 mod ceiling_node;
 mod cluster;
+mod completion;
 mod consume;
 mod consumer_group;
 mod context;
 mod demo;
 mod dev;
+mod doctor;
 mod group;
+mod log;
 mod message;
 mod nameserver;
 mod produce;
@@ -43,9 +46,9 @@ enum Command {
     /// A name server and a group of three brokers on this machine, in the foreground
     Dev(dev::DevArguments),
     /// One broker
-    Broker(broker::BrokerArguments),
+    Broker(Box<server::ServerArguments<::broker::BrokerConfig>>),
     /// One name server
-    Nameserver(server::ServerArguments),
+    Nameserver(Box<server::ServerArguments<::nameserver::NameServerConfig>>),
     /// Create, list, describe, alter and delete topics
     Topic(topic::TopicArguments),
     /// Consumer groups: who reads what, how far behind; reset, skip, delete
@@ -60,6 +63,10 @@ enum Command {
     Message(message::MessageArguments),
     /// What each name server believes, and where two differ
     Route(route::RouteArguments),
+    /// Walk through the table of symptoms: what is wrong, why, what to do
+    Doctor(doctor::DoctorArguments),
+    /// Look into the data directory of a stopped broker
+    Log(log::LogArguments),
     /// Lose a leader half way through a file, and nothing else
     Demo(demo::DemoArguments),
     /// Measure a group of three processes on this machine
@@ -68,6 +75,10 @@ enum Command {
     Cluster(cluster::ClusterArguments),
     /// Names for systems, in place of --seeds
     Context(context::ContextArguments),
+    /// Print shell completion
+    Completion(completion::CompletionArguments),
+    /// Write man pages
+    Man(completion::ManArguments),
     #[command(hide = true)]
     CeilingNode(ceiling_node::CeilingNodeArguments),
 }
@@ -88,8 +99,8 @@ fn exit_codes() -> String {
 pub fn run(arguments: Arguments) -> Result<(), Failure> {
     match arguments.command {
         Command::Dev(arguments) => block_on(dev::run(arguments)),
-        Command::Broker(arguments) => broker::run(arguments),
-        Command::Nameserver(arguments) => nameserver::run(arguments),
+        Command::Broker(arguments) => broker::run(&arguments),
+        Command::Nameserver(arguments) => nameserver::run(&arguments),
         Command::Topic(arguments) => block_on(topic::run(arguments)),
         Command::Produce(arguments) => block_on(produce::run(arguments)),
         Command::Consume(arguments) => block_on(consume::run(arguments)),
@@ -100,6 +111,10 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Group(arguments) => block_on(group::run(arguments)),
         Command::Message(arguments) => block_on(message::run(arguments)),
         Command::Route(arguments) => block_on(route::run(arguments)),
+        Command::Doctor(arguments) => block_on(doctor::run(arguments)),
+        Command::Log(arguments) => block_on(log::run(arguments)),
+        Command::Completion(arguments) => completion::complete(&arguments),
+        Command::Man(arguments) => completion::man(&arguments),
         Command::Context(arguments) => context::run(arguments),
         Command::CeilingNode(arguments) => ceiling_node::run(&arguments),
     }
@@ -115,4 +130,44 @@ fn block_on(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failu
     // A task that still reads standard input would keep the process waiting for a line.
     runtime.shutdown_background();
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::Arguments;
+
+    fn leaves(command: &clap::Command, above: &str) -> Vec<String> {
+        let name = format!("{above}{}", command.get_name());
+        let below = command.get_subcommands();
+        let below: Vec<&clap::Command> = below
+            .filter(|one| !one.is_hide_set() && one.get_name() != "help")
+            .collect();
+        match below.as_slice() {
+            [] => vec![name],
+            below => below
+                .iter()
+                .flat_map(|one| leaves(one, &format!("{name} ")))
+                .collect(),
+        }
+    }
+
+    /// Catches flags that contradict each other, which clap finds only when the command is used.
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    /// Catches a command that the manual does not show an example of.
+    #[test]
+    fn the_manual_shows_every_command() {
+        let manual = include_str!("../../docs/cli.md");
+        for leaf in leaves(&Arguments::command(), "") {
+            assert!(
+                manual.contains(&format!("| `{leaf}` | `")),
+                "docs/cli.md lacks {leaf}"
+            );
+        }
+    }
 }

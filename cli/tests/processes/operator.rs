@@ -23,8 +23,82 @@ async fn an_operators_day() {
     offsets(&terminal).await;
     well_while_all_is_well(&cluster, &terminal).await;
     leaders(&cluster, &terminal).await;
+    the_doctor(&mut cluster, &terminal).await;
     a_wiped_replica_is_replaced_as_its_last_words_say(&mut cluster, &terminal).await;
     replicas_come_and_go(&mut cluster, &terminal).await;
+    a_stopped_brokers_log(&mut cluster, &terminal).await;
+}
+
+/// The symptoms that the doctor finds. A slow disk is left out: the machine that runs the tests may be busy.
+async fn symptoms(terminal: &Terminal) -> Vec<String> {
+    let words = ["doctor", "--topic", "orders", "--watch", "100ms", "--json"];
+    let output = terminal.run(&words, "").await;
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let code = if report["healthy"] == true { 0 } else { 6 };
+    assert_eq!(output.status.code(), Some(code));
+    let symptoms = report["symptoms"].as_array().unwrap().iter();
+    let found = symptoms.filter(|symptom| symptom["found"] != Value::Array(Vec::new()));
+    let names = found.map(|symptom| symptom["symptom"].as_str().unwrap().to_owned());
+    names.filter(|name| name != "sends time out").collect()
+}
+
+async fn the_doctor(cluster: &mut Cluster, terminal: &Terminal) {
+    let none: [&str; 0] = [];
+    assert_eq!(symptoms(terminal).await, none);
+    let text = terminal
+        .run(&["doctor", "--topic", "nothing", "--watch", "1ms"], "")
+        .await;
+    assert_eq!(text.status.code(), Some(6));
+    let text = String::from_utf8(text.stdout).unwrap();
+    assert!(text.contains("YES  no route for the topic"), "{text}");
+    assert!(text.contains("raftmq topic create"), "{text}");
+    let follower = cluster.followers().await[1];
+    cluster.kill(follower).await;
+    assert_eq!(symptoms(terminal).await, ["a replica is dead or behind"]);
+    cluster.start_broker(follower).unwrap();
+    cluster.wait_until_caught_up(follower).await;
+}
+
+async fn a_stopped_brokers_log(cluster: &mut Cluster, terminal: &Terminal) {
+    let id = 4;
+    let directory = cluster.plan().broker_directory(id);
+    let inspect = ["log", "inspect", directory.to_str().unwrap()];
+    let words = terminal.complaint(1, &inspect).await;
+    assert!(words.contains("is in use"), "{words}");
+    cluster.kill(id).await;
+    let report = terminal.json(&inspect).await;
+    assert_eq!(
+        (&report["broker_id"], &report["group"]),
+        (&id.into(), &"test".into())
+    );
+    let segment = &report["segments"][0];
+    assert_eq!(report["last"], segment["last"]);
+    assert!(segment["records"].as_u64().unwrap() > 0, "{report}");
+    assert_eq!(report["damage"], Value::Array(Vec::new()));
+    let entries = [&inspect[..], &["--entries"]].concat();
+    let text = terminal.expect(0, &entries, "").await;
+    assert!(
+        text.contains("topic orders with 2 queues") && text.contains("membership"),
+        "{text}"
+    );
+
+    let path = segment["path"].as_str().unwrap();
+    let mut bytes = std::fs::read(path).unwrap();
+    let middle = usize::try_from(segment["bytes"].as_u64().unwrap()).unwrap() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(path, bytes).unwrap();
+    let text = terminal.expect(6, &inspect, "").await;
+    assert!(text.contains("damaged"), "{text}");
+    let empty = cluster.directory().join("empty");
+    std::fs::create_dir(&empty).unwrap();
+    terminal
+        .expect(4, &["log", "inspect", empty.to_str().unwrap()], "")
+        .await;
+    assert_eq!(
+        std::fs::read_dir(empty).unwrap().count(),
+        0,
+        "looking made something"
+    );
 }
 
 async fn contexts(cluster: &Cluster, terminal: &Terminal) {

@@ -34,7 +34,6 @@ pub struct QueueOwner {
 
 /// One queue that a consumer group reads, or has read.
 #[derive(Clone, Debug, Eq, PartialEq)]
-#[non_exhaustive]
 pub struct GroupQueue {
     /// The queue.
     pub queue: TopicQueue,
@@ -61,7 +60,6 @@ impl GroupQueue {
 
 /// A consumer group at one moment.
 #[derive(Clone, Debug)]
-#[non_exhaustive]
 pub struct GroupState {
     /// Its settings.
     pub description: GroupDescription,
@@ -101,7 +99,6 @@ pub struct MessagePage {
 
 /// What a name server believes about one broker group.
 #[derive(Clone, Debug, Eq, PartialEq)]
-#[non_exhaustive]
 pub struct GroupRoute {
     /// The broker group.
     pub group: String,
@@ -119,7 +116,6 @@ pub struct GroupRoute {
 
 /// What one name server believes.
 #[derive(Clone, Debug)]
-#[non_exhaustive]
 pub struct NameServerTable {
     /// Its address.
     pub address: String,
