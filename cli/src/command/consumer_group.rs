@@ -255,3 +255,60 @@ fn queue_row(queue: &GroupQueue, group: &GroupState) -> Vec<String> {
         pulled,
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use proto::cluster;
+    use raftmq_client::{GroupMember, QueueOwner, TopicQueue};
+
+    use super::*;
+
+    /// Catches a table in which a dead owner looks alive, or a queue without an offset looks read to its end.
+    #[test]
+    fn owners_and_lag_are_shown_as_they_are() {
+        let queue = |number: u32, committed: Option<u64>, owner: Option<&str>| GroupQueue {
+            queue: TopicQueue::new("orders", number),
+            min_offset: 20,
+            max_offset: 100,
+            committed,
+            lag_ms: 61_000,
+            owner: owner.map(|client_id| QueueOwner {
+                client_id: client_id.to_owned(),
+                seen_ms_ago: 1_500,
+                pulled_offset: 90,
+            }),
+        };
+        let description = cluster::GroupInfo {
+            name: "billing".to_owned(),
+            ..Default::default()
+        };
+        let group = GroupState {
+            description: description.into(),
+            members: vec![GroupMember {
+                client_id: "a".to_owned(),
+                seen_ms_ago: 900,
+            }],
+            // What retention dropped below the oldest message is no lag.
+            queues: vec![
+                queue(0, Some(10), Some("a")),
+                queue(1, Some(100), Some("b")),
+                queue(2, None, None),
+            ],
+        };
+        let text = described(&group);
+        let rows: Vec<Vec<&str>> = text
+            .lines()
+            .filter(|line| line.starts_with("orders/"))
+            .map(|line| line.split_whitespace().collect())
+            .collect();
+        assert_eq!(
+            rows[0],
+            [
+                "orders/0", "10", "100", "80", "1", "min", "1", "s", "a", "1.5", "s", "ago"
+            ]
+        );
+        assert!(rows[1].contains(&"(gone)"), "{text}");
+        assert_eq!(rows[2], ["orders/2", "-", "100", "-", "-", "-", "-"]);
+        assert_eq!(as_json(&group)["members"][0]["owns"][0], "orders/0");
+    }
+}

@@ -108,7 +108,14 @@ fn difference(tables: &[&NameServerTable], name: &str, topic: Option<&str>) -> O
     }
     let opinions: Vec<String> = beliefs
         .iter()
-        .map(|(belief, believers)| format!("{} believes {belief}", believers.join(" and ")))
+        .map(|(belief, believers)| {
+            let verb = if believers.len() == 1 {
+                "believes"
+            } else {
+                "believe"
+            };
+            format!("{} {verb} {belief}", believers.join(" and "))
+        })
         .collect();
     Some(format!("group {name}: {}", opinions.join(", ")))
 }
@@ -207,4 +214,58 @@ fn group_json(group: &GroupRoute, topic: Option<&str>) -> Value {
         "group": group.group, "leader": group.leader, "term": group.epoch,
         "version": group.version, "replicas": replicas, "topics": topics,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(address: &str, leader: u64, epoch: u64, version: u64, queues: u32) -> Answer {
+        let group = GroupRoute {
+            group: "g".to_owned(),
+            epoch,
+            version,
+            leader,
+            replicas: Vec::new(),
+            topics: vec![("orders".to_owned(), queues), ("other".to_owned(), 1)],
+        };
+        let table = NameServerTable {
+            address: address.to_owned(),
+            groups: vec![group],
+            name_servers: Vec::new(),
+        };
+        (address.to_owned(), Ok(table))
+    }
+
+    /// Catches name servers that send clients to two leaders, and an alarm over a renewal that changed nothing.
+    #[test]
+    fn only_what_clients_are_told_can_differ() {
+        let same = [answer("a", 1, 3, 7, 4), answer("b", 1, 3, 8, 4)];
+        assert_eq!(differences(&same, None), Vec::<String>::new());
+        let leaders = [
+            answer("a", 1, 3, 7, 4),
+            answer("b", 2, 4, 1, 4),
+            answer("c", 1, 3, 7, 4),
+        ];
+        let found = differences(&leaders, Some("orders"));
+        assert_eq!(
+            found,
+            [
+                "group g: a and c believe that broker 1 leads in term 3 with orders with 4 queues, \
+              b believes that broker 2 leads in term 4 with orders with 4 queues"
+            ]
+        );
+        let queues = [answer("a", 1, 3, 7, 4), answer("b", 1, 3, 8, 8)];
+        assert_eq!(differences(&queues, Some("orders")).len(), 1);
+        assert_eq!(differences(&queues, Some("other")), Vec::<String>::new());
+        let gone = [
+            answer("a", 1, 3, 7, 4),
+            ("b".to_owned(), Err("refused".to_owned())),
+        ];
+        assert_eq!(
+            differences(&gone, None),
+            Vec::<String>::new(),
+            "silence is no opinion"
+        );
+    }
 }
