@@ -8,7 +8,7 @@ use std::fmt::Display;
 use clap::Args;
 use serde_json::Value;
 
-use crate::terminal::say;
+use crate::terminal::{note, say};
 
 /// The flag of every command that prints something.
 #[derive(Args, Clone, Copy, Debug, Default)]
@@ -19,6 +19,15 @@ pub(crate) struct Output {
 }
 
 impl Output {
+    /// What people want to see and programs do not: goes to standard error beside JSON.
+    pub(crate) fn tell(self, line: impl Display) {
+        if self.json {
+            note(line);
+        } else {
+            say(line);
+        }
+    }
+
     /// Prints the document, or the text that says the same.
     pub(crate) fn show<T: Display>(
         self,
