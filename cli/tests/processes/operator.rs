@@ -110,7 +110,7 @@ async fn contexts(cluster: &Cluster, terminal: &Terminal) {
     assert_eq!(list[0]["name"], "here");
     assert_eq!(list[0]["current"], true);
     let status = elsewhere
-        .json(&["--context", "here", "cluster", "status"])
+        .json(&["cluster", "status", "--context", "here"])
         .await;
     assert_eq!(status.as_array().unwrap().len(), 3);
     elsewhere

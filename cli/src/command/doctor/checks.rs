@@ -231,7 +231,9 @@ fn not_committed(group: &Watched) -> Option<String> {
             .committed
             .unwrap_or(after.min_offset)
             .max(after.min_offset);
-        (unmoved && given > committed).then_some(given - committed)
+        given
+            .checked_sub(committed)
+            .filter(|open| unmoved && *open > 0)
     };
     let open: u64 = group.after.queues.iter().filter_map(stuck).sum();
     (open > 0)
