@@ -203,7 +203,7 @@ async fn cluster_health(admin: &Admin, asked: &HealthArguments) -> Result<Health
     let replicas: usize = groups.iter().map(|group| group.replicas.len()).sum();
     Ok(Health {
         troubles,
-        seen: format!("{} broker groups, {replicas} brokers", groups.len()),
+        seen: format!("broker groups: {}, brokers: {replicas}", groups.len()),
     })
 }
 

@@ -183,13 +183,21 @@ fn oldest_ms(group: &GroupState) -> u64 {
     ages.max().unwrap_or(0)
 }
 
+/// The age of what waits; nothing that waits has none.
+fn shown_oldest(age_ms: u64) -> String {
+    match age_ms {
+        0 => "-".to_owned(),
+        age_ms => shown_age(age_ms),
+    }
+}
+
 fn described(group: &GroupState) -> String {
     let description = &group.description;
     let facts = [
         ("consumer group", description.name.clone()),
         ("starts at", shown_start(description.consume_from)),
         ("lag", format!("{} messages", total_lag(description))),
-        ("oldest", shown_age(oldest_ms(group))),
+        ("oldest", shown_oldest(oldest_ms(group))),
     ];
     let members: Vec<Vec<String>> = group
         .members
@@ -250,7 +258,7 @@ fn queue_row(queue: &GroupQueue, group: &GroupState) -> Vec<String> {
         queue.lag().map_or_else(dash, |lag| lag.to_string()),
         queue
             .committed
-            .map_or_else(dash, |_| shown_age(queue.lag_ms)),
+            .map_or_else(dash, |_| shown_oldest(queue.lag_ms)),
         owner,
         pulled,
     ]

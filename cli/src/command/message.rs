@@ -6,6 +6,7 @@
 
 use clap::{ArgGroup, Args, Subcommand};
 use host::{Clock, SystemClock};
+use indicatif::{ProgressBar, ProgressStyle};
 use raftmq_client::{
     Admin, Delivery, MessagePage, MessageQuery, QueueBounds, TopicDescription, TopicQueue,
 };
@@ -152,6 +153,13 @@ fn print(delivery: &Delivery, output: Output) -> bool {
     }
 }
 
+/// Counts on standard error while it is a terminal; otherwise nothing.
+fn progress() -> ProgressBar {
+    let style = ProgressStyle::with_template("{spinner} {pos} messages looked at, {per_sec}");
+    ProgressBar::new_spinner()
+        .with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
+}
+
 /// A search through the queues of a topic.
 struct Search<'a> {
     admin: &'a Admin,
@@ -161,6 +169,7 @@ struct Search<'a> {
     until_ms: Option<u64>,
     looked_at: u64,
     printed: u64,
+    progress: ProgressBar,
     /// Why not everything was looked at.
     cut: Option<String>,
 }
@@ -179,6 +188,7 @@ impl<'a> Search<'a> {
             until_ms: at(asked.until),
             looked_at: 0,
             printed: 0,
+            progress: progress(),
             cut: None,
         }
     }
@@ -193,6 +203,7 @@ impl<'a> Search<'a> {
                 }
             }
         }
+        self.progress.finish_and_clear();
         let scope = self.scope(queues.len());
         note(format_args!("{} found; {scope}", self.printed));
         match self.printed {
@@ -228,6 +239,7 @@ impl<'a> Search<'a> {
                     break;
                 }
                 self.looked_at += page.next_offset.saturating_sub(next);
+                self.progress.set_position(self.looked_at);
                 left = left.saturating_sub(page.messages.len() as u64);
                 next = page.next_offset;
                 found.extend(page.messages);
@@ -239,7 +251,7 @@ impl<'a> Search<'a> {
         }
         for one in found.iter().take(most) {
             self.printed += 1;
-            if !print(one, self.output) {
+            if !self.progress.suspend(|| print(one, self.output)) {
                 break;
             }
         }
@@ -265,10 +277,11 @@ impl<'a> Search<'a> {
                 break;
             }
             self.looked_at += page.next_offset.saturating_sub(next);
+            self.progress.set_position(self.looked_at);
             next = page.next_offset;
             for one in &page.messages {
                 self.printed += 1;
-                if !print(one, self.output) || self.has_enough() {
+                if !self.progress.suspend(|| print(one, self.output)) || self.has_enough() {
                     return Ok(false);
                 }
             }

@@ -135,6 +135,20 @@ async fn status_fails_while_a_broker_is_dead() {
     terminal.expect(6, &["cluster", "health"], "").await;
     let serving = ["cluster", "health", "--serving", "--wait", "20s"];
     terminal.expect(0, &serving, "").await;
+    // Two of three gone: nobody can write, and every look says so.
+    let second = cluster.led().await.broker_id;
+    cluster.kill(second).await;
+    let words = terminal.complaint(6, &serving[..3]).await;
+    assert!(
+        words.contains("1 of 3 voters answer, 2 are needed"),
+        "{words}"
+    );
+    terminal.expect(5, &["group", "transfer-leader"], "").await;
+    let text = terminal.expect(6, &["doctor", "--watch", "1ms"], "").await;
+    assert!(
+        text.contains("YES  a broker group without a leader"),
+        "{text}"
+    );
 }
 
 /// Catches a command that waits for ever for servers that are not there.

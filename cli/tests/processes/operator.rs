@@ -24,6 +24,7 @@ async fn an_operators_day() {
     well_while_all_is_well(&cluster, &terminal).await;
     leaders(&cluster, &terminal).await;
     the_doctor(&mut cluster, &terminal).await;
+    a_name_server_that_nobody_told(&cluster, &terminal).await;
     a_wiped_replica_is_replaced_as_its_last_words_say(&mut cluster, &terminal).await;
     replicas_come_and_go(&mut cluster, &terminal).await;
     a_stopped_brokers_log(&mut cluster, &terminal).await;
@@ -57,6 +58,44 @@ async fn the_doctor(cluster: &mut Cluster, terminal: &Terminal) {
     assert_eq!(symptoms(terminal).await, ["a replica is dead or behind"]);
     cluster.start_broker(follower).unwrap();
     cluster.wait_until_caught_up(follower).await;
+}
+
+async fn a_name_server_that_nobody_told(cluster: &Cluster, terminal: &Terminal) {
+    let address = format!("127.0.0.1:{}", free_ports(1).unwrap()[0]);
+    let mut lonely = terminal
+        .command(&["nameserver", "--listen", &address, "--until-stdin-closes"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let both = Terminal::at(&format!(
+        "{},{address}",
+        cluster.plan().name_server_address()
+    ));
+    let route = eventually(PATIENCE, || async {
+        let output = both.run(&["route", "orders", "--json"], "").await;
+        let route: Value = serde_json::from_slice(&output.stdout).ok()?;
+        let answered = route["name_servers"].as_array()?.iter();
+        let all = answered.filter(|one| one["error"].is_null()).count() == 2;
+        all.then_some((output.status.code(), route))
+    });
+    let (code, route) = route.await.expect("both name servers answer");
+    assert_eq!(code, Some(6));
+    let differences = route["differences"].as_array().unwrap();
+    let words = differences[0].as_str().unwrap();
+    assert!(
+        words.contains(&format!("{address} believes nothing")),
+        "{words}"
+    );
+    assert_eq!(
+        symptoms(&both).await,
+        ["a broker without a route", "name servers disagree"]
+    );
+    lonely.kill().unwrap();
+    lonely.wait().unwrap();
+    let words = both.complaint(6, &["route"]).await;
+    assert!(words.contains("does not answer"), "{words}");
 }
 
 async fn a_stopped_brokers_log(cluster: &mut Cluster, terminal: &Terminal) {
