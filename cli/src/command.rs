@@ -57,7 +57,7 @@ enum Command {
     Group(group::GroupArguments),
     /// Send messages
     Produce(produce::ProduceArguments),
-    /// Read messages as a member of a consumer group
+    /// Read messages, as a member of a consumer group or only looking
     Consume(consume::ConsumeArguments),
     /// Look at stored messages
     Message(message::MessageArguments),
