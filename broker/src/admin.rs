@@ -4,6 +4,7 @@
 
 mod group;
 mod members;
+mod messages;
 mod offset;
 mod retention;
 mod status;
@@ -14,9 +15,10 @@ use std::sync::Arc;
 use proto::cluster::broker_admin_server::BrokerAdmin;
 use proto::cluster::{
     AddLearnerRequest, AdminResponse, BrokerStatusRequest, BrokerStatusResponse,
-    ChangeMembersRequest, DropLogRequest, ListGroupsResponse, ListMembersResponse, ListRequest,
-    ListTopicsResponse, NameRequest, PutGroupRequest, PutTopicRequest, ResetOffsetRequest,
-    TransferLeadershipRequest,
+    ChangeMembersRequest, DescribeGroupResponse, DropLogRequest, ListGroupsResponse,
+    ListMembersResponse, ListRequest, ListTopicsResponse, NameRequest, PutGroupRequest,
+    PutTopicRequest, ReadMessagesRequest, ReadMessagesResponse, RemoveLearnerRequest,
+    ResetOffsetRequest, TransferLeadershipRequest,
 };
 use proto::v2::Code;
 use tokio::time::timeout;
@@ -94,10 +96,13 @@ leader_commands! {
     Once DeleteGroup(NameRequest) -> AdminResponse: delete_group, group::delete;
     None ListGroups(ListRequest) -> ListGroupsResponse: list_groups, group::list;
     None ListMembers(NameRequest) -> ListMembersResponse: list_members, group::members;
+    None DescribeGroup(NameRequest) -> DescribeGroupResponse: describe_group, group::describe;
+    None ReadMessages(ReadMessagesRequest) -> ReadMessagesResponse: read_messages, messages::read;
     Repeatable ResetOffset(ResetOffsetRequest) -> AdminResponse: reset_offset, offset::reset;
     Once TransferLeader(TransferLeadershipRequest) -> AdminResponse: transfer_leader, members::transfer;
     Once ChangeMembers(ChangeMembersRequest) -> AdminResponse: change_members, members::change;
     Once AddLearner(AddLearnerRequest) -> AdminResponse: add_learner, members::add_learner;
+    Once RemoveLearner(RemoveLearnerRequest) -> AdminResponse: remove_learner, members::remove_learner;
     Repeatable DropLog(DropLogRequest) -> AdminResponse: drop_log, retention::drop_log;
 }
 
@@ -141,6 +146,20 @@ impl BrokerAdmin for Admin {
         lead(&self.0, request.map(ListMembers)).await
     }
 
+    async fn describe_group(
+        &self,
+        request: Request<NameRequest>,
+    ) -> Answered<DescribeGroupResponse> {
+        lead(&self.0, request.map(DescribeGroup)).await
+    }
+
+    async fn read_messages(
+        &self,
+        request: Request<ReadMessagesRequest>,
+    ) -> Answered<ReadMessagesResponse> {
+        lead(&self.0, request.map(ReadMessages)).await
+    }
+
     async fn reset_offset(&self, request: Request<ResetOffsetRequest>) -> Answered<AdminResponse> {
         lead(&self.0, request.map(ResetOffset)).await
     }
@@ -165,6 +184,13 @@ impl BrokerAdmin for Admin {
 
     async fn add_learner(&self, request: Request<AddLearnerRequest>) -> Answered<AdminResponse> {
         lead(&self.0, request.map(AddLearner)).await
+    }
+
+    async fn remove_learner(
+        &self,
+        request: Request<RemoveLearnerRequest>,
+    ) -> Answered<AdminResponse> {
+        lead(&self.0, request.map(RemoveLearner)).await
     }
 
     async fn checkpoint(&self, _: Request<BrokerStatusRequest>) -> Answered<AdminResponse> {

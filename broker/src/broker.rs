@@ -23,6 +23,7 @@ use crate::grpc::Messaging;
 use crate::leadership::Leadership;
 use crate::machine::Machine;
 use crate::proposer::{GroupAgreement, Proposer, ProposerConfig};
+use crate::pullers::Pullers;
 use crate::service::Service;
 use crate::view::View;
 use crate::{registration, ticker};
@@ -223,6 +224,10 @@ fn service(
             Duration::from_millis(config.client_expiry_ms),
             config.clients_max as usize,
         ),
+        // A pull that waits for a message is heard of only when it ends.
+        pullers: Pullers::new(Duration::from_millis(
+            (config.client_expiry_ms).saturating_add(config.long_polling_ms_max),
+        )),
         disk_space: DiskSpace::new(
             config
                 .disk_reserve_bytes

@@ -74,6 +74,20 @@ impl Clients {
         members.map(|(client_id, _)| client_id.clone()).collect()
     }
 
+    /// The same with the time since each one's last heartbeat.
+    pub(crate) fn members_seen(&self, group: &str, now: Instant) -> Vec<(String, Duration)> {
+        let living = self.lock();
+        let members = living.iter().filter(|(_, client)| {
+            client.group.as_deref() == Some(group) && self.is_alive(client, now)
+        });
+        members
+            .map(|(client_id, client)| {
+                let ago = now.saturating_duration_since(client.seen);
+                (client_id.clone(), ago)
+            })
+            .collect()
+    }
+
     /// Forgets those who have not been heard of; for the ticker.
     pub(crate) fn expire(&self, now: Instant) {
         self.forget_expired(&mut self.lock(), now);

@@ -17,6 +17,10 @@ const MIB: u64 = 1 << 20;
 /// Share of a configured request that headers, lengths and names may add on the wire.
 const REQUEST_OVERHEAD_BYTES: u64 = 64 * KIB;
 
+/// This file's text. The comments of [`BrokerConfig`]'s fields are what `raftmq broker --help` and
+/// `--print-config` show, so that a setting is described in one place.
+pub const CONFIG_SOURCE: &str = include_str!("config.rs");
+
 /// One replica of the broker group, as every replica's configuration lists it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

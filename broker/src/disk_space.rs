@@ -33,6 +33,17 @@ impl DiskSpace {
         }
     }
 
+    /// Bytes that were free when last measured; `None` before that.
+    pub(crate) fn free_bytes(&self) -> Option<u64> {
+        let free_bytes = self.free_bytes.load(Ordering::Relaxed);
+        (free_bytes != u64::MAX).then_some(free_bytes)
+    }
+
+    /// Bytes that must be free for sends to be taken.
+    pub(crate) fn needed_bytes(&self) -> u64 {
+        self.needed_bytes
+    }
+
     /// Refuses when the disk is nearly full.
     pub(crate) fn check(&self) -> Result<(), Refusal> {
         let free_bytes = self.free_bytes.load(Ordering::Relaxed);

@@ -24,12 +24,13 @@ mod admin_pool;
 mod clients;
 mod disk_space;
 mod filter;
+mod pullers;
 mod registration;
 mod retention;
 mod ticker;
 
 pub use broker::{Broker, run};
-pub use config::{BrokerConfig, ConfigError, MemberConfig};
+pub use config::{BrokerConfig, CONFIG_SOURCE, ConfigError, MemberConfig};
 pub use error::BrokerError;
 pub use machine::Machine;
 pub use view::View;

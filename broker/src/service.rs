@@ -16,6 +16,7 @@ use crate::disk_space::DiskSpace;
 use crate::grpc::status::{CallError, Refusal, group_not_found, topic_not_found};
 use crate::leadership::Leadership;
 use crate::proposer::Proposer;
+use crate::pullers::Pullers;
 use crate::view::{Group, Topic, View};
 
 /// Everything that answering a call may need. Shared by reference; holds no state of a client that a
@@ -32,6 +33,7 @@ pub(crate) struct Service {
     pub(crate) forwarder: Forwarder,
     pub(crate) admin_pool: AdminPool,
     pub(crate) clients: Clients,
+    pub(crate) pullers: Pullers,
     pub(crate) disk_space: DiskSpace,
     /// A permit for each pull that waits.
     pub(crate) long_polls: Semaphore,

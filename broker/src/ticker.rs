@@ -17,6 +17,7 @@ pub(crate) async fn run(service: Arc<Service>) {
     loop {
         measure_disk(&service).await;
         service.clients.expire(Instant::now());
+        service.pullers.expire(Instant::now());
         if service.leadership.is_serving()
             && let Err(error) = retention.enforce(&service).await
         {

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message as _;
+use proto::cluster::{ReadMessagesRequest, ReadMessagesResponse};
 use proto::v2::{Code, Message, MessageType, QueryOffsetPolicy};
 use support::client::{code, from_client, properties, pull_request, tags};
 use support::{Client, Cluster, PATIENCE, message, ok};
@@ -419,4 +420,130 @@ async fn a_queue_s_ends_are_found() {
     assert_eq!((code(&far.status), far.offset), (Code::Ok, 2));
     let no_time = query(QueryOffsetPolicy::Timestamp, None).await;
     assert_eq!(code(&no_time.status), Code::BadRequest);
+}
+
+async fn read(client: &Client, request: ReadMessagesRequest) -> ReadMessagesResponse {
+    let request = tonic::Request::new(request);
+    let answer = client.admin.clone().read_messages(request).await.unwrap();
+    answer.into_inner()
+}
+
+/// Catches a look at messages that needs a group, that goes past what it was asked for, or that says it looked at
+/// more than it did.
+#[tokio::test]
+async fn messages_are_read_without_a_group() {
+    let (_cluster, client) = orders(1).await;
+    let mut sent: Vec<Message> = (0..10).map(|id| message("orders", 0, id)).collect();
+    for place in [3, 7] {
+        let system = sent[place].system_properties.as_mut().unwrap();
+        system.keys = vec!["k".to_owned(), format!("k{place}")];
+    }
+    client.store(&sent).await;
+    let all = ReadMessagesRequest {
+        topic: "orders".to_owned(),
+        messages_max: 100,
+        ..Default::default()
+    };
+    let offsets = |answer: &ReadMessagesResponse| -> Vec<i64> {
+        let messages = answer.messages.iter();
+        let decoded = messages.map(|encoded| Message::decode(encoded.clone()).unwrap());
+        decoded
+            .filter_map(|one| properties(&one).queue_offset)
+            .collect()
+    };
+    let answer = read(&client, all.clone()).await;
+    assert_eq!(answer.code, Code::Ok as i32, "{answer:?}");
+    assert_eq!(offsets(&answer), (0..10).collect::<Vec<i64>>());
+    assert_eq!(
+        (answer.min_offset, answer.max_offset, answer.next_offset),
+        (0, 10, 10)
+    );
+    let few = ReadMessagesRequest {
+        offset: 4,
+        messages_max: 2,
+        ..all.clone()
+    };
+    let answer = read(&client, few).await;
+    assert_eq!((offsets(&answer), answer.next_offset), (vec![4, 5], 6));
+    let key = ReadMessagesRequest {
+        key: "k".to_owned(),
+        ..all.clone()
+    };
+    assert_eq!(offsets(&read(&client, key.clone()).await), [3, 7]);
+    let bounded = ReadMessagesRequest {
+        scan_max: 5,
+        ..key.clone()
+    };
+    let answer = read(&client, bounded).await;
+    assert_eq!((offsets(&answer), answer.next_offset), (vec![3], 5));
+    let ended = ReadMessagesRequest {
+        end_offset: 7,
+        ..key
+    };
+    let answer = read(&client, ended).await;
+    assert_eq!((offsets(&answer), answer.next_offset), (vec![3], 7));
+    let id = ReadMessagesRequest {
+        message_id: properties(&sent[8]).message_id.to_lowercase(),
+        ..all.clone()
+    };
+    assert_eq!(offsets(&read(&client, id).await), [8]);
+    let beyond = ReadMessagesRequest {
+        offset: 99,
+        ..all.clone()
+    };
+    assert!(read(&client, beyond).await.messages.is_empty());
+    for (topic, queue, code) in [
+        ("nothing", 0, Code::TopicNotFound),
+        ("orders", 1, Code::BadRequest),
+    ] {
+        let wrong = ReadMessagesRequest {
+            topic: topic.to_owned(),
+            queue,
+            ..all.clone()
+        };
+        assert_eq!(read(&client, wrong).await.code, code as i32);
+    }
+}
+
+/// Catches an owner that is not who pulled last, a lag that is not the group's, and members that are forgotten.
+#[tokio::test]
+async fn a_group_is_described_as_it_is() {
+    let (_cluster, client) = orders(2).await;
+    let sent: Vec<Message> = (0..4).map(|id| message("orders", 0, id)).collect();
+    client.store(&sent).await;
+    let describe = async |name: &str| {
+        let name = name.to_owned();
+        let request = tonic::Request::new(proto::cluster::NameRequest { name });
+        let answer = client.admin.clone().describe_group(request).await.unwrap();
+        answer.into_inner()
+    };
+    let unknown = describe("readers").await;
+    assert_eq!(unknown.code, Code::ConsumerGroupNotFound as i32);
+    assert_eq!(client.pull("orders", 0, 0, 2).await.messages.len(), 2);
+    ok(&client.update_offset("readers", "orders", 0, 1).await.status);
+    let group = describe("readers").await;
+    assert_eq!(group.code, Code::Ok as i32, "{group:?}");
+    let [first, second] = group.queues.as_slice() else {
+        panic!("{group:?}");
+    };
+    assert_eq!(
+        (first.committed, first.offset, first.max_offset),
+        (true, 1, 4)
+    );
+    assert_eq!(
+        (first.owner.as_str(), first.pulled_offset),
+        ("test-client", 0)
+    );
+    assert_eq!(
+        (second.committed, second.owner.as_str(), second.lag_ms),
+        (false, "", 0)
+    );
+    assert!(group.members.is_empty(), "nobody sent a heartbeat");
+    client.pull("orders", 0, 3, 1).await;
+    ok(&client.update_offset("readers", "orders", 0, 4).await.status);
+    let group = describe("readers").await;
+    assert_eq!(
+        (group.queues[0].pulled_offset, group.queues[0].lag_ms),
+        (3, 0)
+    );
 }

@@ -29,19 +29,33 @@ pub fn write_text(path: &Path, text: &str) -> io::Result<()> {
     fs::write(path, text)
 }
 
-/// Writes a new file that nobody but its owner may read.
-pub fn write_secret(path: &Path, text: &str) -> io::Result<()> {
-    let mut file = OpenOptions::new()
-        .create_new(true)
-        .write(true)
-        .mode(0o600)
-        .open(path)?;
-    file.write_all(text.as_bytes())
+/// Replaces the file's content as a whole, for its owner's eyes only: whoever reads it, and whenever
+/// the machine stops, finds the old text or the new.
+pub fn replace_private_text(path: &Path, text: &str) -> io::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.new", std::process::id()));
+    let beside = path.with_file_name(name);
+    let written = write_private(&beside, text).and_then(|()| fs::rename(&beside, path));
+    if written.is_err() {
+        // What could not be written whole is not left lying about; the first error is the one told.
+        let _ = fs::remove_file(&beside);
+    }
+    written?;
+    match path.parent() {
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => Ok(()),
+    }
 }
 
-/// Removes a file.
-pub fn remove(path: &Path) -> io::Result<()> {
-    fs::remove_file(path)
+fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
 }
 
 /// Opens for reading from the start.

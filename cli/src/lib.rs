@@ -7,11 +7,15 @@
 pub mod bench;
 pub mod ceiling;
 mod command;
+pub mod contexts;
 pub mod failure;
 pub mod files;
+pub mod moments;
+mod output;
 pub mod process;
 pub mod settings;
 pub mod signals;
+pub mod survey;
 pub mod terminal;
 pub mod times;
 

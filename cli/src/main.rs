@@ -15,7 +15,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             cli::terminal::note(format_args!("raftmq: {failure}"));
-            ExitCode::from(failure.exit_code())
+            ExitCode::from(failure.exit_code().number())
         }
     }
 }

@@ -3,12 +3,16 @@
 //! Whatever is wrong with a configuration is told in one line that names the file and the key.
 //! Must never start anything, and never guess what a wrong value may have meant.
 
+mod documented;
+
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
 
 use crate::failure::Failure;
 use crate::files;
+
+pub use documented::{Documented, SettingFlags, print};
 
 /// Keys and values that replace the file's: flags and environment variables.
 #[derive(Default)]
@@ -27,8 +31,16 @@ impl Overrides {
 pub fn load<T: DeserializeOwned>(path: &Path, overrides: Overrides) -> Result<T, Failure> {
     let text = files::read_text(path)
         .map_err(|error| Failure::Configuration(format!("{}: {error}", path.display())))?;
-    parse(&text, overrides)
-        .map_err(|detail| Failure::Configuration(format!("{}: {detail}", path.display())))
+    from_text(&text, &path.display().to_string(), overrides)
+}
+
+/// The same for a text that came from `source`.
+pub fn from_text<T: DeserializeOwned>(
+    text: &str,
+    source: &str,
+    overrides: Overrides,
+) -> Result<T, Failure> {
+    parse(text, overrides).map_err(|detail| Failure::Configuration(format!("{source}: {detail}")))
 }
 
 fn parse<T: DeserializeOwned>(text: &str, overrides: Overrides) -> Result<T, String> {

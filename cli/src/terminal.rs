@@ -58,8 +58,8 @@ pub fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
         rows.iter()
             .filter_map(|row| row.get(column))
-            .map(|cell| cell.chars().count())
-            .chain([headings[column].chars().count()])
+            .map(|cell| width_of(cell))
+            .chain([width_of(headings[column])])
             .max()
             .unwrap_or(0)
     };
@@ -69,10 +69,11 @@ pub fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
         .collect();
     let line = |cells: Vec<&str>| {
         let padded = cells.iter().enumerate().map(|(column, cell)| {
+            let space = " ".repeat(widths[column].saturating_sub(width_of(cell)));
             if numeric[column] {
-                format!("{cell:>width$}", width = widths[column])
+                format!("{space}{cell}")
             } else {
-                format!("{cell:<width$}", width = widths[column])
+                format!("{cell}{space}")
             }
         });
         padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
@@ -85,16 +86,61 @@ pub fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
     lines.join("\n")
 }
 
+/// Lays out names and what they stand for, one pair a line, names as wide as the widest.
+pub fn pairs(pairs: &[(&str, String)]) -> String {
+    let width = pairs.iter().map(|(name, _)| width_of(name)).max();
+    let width = width.unwrap_or(0);
+    let lines = pairs
+        .iter()
+        .map(|(name, value)| format!("{name:<width$}  {value}").trim_end().to_owned());
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Columns on the terminal, one for each character; colour codes take none.
+fn width_of(cell: &str) -> usize {
+    plain(cell).chars().count()
+}
+
+/// The text without its colour codes.
+fn plain(text: &str) -> String {
+    let mut pieces = text.split("\x1b[");
+    let mut bare = pieces.next().unwrap_or("").to_owned();
+    for piece in pieces {
+        bare.push_str(piece.split_once('m').map_or("", |(_, rest)| rest));
+    }
+    bare
+}
+
 fn is_numeric(rows: &[Vec<String>], column: usize) -> bool {
     let cells = rows.iter().filter_map(|row| row.get(column));
     cells
         .into_iter()
-        .all(|cell| cell == "-" || cell.parse::<f64>().is_ok())
+        .all(|cell| cell == "-" || plain(cell).parse::<f64>().is_ok())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::table;
+    use super::{pairs, table};
+
+    /// Catches colours that shift the columns behind them.
+    #[test]
+    fn colour_codes_take_no_room() {
+        let rows = vec![
+            vec!["\x1b[32mup\x1b[0m".to_owned(), "1".to_owned()],
+            vec!["down".to_owned(), "\x1b[31m20\x1b[0m".to_owned()],
+        ];
+        assert_eq!(
+            table(&["state", "n"], &rows),
+            "state   n\n\x1b[32mup\x1b[0m      1\ndown   \x1b[31m20\x1b[0m"
+        );
+    }
+
+    /// Catches pairs whose values do not stand in one column.
+    #[test]
+    fn values_stand_in_one_column() {
+        let text = pairs(&[("a", "1".to_owned()), ("long", "2".to_owned())]);
+        assert_eq!(text, "a     1\nlong  2");
+    }
 
     /// Catches columns that lose their alignment, on which reading a table rests.
     #[test]

@@ -13,6 +13,8 @@
 
 #[path = "processes/cluster.rs"]
 mod cluster;
+#[path = "processes/terminal.rs"]
+mod terminal;
 #[path = "processes/traffic.rs"]
 mod traffic;
 
@@ -32,6 +34,8 @@ mod disk_trouble;
 mod identity;
 #[path = "processes/kill.rs"]
 mod kill;
+#[path = "processes/operator.rs"]
+mod operator;
 #[path = "processes/pause.rs"]
 mod pause;
 #[path = "processes/snapshot.rs"]

@@ -1,6 +1,7 @@
 //! Topics, groups and brokers, for operators and their tools.
 
 mod description;
+mod inspection;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,6 +15,10 @@ use tonic::{Request, Response, Status};
 pub use description::{
     BrokerAddress, BrokerStatus, CommittedOffset, GroupDescription, GroupSettings, MessageType,
     QueueBounds, TopicDescription, TopicSettings,
+};
+pub use inspection::{
+    GroupMember, GroupQueue, GroupRoute, GroupState, MessagePage, MessageQuery, NameServerTable,
+    QueueOwner,
 };
 
 use crate::answer::Answer;
@@ -500,16 +505,7 @@ impl Admin {
 
     /// A name server has a table of all groups; a broker knows its own.
     async fn brokers_known_by(&self, seed: &str) -> Result<Vec<BrokerAddress>, Error> {
-        let connection = &self.core.connection;
-        let call = self.call_to("query table", seed, false);
-        let timeout = call.timeout;
-        let table: Result<cluster::QueryTableResponse, Error> = connection
-            .call_at(call, seed, async {
-                let request = connection.request(cluster::QueryTableRequest::default(), timeout);
-                connection.name_server(seed)?.query_table(request).await
-            })
-            .await;
-        match table {
+        match self.raw_table(seed).await {
             Ok(table) => Ok(table
                 .registrations
                 .into_iter()
@@ -521,6 +517,18 @@ impl Admin {
             }
             Err(error) => Err(error),
         }
+    }
+
+    async fn raw_table(&self, address: &str) -> Result<cluster::QueryTableResponse, Error> {
+        let connection = &self.core.connection;
+        let call = self.call_to("query table", address, false);
+        let timeout = call.timeout;
+        connection
+            .call_at(call, address, async {
+                let request = connection.request(cluster::QueryTableRequest::default(), timeout);
+                connection.name_server(address)?.query_table(request).await
+            })
+            .await
     }
 
     async fn raw_status(&self, address: &str) -> Result<cluster::BrokerStatusResponse, Error> {

@@ -59,6 +59,8 @@ answers_with_code!(
     cluster::ListTopicsResponse,
     cluster::ListGroupsResponse,
     cluster::ListMembersResponse,
+    cluster::DescribeGroupResponse,
+    cluster::ReadMessagesResponse,
 );
 
 macro_rules! answers_are_successes {

@@ -9,6 +9,10 @@ use thiserror::Error;
 
 use crate::registration::is_address;
 
+/// This file's text. The comments of [`NameServerConfig`]'s fields are what `raftmq nameserver --help` and
+/// `--print-config` show, so that a setting is described in one place.
+pub const CONFIG_SOURCE: &str = include_str!("config.rs");
+
 /// A name server's configuration. What is left out has its default; what is unknown is refused.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields, default)]

@@ -22,7 +22,7 @@ mod server;
 mod service;
 mod telemetry;
 
-pub use config::{ConfigError, NameServerConfig};
+pub use config::{CONFIG_SOURCE, ConfigError, NameServerConfig};
 pub use error::NameServerError;
 pub use server::{NameServer, run};
 pub use service::WATCH_SILENCE_MAX;

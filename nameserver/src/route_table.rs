@@ -96,6 +96,7 @@ impl RouteTable {
             instance,
             unchanged,
             registrations,
+            ..Default::default()
         }
     }
 }

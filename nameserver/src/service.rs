@@ -94,11 +94,9 @@ impl NameServer for Service {
         self.directory.filled().await;
         let known = request.into_inner();
         let (instance, table) = (self.directory.instance(), self.directory.table());
-        Ok(Response::new(table.answer(
-            instance,
-            known.known_instance,
-            known.known_version,
-        )))
+        let mut answer = table.answer(instance, known.known_instance, known.known_version);
+        answer.name_servers = self.gossip.members();
+        Ok(Response::new(answer))
     }
 
     type WatchTableStream = BoxStream<'static, Result<QueryTableResponse, Status>>;

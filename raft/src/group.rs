@@ -121,6 +121,15 @@ impl RaftGroup {
         change::add_learner(&inner.state, member, replica_id, timeout).await
     }
 
+    /// Takes a replica that does not vote out of the group.
+    pub async fn remove_learner(
+        &self,
+        broker_id: u64,
+        timeout: Duration,
+    ) -> Result<(), ChangeError> {
+        change::remove_learner(&self.inner.state, broker_id, timeout).await
+    }
+
     /// Makes exactly these replicas the voters; each must be a voter or a learner that caught up.
     /// Former voters leave the group.
     pub async fn change_voters(

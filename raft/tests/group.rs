@@ -164,6 +164,13 @@ async fn a_replica_is_replaced_by_another() {
     cluster.stop(gone).await;
     let last = cluster.fill(5, 100).await;
     cluster.settle(last).await;
+    // Only a replica that does not vote can be taken out without a vote.
+    let leader = cluster.leader().await;
+    let group = cluster.group(leader).clone();
+    for wrong in [gone, leader] {
+        let error = group.remove_learner(wrong, PATIENCE).await.unwrap_err();
+        assert!(matches!(error, ChangeError::Refused { .. }), "{error}");
+    }
     // The id stays with the data directory that had it.
     let reused = member(4, common::free_addresses(1).remove(0));
     let error = group.add_learner(reused, PATIENCE).await.unwrap_err();

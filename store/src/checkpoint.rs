@@ -74,6 +74,27 @@ impl Checkpoints {
         Ok(checkpoints)
     }
 
+    /// The checkpoints in `dir`, for reading only: whatever else is there stays.
+    pub(crate) fn look(disk: Arc<dyn Disk>, dir: PathBuf) -> Checkpoints {
+        Checkpoints { disk, dir }
+    }
+
+    /// Every checkpoint by index, each file verified; a damaged one with what is wrong.
+    pub(crate) async fn all(&self) -> Result<Vec<(PathBuf, Result<Checkpoint>)>> {
+        let mut all = Vec::new();
+        for path in self.list()? {
+            if index_of(&path).is_none() {
+                continue;
+            }
+            let checkpoint = match self.read(&path) {
+                Ok(checkpoint) => self.verify(&checkpoint).await.map(|()| checkpoint),
+                Err(error) => Err(error),
+            };
+            all.push((path, checkpoint));
+        }
+        Ok(all)
+    }
+
     /// Makes a checkpoint of `kv`, whose tables hold everything up to `log_id`; `applied` is what
     /// their `applied` row says. Nothing may be written to `kv` meanwhile. To keep that time short,
     /// call [`Kv::flush`] before, while entries are still applied.

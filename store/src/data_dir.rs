@@ -215,7 +215,7 @@ async fn create_durably(disk: &dyn Disk, path: &Path) -> Result<()> {
     Ok(())
 }
 
-fn lock(disk: &dyn Disk, path: &Path) -> Result<Box<dyn Send + Sync>> {
+pub(crate) fn lock(disk: &dyn Disk, path: &Path) -> Result<Box<dyn Send + Sync>> {
     let path = path.join("lock");
     disk.lock(&path).map_err(|error| match error.kind() {
         std::io::ErrorKind::WouldBlock => StoreError::Locked { path: path.clone() },
@@ -223,7 +223,7 @@ fn lock(disk: &dyn Disk, path: &Path) -> Result<Box<dyn Send + Sync>> {
     })
 }
 
-fn read(disk: &dyn Disk, dir: &Path) -> Result<Option<Superblock>> {
+pub(crate) fn read(disk: &dyn Disk, dir: &Path) -> Result<Option<Superblock>> {
     let path = dir.join("superblock");
     let file = match disk.open(&path) {
         Ok(file) => file,

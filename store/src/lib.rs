@@ -10,6 +10,7 @@ mod entry;
 mod error;
 #[cfg(fuzzing)]
 pub mod fuzz;
+mod inspect;
 mod kv;
 mod log;
 mod superblock;
@@ -20,9 +21,11 @@ pub use config::LogConfig;
 pub use data_dir::DataDir;
 pub use entry::{Entry, EntryKind, LogId};
 pub use error::{Result, StoreError};
+pub use inspect::Inspection;
 #[cfg(not(madsim))]
 pub use kv::RocksEngine;
 pub use kv::{Batch, Kv, KvCounters, KvEngine, MemEngine, Operation, Pair, default_engine};
+pub use log::inspect::{IndexReport, SegmentReport, SyncedReport};
 pub use log::{
     Adoption, CommitLog, Damage, Done, LogCounters, Positions, Recovered, SYNC_TIME_BUCKETS,
     SegmentExport, SegmentInfo, SegmentWriter, Staging,

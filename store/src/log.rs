@@ -16,6 +16,7 @@ mod export;
 mod flush;
 #[cfg(fuzzing)]
 pub(crate) mod fuzz;
+pub(crate) mod inspect;
 mod lru;
 mod mark;
 mod reader;

@@ -1,22 +1,25 @@
 //! Consumer groups: create, alter, delete, list, and who is in them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use proto::cluster::{
-    AdminResponse, CommittedOffset, GroupInfo, ListGroupsResponse, ListMembersResponse,
-    ListRequest, NameRequest, PutGroupRequest,
+    AdminResponse, CommittedOffset, DescribeGroupResponse, GroupInfo, GroupMember, GroupQueue,
+    ListGroupsResponse, ListMembersResponse, ListRequest, NameRequest, PutGroupRequest,
 };
 use proto::command::{self, command::Body, put_group::ConsumeFrom};
 use proto::v2::Code;
+use proto::{QueueId, QueueOffset};
 use tokio::time::Instant;
 
 use super::done;
+use super::messages::stored_at;
 use crate::call::Context;
 use crate::grpc::check_group;
 use crate::grpc::status::{CallError, Refusal, group_not_found};
 use crate::service::Service;
-use crate::view::{Group, Topic};
+use crate::view::{Group, QueueBounds, Topic};
 
 /// Most deliveries of one message.
 const ATTEMPTS_MAX: i32 = 1_000;
@@ -120,6 +123,85 @@ pub(super) async fn members(
         message: String::new(),
         client_ids,
     })
+}
+
+/// One group: who is in it, who reads which queue, how far behind it is.
+///
+/// Its queues are those of every topic in which it has committed an offset or pulled lately.
+pub(super) async fn describe(
+    service: &Service,
+    request: &NameRequest,
+    context: &Context,
+) -> Result<DescribeGroupResponse, CallError> {
+    service.confirm_leadership(context.left()).await?;
+    let group = service.view.group(&request.name);
+    let group = group.ok_or_else(|| group_not_found(&request.name))?;
+    let now = Instant::now();
+    let pullers = service.pullers.of_group(&group.name, now);
+    let offsets = service.view.committed_offsets(&group.name).into_iter();
+    let offsets: BTreeMap<(u64, QueueId), QueueOffset> = offsets
+        .map(|(topic_id, queue, offset)| ((topic_id, queue), offset))
+        .collect();
+    let places = offsets.keys().chain(pullers.keys());
+    let topic_ids: BTreeSet<u64> = places.map(|(topic_id, _)| *topic_id).collect();
+    let mut queues = Vec::new();
+    for topic in topic_ids
+        .into_iter()
+        .filter_map(|id| service.view.topic_by_id(id))
+    {
+        for (queue, bounds) in (0..).zip(service.view.queues(topic.id)) {
+            let place = (topic.id, queue);
+            let offset = offsets.get(&place).copied();
+            let owner = pullers.get(&place);
+            queues.push(GroupQueue {
+                topic: topic.name.clone(),
+                queue,
+                min_offset: bounds.min_offset,
+                max_offset: bounds.next_offset,
+                committed: offset.is_some(),
+                offset: offset.unwrap_or(0),
+                lag_ms: lag_ms(service, place, bounds, offset).await?,
+                owner: owner.map_or_else(String::new, |owner| owner.client_id.to_string()),
+                owner_seen_ms_ago: owner.map_or(0, |owner| milliseconds(now - owner.at)),
+                pulled_offset: owner.map_or(0, |owner| owner.offset),
+            });
+        }
+    }
+    queues.sort_by(|one, other| (&one.topic, one.queue).cmp(&(&other.topic, other.queue)));
+    let topics = service.view.topics().into_iter();
+    let topics = topics.map(|topic| (topic.id, topic)).collect();
+    let members = service.clients.members_seen(&group.name, now).into_iter();
+    let members = members.map(|(client_id, ago)| GroupMember {
+        client_id,
+        seen_ms_ago: milliseconds(ago),
+    });
+    Ok(DescribeGroupResponse {
+        code: Code::Ok.into(),
+        message: String::new(),
+        group: Some(info(service, &group, &topics)),
+        members: members.collect(),
+        queues,
+    })
+}
+
+/// Age of the oldest message that the group has not committed; a queue in which it has committed
+/// nothing has no age.
+async fn lag_ms(
+    service: &Service,
+    (topic_id, queue): (u64, QueueId),
+    bounds: QueueBounds,
+    committed: Option<QueueOffset>,
+) -> Result<u64, Refusal> {
+    let Some(offset) = committed.map(|offset| offset.max(bounds.min_offset)) else {
+        return Ok(0);
+    };
+    let stored = stored_at(service, topic_id, queue, offset).await?;
+    let now_ms = service.host.clock.now_ms();
+    Ok(stored.map_or(0, |stored_ms| now_ms.saturating_sub(stored_ms)))
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn info(service: &Service, group: &Group, topics: &BTreeMap<u64, Arc<Topic>>) -> GroupInfo {

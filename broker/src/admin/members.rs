@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use proto::cluster::{
-    AddLearnerRequest, AdminResponse, ChangeMembersRequest, TransferLeadershipRequest,
+    AddLearnerRequest, AdminResponse, ChangeMembersRequest, RemoveLearnerRequest,
+    TransferLeadershipRequest,
 };
 use proto::v2::Code;
 use raft::{ChangeError, Member};
@@ -72,6 +73,21 @@ pub(super) async fn add_learner(
         .map_err(call_error)?;
     service.members_changed.notify_one();
     Ok(done(0))
+}
+
+/// Takes out a replica that does not vote.
+pub(super) async fn remove_learner(
+    service: &Service,
+    request: &RemoveLearnerRequest,
+    context: &Context,
+) -> Result<AdminResponse, CallError> {
+    service
+        .group
+        .remove_learner(request.broker_id, context.left())
+        .await
+        .map_err(call_error)?;
+    service.members_changed.notify_one();
+    Ok(done(request.broker_id))
 }
 
 fn call_error(error: ChangeError) -> CallError {

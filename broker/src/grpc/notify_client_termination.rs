@@ -26,6 +26,7 @@ impl LeaderCall for NotifyClientTerminationRequest {
             group_name(Some(group))?;
         }
         service.clients.remove(context.client_id()?);
+        service.pullers.remove(context.client_id()?);
         Ok(NotifyClientTerminationResponse { status: Some(ok()) })
     }
 

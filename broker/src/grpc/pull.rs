@@ -23,6 +23,7 @@ use super::offset::Place;
 use super::status::{CallError, Refusal, not_available, ok, too_many_requests, unreadable};
 use crate::call::{Context, Effect, LeaderCall};
 use crate::filter::Filter;
+use crate::pullers::Reading;
 use crate::service::Service;
 use crate::view::{ReadError, Stored};
 
@@ -55,6 +56,14 @@ impl LeaderCall for PullMessageRequest {
         let filter = Filter::parse(self.filter_expression.as_ref()).map_err(Refusal::from)?;
         let place = Place::find(service, self.message_queue.as_ref())?;
         service.group_or_create(&group).await?;
+        let reading = Reading {
+            group: &group,
+            topic_id: place.topic.id,
+            queue: place.queue,
+        };
+        let offset = QueueOffset::try_from(self.offset).unwrap_or(0);
+        let client_id = context.client_id()?;
+        (service.pullers).pulled(&reading, client_id, offset, Instant::now());
         let pull = Pull {
             service,
             place,

@@ -79,6 +79,26 @@ impl View {
         }
     }
 
+    /// When the message at an offset was stored, milliseconds since the Unix epoch; none for the next one
+    /// to be stored.
+    pub async fn time_of(
+        &self,
+        topic_id: u64,
+        queue: QueueId,
+        offset: QueueOffset,
+    ) -> Result<Option<TimestampMs>, ReadError> {
+        let of_queue = self.open(topic_id, queue)?;
+        of_queue.check(offset)?;
+        match of_queue.rows_from(offset) {
+            Ok(rows) => Ok(rows.first().map(|row| row.time_ms)),
+            // Retention may have taken the row away in the meantime.
+            Err(error) => {
+                self.open(topic_id, queue)?.check(offset)?;
+                Err(error)
+            }
+        }
+    }
+
     fn open(&self, topic_id: u64, queue: QueueId) -> Result<Queue, ReadError> {
         self.look(|state| {
             let bounds = state.queue(topic_id, queue).ok_or(ReadError::NotFound)?;

@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum};
 use crate::bench::{Report, Scene, judge};
 use crate::failure::Failure;
 use crate::files::ScratchDirectory;
+use crate::output::Output;
 use crate::signals;
 
 /// Flags of `raftmq bench`.
@@ -42,9 +43,8 @@ pub(crate) struct BenchArguments {
     /// A key of every broker's configuration, to measure what it gives; can be repeated
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parse_setting)]
     settings: Vec<Setting>,
-    /// JSON lines only
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: Output,
 }
 
 /// A key of the brokers' configuration and its value.
@@ -135,7 +135,7 @@ pub(crate) async fn run(arguments: BenchArguments) -> Result<(), Failure> {
 async fn run_parts(arguments: &BenchArguments, directory: &std::path::Path) -> Result<(), Failure> {
     let program =
         std::env::current_exe().map_err(|error| Failure::during("finding this program", error))?;
-    let mut report = Report::new(arguments.json);
+    let mut report = Report::new(arguments.output.json);
     parts::environment(&mut report, directory);
     if arguments.has(Part::Disk) {
         parts::disk(arguments, &mut report, directory).await?;

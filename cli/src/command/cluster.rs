@@ -1,13 +1,25 @@
-//! `raftmq cluster status`: who leads, who follows, how far behind.
+//! `raftmq cluster status|health`: who leads, who follows, how far behind; and whether that is well.
+
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use futures::future::join_all;
-use raftmq_client::{BrokerAddress, BrokerStatus};
+use raftmq_client::{Admin, BrokerStatus};
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::seeds::Seeds;
 use crate::failure::Failure;
-use crate::terminal::{Colour, note, paint, say, table};
+use crate::moments::{parse_age, shown_age};
+use crate::output::Output;
+use crate::survey::{GroupSurvey, Replica, survey};
+use crate::terminal::{Colour, note, paint, table};
+
+/// Entries that a replica may lack before it counts as behind.
+const LAG_MAX_DEFAULT: u64 = 10_000;
+/// Longest wait for the leader's proof that a majority still follows it.
+const PROOF_TIMEOUT: Duration = Duration::from_secs(3);
+/// Pause between two looks of `--wait`.
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Flags of `raftmq cluster`.
 #[derive(Args, Debug)]
@@ -16,144 +28,228 @@ pub(crate) struct ClusterArguments {
     verb: Verb,
     #[command(flatten)]
     seeds: Seeds,
-    /// Print JSON
-    #[arg(long, global = true)]
-    json: bool,
+    #[command(flatten)]
+    output: Output,
 }
 
 #[derive(Subcommand, Debug)]
 enum Verb {
-    /// Every broker: who leads, how far each has come; exit code 1 unless all are well
+    /// Every broker: who leads, how far each has come; exit code 6 unless all are well
     Status,
+    /// One line for a probe: exit code 0 or 6, from what Raft says now
+    Health(HealthArguments),
 }
 
-struct Seen {
-    address: BrokerAddress,
-    status: Result<BrokerStatus, raftmq_client::Error>,
+#[derive(Args, Debug)]
+struct HealthArguments {
+    /// Only this broker: it follows or leads, and lacks little of what is committed (readiness)
+    #[arg(long, value_name = "HOST:PORT")]
+    broker: Option<String>,
+    /// It is enough that every group takes and delivers messages; a dead minority is no failure
+    #[arg(long, conflicts_with = "broker")]
+    serving: bool,
+    /// Log entries that a replica may lack
+    #[arg(long, default_value_t = LAG_MAX_DEFAULT)]
+    max_lag: u64,
+    /// Look again and again until all is well, at most this long (30s, 5m)
+    #[arg(long, value_name = "DURATION", value_parser = parse_age)]
+    wait: Option<Duration>,
 }
 
 /// Asks every broker about itself.
 pub(crate) async fn run(arguments: ClusterArguments) -> Result<(), Failure> {
-    let Verb::Status = arguments.verb;
     let admin = arguments.seeds.client().await?.admin();
-    let brokers = admin.brokers().await?;
-    let asked = brokers.into_iter().map(|address| {
-        let admin = &admin;
-        async move {
-            let status = admin.status(&address.client_address).await;
-            Seen { address, status }
+    let output = arguments.output;
+    match arguments.verb {
+        Verb::Status => {
+            let groups = survey(&admin).await?;
+            show(&groups, output);
+            judge(&groups, output)
         }
-    });
-    let seen = join_all(asked).await;
-    if arguments.json {
-        say(serde_json::Value::Array(seen.iter().map(as_json).collect()));
-    } else {
-        show(&seen);
+        Verb::Health(health) => probe(&admin, &health, output).await,
     }
-    judge(&seen)
 }
 
-fn show(seen: &[Seen]) {
-    let ahead = seen
-        .iter()
-        .filter_map(|broker| Some(broker.status.as_ref().ok()?.appended))
-        .max();
-    let ahead = ahead.unwrap_or(0);
-    let rows: Vec<Vec<String>> = seen.iter().map(|broker| row(broker, ahead)).collect();
-    let headings = [
-        "group",
-        "broker",
-        "address",
-        "state",
-        "term",
-        "committed",
-        "applied",
-        "behind",
-        "up s",
-    ];
-    say(table(&headings, &rows));
+fn show(groups: &[GroupSurvey], output: Output) {
+    let replicas = || groups.iter().flat_map(|group| &group.replicas);
+    output.show(
+        || replicas().map(Replica::as_json).collect(),
+        || {
+            let rows: Vec<Vec<String>> = groups
+                .iter()
+                .flat_map(|group| group.replicas.iter().map(move |one| row(group, one)))
+                .collect();
+            let headings = [
+                "group",
+                "broker",
+                "address",
+                "role",
+                "state",
+                "term",
+                "committed",
+                "applied",
+                "behind",
+                "up",
+            ];
+            table(&headings, &rows)
+        },
+    );
 }
 
-fn row(broker: &Seen, ahead: u64) -> Vec<String> {
-    let address = &broker.address;
+fn row(group: &GroupSurvey, replica: &Replica) -> Vec<String> {
+    let address = &replica.address;
     let mut cells = vec![
         address.group.clone(),
         address.broker_id.to_string(),
         address.client_address.clone(),
+        group.role(address.broker_id).to_owned(),
     ];
-    match &broker.status {
+    match &replica.status {
         Ok(status) => cells.extend([
-            status.state.clone(),
+            shown_state(status),
             status.term.to_string(),
             status.committed.to_string(),
             status.applied.to_string(),
-            ahead.saturating_sub(status.appended).to_string(),
-            (status.uptime_ms / 1000).to_string(),
+            group
+                .behind(status)
+                .map_or("-".to_owned(), |behind| behind.to_string()),
+            shown_age(status.uptime_ms),
         ]),
         Err(error) => {
             note(format_args!("broker {}: {error}", address.broker_id));
-            cells.push("no answer".to_owned());
+            cells.push(paint(Colour::Bad, "no answer"));
             cells.extend(std::iter::repeat_n("-".to_owned(), 5));
         }
     }
     cells
 }
 
-fn as_json(broker: &Seen) -> serde_json::Value {
-    let address = &broker.address;
-    let mut value = json!({
-        "group": address.group,
-        "broker_id": address.broker_id,
-        "client_address": address.client_address,
-        "peer_address": address.peer_address,
-    });
-    let more = match &broker.status {
-        Ok(status) => json!({
-            "state": status.state, "term": status.term, "leader": status.leader,
-            "serving": status.serving, "voters": status.voters,
-            "dropped": status.dropped, "purged": status.purged, "checkpoint": status.checkpoint,
-            "durable_applied": status.durable_applied, "applied": status.applied,
-            "committed": status.committed, "flushed": status.flushed, "appended": status.appended,
-            "log_bytes_written": status.log_bytes_written, "log_syncs": status.log_syncs,
-            "payload_bytes": status.payload_bytes,
-            "snapshots_installed": status.snapshots_installed,
-            "segments_repaired": status.segments_repaired,
-            "uptime_ms": status.uptime_ms, "version": status.version,
-        }),
-        Err(error) => json!({ "error": error.to_string() }),
-    };
-    if let (Some(value), serde_json::Value::Object(more)) = (value.as_object_mut(), more) {
-        value.extend(more);
+fn shown_state(status: &BrokerStatus) -> String {
+    match status.state.as_str() {
+        "leader" => paint(Colour::Good, "leader"),
+        "follower" => "follower".to_owned(),
+        other => paint(Colour::Bad, other),
     }
-    value
 }
 
-/// Well is: every broker answers, and each group has one that serves.
-fn judge(seen: &[Seen]) -> Result<(), Failure> {
-    let mut troubles = Vec::new();
-    let mut groups: Vec<&str> = seen
+fn judge(groups: &[GroupSurvey], output: Output) -> Result<(), Failure> {
+    let troubles: Vec<String> = groups
         .iter()
-        .map(|broker| broker.address.group.as_str())
+        .flat_map(|group| group.troubles(LAG_MAX_DEFAULT))
+        .map(|trouble| trouble.text)
         .collect();
-    groups.sort_unstable();
-    groups.dedup();
-    for group in groups {
-        let members = || seen.iter().filter(|broker| broker.address.group == group);
-        let serves = |broker: &Seen| broker.status.as_ref().is_ok_and(|status| status.serving);
-        if !members().any(serves) {
-            troubles.push(format!("group {group} has no leader that serves"));
-        }
-        let silent = members().filter(|broker| broker.status.is_err()).count();
-        if silent > 0 {
-            troubles.push(format!(
-                "{silent} of the brokers of group {group} do not answer"
-            ));
-        }
+    if !troubles.is_empty() {
+        return Err(Failure::Unhealthy(troubles.join("; ")));
     }
-    if troubles.is_empty() {
-        say(paint(Colour::Good, "all is well"));
+    if !output.json {
+        crate::terminal::say(paint(Colour::Good, "all is well"));
+    }
+    Ok(())
+}
+
+/// What a probe found.
+struct Health {
+    troubles: Vec<String>,
+    /// What was looked at, for the line that says that all is well.
+    seen: String,
+}
+
+async fn probe(admin: &Admin, asked: &HealthArguments, output: Output) -> Result<(), Failure> {
+    let deadline = asked.wait.map(|wait| Instant::now() + wait);
+    let health = loop {
+        let looked = match &asked.broker {
+            Some(address) => broker_health(admin, address, asked.max_lag).await,
+            None => cluster_health(admin, asked).await,
+        };
+        let again = deadline.is_some_and(|deadline| Instant::now() + LOOK_INTERVAL < deadline);
+        match looked {
+            Ok(health) if health.troubles.is_empty() || !again => break health,
+            Err(failure) if !again => return Err(failure),
+            _ => tokio::time::sleep(LOOK_INTERVAL).await,
+        }
+    };
+    let healthy = health.troubles.is_empty();
+    if output.json || healthy {
+        output.show(
+            || json!({ "healthy": healthy, "troubles": health.troubles }),
+            || paint(Colour::Good, format_args!("healthy: {}", health.seen)),
+        );
+    }
+    if healthy {
         Ok(())
     } else {
-        Err(Failure::Operation(troubles.join("; ")))
+        Err(Failure::Unhealthy(health.troubles.join("; ")))
     }
+}
+
+async fn cluster_health(admin: &Admin, asked: &HealthArguments) -> Result<Health, Failure> {
+    let groups = survey(admin).await?;
+    let mut troubles = Vec::new();
+    for group in &groups {
+        let found = group.troubles(asked.max_lag).into_iter();
+        let counts = found.filter(|trouble| !asked.serving || !trouble.serves);
+        troubles.extend(counts.map(|trouble| trouble.text));
+        // A leader that was cut off a moment ago still says that it leads: it has to prove it.
+        if group.leader().is_some()
+            && let Err(error) = prove(admin, &group.name).await
+        {
+            let reason = format!(
+                "the leader of group {} cannot prove that it leads",
+                group.name
+            );
+            troubles.push(format!("{reason}: {error}"));
+        }
+    }
+    let replicas: usize = groups.iter().map(|group| group.replicas.len()).sum();
+    Ok(Health {
+        troubles,
+        seen: format!("broker groups: {}, brokers: {replicas}", groups.len()),
+    })
+}
+
+/// Has the leader hear from a majority: a listing is answered only after that.
+async fn prove(admin: &Admin, group: &str) -> Result<(), Failure> {
+    let admin = admin.clone().broker_group(group).timeout(PROOF_TIMEOUT);
+    admin.list_groups().await?;
+    Ok(())
+}
+
+async fn broker_health(admin: &Admin, address: &str, lag_max: u64) -> Result<Health, Failure> {
+    let status = admin.status(address).await?;
+    let mut troubles = Vec::new();
+    let id = status.broker_id;
+    let committed = match (&status.leader_address, status.serving) {
+        (_, true) => status.committed,
+        (Some(leader), false) => match admin.status(leader).await {
+            Ok(leader) if leader.serving => leader.committed.max(status.committed),
+            Ok(_) => {
+                troubles.push(format!("broker {id} follows {leader}, which does not lead"));
+                status.committed
+            }
+            Err(error) => {
+                troubles.push(format!("broker {id} follows {leader}: {error}"));
+                status.committed
+            }
+        },
+        (None, false) => {
+            troubles.push(format!(
+                "broker {id} is {} and knows no leader",
+                status.state
+            ));
+            status.committed
+        }
+    };
+    if matches!(status.state.as_str(), "repairing" | "stopped") {
+        troubles.push(format!("broker {id} is {}", status.state));
+    }
+    let behind = committed.saturating_sub(status.applied);
+    if behind > lag_max {
+        troubles.push(format!(
+            "broker {id} lacks {behind} of the committed entries"
+        ));
+    }
+    Ok(Health {
+        troubles,
+        seen: format!("broker {id} is {}, {behind} entries behind", status.state),
+    })
 }

@@ -1,14 +1,19 @@
-//! `raftmq consume TOPIC --group G`: prints messages, and commits what was printed.
+//! `raftmq consume TOPIC`: prints messages; as a member of a group it commits what was printed.
+
+mod browse;
 
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use raftmq_client::{ConsumeFrom, Delivery, Filter, PullConsumer};
-use serde_json::json;
+use host::{Clock, SystemClock};
+use raftmq_client::{ConsumeFrom, Delivery, Filter, PullConsumer, TopicQueue};
 use tokio::time::Instant;
 
 use super::seeds::Seeds;
+use super::shown_message;
 use crate::failure::Failure;
+use crate::moments::Moment;
+use crate::output::Output;
 use crate::signals;
 use crate::terminal::{note, say, say_bytes};
 
@@ -23,41 +28,66 @@ const IDLE_TIMEOUT_MS_DEFAULT: u64 = 3000;
 #[derive(Args, Debug)]
 pub(crate) struct ConsumeArguments {
     topic: String,
-    /// The consumer group; its members share the topic's queues
+    /// The consumer group; its members share the topic's queues, and what was printed is committed. Without a group
+    /// messages are only looked at: nobody's place changes
     #[arg(long)]
-    group: String,
-    /// Where to start: `committed` continues after what the group has committed, at the oldest message if nothing is
-    #[arg(long, value_enum, default_value_t = Start::Committed)]
-    from: Start,
+    group: Option<String>,
+    /// Where to start: earliest, latest, a time (2026-01-31T08:00:00Z, milliseconds, or 10m: that long ago), or
+    /// committed: after what the group has committed, at the oldest message if nothing is [default: committed
+    /// with a group, latest with --follow and no group, else earliest]
+    #[arg(long, value_parser = Start::parse)]
+    from: Option<Start>,
     /// Only messages with one of these tags: a, or 'a || b'
     #[arg(long)]
     tag: Option<String>,
     /// Wait for more messages until interrupted
     #[arg(long)]
     follow: bool,
+    /// End after this many messages, or when there are no more
+    #[arg(long, conflicts_with = "count")]
+    max: Option<u64>,
     /// End after this many messages; exit code 3 if there are fewer
     #[arg(long)]
     count: Option<u64>,
-    /// End after this long without a message (default 3000, unless --follow)
+    /// End after this long without a message [default: 3000, unless --follow]
     #[arg(long)]
     idle_timeout_ms: Option<u64>,
+    /// How messages are printed; --json is short for --format json
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
     #[command(flatten)]
     seeds: Seeds,
+    #[command(flatten)]
+    output: Output,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 enum Start {
     Earliest,
     Latest,
     Committed,
+    At(Moment),
+}
+
+impl Start {
+    fn parse(text: &str) -> Result<Start, String> {
+        match text {
+            "earliest" => Ok(Start::Earliest),
+            "latest" => Ok(Start::Latest),
+            "committed" => Ok(Start::Committed),
+            time => Moment::parse(time)
+                .map(Start::At)
+                .map_err(|reason| format!("earliest, latest or committed, or a time: {reason}")),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Format {
     /// The body of each message, a line each
     Text,
+    /// A line with place, time, id, tag, keys and properties before each body
+    Full,
     /// A JSON object for each message, a line each
     Json,
 }
@@ -65,31 +95,10 @@ enum Format {
 /// Prints messages until a bound is met, the reader goes away, or SIGINT or SIGTERM comes.
 pub(crate) async fn run(arguments: ConsumeArguments) -> Result<(), Failure> {
     let client = arguments.seeds.client().await?;
-    let start = match arguments.from {
-        Start::Latest => ConsumeFrom::Latest,
-        Start::Earliest | Start::Committed => ConsumeFrom::Earliest,
+    let printed = match &arguments.group {
+        Some(group) => as_member(&client, group, &arguments).await?,
+        None => browse::run(&client, &arguments).await?,
     };
-    let consumer = client
-        .pull_consumer(arguments.group.as_str())
-        .consume_from(start)
-        .manual_commit()
-        .build()?;
-    let filter = arguments.tag.clone().map_or(Filter::All, Filter::Tag);
-    consumer.subscribe(&arguments.topic, filter).await?;
-    let mut reader = Reader {
-        arguments: &arguments,
-        consumer: &consumer,
-        printed: 0,
-        moved: Vec::new(),
-    };
-    let outcome = tokio::select! {
-        biased;
-        reason = signals::stop_requested() => reason.map(|_| ()),
-        outcome = reader.read(&client) => outcome,
-    };
-    let printed = reader.printed;
-    consumer.close().await?;
-    outcome?;
     match arguments.count {
         Some(count) if printed < count => Err(Failure::Incomplete(format!(
             "{printed} messages, fewer than {count}"
@@ -98,72 +107,79 @@ pub(crate) async fn run(arguments: ConsumeArguments) -> Result<(), Failure> {
     }
 }
 
+/// Reads as a member of a group; the number of messages printed.
+async fn as_member(
+    client: &raftmq_client::Client,
+    group: &str,
+    arguments: &ConsumeArguments,
+) -> Result<u64, Failure> {
+    let from = arguments.from.unwrap_or(Start::Committed);
+    let start = match from {
+        Start::Latest => ConsumeFrom::Latest,
+        Start::At(moment) => ConsumeFrom::TimeMs(moment.at_ms(SystemClock.now_ms())),
+        Start::Earliest | Start::Committed => ConsumeFrom::Earliest,
+    };
+    let consumer = client
+        .pull_consumer(group)
+        .consume_from(start)
+        .manual_commit()
+        .build()?;
+    let filter = arguments.tag.clone().map_or(Filter::All, Filter::Tag);
+    consumer.subscribe(&arguments.topic, filter).await?;
+    let mut reader = Reader {
+        consumer: &consumer,
+        printing: Printing::new(arguments),
+        from: (from != Start::Committed).then_some(start),
+        moved: Vec::new(),
+    };
+    let outcome = tokio::select! {
+        biased;
+        reason = signals::stop_requested() => reason.map(|_| ()),
+        outcome = reader.read(client) => outcome,
+    };
+    let printed = reader.printing.printed;
+    consumer.close().await?;
+    outcome.map(|()| printed)
+}
+
 struct Reader<'a> {
-    arguments: &'a ConsumeArguments,
     consumer: &'a PullConsumer,
-    printed: u64,
-    /// Queues that were moved to where `--from` says.
-    moved: Vec<raftmq_client::TopicQueue>,
+    printing: Printing,
+    /// Where every queue begins, whatever the group has committed.
+    from: Option<ConsumeFrom>,
+    /// Queues that were moved there.
+    moved: Vec<TopicQueue>,
 }
 
 impl Reader<'_> {
     async fn read(&mut self, client: &raftmq_client::Client) -> Result<(), Failure> {
-        let follows = self.arguments.follow && self.arguments.idle_timeout_ms.is_none();
-        let idle = self
-            .arguments
-            .idle_timeout_ms
-            .unwrap_or(IDLE_TIMEOUT_MS_DEFAULT);
-        let idle = Duration::from_millis(idle);
-        let mut last = Instant::now();
-        loop {
+        while !self.printing.is_over() {
             self.move_queues(client).await?;
-            let left = self
-                .arguments
-                .count
-                .map_or(u64::MAX, |count| count - self.printed);
-            if left == 0 {
+            let most = self.printing.left().min(POLL_MESSAGES);
+            let deliveries = self.consumer.poll(most, self.printing.wait()).await?;
+            if !self.printing.print(&deliveries) {
                 return Ok(());
-            }
-            let most = usize::try_from(left)
-                .unwrap_or(usize::MAX)
-                .min(POLL_MESSAGES);
-            let wait = if follows {
-                POLL_WAIT
-            } else {
-                POLL_WAIT.min(idle)
-            };
-            let deliveries = self.consumer.poll(most, wait).await?;
-            if !deliveries.is_empty() {
-                last = Instant::now();
-            } else if !follows && last.elapsed() >= idle {
-                return Ok(());
-            }
-            for delivery in &deliveries {
-                if !print(self.arguments.format, delivery) {
-                    note("the reader of the output is gone");
-                    return Ok(());
-                }
-                self.printed += 1;
             }
             if !deliveries.is_empty() {
                 self.consumer.commit().await?;
             }
         }
+        Ok(())
     }
 
-    /// `--from earliest` and `--from latest` hold whatever the group has committed, once for each queue.
+    /// What `--from` says holds whatever the group has committed, once for each queue.
     async fn move_queues(&mut self, client: &raftmq_client::Client) -> Result<(), Failure> {
-        if self.arguments.from == Start::Committed {
+        let Some(from) = self.from else {
             return Ok(());
-        }
+        };
         for queue in self.consumer.assignment() {
             if self.moved.contains(&queue) {
                 continue;
             }
-            let offset = if self.arguments.from == Start::Earliest {
-                client.min_offset(&queue).await?
-            } else {
-                client.max_offset(&queue).await?
+            let offset = match from {
+                ConsumeFrom::Earliest => client.min_offset(&queue).await?,
+                ConsumeFrom::Latest => client.max_offset(&queue).await?,
+                ConsumeFrom::TimeMs(at_ms) => client.offset_at(&queue, at_ms).await?,
             };
             self.consumer.seek(&queue, offset).await?;
             self.moved.push(queue);
@@ -172,22 +188,88 @@ impl Reader<'_> {
     }
 }
 
-fn print(format: Format, delivery: &Delivery) -> bool {
-    let message = &delivery.message;
-    match format {
-        Format::Text => say_bytes(message.body()),
-        Format::Json => say(json!({
-            "topic": &*delivery.topic,
-            "queue": delivery.queue,
-            "offset": delivery.offset,
-            "message_id": message.message_id(),
-            "tag": message.tag(),
-            "keys": message.keys(),
-            "message_group": message.message_group(),
-            "properties": message.properties().into_iter().collect::<std::collections::BTreeMap<_, _>>(),
-            "born_ms": message.born_ms(),
-            "stored_ms": message.stored_ms(),
-            "body": String::from_utf8_lossy(message.body()),
-        })),
+/// Prints, and knows when to end.
+struct Printing {
+    format: Format,
+    most: Option<u64>,
+    /// Longest silence; none when it follows.
+    idle: Option<Duration>,
+    printed: u64,
+    last: Instant,
+}
+
+impl Printing {
+    fn new(arguments: &ConsumeArguments) -> Printing {
+        let idle_ms = match arguments.idle_timeout_ms {
+            None if arguments.follow => None,
+            asked => Some(asked.unwrap_or(IDLE_TIMEOUT_MS_DEFAULT)),
+        };
+        Printing {
+            format: if arguments.output.json {
+                Format::Json
+            } else {
+                arguments.format
+            },
+            most: arguments.max.or(arguments.count),
+            idle: idle_ms.map(Duration::from_millis),
+            printed: 0,
+            last: Instant::now(),
+        }
+    }
+
+    /// Whether enough was printed, or nothing came for too long.
+    fn is_over(&self) -> bool {
+        self.left() == 0 || self.idle.is_some_and(|idle| self.last.elapsed() >= idle)
+    }
+
+    /// Messages that may still be printed.
+    fn left(&self) -> usize {
+        let left = self
+            .most
+            .map_or(u64::MAX, |most| most.saturating_sub(self.printed));
+        usize::try_from(left).unwrap_or(usize::MAX)
+    }
+
+    /// How long to wait for the next messages.
+    fn wait(&self) -> Duration {
+        self.idle.map_or(POLL_WAIT, |idle| idle.min(POLL_WAIT))
+    }
+
+    /// False when nobody reads any more.
+    fn print(&mut self, deliveries: &[Delivery]) -> bool {
+        if !deliveries.is_empty() {
+            self.last = Instant::now();
+        }
+        for delivery in deliveries {
+            let body = delivery.message.body();
+            let read = match self.format {
+                Format::Text => say_bytes(body),
+                Format::Full => say(shown_message::heading(delivery)) && say_bytes(body),
+                Format::Json => say(shown_message::as_json(delivery)),
+            };
+            if !read {
+                note("the reader of the output is gone");
+                return false;
+            }
+            self.printed += 1;
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches a start that is taken for another one.
+    #[test]
+    fn starts_are_told_apart() {
+        assert_eq!(Start::parse("latest"), Ok(Start::Latest));
+        assert_eq!(Start::parse("5m"), Ok(Start::At(Moment::AgoMs(300_000))));
+        assert!(
+            Start::parse("newest")
+                .unwrap_err()
+                .contains("earliest, latest or committed")
+        );
     }
 }

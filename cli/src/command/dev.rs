@@ -10,9 +10,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::failure::Failure;
+use crate::output::Output;
 use crate::process::{Certificate, Group, GroupPlan, Led, Member};
 use crate::terminal::{Colour, paint, say};
 use crate::{files, signals};
@@ -39,6 +41,8 @@ pub(crate) struct DevArguments {
     /// First of seven ports in a row, in place of 9876, 8081 to 8083 and 9081 to 9083
     #[arg(long, value_name = "PORT")]
     base_port: Option<u16>,
+    #[command(flatten)]
+    output: Output,
 }
 
 /// Runs until SIGINT or SIGTERM.
@@ -61,18 +65,23 @@ pub(crate) async fn run(arguments: DevArguments) -> Result<(), Failure> {
     let led = tokio::select! {
         biased;
         reason = &mut stop => {
-            return end(&mut group, directory, reason?).await;
+            return end(&mut group, directory, reason?, arguments.output).await;
         }
         led = first_leader(&mut group) => led?,
     };
-    greet(&mut group, &led, directory);
-    let mut keeper = Keeper::new(led);
+    let output = arguments.output;
+    if output.json {
+        say(as_json(&mut group, &led));
+    } else {
+        greet(&mut group, &led, directory);
+    }
+    let mut keeper = Keeper::new(led, output);
     let mut look = tokio::time::interval(LOOK_INTERVAL);
     loop {
         tokio::select! {
             biased;
             reason = &mut stop => {
-                return end(&mut group, directory, reason?).await;
+                return end(&mut group, directory, reason?, arguments.output).await;
             }
             _ = look.tick() => keeper.look(&mut group).await?,
         }
@@ -117,6 +126,29 @@ async fn first_leader(group: &mut Group) -> Result<Led, Failure> {
     }
 }
 
+/// Where everything is, once a leader is known.
+fn as_json(group: &mut Group, led: &Led) -> Value {
+    let plan = group.plan().clone();
+    let members: Vec<Value> = plan
+        .members()
+        .into_iter()
+        .map(|member| {
+            let pid = group.member(member).pid();
+            let address = address(&plan, member);
+            let leads = member == Member::Broker(led.broker_id);
+            json!({ "name": member.to_string(), "address": address, "pid": pid, "leads": leads })
+        })
+        .collect();
+    json!({ "directory": plan.directory, "seeds": plan.seeds(), "processes": members })
+}
+
+fn address(plan: &GroupPlan, member: Member) -> String {
+    match member {
+        Member::NameServer => plan.name_server_address(),
+        Member::Broker(id) => plan.client_address(id),
+    }
+}
+
 fn greet(group: &mut Group, led: &Led, directory: &Path) {
     let plan = group.plan().clone();
     say(format_args!(
@@ -124,10 +156,7 @@ fn greet(group: &mut Group, led: &Led, directory: &Path) {
         directory.display()
     ));
     for member in plan.members() {
-        let address = match member {
-            Member::NameServer => plan.name_server_address(),
-            Member::Broker(id) => plan.client_address(id),
-        };
+        let address = address(&plan, member);
         let pid = group.member(member).pid().unwrap_or(0);
         let leads = if member == Member::Broker(led.broker_id) {
             "  leads"
@@ -207,10 +236,15 @@ fn shown_program(program: &Path) -> String {
         .to_string()
 }
 
-async fn end(group: &mut Group, directory: &Path, reason: &str) -> Result<(), Failure> {
-    say(format_args!("\n{reason}: stopping"));
+async fn end(
+    group: &mut Group,
+    directory: &Path,
+    reason: &str,
+    output: Output,
+) -> Result<(), Failure> {
+    output.tell(format_args!("\n{reason}: stopping"));
     if group.end().await {
-        say(format_args!(
+        output.tell(format_args!(
             "Everything has stopped; the data is in {}",
             directory.display()
         ));

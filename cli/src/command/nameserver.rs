@@ -1,19 +1,16 @@
-//! `raftmq nameserver --config FILE`.
+//! `raftmq nameserver`: one name server, configured by a file, variables and flags.
 
 use nameserver::NameServerConfig;
 
 use super::server::{self, ServerArguments};
 use crate::failure::Failure;
-use crate::settings;
 
 /// Runs one name server until SIGTERM or SIGINT.
-pub(crate) fn run(arguments: ServerArguments) -> Result<(), Failure> {
-    let config: NameServerConfig = settings::load(&arguments.config, arguments.overrides())?;
-    config.validate().map_err(|rule| arguments.broken(rule))?;
-    if arguments.print_config {
-        return server::print_config(&config);
-    }
-    server::serve(&arguments, |host, shutdown| {
+pub(crate) fn run(arguments: &ServerArguments<NameServerConfig>) -> Result<(), Failure> {
+    let Some(config) = arguments.configuration()? else {
+        return Ok(());
+    };
+    server::serve(arguments, |host, shutdown| {
         nameserver::run(config, host, shutdown)
     })
 }

@@ -2,17 +2,19 @@
 //!
 //! Ends with success only when every message is on the disks of a majority.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 
 use clap::Args;
-use raftmq_client::{Message, SendHandle};
+use indicatif::{ProgressBar, ProgressStyle};
+use raftmq_client::{BODY_BYTES_MAX, Message, SendHandle};
 use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::seeds::Seeds;
 use crate::failure::Failure;
 use crate::files;
+use crate::output::Output;
 use crate::terminal::{note, say};
 
 /// Lines read ahead of the producer.
@@ -29,6 +31,9 @@ pub(crate) struct ProduceArguments {
     /// Send each line of this file
     #[arg(long, value_name = "FILE", conflicts_with = "messages")]
     file: Option<PathBuf>,
+    /// The whole file, or all of standard input, is one message
+    #[arg(long, conflicts_with = "messages")]
+    whole: bool,
     /// The tag of each message
     #[arg(long)]
     tag: Option<String>,
@@ -43,9 +48,8 @@ pub(crate) struct ProduceArguments {
     properties: Vec<(String, String)>,
     #[command(flatten)]
     seeds: Seeds,
-    /// Print a JSON line for each message: where it was stored
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: Output,
 }
 
 fn property(text: &str) -> Result<(String, String), String> {
@@ -58,8 +62,7 @@ pub(crate) async fn run(arguments: ProduceArguments) -> Result<(), Failure> {
     let producer = arguments.seeds.client().await?.producer().build()?;
     let mut lines = source(&arguments)?;
     let (handles, settled) = mpsc::channel(HANDLES_MAX);
-    let json = arguments.json;
-    let settling = tokio::spawn(settle(settled, json));
+    let settling = tokio::spawn(settle(settled, arguments.output));
     let mut empty = 0_u64;
     let mut trouble = None;
     while let Some(line) = lines.recv().await {
@@ -110,14 +113,16 @@ fn message(arguments: &ProduceArguments, line: Vec<u8>) -> Result<Message, Failu
 }
 
 /// Waits for each receipt in order; the number of messages stored.
-async fn settle(mut settled: mpsc::Receiver<SendHandle>, json: bool) -> Result<u64, Failure> {
+async fn settle(mut settled: mpsc::Receiver<SendHandle>, output: Output) -> Result<u64, Failure> {
     let mut stored = 0;
+    let progress = progress();
     while let Some(handle) = settled.recv().await {
         let receipt = handle.await.map_err(|error| {
-            Failure::during(format!("after {stored} messages were stored"), error)
+            Failure::from(error).after(format_args!("after {stored} messages were stored"))
         })?;
         stored += 1;
-        if json {
+        progress.inc(1);
+        if output.json {
             say(json!({
                 "message_id": receipt.message_id,
                 "topic": &*receipt.topic,
@@ -126,7 +131,15 @@ async fn settle(mut settled: mpsc::Receiver<SendHandle>, json: bool) -> Result<u
             }));
         }
     }
+    progress.finish_and_clear();
     Ok(stored)
+}
+
+/// Counts on standard error while it is a terminal; otherwise nothing.
+fn progress() -> ProgressBar {
+    let style = ProgressStyle::with_template("{spinner} {pos} messages stored, {per_sec}");
+    ProgressBar::new_spinner()
+        .with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
 }
 
 type Lines = mpsc::Receiver<std::io::Result<Vec<u8>>>;
@@ -151,8 +164,17 @@ fn source(arguments: &ProduceArguments) -> Result<Lines, Failure> {
         }
         None => Box::new(std::io::stdin()),
     };
+    let whole = arguments.whole;
     // Standard input blocks: it is read off the async threads.
     tokio::task::spawn_blocking(move || {
+        if whole {
+            let mut input = input.take(BODY_BYTES_MAX as u64 + 1);
+            let mut body = Vec::new();
+            let read = input.read_to_end(&mut body).map(|_| body);
+            // Whoever waited for it has given up: nobody is left to tell.
+            let _ = sender.blocking_send(read);
+            return;
+        }
         for line in BufReader::new(input).split(b'\n') {
             let line = line.map(|mut line| {
                 line.pop_if(|last| *last == b'\r');

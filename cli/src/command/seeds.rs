@@ -1,22 +1,30 @@
-//! Where a command finds the system: `--seeds`, RAFTMQ_SEEDS, or what `raftmq dev` uses.
+//! Where a command finds the system: `--seeds`, a context, the environment, or what `raftmq dev` uses.
 
 use clap::Args;
 use raftmq_client::Client;
 
+use crate::contexts::{self, Contexts};
 use crate::failure::Failure;
 
-/// Flag of every command that talks to brokers.
-#[derive(Args, Clone, Debug)]
+/// Where `raftmq dev` listens.
+const SEEDS_DEFAULT: &str = "127.0.0.1:9876,127.0.0.1:8081,127.0.0.1:8082,127.0.0.1:8083";
+
+/// Flags of every command that talks to servers. The first that is given counts: `--seeds`, `--context`,
+/// RAFTMQ_SEEDS, RAFTMQ_CONTEXT, the context chosen by `raftmq context use`, the ports of `raftmq dev`.
+#[derive(Args, Clone, Debug, Default)]
 pub(crate) struct Seeds {
-    /// Name servers or brokers (host:port), separated by commas; any one that answers will do
+    /// Name servers or brokers, separated by commas; any one that answers will do [env: RAFTMQ_SEEDS]
+    /// [default: the current context, or the ports of `raftmq dev`]
     #[arg(
         long,
         global = true,
-        env = "RAFTMQ_SEEDS",
-        value_delimiter = ',',
-        default_value = "127.0.0.1:9876,127.0.0.1:8081,127.0.0.1:8082,127.0.0.1:8083"
+        value_name = "HOST:PORT,…",
+        conflicts_with = "context"
     )]
-    seeds: Vec<String>,
+    seeds: Option<String>,
+    /// A system by its name, see `raftmq context` [env: RAFTMQ_CONTEXT]
+    #[arg(long, global = true, value_name = "NAME")]
+    context: Option<String>,
 }
 
 impl Seeds {
@@ -26,10 +34,108 @@ impl Seeds {
     ///
     /// If no seed answers, or one is no address.
     pub(crate) async fn client(&self) -> Result<Client, Failure> {
-        let client = Client::builder()
-            .seeds(self.seeds.iter().cloned())
-            .build()
-            .await;
+        let client = Client::builder().seeds(self.addresses()?).build().await;
         client.map_err(Failure::from)
+    }
+
+    /// The addresses to start from.
+    ///
+    /// # Errors
+    ///
+    /// If a context is named that does not exist, or the file of contexts cannot be read.
+    pub(crate) fn addresses(&self) -> Result<Vec<String>, Failure> {
+        self.resolve(
+            |name| std::env::var(name).ok().filter(|value| !value.is_empty()),
+            || Contexts::load(&contexts::path()?),
+        )
+    }
+
+    fn resolve(
+        &self,
+        variable: impl Fn(&str) -> Option<String>,
+        contexts: impl Fn() -> Result<Contexts, Failure>,
+    ) -> Result<Vec<String>, Failure> {
+        if let Some(seeds) = &self.seeds {
+            return Ok(split(seeds));
+        }
+        if let Some(name) = &self.context {
+            return Ok(contexts()?.get(name)?.seeds.clone());
+        }
+        if let Some(seeds) = variable("RAFTMQ_SEEDS") {
+            return Ok(split(&seeds));
+        }
+        if let Some(name) = variable("RAFTMQ_CONTEXT") {
+            return Ok(contexts()?.get(&name)?.seeds.clone());
+        }
+        // Without a home directory there are no contexts, which is no trouble when none was asked for.
+        let contexts = match contexts::path() {
+            Ok(_) => contexts()?,
+            Err(_) => Contexts::default(),
+        };
+        match &contexts.current {
+            Some(name) => Ok(contexts.get(name)?.seeds.clone()),
+            None => Ok(split(SEEDS_DEFAULT)),
+        }
+    }
+}
+
+fn split(seeds: &str) -> Vec<String> {
+    let seeds = seeds.split([',', ';']).map(str::trim);
+    seeds
+        .filter(|seed| !seed.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolved(flags: &Seeds, environment: &[(&str, &str)], current: bool) -> Vec<String> {
+        let contexts = || {
+            let mut contexts = Contexts::default();
+            for name in ["one", "two"] {
+                contexts.add(name, vec![format!("{name}:1")]).unwrap();
+            }
+            contexts.current.take_if(|_| !current);
+            Ok(contexts)
+        };
+        let variable = |name: &str| {
+            let found = environment.iter().find(|(key, _)| *key == name);
+            found.map(|(_, value)| (*value).to_owned())
+        };
+        flags.resolve(variable, contexts).unwrap()
+    }
+
+    /// Catches a command that talks to another system than the one that was named.
+    #[test]
+    fn the_more_explicit_word_counts() {
+        let none = Seeds::default();
+        let seeds = Seeds {
+            seeds: Some("a:1, b:2".to_owned()),
+            ..Seeds::default()
+        };
+        let context = Seeds {
+            context: Some("two".to_owned()),
+            ..Seeds::default()
+        };
+        let environment = [("RAFTMQ_SEEDS", "e:1"), ("RAFTMQ_CONTEXT", "two")];
+        assert_eq!(resolved(&seeds, &environment, true), ["a:1", "b:2"]);
+        assert_eq!(resolved(&context, &environment, true), ["two:1"]);
+        assert_eq!(resolved(&none, &environment, true), ["e:1"]);
+        assert_eq!(resolved(&none, &environment[1..], true), ["two:1"]);
+        assert_eq!(resolved(&none, &[], true), ["one:1"]);
+        assert_eq!(resolved(&none, &[], false), split(SEEDS_DEFAULT));
+    }
+
+    /// Catches a misspelt context that silently means another system.
+    #[test]
+    fn an_unknown_context_is_an_error() {
+        let flags = Seeds {
+            context: Some("prd".to_owned()),
+            ..Seeds::default()
+        };
+        let error = flags.resolve(|_| None, || Ok(Contexts::default()));
+        assert!(matches!(error, Err(Failure::NotFound(_))), "{error:?}");
     }
 }

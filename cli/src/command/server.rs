@@ -8,65 +8,60 @@ use std::path::PathBuf;
 use clap::Args;
 use host::Host;
 use host::shutdown::Shutdown;
-use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
 use crate::failure::Failure;
 use crate::process::raise_file_limit;
-use crate::settings::Overrides;
+use crate::settings::{self, Documented, SettingFlags};
 use crate::{signals, terminal};
 
 /// What is logged unless RUST_LOG says otherwise.
 const DEFAULT_LOG_FILTER: &str = "info,openraft=error";
 
-/// Flags of `raftmq broker` and `raftmq nameserver`.
+/// Flags of `raftmq broker` and `raftmq nameserver`, whose configuration is `T`.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct ServerArguments {
-    /// Configuration file (TOML)
+pub(crate) struct ServerArguments<T: Documented> {
+    /// Configuration file (TOML); flags and variables replace its keys
     #[arg(long, value_name = "FILE", env = "RAFTMQ_CONFIG")]
-    pub(crate) config: PathBuf,
-    /// Where clients are served, in place of the file's `listen`
-    #[arg(long, value_name = "ADDRESS:PORT", env = "RAFTMQ_LISTEN")]
-    pub(crate) listen: Option<String>,
-    /// What clients are told to connect to, in place of the file's `advertise`
-    #[arg(long, value_name = "HOST:PORT", env = "RAFTMQ_ADVERTISE")]
-    pub(crate) advertise: Option<String>,
-    /// Print the configuration with every default and override, and exit
+    config: Option<PathBuf>,
+    /// Print the configuration that file, variables and flags make together, each key with what it means and
+    /// those that have their default commented out, and exit
     #[arg(long)]
-    pub(crate) print_config: bool,
+    print_config: bool,
     /// Log lines as JSON
     #[arg(long)]
-    pub(crate) json_logs: bool,
+    json_logs: bool,
     /// Shut down when standard input closes: the process that started this one is gone
     #[arg(long, hide = true)]
-    pub(crate) until_stdin_closes: bool,
+    until_stdin_closes: bool,
+    #[command(flatten)]
+    settings: SettingFlags<T>,
 }
 
-impl ServerArguments {
-    /// The flags that stand for keys of the configuration.
-    pub(crate) fn overrides(&self) -> Overrides {
-        let mut overrides = Overrides::default();
-        overrides.set("listen", self.listen.clone());
-        overrides.set("advertise", self.advertise.clone());
-        overrides
+impl<T: Documented> ServerArguments<T> {
+    /// The configuration, checked. None if it was only to be printed, which is done.
+    ///
+    /// # Errors
+    ///
+    /// One line that names the source, the key and what is wrong with it.
+    pub(crate) fn configuration(&self) -> Result<Option<T>, Failure> {
+        let overrides = self.settings.overrides()?;
+        let config: T = match &self.config {
+            Some(path) => settings::load(path, overrides)?,
+            None => settings::from_text("", "the command line", overrides)?,
+        };
+        config.check().map_err(|rule| {
+            let source = self.config.as_ref();
+            let source =
+                source.map_or("the command line".into(), |path| path.display().to_string());
+            Failure::Configuration(format!("{source}: {rule}"))
+        })?;
+        if self.print_config {
+            terminal::say(settings::print(&config)?);
+            return Ok(None);
+        }
+        Ok(Some(config))
     }
-
-    /// A rule of the configuration that does not hold, as one line that names the file.
-    pub(crate) fn broken(&self, rule: impl Display) -> Failure {
-        Failure::Configuration(format!("{}: {rule}", self.config.display()))
-    }
-}
-
-/// Prints the configuration as the file would hold it.
-///
-/// # Errors
-///
-/// If it has no TOML form.
-pub(crate) fn print_config(config: &impl Serialize) -> Result<(), Failure> {
-    let text = toml::to_string(config)
-        .map_err(|error| Failure::during("printing the configuration", error))?;
-    terminal::say(text.trim_end());
-    Ok(())
 }
 
 /// Runs a role until it is asked to stop or fails.
@@ -74,11 +69,12 @@ pub(crate) fn print_config(config: &impl Serialize) -> Result<(), Failure> {
 /// # Errors
 ///
 /// Whatever ended the role before it was asked to.
-pub(crate) fn serve<F, E>(
-    arguments: &ServerArguments,
+pub(crate) fn serve<T, F, E>(
+    arguments: &ServerArguments<T>,
     role: impl FnOnce(Host, Shutdown) -> F,
 ) -> Result<(), Failure>
 where
+    T: Documented,
     F: Future<Output = Result<(), E>>,
     E: Display,
 {

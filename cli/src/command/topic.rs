@@ -1,12 +1,15 @@
-//! `raftmq topic create|list|describe|delete`.
+//! `raftmq topic create|list|describe|alter|delete`.
+
+use std::collections::BTreeSet;
 
 use clap::{Args, Subcommand, ValueEnum};
-use raftmq_client::{MessageType, TopicDescription, TopicSettings};
+use raftmq_client::{Admin, MessageType, TopicDescription, TopicSettings};
 use serde_json::json;
 
 use super::seeds::Seeds;
 use crate::failure::Failure;
-use crate::terminal::{say, table};
+use crate::output::Output;
+use crate::terminal::{pairs, table};
 
 /// Flags of `raftmq topic`.
 #[derive(Args, Debug)]
@@ -15,9 +18,11 @@ pub(crate) struct TopicArguments {
     verb: Verb,
     #[command(flatten)]
     seeds: Seeds,
-    /// Print JSON
-    #[arg(long, global = true)]
-    json: bool,
+    #[command(flatten)]
+    output: Output,
+    /// The broker group, where there are several: where a topic is made, or looked for
+    #[arg(long, global = true, value_name = "NAME")]
+    broker_group: Option<String>,
 }
 
 #[derive(Subcommand, Debug)]
@@ -34,6 +39,22 @@ enum Verb {
         /// An existing topic of this name is fine
         #[arg(long)]
         if_absent: bool,
+        /// A free setting kept with the topic, KEY=VALUE; may be given again
+        #[arg(long = "attribute", value_name = "KEY=VALUE", value_parser = pair)]
+        attributes: Vec<(String, String)>,
+    },
+    /// Change a topic; what is not named stays
+    Alter {
+        name: String,
+        /// More queues than now: queues hold messages and are never taken away
+        #[arg(long)]
+        queues: Option<u32>,
+        /// Which messages it takes from now on
+        #[arg(long = "type", value_enum)]
+        kind: Option<Kind>,
+        /// Set a free setting, KEY=VALUE; KEY= takes it away; may be given again
+        #[arg(long = "attribute", value_name = "KEY=VALUE", value_parser = pair)]
+        attributes: Vec<(String, String)>,
     },
     /// All topics
     List,
@@ -66,84 +87,163 @@ impl From<Kind> for MessageType {
 
 /// Does what was asked of topics.
 pub(crate) async fn run(arguments: TopicArguments) -> Result<(), Failure> {
-    let admin = arguments.seeds.client().await?.admin();
+    let mut admin = arguments.seeds.client().await?.admin();
+    let output = arguments.output;
+    let chosen = arguments.broker_group.is_some();
+    if let Some(group) = arguments.broker_group {
+        admin = admin.broker_group(group);
+    }
     match arguments.verb {
         Verb::Create {
             name,
             queues,
             kind,
             if_absent,
+            attributes,
         } => {
             let settings = TopicSettings {
                 queue_count: queues,
                 message_type: kind.into(),
+                attributes: attributes.into_iter().collect(),
                 if_absent,
-                ..TopicSettings::default()
             };
             admin.create_topic(&name, &settings).await?;
-            done(arguments.json, &name, "created");
+            done(output, &name, "created");
         }
-        Verb::List => list(&admin.list_topics().await?, arguments.json),
+        Verb::Alter {
+            name,
+            queues,
+            kind,
+            attributes,
+        } => {
+            let (admin, topic) = find(admin, chosen, &name).await?;
+            let settings = altered(topic, queues, kind, attributes);
+            admin.alter_topic(&name, &settings).await?;
+            done(output, &name, "altered");
+        }
+        Verb::List if chosen => list(&admin.list_topics().await?, output),
+        Verb::List => list(&everywhere(&admin).await?, output),
         Verb::Describe { name } => {
-            let topic = admin.topic(&name).await?;
-            let topic = topic.ok_or_else(|| Failure::Operation(format!("no topic {name:?}")))?;
-            describe(&topic, arguments.json);
+            let (_, topic) = find(admin, chosen, &name).await?;
+            describe(&topic, output);
         }
         Verb::Delete { name } => {
+            let (admin, _) = find(admin, chosen, &name).await?;
             admin.delete_topic(&name).await?;
-            done(arguments.json, &name, "deleted");
+            done(output, &name, "deleted");
         }
     }
     Ok(())
 }
 
-fn done(json: bool, name: &str, what: &str) {
-    if json {
-        say(json!({ "topic": name, "done": what }));
-    } else {
-        say(format_args!("topic {name} {what}"));
+/// The topics of all broker groups, by name.
+async fn everywhere(admin: &Admin) -> Result<Vec<TopicDescription>, Failure> {
+    let brokers = admin.brokers().await?;
+    let groups: BTreeSet<String> = brokers.into_iter().map(|broker| broker.group).collect();
+    if groups.len() < 2 {
+        return Ok(admin.list_topics().await?);
+    }
+    let mut topics = Vec::new();
+    for group in groups {
+        topics.extend(admin.clone().broker_group(group).list_topics().await?);
+    }
+    topics.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(topics)
+}
+
+/// The topic, and the calls to the group that has it.
+async fn find(
+    admin: Admin,
+    chosen: bool,
+    name: &str,
+) -> Result<(Admin, TopicDescription), Failure> {
+    let admin = match chosen {
+        true => admin,
+        false => admin.of_topic(name).await?,
+    };
+    let topic = admin.topic(name).await?;
+    let topic = topic.ok_or_else(|| Failure::NotFound(format!("topic {name} does not exist")))?;
+    Ok((admin, topic))
+}
+
+/// A topic's settings with some of them changed.
+fn altered(
+    topic: TopicDescription,
+    queues: Option<u32>,
+    kind: Option<Kind>,
+    changes: Vec<(String, String)>,
+) -> TopicSettings {
+    let mut attributes = topic.attributes;
+    for (key, value) in changes {
+        if value.is_empty() {
+            attributes.remove(&key);
+        } else {
+            attributes.insert(key, value);
+        }
+    }
+    TopicSettings {
+        queue_count: queues.unwrap_or(topic.queue_count),
+        message_type: kind.map_or(topic.message_type, MessageType::from),
+        attributes,
+        if_absent: false,
     }
 }
 
-fn list(topics: &[TopicDescription], json: bool) {
-    if json {
-        say(serde_json::Value::Array(
-            topics.iter().map(as_json).collect(),
-        ));
-        return;
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
+    if key.is_empty() {
+        return Err("the key is empty".to_owned());
     }
-    let rows: Vec<Vec<String>> = topics
-        .iter()
-        .map(|topic| {
-            vec![
-                topic.name.clone(),
-                kind_name(topic.message_type),
-                topic.queue_count.to_string(),
-                messages(topic).to_string(),
-            ]
-        })
-        .collect();
-    say(table(&["topic", "type", "queues", "messages"], &rows));
+    Ok((key.to_owned(), value.to_owned()))
 }
 
-fn describe(topic: &TopicDescription, json: bool) {
-    if json {
-        say(as_json(topic));
-        return;
-    }
-    say(format_args!("topic     {}", topic.name));
-    say(format_args!("type      {}", kind_name(topic.message_type)));
-    say(format_args!("messages  {}", messages(topic)));
-    for (key, value) in &topic.attributes {
-        say(format_args!("{key}  {value}"));
-    }
+fn done(output: Output, name: &str, what: &str) {
+    output.show(
+        || json!({ "topic": name, "done": what }),
+        || format!("topic {name} {what}"),
+    );
+}
+
+fn list(topics: &[TopicDescription], output: Output) {
+    output.show(
+        || topics.iter().map(as_json).collect(),
+        || {
+            let rows: Vec<Vec<String>> = topics
+                .iter()
+                .map(|topic| {
+                    vec![
+                        topic.name.clone(),
+                        kind_name(topic.message_type),
+                        topic.queue_count.to_string(),
+                        messages(topic).to_string(),
+                    ]
+                })
+                .collect();
+            table(&["topic", "type", "queues", "messages"], &rows)
+        },
+    );
+}
+
+fn describe(topic: &TopicDescription, output: Output) {
+    output.show(|| as_json(topic), || described(topic));
+}
+
+fn described(topic: &TopicDescription) -> String {
+    let mut facts = vec![
+        ("topic", topic.name.clone()),
+        ("type", kind_name(topic.message_type)),
+        ("messages", messages(topic).to_string()),
+    ];
+    let attributes = topic.attributes.iter();
+    facts.extend(attributes.map(|(key, value)| (key.as_str(), value.clone())));
     let rows: Vec<Vec<String>> = topic
         .queues
         .iter()
         .map(|queue| [u64::from(queue.queue), queue.min_offset, queue.max_offset])
         .map(|numbers| numbers.iter().map(u64::to_string).collect())
         .collect();
-    say(table(&["queue", "oldest offset", "next offset"], &rows));
+    let queues = table(&["queue", "oldest offset", "next offset"], &rows);
+    format!("{}\n\n{queues}", pairs(&facts))
 }
 
 fn as_json(topic: &TopicDescription) -> serde_json::Value {
@@ -175,6 +275,6 @@ fn messages(topic: &TopicDescription) -> u64 {
     topic
         .queues
         .iter()
-        .map(|queue| queue.max_offset - queue.min_offset)
+        .map(|queue| queue.max_offset.saturating_sub(queue.min_offset))
         .sum()
 }

@@ -1,6 +1,5 @@
 //! A certificate of one's own making, for servers on this machine.
 
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use rcgen::{CertifiedKey, generate_simple_self_signed};
@@ -39,12 +38,9 @@ impl Certificate {
         let names = NAMES.map(str::to_owned);
         let CertifiedKey { cert, signing_key } = generate_simple_self_signed(names)
             .map_err(|error| Failure::during("making a certificate", error))?;
-        // The key first: with the certificate both are there. A key without one was left by an interrupted start.
-        match files::remove(&made.key) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(error)),
-            _ => {}
-        }
-        files::write_secret(&made.key, &signing_key.serialize_pem()).map_err(failed)?;
+        // The key first: where there is a certificate there are both. A key alone was left by an interrupted start.
+        let key = signing_key.serialize_pem();
+        files::replace_private_text(&made.key, &key).map_err(failed)?;
         files::write_text(&made.certificate, &cert.pem()).map_err(failed)?;
         Ok(made)
     }

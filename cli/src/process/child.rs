@@ -52,7 +52,14 @@ impl Child {
     ) -> io::Result<Child> {
         let output = files::append_to(log)?;
         let errors = output.try_clone()?;
-        let mut process = Command::new(program)
+        let mut process = Command::new(program);
+        // Variables that were meant for this process would configure every child alike.
+        for (key, _) in std::env::vars_os() {
+            if key.as_encoded_bytes().starts_with(b"RAFTMQ_") {
+                process.env_remove(key);
+            }
+        }
+        let mut process = process
             .args(arguments)
             .envs(environment.iter().map(|(key, value)| (key, value)))
             .stdin(Stdio::piped())

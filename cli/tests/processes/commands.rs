@@ -1,52 +1,7 @@
 //! The commands a person types, against a running group: what they print and how they end.
 
-use std::io::Write;
-use std::process::{Command, Output, Stdio};
-
-use super::cluster::{Cluster, program};
-
-struct Terminal {
-    seeds: String,
-}
-
-impl Terminal {
-    fn new(cluster: &Cluster) -> Terminal {
-        Terminal {
-            seeds: cluster.plan().name_server_address(),
-        }
-    }
-
-    /// Runs `raftmq words…` off the async threads.
-    async fn run(&self, words: &[&str], input: &str) -> Output {
-        let mut command = Command::new(program());
-        command.args(words).env("RAFTMQ_SEEDS", &self.seeds);
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let input = input.to_owned();
-        tokio::task::spawn_blocking(move || {
-            let mut child = command.spawn().unwrap();
-            child
-                .stdin
-                .take()
-                .unwrap()
-                .write_all(input.as_bytes())
-                .unwrap();
-            child.wait_with_output().unwrap()
-        })
-        .await
-        .unwrap()
-    }
-
-    /// Runs it, requires this exit code, and returns what it printed.
-    async fn expect(&self, code: i32, words: &[&str], input: &str) -> String {
-        let output = self.run(words, input).await;
-        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(code), "{words:?}: {errors}");
-        String::from_utf8(output.stdout).unwrap()
-    }
-}
+use super::cluster::Cluster;
+use super::terminal::Terminal;
 
 /// Catches a command that says done and is not, or fails without saying so by its exit code.
 #[tokio::test(flavor = "multi_thread")]
@@ -61,10 +16,10 @@ async fn topics_messages_and_status_by_hand() {
         .expect(0, &["topic", "create", "orders", "--if-absent"], "")
         .await;
     terminal
-        .expect(1, &["topic", "describe", "nothing"], "")
+        .expect(4, &["topic", "describe", "nothing"], "")
         .await;
     terminal
-        .expect(1, &["produce", "nothing", "hello"], "")
+        .expect(4, &["produce", "nothing", "hello"], "")
         .await;
     terminal.expect(2, &["produce"], "").await;
 
@@ -84,7 +39,7 @@ async fn topics_messages_and_status_by_hand() {
 
     terminal.expect(0, &["topic", "delete", "orders"], "").await;
     terminal
-        .expect(1, &["topic", "describe", "orders"], "")
+        .expect(4, &["topic", "describe", "orders"], "")
         .await;
 }
 
@@ -163,7 +118,7 @@ async fn what_was_produced_is_consumed_once_and_can_be_read_again() {
 
     terminal.expect(0, &["topic", "delete", "orders"], "").await;
     terminal
-        .expect(1, &["topic", "describe", "orders"], "")
+        .expect(4, &["topic", "describe", "orders"], "")
         .await;
 }
 
@@ -175,19 +130,34 @@ async fn status_fails_while_a_broker_is_dead() {
     terminal.expect(0, &["cluster", "status"], "").await;
     let follower = cluster.followers().await[0];
     cluster.kill(follower).await;
-    let text = terminal.expect(1, &["cluster", "status"], "").await;
+    let text = terminal.expect(6, &["cluster", "status"], "").await;
     assert!(text.contains("no answer"), "{text}");
+    terminal.expect(6, &["cluster", "health"], "").await;
+    let serving = ["cluster", "health", "--serving", "--wait", "20s"];
+    terminal.expect(0, &serving, "").await;
+    // Two of three gone: nobody can write, and every look says so.
+    let second = cluster.led().await.broker_id;
+    cluster.kill(second).await;
+    let words = terminal.complaint(6, &serving[..3]).await;
+    assert!(
+        words.contains("1 of 3 voters answer, 2 are needed"),
+        "{words}"
+    );
+    terminal.expect(5, &["group", "transfer-leader"], "").await;
+    let text = terminal.expect(6, &["doctor", "--watch", "1ms"], "").await;
+    assert!(
+        text.contains("YES  a broker group without a leader"),
+        "{text}"
+    );
 }
 
 /// Catches a command that waits for ever for servers that are not there.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_servers_a_command_ends_with_a_clear_line() {
     let port = cli::process::free_ports(1).unwrap()[0];
-    let terminal = Terminal {
-        seeds: format!("127.0.0.1:{port}"),
-    };
+    let terminal = Terminal::at(&format!("127.0.0.1:{port}"));
     let output = terminal.run(&["topic", "list"], "").await;
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(5));
     let words = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(words.contains(&terminal.seeds), "{words}");
 }
@@ -207,9 +177,7 @@ async fn the_demo_ends_with_nothing_lost() {
         })
         .collect();
     std::fs::write(&file, lines).unwrap();
-    let terminal = Terminal {
-        seeds: String::new(),
-    };
+    let terminal = Terminal::at("");
     let text = terminal
         .expect(0, &["demo", "--file", file.to_str().unwrap()], "")
         .await;

@@ -128,3 +128,71 @@ fn the_printed_configuration_is_complete_and_valid() {
     std::fs::write(&path, &first).unwrap();
     assert_eq!(print(&[]), first);
 }
+
+/// Catches a setting that no variable reaches, and a mistake in one that is told without its name.
+#[test]
+fn variables_and_flags_replace_the_files_keys() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("config.toml");
+    std::fs::write(&path, "segment_bytes = 67108864\nbroker_id = 1\n").unwrap();
+    let run = |variable: (&str, &str), flags: &[&str]| {
+        let mut command = Command::new(program());
+        command
+            .args(["broker", "--print-config", "--config"])
+            .arg(&path);
+        let output = command
+            .args(flags)
+            .env(variable.0, variable.1)
+            .output()
+            .unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(text).unwrap())
+    };
+    let variable = ("RAFTMQ_SEGMENT_BYTES", "268435456");
+    let (code, text) = run(variable, &["--broker-id", "7"]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("\nsegment_bytes = 268435456\n"), "{text}");
+    assert!(text.contains("\nbroker_id = 7\n"), "{text}");
+    assert!(text.contains("\n# group = \"broker-a\"\n"), "{text}");
+    let (code, text) = run(variable, &["--segment-bytes", "many"]);
+    assert_eq!(code, Some(2));
+    assert!(
+        text.contains("--segment-bytes (RAFTMQ_SEGMENT_BYTES)"),
+        "{text}"
+    );
+    let (code, text) = run(("RAFTMQ_BROKER_ID", "0"), &[]);
+    assert_eq!(code, Some(2));
+    assert!(
+        text.contains("broker_id") && text.contains("must not be 0"),
+        "{text}"
+    );
+}
+
+/// Catches completion or man pages that leave a command out.
+#[test]
+fn completion_and_man_pages_know_every_command() {
+    let run = |words: &[&str]| {
+        let output = Command::new(program()).args(words).output().unwrap();
+        assert!(output.status.success(), "{words:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    for shell in ["bash", "zsh", "fish"] {
+        let script = run(&["completion", shell]);
+        assert!(
+            script.contains("consumer-group") && script.contains("skip-backlog"),
+            "{shell}"
+        );
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let out = directory.path().join("man");
+    run(&["man", "--out", out.to_str().unwrap()]);
+    for name in [
+        "raftmq",
+        "raftmq-group-replace",
+        "raftmq-broker",
+        "raftmq-message-get",
+    ] {
+        let page = std::fs::read_to_string(out.join(format!("{name}.1"))).unwrap();
+        assert!(page.contains("SYNOPSIS"), "{name}");
+    }
+}

@@ -234,6 +234,24 @@ pub struct BrokerStatus {
     pub segments_repaired: u64,
     /// Bytes of messages stored since it was started.
     pub payload_bytes: u64,
+    /// Its own addresses, also before it is a member.
+    pub own: BrokerAddress,
+    /// Its wall clock when it answered, milliseconds since the Unix epoch.
+    pub now_ms: u64,
+    /// Free bytes of its data directory's disk, as last measured.
+    pub disk_free_bytes: u64,
+    /// Sends are refused while less than this is free, bytes.
+    pub disk_needed_bytes: u64,
+    /// 99 of 100 syncs of its log took at most this long, microseconds, to the next power of two.
+    pub sync_p99_us: u64,
+    /// Damaged places of its log that were found since it was started.
+    pub damage_found: u64,
+    /// Broker id and last log index that the leader knows each replica to have; empty unless it leads.
+    pub progress: BTreeMap<u64, u64>,
+    /// The name servers with which it registers when it leads.
+    pub name_servers: Vec<String>,
+    /// A message id seen again within this time is stored once, milliseconds.
+    pub dedup_window_ms: u64,
 }
 
 impl From<cluster::TopicInfo> for TopicDescription {
@@ -291,7 +309,23 @@ impl From<cluster::BrokerStatusResponse> for BrokerStatus {
             .into_iter()
             .map(|replica| BrokerAddress::from_wire(&status.group, replica))
             .collect();
+        let own = BrokerAddress {
+            group: status.group.clone(),
+            broker_id: status.broker_id,
+            client_address: status.client_address,
+            peer_address: status.peer_address,
+        };
+        let progress = status.progress.into_iter();
         BrokerStatus {
+            own,
+            progress: progress.map(|one| (one.broker_id, one.matched)).collect(),
+            now_ms: status.now_ms,
+            disk_free_bytes: status.disk_free_bytes,
+            disk_needed_bytes: status.disk_needed_bytes,
+            sync_p99_us: status.sync_p99_us,
+            damage_found: status.damage_found,
+            name_servers: status.name_servers,
+            dedup_window_ms: status.dedup_window_ms,
             replicas,
             cluster_id: status.cluster_id,
             group: status.group,

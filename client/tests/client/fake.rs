@@ -794,6 +794,21 @@ impl BrokerAdmin for FakeBroker {
     ) -> Result<Response<cluster::ListGroupsResponse>, Status> {
         Err(Status::unimplemented("fake"))
     }
+    async fn describe_group(
+        &self,
+        _: Request<cluster::NameRequest>,
+    ) -> Result<Response<cluster::DescribeGroupResponse>, Status> {
+        Err(Status::unimplemented("fake"))
+    }
+    async fn read_messages(
+        &self,
+        _: Request<cluster::ReadMessagesRequest>,
+    ) -> Result<Response<cluster::ReadMessagesResponse>, Status> {
+        Err(Status::unimplemented("fake"))
+    }
+    async fn remove_learner(&self, _: Request<cluster::RemoveLearnerRequest>) -> Admin {
+        Err(Status::unimplemented("fake"))
+    }
     async fn reset_offset(&self, _: Request<cluster::ResetOffsetRequest>) -> Admin {
         Err(Status::unimplemented("fake"))
     }

@@ -115,6 +115,23 @@ pub(super) async fn add_learner(
     change(state, ChangeMembers::AddNodes(nodes), timeout).await
 }
 
+pub(super) async fn remove_learner(
+    state: &State,
+    broker_id: u64,
+    timeout: Duration,
+) -> Result<(), ChangeError> {
+    let membership = state.membership();
+    let refused = |reason: String| Err(ChangeError::Refused { reason });
+    if membership.voter_ids().any(|voter| voter == broker_id) {
+        return refused(format!("broker {broker_id} votes"));
+    }
+    if membership.get_node(&broker_id).is_none() {
+        return refused(format!("broker {broker_id} is not in the group"));
+    }
+    let nodes = BTreeSet::from([broker_id]);
+    change(state, ChangeMembers::RemoveNodes(nodes), timeout).await
+}
+
 pub(super) async fn change_voters(
     state: &State,
     voters: BTreeSet<u64>,

@@ -116,6 +116,16 @@ impl MarkFile {
     }
 }
 
+/// The newest mark of the log in `dir`; none if its file is not there.
+pub(crate) fn look(disk: &dyn Disk, dir: &Path) -> Result<Option<Mark>> {
+    let path = dir.join("synced");
+    if !disk.exists(&path) {
+        return Ok(None);
+    }
+    let file = disk.open(&path).map_err(StoreError::io("open", &path))?;
+    read(&*file, &path).map(Some)
+}
+
 /// The newest mark that can be read. A file with none says nothing, which is always allowed.
 fn read(file: &dyn File, path: &Path) -> Result<Mark> {
     let mut bytes = [0; FILE_BYTES as usize];

@@ -5,6 +5,7 @@ mod adopting;
 mod appending;
 mod damage;
 mod disk_full;
+mod inspecting;
 mod model;
 mod opening;
 mod racing;

@@ -6,8 +6,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::failure::Failure;
+use crate::output::Output;
 use crate::process::{Group, Led, Member};
-use crate::terminal::{Colour, paint, say};
+use crate::terminal::{Colour, paint};
 
 /// Pause before a process is started again: doubles with each death in a row.
 const RESTART_PAUSE_MIN: Duration = Duration::from_millis(500);
@@ -26,6 +27,7 @@ struct Restart {
 
 /// What has been seen, and what is to be done about it.
 pub(crate) struct Keeper {
+    output: Output,
     led: Led,
     leaderless_since: Option<Instant>,
     leaderless_said: bool,
@@ -34,8 +36,9 @@ pub(crate) struct Keeper {
 
 impl Keeper {
     /// Watches a group that `led` leads.
-    pub(crate) fn new(led: Led) -> Keeper {
+    pub(crate) fn new(led: Led, output: Output) -> Keeper {
         Keeper {
+            output,
             led,
             leaderless_since: None,
             leaderless_said: false,
@@ -77,7 +80,7 @@ impl Keeper {
                 let seconds = restart.pause.as_secs_f32();
                 let log = group.member(member).log().display().to_string();
                 let what = paint(Colour::Bad, format_args!("{member} ended ({how})"));
-                say(format_args!(
+                self.output.tell(format_args!(
                     "{what}; starting it again in {seconds} s; its log: {log}"
                 ));
             }
@@ -87,7 +90,8 @@ impl Keeper {
                 restart.started = Some(now);
                 restart.due = None;
                 restart.pause = (restart.pause * 2).min(RESTART_PAUSE_MAX);
-                say(format_args!("{member} runs again, pid {pid}"));
+                self.output
+                    .tell(format_args!("{member} runs again, pid {pid}"));
             }
             Some(_) => {}
         }
@@ -106,14 +110,16 @@ impl Keeper {
                 } else {
                     format!(" (it was broker {before})")
                 };
-                say(format_args!("{}{was}", paint(Colour::Good, what)));
+                self.output
+                    .tell(format_args!("{}{was}", paint(Colour::Good, what)));
                 self.led = led;
                 self.leaderless_since = None;
                 self.leaderless_said = false;
             }
             Some(_) => {
                 if self.leaderless_said {
-                    say(format_args!("broker {} still leads", self.led.broker_id));
+                    self.output
+                        .tell(format_args!("broker {} still leads", self.led.broker_id));
                 }
                 self.leaderless_since = None;
                 self.leaderless_said = false;
@@ -122,7 +128,7 @@ impl Keeper {
                 let since = *self.leaderless_since.get_or_insert_with(Instant::now);
                 if since.elapsed() >= LEADERLESS_PATIENCE && !self.leaderless_said {
                     self.leaderless_said = true;
-                    say(paint(
+                    self.output.tell(paint(
                         Colour::Bad,
                         "no broker leads: sends wait until one does",
                     ));

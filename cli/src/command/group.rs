@@ -1,0 +1,254 @@
+//! `raftmq group list|describe|transfer-leader|add-replica|remove-replica|replace`: a broker group is a
+//! Raft group, and these change who is in it.
+//!
+//! Every change is one that Raft agrees on, so a group never has two opinions about its members. Nothing
+//! here is done to a group that would lose its majority by it, unless that is asked for.
+
+mod change;
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use raftmq_client::{Admin, BrokerStatus};
+use serde_json::{Value, json};
+
+use super::seeds::Seeds;
+use crate::failure::Failure;
+use crate::moments::{parse_age, shown_age};
+use crate::output::Output;
+use crate::survey::{GroupSurvey, Replica, survey};
+use crate::terminal::{pairs, table};
+
+/// Flags of `raftmq group`.
+#[derive(Args, Debug)]
+pub(crate) struct GroupArguments {
+    #[command(subcommand)]
+    verb: Verb,
+    #[command(flatten)]
+    seeds: Seeds,
+    #[command(flatten)]
+    output: Output,
+    /// The broker group; needed where there are several
+    #[arg(long, global = true, value_name = "NAME")]
+    group: Option<String>,
+    /// Longest wait for a change, catching up included
+    #[arg(long, global = true, value_name = "DURATION", default_value = "10m", value_parser = parse_age)]
+    timeout: Duration,
+}
+
+#[derive(Subcommand, Debug)]
+enum Verb {
+    /// All broker groups
+    List,
+    /// One broker group: its replicas, who leads, how far each has come
+    Describe,
+    /// Have another replica lead
+    TransferLeader {
+        /// Its broker id; without it, the voter that has come furthest
+        to: Option<u64>,
+    },
+    /// Add a replica: it is given everything, and votes once it has caught up
+    ///
+    /// Start the broker first, with the group's cluster_id and group, a broker_id that was never used in it, an empty
+    /// data_dir, and itself beside the others in `members`.
+    AddReplica {
+        /// Client address of the broker
+        #[arg(value_name = "HOST:PORT")]
+        address: String,
+        /// It does not vote
+        #[arg(long)]
+        learner: bool,
+    },
+    /// Take a replica out; its broker id is not used again
+    RemoveReplica {
+        /// Its broker id
+        id: u64,
+        /// Also if the voters that are left and answer are no majority
+        #[arg(long)]
+        force: bool,
+    },
+    /// Put another broker in the place of a dead or wiped one, in one step
+    ///
+    /// The newcomer is started and described as for add-replica. It votes when it has caught up, and the old one
+    /// leaves in the same change, so that the group never needs more votes than it has.
+    Replace {
+        /// Broker id of the one that goes
+        old: u64,
+        /// Client address of the one that comes
+        #[arg(value_name = "HOST:PORT")]
+        address: String,
+    },
+}
+
+/// Does what was asked of broker groups.
+pub(crate) async fn run(arguments: GroupArguments) -> Result<(), Failure> {
+    let admin = arguments.seeds.client().await?.admin();
+    let groups = survey(&admin).await?;
+    let output = arguments.output;
+    if let Verb::List = arguments.verb {
+        list(&groups, output);
+        return Ok(());
+    }
+    let group = choose(groups, arguments.group.as_deref())?;
+    let change = change::Change {
+        admin: admin.broker_group(group.name.clone()),
+        group,
+        timeout: arguments.timeout,
+        output,
+    };
+    match arguments.verb {
+        Verb::List => Ok(()),
+        Verb::Describe => {
+            let group = &change.group;
+            output.show(|| as_json(group), || described(group));
+            Ok(())
+        }
+        Verb::TransferLeader { to } => change.transfer(to).await,
+        Verb::AddReplica { address, learner } => change.add(&address, learner).await,
+        Verb::RemoveReplica { id, force } => change.remove(id, force).await,
+        Verb::Replace { old, address } => change.replace(old, &address).await,
+    }
+}
+
+/// The group that is meant.
+fn choose(groups: Vec<GroupSurvey>, name: Option<&str>) -> Result<GroupSurvey, Failure> {
+    let names: Vec<String> = groups.iter().map(|group| group.name.clone()).collect();
+    let mut meant = groups
+        .into_iter()
+        .filter(|group| name.is_none_or(|name| name == group.name));
+    match (meant.next(), meant.next()) {
+        (Some(group), None) => Ok(group),
+        (Some(_), Some(_)) => Err(Failure::Configuration(format!(
+            "there are broker groups {}: name one with --group",
+            names.join(", ")
+        ))),
+        (None, _) => Err(Failure::NotFound(format!(
+            "no broker group {}: there are {}",
+            name.unwrap_or_default(),
+            names.join(", ")
+        ))),
+    }
+}
+
+/// The replica that serves as the leader.
+fn led_by(group: &GroupSurvey) -> Result<&BrokerStatus, Failure> {
+    group.leader().ok_or_else(|| {
+        let troubles = group.troubles(u64::MAX);
+        let reasons: Vec<String> = troubles.into_iter().map(|trouble| trouble.text).collect();
+        Failure::Unreachable(reasons.join("; "))
+    })
+}
+
+/// Asks again how the group is.
+async fn look_again(admin: &Admin, name: &str) -> Result<GroupSurvey, Failure> {
+    choose(survey(admin).await?, Some(name))
+}
+
+fn list(groups: &[GroupSurvey], output: Output) {
+    output.show(
+        || groups.iter().map(as_json).collect(),
+        || {
+            let rows: Vec<Vec<String>> = groups.iter().map(row).collect();
+            table(
+                &[
+                    "broker group",
+                    "leader",
+                    "term",
+                    "voters",
+                    "replicas",
+                    "answer",
+                ],
+                &rows,
+            )
+        },
+    );
+}
+
+fn row(group: &GroupSurvey) -> Vec<String> {
+    let leader = group.leader();
+    let dash = || "-".to_owned();
+    vec![
+        group.name.clone(),
+        leader.map_or_else(dash, |leader| leader.broker_id.to_string()),
+        leader.map_or_else(dash, |leader| leader.term.to_string()),
+        leader.map_or_else(dash, |leader| leader.voters.len().to_string()),
+        leader.map_or_else(dash, |leader| leader.replicas.len().to_string()),
+        group.answers().count().to_string(),
+    ]
+}
+
+fn as_json(group: &GroupSurvey) -> Value {
+    let leader = group.leader();
+    let replicas: Vec<Value> = group
+        .replicas
+        .iter()
+        .map(|replica| {
+            let mut value = replica.as_json();
+            value["role"] = group.role(replica.address.broker_id).into();
+            let status = replica.status.as_ref().ok();
+            value["behind"] = status.and_then(|status| group.behind(status)).into();
+            value
+        })
+        .collect();
+    json!({
+        "group": group.name,
+        "leader": leader.map(|leader| leader.broker_id),
+        "term": leader.map(|leader| leader.term),
+        "voters": leader.map(|leader| &leader.voters),
+        "replicas": replicas,
+    })
+}
+
+fn described(group: &GroupSurvey) -> String {
+    let leader = group.leader();
+    let shown = |text: Option<String>| text.unwrap_or_else(|| "none".to_owned());
+    let facts = [
+        ("broker group", group.name.clone()),
+        (
+            "leader",
+            shown(leader.map(|leader| format!("broker {}", leader.broker_id))),
+        ),
+        ("term", shown(leader.map(|leader| leader.term.to_string()))),
+        (
+            "committed",
+            shown(leader.map(|leader| leader.committed.to_string())),
+        ),
+    ];
+    let rows: Vec<Vec<String>> = group
+        .replicas
+        .iter()
+        .map(|replica| replica_row(group, replica))
+        .collect();
+    let headings = [
+        "broker",
+        "role",
+        "state",
+        "client address",
+        "peer address",
+        "applied",
+        "behind",
+        "checkpoint",
+        "up",
+    ];
+    format!("{}\n\n{}", pairs(&facts), table(&headings, &rows))
+}
+
+fn replica_row(group: &GroupSurvey, replica: &Replica) -> Vec<String> {
+    let address = &replica.address;
+    let status = replica.status.as_ref().ok();
+    let number = |of: fn(&BrokerStatus) -> u64| {
+        status.map_or("-".to_owned(), |status| of(status).to_string())
+    };
+    let behind = status.and_then(|status| group.behind(status));
+    vec![
+        address.broker_id.to_string(),
+        group.role(address.broker_id).to_owned(),
+        status.map_or("no answer".to_owned(), |status| status.state.clone()),
+        address.client_address.clone(),
+        address.peer_address.clone(),
+        number(|status| status.applied),
+        behind.map_or("-".to_owned(), |behind| behind.to_string()),
+        number(|status| status.checkpoint),
+        status.map_or("-".to_owned(), |status| shown_age(status.uptime_ms)),
+    ]
+}
