@@ -1,5 +1,10 @@
 //! TLS and plaintext on one port, and certificates that change.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "certificates are files of the machine that tests run on"
+)]
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -19,7 +19,7 @@ pub(super) enum Transport {
     #[cfg(feature = "tls")]
     Undecided(Option<TcpStream>, Arc<ServerTls>),
     #[cfg(feature = "tls")]
-    Handshake(tokio_rustls::Accept<TcpStream>),
+    Handshake(Box<tokio_rustls::Accept<TcpStream>>),
     #[cfg(feature = "tls")]
     Tls(Box<tokio_rustls::server::TlsStream<TcpStream>>),
     Plain(TcpStream),
@@ -52,7 +52,7 @@ impl Transport {
                     let speaks_tls = buffer.filled() == [TLS_HANDSHAKE];
                     let stream = stream.take().ok_or(io::ErrorKind::BrokenPipe)?;
                     match speaks_tls {
-                        true => Transport::Handshake(tls.acceptor().accept(stream)),
+                        true => Transport::Handshake(Box::new(tls.acceptor().accept(stream))),
                         false => Transport::Plain(stream),
                     }
                 }

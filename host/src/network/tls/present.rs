@@ -75,6 +75,10 @@ impl std::fmt::Debug for ServerTls {
     }
 }
 
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a certificate is configuration, not data of a replica"
+)]
 fn read(certificate: &Path, key: &Path) -> Result<Loaded, NetworkError> {
     let bytes = |path: &Path| std::fs::read(path).map_err(|error| failed(path, error));
     let pem = (bytes(certificate)?, bytes(key)?);
