@@ -30,6 +30,8 @@ mod damage;
 mod dev;
 #[path = "processes/disk_trouble.rs"]
 mod disk_trouble;
+#[path = "processes/examples.rs"]
+mod examples;
 #[path = "processes/identity.rs"]
 mod identity;
 #[path = "processes/kill.rs"]
