@@ -114,11 +114,7 @@ fn segment(
     let term_before = before.map_or(0, |before| before.term);
     let scanned = scan::scan(&*file, &path, first_index, count, term_before)?;
     let index = index_report(disk, dir, first_index, &scanned)?;
-    let follows = before.is_none_or(|before| before.index + 1 == first_index);
-    let damage = match damage(&scanned, first_index, count, synced) {
-        None if !follows => Some("entries before it are missing".to_owned()),
-        damage => damage,
-    };
+    let damage = damage(&scanned, first_index, count, synced);
     let first_term = match scanned.positions.first() {
         Some(position) => read_header(&*file, &path, u64::from(*position))?.term,
         None => term_before,
@@ -141,7 +137,7 @@ fn segment(
 }
 
 /// What is missing of what must be there: all records of a segment that others follow, and whatever was
-/// synced.
+/// synced. A segment file that is gone is missed as records of the one before it.
 fn damage(
     scanned: &Scanned,
     first_index: u64,
