@@ -29,7 +29,7 @@ FILE ?= $(shell for file in $(DEMO_FILES); do \
 	if [ "$$lines" -ge 2000 ]; then echo $$file; break; fi; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help build up test demo bench interop fuzz lint lint-code lint-sim lint-dependencies fmt doc packages
+.PHONY: help build up test demo bench interop fuzz sim-mutants lint lint-code lint-sim lint-dependencies fmt doc packages
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,10 @@ interop: build ## The official Python and Node.js clients against a running grou
 
 fuzz: ## Any bytes into every decoder, 20 s each (one of them, for longer: TARGET=record SECONDS=60)
 	@CARGO_TARGET_DIR=$(BUILD_DIR)/fuzz RUSTFLAGS="$(SIM_RUSTFLAGS)" fuzz/run "$(or $(SECONDS),20)" $(TARGET)
+
+sim-mutants: ## Put known bugs back, one at a time: the simulator must catch each (ARGS="--mutant sync-skipped")
+	RUSTFLAGS="$(SIM_RUSTFLAGS) --cfg raftmq_mutants" cargo run --release --quiet \
+		--target-dir $(BUILD_DIR)/madsim-mutants -p raftmq-sim -- mutants $(ARGS)
 
 lint: lint-code lint-sim lint-dependencies ## Formatting, clippy for both builds, dependencies; changes nothing
 

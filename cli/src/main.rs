@@ -4,6 +4,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+#[cfg(raftmq_mutants)]
+compile_error!("known bugs are for the simulator: raftmq is never built with --cfg raftmq_mutants");
+
 fn main() -> ExitCode {
     match cli::run(cli::Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,

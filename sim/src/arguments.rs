@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+use crate::mutants;
 use crate::panics;
 use crate::report::{self, Failure};
 use crate::runner;
@@ -16,6 +17,8 @@ use crate::sweep::{self, Sweep};
 #[derive(Debug, Parser)]
 #[command(name = "raftmq-sim")]
 pub struct Arguments {
+    #[command(subcommand)]
+    command: Option<Subcommand>,
     /// One seed: tell the story of its world.
     #[arg(long, conflicts_with_all = ["seeds", "first"])]
     seed: Option<u64>,
@@ -39,6 +42,12 @@ pub struct Arguments {
     failures: std::path::PathBuf,
 }
 
+/// What else than worlds of the system as it is.
+#[derive(Debug, clap::Subcommand)]
+enum Subcommand {
+    Mutants(mutants::Command),
+}
+
 fn default_jobs() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
@@ -49,9 +58,10 @@ impl Arguments {
         log_to_stderr();
         panics::keep();
         let mut out = io::stdout();
-        let result = match self.scenarios() {
-            Ok(scenarios) => self.run_scenarios(scenarios, &mut out),
-            Err(failure) => Err(failure),
+        let result = match (&self.command, self.scenarios()) {
+            (Some(Subcommand::Mutants(command)), _) => command.run(&mut out),
+            (None, Ok(scenarios)) => self.run_scenarios(scenarios, &mut out),
+            (None, Err(failure)) => Err(failure),
         };
         match result {
             Ok(()) => ExitCode::SUCCESS,

@@ -7,7 +7,7 @@
 //! Reading order: [`simulation`] (one world from beginning to end), [`world`] and what it is made of
 //! ([`machine`], [`network`], [`disk`], [`clock`]), [`schedule`] and [`nemesis`] (what goes wrong),
 //! [`workload`] and [`history`] (what clients do and see), [`invariants`], [`liveness`] and [`oracle`] (what
-//! must hold), [`scenario`], [`runner`], [`sweep`].
+//! must hold), [`scenario`], [`runner`], [`sweep`], [`mutants`].
 #![cfg(madsim)]
 
 #[cfg(not(tokio_unstable))]
@@ -23,6 +23,7 @@ pub mod history;
 pub mod invariants;
 pub mod liveness;
 pub mod machine;
+pub mod mutants;
 pub mod name_server_process;
 pub mod nemesis;
 pub mod network;

@@ -27,6 +27,12 @@ pub enum Failure {
         /// Those that exist.
         names: String,
     },
+    /// The build holds no known bugs.
+    #[error("built without known bugs: see `make sim-mutants`")]
+    NoMutants,
+    /// The known bug does not exist.
+    #[error("no such mutant; there are {0}")]
+    NoSuchMutant(String),
     /// What was found cannot be written down.
     #[error("cannot write: {0}")]
     Io(#[from] io::Error),
