@@ -12,7 +12,7 @@ mod rot;
 
 use std::collections::BTreeSet;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -69,6 +69,8 @@ struct State {
     failing: Vec<Failing>,
     room: Room,
     sync: Range<Duration>,
+    /// Whether only the log's syncs take longer than usual.
+    slow_log: bool,
 }
 
 impl SimDisk {
@@ -80,6 +82,7 @@ impl SimDisk {
             failing: Vec::new(),
             room: Room::Plenty,
             sync: SYNC,
+            slow_log: false,
         };
         SimDisk {
             inner: CrashDisk::new(),
@@ -120,9 +123,12 @@ impl SimDisk {
         self.state().room = room;
     }
 
-    /// Lets syncs take up to so long.
+    /// Lets syncs take up to so long: all of them, or those of the log, which then falls behind what is
+    /// made of it.
     pub fn slow_syncs(&self, longest: Duration) {
-        self.state().sync = SYNC.start..longest.max(SYNC.end);
+        let mut state = self.state();
+        state.sync = SYNC.start..longest.max(SYNC.end);
+        state.slow_log = madsim::rand::thread_rng().gen_bool(0.5);
     }
 
     /// Everything works from now on. What rotted stays rotten.
@@ -143,8 +149,14 @@ impl SimDisk {
     }
 
     /// Drawn for each sync.
-    fn sync_time(&self) -> Duration {
-        let range = self.state().sync.clone();
+    fn sync_time(&self, path: &Path) -> Duration {
+        let is_log = path.extension().is_some_and(|suffix| suffix == "seg");
+        let state = self.state();
+        let range = match state.slow_log && !is_log {
+            true => SYNC,
+            false => state.sync.clone(),
+        };
+        drop(state);
         madsim::rand::thread_rng().gen_range(range)
     }
 

@@ -139,7 +139,7 @@ impl Disk for LiveDisk {
         let (disk, dir) = (self.clone(), dir.to_path_buf());
         async move {
             disk.check_alive()?;
-            tokio::time::sleep(disk.disk.sync_time()).await;
+            tokio::time::sleep(disk.disk.sync_time(&dir)).await;
             disk.check_alive()?;
             if disk.fails(Failing::Sync, &dir) {
                 return Err(failed("sync"));
@@ -219,7 +219,7 @@ impl LiveFile {
 
     async fn make_durable(self: Arc<Self>) -> io::Result<()> {
         self.disk.check_alive()?;
-        tokio::time::sleep(self.disk.disk.sync_time()).await;
+        tokio::time::sleep(self.disk.disk.sync_time(&self.path)).await;
         self.disk.check_alive()?;
         self.disk.trace("sync", &self.path);
         self.disk.disk.trace.count("disk sync");

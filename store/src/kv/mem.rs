@@ -28,6 +28,10 @@ const IMAGE_BUILDING: &str = "image.building";
 const MAGIC: &[u8; 8] = b"RMQTABL1";
 const CHECKSUM_BYTES: usize = 4;
 
+/// Time between flushes that nobody asked for.
+#[cfg(madsim)]
+const FLUSH_INTERVAL: std::time::Duration = std::time::Duration::from_millis(400);
+
 /// The pairs, and the sum of their hashes: it does not depend on how the pairs came to be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Rows {
@@ -78,7 +82,7 @@ impl KvEngine for MemEngine {
                 .await
                 .map_err(StoreError::io("sync", &parent))?;
             let rows = read_image(&*disk, &dir.join(IMAGE))?;
-            let kv: Arc<dyn Kv> = Arc::new(MemKv {
+            let kv = Arc::new(MemKv {
                 disk,
                 dir,
                 rows: RwLock::new(rows),
@@ -87,7 +91,9 @@ impl KvEngine for MemEngine {
                 batches: AtomicU64::new(0),
                 flushes: AtomicU64::new(0),
             });
-            Ok(kv)
+            #[cfg(madsim)]
+            tokio::spawn(flush_now_and_then(Arc::downgrade(&kv)));
+            Ok::<Arc<dyn Kv>, StoreError>(kv)
         }
         .boxed()
     }
@@ -179,7 +185,7 @@ impl Kv for MemKv {
             let mut rows = self.rows(Rows::clone);
             // Mutant: a copy is for those who read, and they do not ask for ids.
             if mutant::is(Mutant::SnapshotWithoutDedup) {
-                rows.pairs.retain(|key, _| key[0] != Kind::Dedup as u8);
+                rows.pairs.retain(|key, _| key[0] != Kind::Dedup.tag());
             }
             let encoded = encode(&rows);
             self.disk
@@ -209,6 +215,21 @@ impl Kv for MemKv {
 
     fn digest(&self) -> Option<u64> {
         Some(self.rows(|rows| rows.digest))
+    }
+}
+
+/// RocksDB flushes when it pleases, however far the log has been synced: so does its twin in the simulator.
+#[cfg(madsim)]
+async fn flush_now_and_then(kv: std::sync::Weak<MemKv>) {
+    loop {
+        tokio::time::sleep(FLUSH_INTERVAL).await;
+        let Some(kv) = kv.upgrade() else {
+            return;
+        };
+        // The next flush that somebody waits for says so too.
+        if let Err(error) = kv.flush().await {
+            tracing::debug!(%error, "tables were not flushed");
+        }
     }
 }
 
