@@ -8,9 +8,7 @@ use host::Mutant;
 use super::hunt::{self, Catch};
 use super::targets::{TARGETS, Target};
 use crate::report::{self, Failure};
-use crate::runner;
 use crate::scenario::{SCENARIOS, Scenario};
-use crate::simulation::Spec;
 
 /// Puts known bugs back, one at a time, and requires that each is caught.
 #[derive(Debug, Args)]
@@ -51,14 +49,14 @@ impl Command {
             )?;
         }
         for target in self.targets()? {
-            select(target.mutant)?;
             let name = target.mutant.name();
             let scenarios = self.scenarios(target)?;
             if let Some(seed) = self.seed {
+                hunt::select(Some(target.mutant))?;
                 return tell(scenarios[0], seed, out);
             }
             let worlds = self.worlds.unwrap_or(target.worlds);
-            match hunt::hunt(&scenarios, worlds, self.jobs) {
+            match hunt::hunt(target.mutant, &scenarios, worlds, self.jobs)? {
                 Some(catch) => write_catch(out, name, worlds, &catch)?,
                 None => {
                     let tried = worlds.to_string();
@@ -106,22 +104,8 @@ fn find(name: &str) -> Result<&'static Scenario, Failure> {
     })
 }
 
-fn select(mutant: Mutant) -> Result<(), Failure> {
-    #[cfg(raftmq_mutants)]
-    host::mutant::select(Some(mutant));
-    match host::mutant::is(mutant) {
-        true => Ok(()),
-        false => Err(Failure::NoMutants),
-    }
-}
-
 fn tell(scenario: &'static Scenario, seed: u64, out: &mut impl Write) -> Result<(), Failure> {
-    let report = runner::run(Spec {
-        seed,
-        scenario,
-        schedule: None,
-        keep_lines: false,
-    });
+    let report = hunt::run(scenario, seed);
     report::tell_story(&report, out)?;
     if let Some(violation) = &report.violation {
         writeln!(out, "{violation}")?;
