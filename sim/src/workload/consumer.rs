@@ -19,6 +19,9 @@ const POLL: Duration = Duration::from_millis(1_000);
 /// Pause after a poll or a subscription that failed.
 const AGAIN: Duration = Duration::from_millis(300);
 
+/// Of so many commits one is followed by an older one.
+const LATE_ONE_IN: u32 = 16;
+
 /// Works until clients are told to stop.
 pub(super) async fn run(clients: Arc<Clients>, machine: Machine, host: Host, plan: ConsumerPlan) {
     while clients.phase() < Phase::Stop {
@@ -129,24 +132,33 @@ impl Reader {
             if !self.consumer.assignment().contains(&queue) {
                 continue;
             }
-            let call = self.clients.history.next_number();
-            self.record(Event::Commit {
-                call,
-                member: self.member.clone(),
-                place: Place {
-                    queue: Queue {
-                        topic: queue.topic.clone(),
-                        queue: queue.queue,
-                    },
-                    offset,
-                },
-            });
-            let outcome = match self.consumer.commit_offset(&queue, offset).await {
-                Ok(()) => Outcome::Done(()),
-                Err(error) => failure(&error),
-            };
-            self.record(Event::Committed { call, outcome });
+            self.commit_one(&queue, offset).await;
+            // A worker that finished late says so late.
+            if offset > 0 && madsim::rand::thread_rng().gen_ratio(1, LATE_ONE_IN) {
+                let late = madsim::rand::thread_rng().gen_range(0..offset);
+                self.commit_one(&queue, late).await;
+            }
         }
+    }
+
+    async fn commit_one(&self, queue: &TopicQueue, offset: u64) {
+        let call = self.clients.history.next_number();
+        self.record(Event::Commit {
+            call,
+            member: self.member.clone(),
+            place: Place {
+                queue: Queue {
+                    topic: queue.topic.clone(),
+                    queue: queue.queue,
+                },
+                offset,
+            },
+        });
+        let outcome = match self.consumer.commit_offset(queue, offset).await {
+            Ok(()) => Outcome::Done(()),
+            Err(error) => failure(&error),
+        };
+        self.record(Event::Committed { call, outcome });
     }
 
     fn delivered(&self, delivery: &Delivery) {
