@@ -116,7 +116,7 @@ pub static SCENARIOS: &[Scenario] = &[
             (Kind::Weather, 3),
             (Kind::Pause, 1),
             (Kind::Kill, 1),
-            (Kind::AskCommitted, 1),
+            (Kind::AskCommitted, 4),
         ],
         every_ms: 2_500,
         chaos_ms: 40_000,
