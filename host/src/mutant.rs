@@ -96,6 +96,9 @@ pub const fn is(_: Mutant) -> bool {
     false
 }
 
+#[cfg(all(raftmq_mutants, not(madsim)))]
+compile_error!("known bugs are for the simulator alone");
+
 #[cfg(raftmq_mutants)]
 mod selected {
     use std::sync::atomic::{AtomicUsize, Ordering};

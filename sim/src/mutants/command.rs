@@ -6,7 +6,7 @@ use clap::Args;
 use host::Mutant;
 
 use super::hunt::{self, Catch};
-use super::targets::{TARGETS, Target};
+use super::targets::Target;
 use crate::report::{self, Failure};
 use crate::scenario::{SCENARIOS, Scenario};
 
@@ -50,7 +50,7 @@ impl Command {
         }
         for target in self.targets()? {
             let name = target.mutant.name();
-            let scenarios = self.scenarios(target)?;
+            let scenarios = self.scenarios(&target)?;
             if let Some(seed) = self.seed {
                 hunt::select(Some(target.mutant))?;
                 return tell(scenarios[0], seed, out);
@@ -74,12 +74,10 @@ impl Command {
         }
     }
 
-    fn targets(&self) -> Result<Vec<&'static Target>, Failure> {
+    fn targets(&self) -> Result<Vec<Target>, Failure> {
         let asked = |name: &str| self.mutant.as_deref().is_none_or(|asked| asked == name);
-        let targets: Vec<&Target> = TARGETS
-            .iter()
-            .filter(|target| asked(target.mutant.name()))
-            .collect();
+        let mutants = Mutant::ALL.iter().filter(|mutant| asked(mutant.name()));
+        let targets: Vec<Target> = mutants.copied().map(Target::of).collect();
         if targets.is_empty() {
             let names: Vec<&str> = Mutant::ALL.iter().map(|mutant| mutant.name()).collect();
             return Err(Failure::NoSuchMutant(names.join(", ")));

@@ -1,4 +1,4 @@
-//! Where each known bug shows, and within how many seeds.
+//! Where each known bug shows, and within how many worlds.
 
 use host::Mutant;
 
@@ -11,31 +11,31 @@ pub(super) struct Target {
     pub(super) worlds: u64,
 }
 
-/// Of each known bug.
-pub(super) const TARGETS: &[Target] = &[
-    target(Mutant::AcknowledgedBeforeSync, &["kills", "disks"], 100),
-    target(Mutant::AcknowledgedBeforeCommit, &["partitions"], 20),
-    target(Mutant::SyncSkipped, &["kills"], 20),
-    target(Mutant::VoteNotPersisted, &["kills"], 20),
-    target(Mutant::TornTailAccepted, &["kills", "disks"], 200),
-    target(Mutant::CorruptRecordServed, &["disks"], 60),
-    target(Mutant::TruncationLost, &["chaos", "partitions"], 60),
-    target(Mutant::RetentionAboveCheckpoint, &["snapshots"], 20),
-    target(Mutant::SnapshotWithoutSegments, &["snapshots"], 60),
-    target(Mutant::TablesAheadOfLog, &["disks", "chaos"], 100),
-    target(Mutant::OffsetsOutsideLog, &["steady", "kills"], 20),
-    target(Mutant::DeposedLeaderReads, &["partitions"], 100),
-    target(Mutant::SnapshotWithoutDedup, &["snapshots"], 20),
-    target(Mutant::OlderEpochAccepted, &["kills", "chaos"], 60),
-    target(Mutant::AppliedBeforeCommit, &["partitions"], 20),
-    target(Mutant::StaleOffsetCommit, &["partitions", "chaos"], 100),
-    target(Mutant::LeaderRestore, &["kills"], 200),
-];
-
-const fn target(mutant: Mutant, scenarios: &'static [&'static str], worlds: u64) -> Target {
-    Target {
-        mutant,
-        scenarios,
-        worlds,
+impl Target {
+    pub(super) fn of(mutant: Mutant) -> Target {
+        let (scenarios, worlds): (&[&str], u64) = match mutant {
+            Mutant::AcknowledgedBeforeSync => (&["kills", "disks"], 40),
+            Mutant::AcknowledgedBeforeCommit => (&["partitions"], 40),
+            Mutant::SyncSkipped => (&["kills"], 20),
+            Mutant::VoteNotPersisted => (&["kills"], 20),
+            Mutant::TornTailAccepted => (&["kills", "disks"], 40),
+            Mutant::CorruptRecordServed => (&["disks"], 40),
+            Mutant::TruncationLost => (&["chaos", "partitions"], 60),
+            Mutant::RetentionAboveCheckpoint => (&["snapshots"], 20),
+            Mutant::SnapshotWithoutSegments => (&["snapshots"], 60),
+            Mutant::TablesAheadOfLog => (&["disks", "chaos"], 60),
+            Mutant::OffsetsOutsideLog => (&["steady", "kills"], 20),
+            Mutant::DeposedLeaderReads => (&["partitions"], 100),
+            Mutant::SnapshotWithoutDedup => (&["snapshots"], 20),
+            Mutant::OlderEpochAccepted => (&["kills", "chaos"], 60),
+            Mutant::AppliedBeforeCommit => (&["partitions"], 20),
+            Mutant::StaleOffsetCommit => (&["partitions", "chaos"], 40),
+            Mutant::LeaderRestore => (&["kills"], 60),
+        };
+        Target {
+            mutant,
+            scenarios,
+            worlds,
+        }
     }
 }
