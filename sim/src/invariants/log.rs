@@ -13,11 +13,23 @@ const READ_BYTES: usize = 1 << 20;
 /// Compares the committed entries that two or more of the running replicas still have.
 pub async fn compare_logs(world: &World) -> Result<(), Violation> {
     let mut seen: BTreeMap<u64, (Machine, u64, bytes::Bytes)> = BTreeMap::new();
+    let members = world.members();
     for broker in world.all_brokers() {
         let Some(live) = broker.live() else {
             continue;
         };
         let (log, status) = (live.group.log(), live.group.status());
+        let dropped = log.positions().dropped;
+        // Asked in this order: it rises first.
+        let floor = live.view.log_floor();
+        let is_member = |id: &u8| broker.machine == Machine::Broker(*id);
+        if dropped > floor && members.iter().any(is_member) {
+            let detail = format!(
+                "{} has dropped what its queues point at: its log begins at {dropped}, they at {floor}",
+                broker.machine
+            );
+            return Err(Violation::new("what-is-kept-is-there", detail));
+        }
         let end = status.applied.map_or(0, |applied| applied + 1);
         let mut next = log.positions().dropped;
         let mut repaired = None;
