@@ -23,6 +23,7 @@ pub enum Kind {
     DiskRoom,
     SlowSyncs,
     Rot,
+    Wipe,
     Clock,
     Transfer,
     Replace,
@@ -53,8 +54,9 @@ impl Mix {
         let mut drawing = Drawing {
             chance: Chance::new(seed, "schedule"),
             mix: self,
-            // Rot strikes one replica of a world: a minority, whatever else happens.
+            // Rot strikes one replica of a world, and so does a wipe: a minority, whatever else happens.
             victim: 0,
+            wiped: false,
             next_broker: self.machines.0 + 1,
             topics: 0,
         };
@@ -83,6 +85,7 @@ struct Drawing<'a> {
     chance: Chance,
     mix: &'a Mix,
     victim: u8,
+    wiped: bool,
     next_broker: u8,
     topics: u64,
 }
@@ -349,6 +352,15 @@ impl Drawing<'_> {
 
     fn operation(&mut self, kind: Kind) -> Fault {
         match kind {
+            Kind::Wipe if !self.wiped => {
+                self.wiped = true;
+                self.next_broker += 1;
+                Fault::Wipe {
+                    machine: Machine::Broker(self.victim),
+                    by: self.next_broker - 1,
+                    after_ms: self.duration(),
+                }
+            }
             Kind::Transfer => Fault::TransferLeader { to: self.broker() },
             Kind::Replace => {
                 self.next_broker += 1;
