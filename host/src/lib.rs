@@ -10,7 +10,7 @@ mod disk;
 pub mod network;
 mod os_disk;
 pub mod shutdown;
-#[cfg(any(test, feature = "suite"))]
+pub mod task;
 pub mod testing;
 
 use std::sync::Arc;

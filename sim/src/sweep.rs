@@ -97,7 +97,7 @@ impl Sweep {
 
     fn run_one(&self, spec: Spec) -> Result<Report, Failure> {
         let report = runner::run(spec.clone());
-        if self.twice && runner::run(spec.clone()).traced.hash != report.traced.hash {
+        if self.twice && runner::run(spec).traced.hash != report.traced.hash {
             return Err(Failure::NotDeterministic(format!(
                 "{} differs from itself",
                 report::reproduce(&report)

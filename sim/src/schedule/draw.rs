@@ -252,7 +252,7 @@ impl Drawing<'_> {
         let loses_power = matches!(kind, Kind::PowerLoss | Kind::PowerLossOfAll);
         Fault::Crash {
             who,
-            power: loses_power.then(|| self.chance.next()),
+            power: loses_power.then(|| self.chance.number()),
             down_ms: self.duration(),
         }
     }
@@ -270,7 +270,7 @@ impl Drawing<'_> {
                 false => who,
             };
             let down_ms = self.chance.between(10..=500);
-            let power = self.chance.one_in(2).then(|| self.chance.next());
+            let power = self.chance.one_in(2).then(|| self.chance.number());
             let crash = Fault::Crash {
                 who: vec![who],
                 power,
@@ -311,7 +311,7 @@ impl Drawing<'_> {
     /// Rot, and then somebody who looks.
     fn rot(&mut self) -> Vec<(u64, Fault)> {
         let machine = Machine::Broker(self.victim);
-        let seed = self.chance.next();
+        let seed = self.chance.number();
         let rot = match self.chance.one_in(4) {
             true => Fault::Misdirect { machine, seed },
             false => Fault::Rot { machine, seed },
@@ -374,7 +374,7 @@ impl Drawing<'_> {
                 retain_bytes: *self.chance.pick(&[0, 256 << 10, 1 << 20]),
             },
             Kind::ResetOffset => Fault::ResetOffset {
-                seed: self.chance.next(),
+                seed: self.chance.number(),
             },
             Kind::Topic => {
                 self.topics += 1;
