@@ -5,6 +5,9 @@
 //! No consensus, no encoding, no checksums. What is measured here in the same run stands beside the
 //! broker group's own figures, because absolute figures of a shared machine mean little.
 //!
+//! The files grow, as a log does: fresh pages and fresh blocks for every byte. Overwriting a file that
+//! the page cache holds already is faster, and no log can do it; see [`Writing`] and the disk's figures.
+//!
 //! Everything is made of byte positions in one stream: a node says how far it has synced, the first
 //! node says how far two of three have. Threads and blocking sockets on purpose: nothing of the
 //! product may slow the measure of the product.

@@ -3,6 +3,12 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use mimalloc::MiMalloc;
+
+/// Batches of a megabyte are allocated and freed a thousand times a second; glibc gives each back to
+/// the kernel, whose fresh pages then cost more than what is done with them.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 #[cfg(raftmq_mutants)]
 compile_error!("known bugs are for the simulator: raftmq is never built with --cfg raftmq_mutants");

@@ -11,7 +11,7 @@ pub mod mutant;
 pub mod network;
 mod os_disk;
 pub mod shutdown;
-#[cfg(any(test, feature = "suite"))]
+pub mod task;
 pub mod testing;
 
 use std::sync::Arc;

@@ -1,6 +1,8 @@
 //! What tests of every crate need of a machine: the contract that each disk must keep, a disk that
-//! fails on demand, a disk that forgets what was not synced, a clock set by hand. Never part of the
-//! product.
+//! fails on demand, a disk that forgets what was not synced, a clock set by hand.
+//!
+//! Nothing in the product may name it. It stands behind no feature, so that tests and product share
+//! one build.
 #![allow(
     clippy::unwrap_used,
     clippy::missing_panics_doc,

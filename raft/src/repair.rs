@@ -52,7 +52,16 @@ impl Repairer {
 
     /// Repairs what `error` found when entries from `index` on were read. Returns when they are
     /// readable, or with the error when no peer could help in time.
+    ///
+    /// Goes on when the caller goes away: a client that hangs up must not leave the log damaged.
     pub(crate) async fn repair(&self, error: &StoreError, index: u64) -> Result<(), StoreError> {
+        let (repairer, error) = (self.clone(), error.clone());
+        let repairing = tokio::spawn(async move { repairer.repair_now(&error, index).await });
+        // The task ends early only with the runtime.
+        repairing.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    async fn repair_now(&self, error: &StoreError, index: u64) -> Result<(), StoreError> {
         let damaged = match error {
             StoreError::Corrupt {
                 index: Some(damaged),

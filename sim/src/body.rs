@@ -15,7 +15,7 @@ pub fn encode(value: Value, bytes_max: u64) -> Bytes {
     let padding = chance.below(bytes_max.max(9) - 8);
     let mut body = value.to_be_bytes().to_vec();
     while (body.len() as u64) < padding + 8 {
-        body.extend_from_slice(&chance.next().to_be_bytes());
+        body.extend_from_slice(&chance.number().to_be_bytes());
     }
     body.truncate(padding as usize + 8);
     Bytes::from(body)

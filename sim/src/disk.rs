@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::FutureExt;
 use host::Disk;
 use host::testing::CrashDisk;
 use madsim::rand::Rng;
@@ -111,6 +112,21 @@ impl SimDisk {
     pub fn lose_power(&self, seed: u64) {
         self.unmount();
         self.inner.crash(seed);
+    }
+
+    /// Everything on it is gone, for good.
+    pub fn wipe(&self) {
+        self.unmount();
+        let root = Path::new("/");
+        for path in self.inner.list(root).unwrap_or_default() {
+            // What is no directory has no place there.
+            let _ = self.inner.remove_dir_all(&path);
+        }
+        let synced = self.inner.sync_dir(root).now_or_never();
+        assert!(
+            matches!(synced, Some(Ok(()))),
+            "a disk in memory syncs at once"
+        );
     }
 
     /// The next operation of this kind fails.

@@ -12,9 +12,11 @@ mod tables;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use raft::Phase;
 use tokio::sync::watch;
 
 use crate::broker_process::{BrokerProcess, Live};
+use crate::machine::Machine;
 use crate::name_server_process::NameServerProcess;
 use crate::violation::Violation;
 use crate::world::World;
@@ -117,6 +119,7 @@ impl Invariants {
                 let status = live.group.status();
                 let result = self.checks().positions.seen(machine, live.life, &status);
                 self.note(result);
+                self.note(self.wiped_stay_out(machine, status.phase));
                 tokio::time::sleep(TICK).await;
             }
         };
@@ -164,6 +167,19 @@ impl Invariants {
                 () = watching => {}
             }
         }
+    }
+
+    /// A member that lost its disk has forgotten its votes: it must not take part again.
+    fn wiped_stay_out(&self, machine: Machine, phase: Phase) -> Result<(), Violation> {
+        let Machine::Broker(id) = machine else {
+            return Ok(());
+        };
+        let wiped = phase == Phase::Running && self.world.is_wiped(id);
+        if !wiped || !self.world.members().contains(&id) {
+            return Ok(());
+        }
+        let detail = format!("{machine} lost its disk and takes part again");
+        Err(Violation::new("wiped-replicas-stay-out", detail))
     }
 
     fn note(&self, result: Result<(), Violation>) {

@@ -19,6 +19,9 @@ pub const SERVES_WITHIN: Duration = Duration::from_secs(60);
 /// Simulated time until every group has caught up, and everything is read once more.
 pub const DRAINS_WITHIN: Duration = Duration::from_secs(120);
 
+/// The longest deadline of a producer, and a bit.
+const SENDS_RETURN_WITHIN: Duration = Duration::from_secs(12);
+
 /// Time between two looks.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -38,7 +41,7 @@ pub async fn everything_is_read(
     clients: &Clients,
     operator: &Operator,
 ) -> Result<(), Violation> {
-    let bounds = settled_bounds(operator).await?;
+    let bounds = settled_bounds(clients, operator).await?;
     wait("drains", DRAINS_WITHIN, || {
         clients
             .history
@@ -55,9 +58,15 @@ pub async fn everything_is_read(
 }
 
 /// What the queues hold once all sends have returned.
-async fn settled_bounds(operator: &Operator) -> Result<BTreeMap<Queue, (u64, u64)>, Violation> {
-    // The longest timeout of a producer, and a bit.
-    tokio::time::sleep(Duration::from_secs(12)).await;
+async fn settled_bounds(
+    clients: &Clients,
+    operator: &Operator,
+) -> Result<BTreeMap<Queue, (u64, u64)>, Violation> {
+    let returned = tokio::time::timeout(SENDS_RETURN_WITHIN, clients.all_returned()).await;
+    returned.map_err(|_| {
+        let detail = format!("a send did not return within {SENDS_RETURN_WITHIN:?}");
+        Violation::new("every-wait-ends", detail)
+    })?;
     operator
         .bounds()
         .await

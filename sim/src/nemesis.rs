@@ -79,6 +79,11 @@ impl Nemesis {
             | Fault::SlowSyncs { .. }
             | Fault::Rot { .. }
             | Fault::Misdirect { .. } => self.disk(name, fault).await,
+            Fault::Wipe {
+                machine,
+                by,
+                after_ms,
+            } => self.wipe(machine, by, after_ms).await,
             Fault::ClockJump { who, by_ms } => self.clock(who, |clock| clock.jump_ms(by_ms), by_ms),
             Fault::ClockDrift { who, ppm } => self.clock(who, |clock| clock.drift_ppm(ppm), ppm),
             operation => self.operate(operation).await,
@@ -155,6 +160,23 @@ impl Nemesis {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// Only a member's disk: one that is not needed any more may be empty.
+    async fn wipe(&self, machine: Machine, by: u8, after_ms: u64) {
+        let Machine::Broker(id) = machine else {
+            return;
+        };
+        if !self.world.members().contains(&id) {
+            return;
+        }
+        self.tell(format_args!("disk of {machine} is wiped"));
+        self.world.wipe(id);
+        sleep(after_ms).await;
+        self.world.start(machine);
+        if let Err(error) = self.operator.replace(&self.world, id, by).await {
+            self.tell(format_args!("{machine} is not replaced: {error}"));
         }
     }
 

@@ -1,19 +1,29 @@
-//! The operator: makes topics, asks what queues hold, and reads everything at the end.
+//! The operator: makes topics, replaces replicas, asks what queues hold, and reads everything at the end.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use host::Host;
-use raftmq_client::{Admin, Client, Error, TopicQueue, TopicSettings};
+use raftmq_client::{Admin, BrokerAddress, Client, Error, TopicQueue, TopicSettings};
 
 use crate::body;
 use crate::history::{Event, History, Member, Outcome, Place, Queue};
-use crate::machine::Machine;
+use crate::machine::{CLIENT_PORT, Machine, PEER_PORT};
 use crate::workload::{Clients, Plan, connect, failure};
+use crate::world::{GROUP, World};
 
 /// The group under whose name the operator reads.
 pub const READER: &str = "final-reader";
+
+/// Longest wait for the membership to be changed.
+const MEMBERSHIP: Duration = Duration::from_secs(30);
+
+/// Pause before a learner is offered again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Ids for brokers that no schedule names.
+const FIRST_SPARE_BROKER: u8 = 200;
 
 /// Longest wait of one call.
 const CALL: Duration = Duration::from_secs(10);
@@ -51,6 +61,55 @@ impl Operator {
             while let Err(error) = self.admin().create_topic(&topic.name, &settings).await {
                 tracing::debug!(%error, "no topic yet");
             }
+        }
+    }
+
+    /// Has a new broker with an empty disk learn, and puts it in the place of a voter. That one may be
+    /// gone for ever then.
+    pub async fn replace(&self, world: &Arc<World>, id: u8, by: u8) -> Result<(), String> {
+        let members = world.members();
+        if !members.contains(&id) || world.broker(by).is_some() {
+            return Ok(());
+        }
+        let trace = &world.trace;
+        trace.tell(format_args!("operator replaces broker-{id} by broker-{by}"));
+        let mut configured = members.clone();
+        configured.push(by);
+        world.add_broker(by, &configured);
+        let machine = Machine::Broker(by);
+        let address = BrokerAddress {
+            group: GROUP.to_owned(),
+            broker_id: by.into(),
+            client_address: machine.address(CLIENT_PORT),
+            peer_address: machine.address(PEER_PORT),
+        };
+        let admin = self.client.admin().timeout(MEMBERSHIP);
+        // It takes a moment to start, and may be cut off.
+        while let Err(error) = admin.add_learner(&address).await {
+            trace.tell(format_args!("broker-{by} does not learn yet: {error}"));
+            tokio::time::sleep(AGAIN).await;
+        }
+        let mut voters: Vec<u64> = members.iter().map(|member| u64::from(*member)).collect();
+        voters.retain(|voter| *voter != u64::from(id));
+        voters.push(by.into());
+        let changing = admin.change_voters(&voters).await;
+        changing.map_err(|error| error.to_string())
+    }
+
+    /// Replaces the members whose disks were wiped, however long it takes: nothing else brings them back.
+    pub async fn replace_wiped(&self, world: &Arc<World>) {
+        let mut by = FIRST_SPARE_BROKER;
+        loop {
+            let members = world.members();
+            let Some(id) = members.into_iter().find(|id| world.is_wiped(*id)) else {
+                return;
+            };
+            if let Err(error) = self.replace(world, id, by).await {
+                world
+                    .trace
+                    .tell(format_args!("broker-{id} is not replaced: {error}"));
+            }
+            by += 1;
         }
     }
 

@@ -6,6 +6,7 @@
 //! (lost, unexpected, duplicate, inconsistent offsets, non-monotonic sends and polls, skips, aborted reads),
 //! as far as a queue with committed offsets can have them.
 
+mod ends;
 mod order;
 mod progress;
 mod reading;
@@ -56,7 +57,9 @@ pub fn judge(records: &[Record]) -> Result<(), Violation> {
     model.lanes_in_order()?;
     model.real_time_order()?;
     model.no_skips()?;
-    model.progress_forward()
+    model.chosen_queues_in_order()?;
+    model.progress_forward()?;
+    model.ends_forward()
 }
 
 impl<'a> Model<'a> {

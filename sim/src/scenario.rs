@@ -131,6 +131,7 @@ pub static SCENARIOS: &[Scenario] = &[
             (Kind::DiskRoom, 2),
             (Kind::SlowSyncs, 2),
             (Kind::Rot, 4),
+            (Kind::Wipe, 1),
             (Kind::PowerLoss, 3),
             (Kind::PowerLossOfAll, 1),
             (Kind::Checkpoint, 1),
@@ -145,6 +146,7 @@ pub static SCENARIOS: &[Scenario] = &[
         size: SIZE,
         kinds: &[
             (Kind::Replace, 3),
+            (Kind::Wipe, 1),
             (Kind::Transfer, 4),
             (Kind::Partition, 2),
             (Kind::Kill, 2),
@@ -209,6 +211,7 @@ pub static SCENARIOS: &[Scenario] = &[
             (Kind::DiskRoom, 1),
             (Kind::SlowSyncs, 2),
             (Kind::Rot, 2),
+            (Kind::Wipe, 1),
             (Kind::Clock, 2),
             (Kind::Transfer, 2),
             (Kind::Replace, 1),

@@ -137,6 +137,15 @@ pub enum Fault {
         /// Which block.
         seed: u64,
     },
+    /// A machine comes back with an empty disk. It must be refused, and is replaced after a while.
+    Wipe {
+        /// Which: never a role, so that it stays a minority.
+        machine: Machine,
+        /// The id of the broker that takes its place.
+        by: u8,
+        /// How long it is left there, in milliseconds.
+        after_ms: u64,
+    },
     /// A replica reads all that it has sealed, and repairs it.
     Scrub {
         /// Which.
@@ -227,6 +236,7 @@ impl Fault {
             Fault::SlowSyncs { .. } => "slow syncs",
             Fault::Rot { .. } => "bit rot",
             Fault::Misdirect { .. } => "misdirected write",
+            Fault::Wipe { .. } => "disk wiped",
             Fault::Scrub { .. } => "scrub",
             Fault::ClockJump { .. } => "clock jump",
             Fault::ClockDrift { .. } => "clock drift",

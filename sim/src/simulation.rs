@@ -17,7 +17,7 @@ use crate::schedule::Schedule;
 use crate::trace::Trace;
 use crate::violation::Violation;
 use crate::workload::{Clients, Phase, Plan, run_client};
-use crate::world::World;
+use crate::world::{Shape, World};
 
 /// Longest wait for the first leader and the topics.
 const BEGIN: Duration = Duration::from_secs(60);
@@ -46,6 +46,31 @@ pub async fn live(spec: Spec, trace: Arc<Trace>, history: Arc<History>) -> Optio
         .build();
     let living = operator.spawn(live_here(spec, trace, history));
     living.await.expect("the operator's machine never fails")
+}
+
+/// A cluster that nobody uses, for so long; returns what was wrong with it.
+pub async fn idle(duration: Duration, trace: Arc<Trace>) -> Option<Violation> {
+    let operator = Handle::current()
+        .create_node()
+        .name(Machine::Operator.to_string())
+        .ip(Machine::Operator.ip())
+        .build();
+    let idling = operator.spawn(async move {
+        let mut shape = Shape::default();
+        // Nothing else to do must be cheap: as seldom as the product's own defaults allow.
+        shape.broker.heartbeat_interval_ms = 3_000;
+        shape.broker.election_timeout_ms_min = 9_000;
+        shape.broker.election_timeout_ms_max = 12_000;
+        shape.broker.retention_interval_ms = 60_000;
+        shape.name_server.gossip_interval_ms = 60_000;
+        let world = World::build(0, shape, trace);
+        tokio::time::sleep(duration).await;
+        match world.leader() {
+            Some(_) => None,
+            None => Some(Violation::new("serves-again", "nobody leads")),
+        }
+    });
+    idling.await.expect("the operator's machine never fails")
 }
 
 async fn live_here(spec: Spec, trace: Arc<Trace>, history: Arc<History>) -> Option<Violation> {
@@ -98,9 +123,12 @@ impl Story {
         self.world.heal();
         self.world.trace.tell(format_args!("everything is healed"));
         self.history.record(Machine::Operator, Event::Healed);
+        let operator = self.operator().await;
+        let replacing = operator.replace_wiped(&self.world);
+        let replaced = tokio::time::timeout(liveness::SERVES_WITHIN, replacing).await;
+        replaced.map_err(|_| Violation::new("serves-again", "a wiped replica is not replaced"))?;
         liveness::serves_again(&self.world, &self.clients).await?;
         self.clients.enter(Phase::Drain);
-        let operator = self.operator().await;
         liveness::everything_is_read(&self.world, &self.clients, &operator).await?;
         self.clients.enter(Phase::Stop);
         compare_logs(&self.world).await?;

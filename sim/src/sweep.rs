@@ -4,14 +4,20 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::sync::mpsc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::report::{self, Failure};
 use crate::runner::{self, Report};
 use crate::scenario::Scenario;
-use crate::simulation::Spec;
+use crate::simulation::{self, Spec};
+
+/// How long a cluster is left alone to see how fast time passes.
+const IDLE: Duration = Duration::from_secs(3_600);
+
+/// How long that may take, on a machine that is busy with other things too.
+const IDLE_TAKES_AT_MOST: Duration = Duration::from_secs(10);
 
 /// What to sweep over.
 pub struct Sweep {
@@ -39,6 +45,7 @@ struct Total {
 impl Sweep {
     /// Runs all worlds. Fails if any of them did.
     pub fn run(&self, out: &mut impl Write) -> Result<(), Failure> {
+        idle_hour(out)?;
         let begun = Instant::now();
         let mut total = Total::default();
         let specs: Vec<Spec> = self
@@ -90,7 +97,7 @@ impl Sweep {
 
     fn run_one(&self, spec: Spec) -> Result<Report, Failure> {
         let report = runner::run(spec.clone());
-        if self.twice && runner::run(spec.clone()).traced.hash != report.traced.hash {
+        if self.twice && runner::run(spec).traced.hash != report.traced.hash {
             return Err(Failure::NotDeterministic(format!(
                 "{} differs from itself",
                 report::reproduce(&report)
@@ -145,6 +152,25 @@ fn summarise(total: &Total, took: Duration, out: &mut impl Write) -> std::io::Re
         total.simulated.as_secs_f64() / took.as_secs_f64(),
         total.events
     )
+}
+
+/// Proves that time is simulated: an hour of a cluster that nobody uses passes in seconds.
+fn idle_hour(out: &mut impl Write) -> Result<(), Failure> {
+    let ran = runner::simulate(0, || simulation::idle(IDLE, Arc::default()));
+    writeln!(
+        out,
+        "an hour of an idle cluster took {:.2} s",
+        ran.took.as_secs_f64()
+    )?;
+    match ran.violation {
+        Some(violation) => Err(Failure::Violated(format!("an idle hour: {violation}"))),
+        None if ran.simulated < IDLE || ran.took > IDLE_TAKES_AT_MOST => {
+            let (simulated, took) = (ran.simulated, ran.took);
+            let text = format!("time is not simulated: {simulated:?} took {took:?}");
+            Err(Failure::Violated(text))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Runs a world twice and shows where they begin to differ.

@@ -5,7 +5,7 @@
 
 mod keeper;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -103,6 +103,7 @@ pub struct World {
     name_servers: BTreeMap<u8, Arc<NameServerProcess>>,
     nodes: Mutex<BTreeMap<Machine, Node>>,
     on_new_broker: Mutex<Option<OnNewBroker>>,
+    wiped: Mutex<BTreeSet<u8>>,
 }
 
 type OnNewBroker = Box<dyn Fn(Arc<BrokerProcess>) + Send>;
@@ -129,6 +130,7 @@ impl World {
             name_servers,
             nodes: Mutex::default(),
             on_new_broker: Mutex::default(),
+            wiped: Mutex::default(),
             shape,
         });
         let operator = Node {
@@ -246,6 +248,20 @@ impl World {
         };
         self.simulator.kill(id);
         self.clean_up(machine, crash);
+    }
+
+    /// Crashes a broker and empties its disk. It stays down until it is started.
+    pub fn wipe(&self, id: u8) {
+        self.crash(Machine::Broker(id), Crash::Process);
+        if let Some(broker) = self.broker(id) {
+            broker.disk.wipe();
+            self.wiped().insert(id);
+        }
+    }
+
+    /// Whether a broker has lost its disk.
+    pub fn is_wiped(&self, id: u8) -> bool {
+        self.wiped().contains(&id)
     }
 
     /// Starts a process that is down, or lets one go on that is paused.
@@ -381,6 +397,10 @@ impl World {
 
     fn brokers(&self) -> MutexGuard<'_, BTreeMap<u8, Arc<BrokerProcess>>> {
         self.brokers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wiped(&self) -> MutexGuard<'_, BTreeSet<u8>> {
+        self.wiped.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn nodes(&self) -> MutexGuard<'_, BTreeMap<Machine, Node>> {

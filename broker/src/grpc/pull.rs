@@ -190,7 +190,7 @@ impl Pull<'_> {
             next = end;
             skipped += stored.len();
             // A long scan of entries that are in memory must not keep others from running.
-            tokio::task::yield_now().await;
+            host::task::yield_now().await;
         }
         Ok(Look::Skipped(next))
     }

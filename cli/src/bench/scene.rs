@@ -32,14 +32,21 @@ pub struct Scene {
 }
 
 impl Scene {
-    /// Starts a group below `directory` and waits for its leader; also the time from start to leader.
+    /// Starts a group below `directory`, its brokers configured by `settings`, and waits for its leader; also the time from start to leader.
     ///
     /// # Errors
     ///
     /// If there is no leader in time.
-    pub async fn start(program: &Path, directory: &Path) -> Result<(Scene, Duration), Failure> {
-        let plan = GroupPlan::on_free_ports(program, &directory.join("group"), "bench")?
+    pub async fn start(
+        program: &Path,
+        directory: &Path,
+        settings: &[(String, toml::Value)],
+    ) -> Result<(Scene, Duration), Failure> {
+        let mut plan = GroupPlan::on_free_ports(program, &directory.join("group"), "bench")?
             .with("log_retain_bytes", LOG_RETAIN_BYTES);
+        for (key, value) in settings {
+            plan = plan.with(key, value.clone());
+        }
         let started = tokio::time::Instant::now();
         let group = Group::start(plan)?;
         group.wait_for_leader(LEADER_PATIENCE).await?;

@@ -14,8 +14,8 @@ use crate::failure::Failure;
 use crate::process::{Child, free_ports};
 use crate::times::Times;
 
-/// Size of each node's file: written once before the measurement, then again and again.
-const FILE_BYTES: u64 = 512 << 20;
+/// How long each node's file may grow: longer than a measurement of a few seconds needs.
+const FILE_BYTES: u64 = 4 << 30;
 const BLOCK_BYTE: u8 = 0xa5;
 const NODES: usize = 3;
 
@@ -65,7 +65,6 @@ impl Ceiling {
             let log = directory.join(format!("{name}.log"));
             nodes.push(Child::start(&name, program, &arguments, &[], &log).map_err(failed)?);
         }
-        // A node listens before it fills its file, and takes the stream when the file is full.
         Ok(Ceiling {
             first: addresses[0],
             _nodes: nodes,
@@ -83,7 +82,7 @@ impl Ceiling {
         in_flight: usize,
         duration: Duration,
     ) -> Result<CeilingLoad, Failure> {
-        // The nodes fill their files before they take the first stream: that is not measured.
+        // The nodes empty their files, which may be long, before the first block of a stream: that is not measured.
         self.stream(block_bytes, 1, Duration::ZERO)
             .and_then(|_| self.stream(block_bytes, in_flight, duration))
             .map_err(|error| Failure::during("streaming blocks to the ceiling's processes", error))

@@ -20,11 +20,12 @@ pub enum Writing {
     Overwriting,
 }
 
-/// Writes from the start to the end and then from the start again.
+/// Writes from the start to the end and then from the start again; one that grows is emptied first.
 pub(super) struct BlockFile {
     file: File,
     position: u64,
     size_bytes: u64,
+    writing: Writing,
 }
 
 impl BlockFile {
@@ -49,17 +50,27 @@ impl BlockFile {
             file,
             position: 0,
             size_bytes,
+            writing,
         })
     }
 
     /// Appends `block`, which is not safe before `sync`.
     pub(super) fn append(&mut self, block: &[u8]) -> io::Result<()> {
         if self.position + block.len() as u64 > self.size_bytes {
-            self.position = 0;
+            self.restart()?;
         }
         self.file.write_all_at(block, self.position)?;
         self.position += block.len() as u64;
         Ok(())
+    }
+
+    /// Goes on at the start.
+    pub(super) fn restart(&mut self) -> io::Result<()> {
+        self.position = 0;
+        match self.writing {
+            Writing::Growing => self.file.set_len(0),
+            Writing::Reserved | Writing::Overwriting => Ok(()),
+        }
     }
 
     /// Makes what was appended safe.

@@ -41,7 +41,7 @@ pub struct NodeArguments {
     /// The file it writes.
     #[arg(long)]
     pub file: PathBuf,
-    /// Size of that file, bytes; it is written from the start again when it is full.
+    /// How long that file may grow, bytes, before it is emptied.
     #[arg(long)]
     pub file_bytes: u64,
     /// Nodes that get everything too; only the first node has them.
@@ -92,7 +92,7 @@ impl Upstream {
 /// If the address or the file cannot be used; a connection's end is none.
 pub fn run_node(arguments: &NodeArguments) -> io::Result<()> {
     let listener = TcpListener::bind(arguments.listen)?;
-    let file = BlockFile::create(&arguments.file, arguments.file_bytes, Writing::Overwriting)?;
+    let file = BlockFile::create(&arguments.file, arguments.file_bytes, Writing::Growing)?;
     let file = Arc::new(Mutex::new(file));
     loop {
         let (stream, _) = listener.accept()?;
@@ -145,7 +145,9 @@ fn start_writer(file: Arc<Mutex<BlockFile>>, upstream: Arc<Upstream>) -> SyncSen
     thread::spawn(move || {
         let mut file = file.lock().expect("one connection at a time writes");
         // An error ends the connection: the reader finds the channel closed.
-        let _ = write_all(&receiver, &mut file, &upstream);
+        let _ = file
+            .restart()
+            .and_then(|()| write_all(&receiver, &mut file, &upstream));
     });
     sender
 }

@@ -39,9 +39,26 @@ pub(crate) struct BenchArguments {
     /// Where everything is written: a directory on the disk that is to be measured
     #[arg(long, value_name = "DIRECTORY", env = "RAFTMQ_BENCH_DIRECTORY")]
     directory: Option<PathBuf>,
+    /// A key of every broker's configuration, to measure what it gives; can be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parse_setting)]
+    settings: Vec<Setting>,
     /// JSON lines only
     #[arg(long)]
     json: bool,
+}
+
+/// A key of the brokers' configuration and its value.
+type Setting = (String, toml::Value);
+
+/// `KEY=VALUE`, the value as in a configuration file; the brokers check what it means.
+fn parse_setting(text: &str) -> Result<Setting, String> {
+    let table: toml::Table = text
+        .parse()
+        .map_err(|error| format!("not KEY=VALUE as in TOML: {error}"))?;
+    table
+        .into_iter()
+        .next()
+        .ok_or_else(|| "not KEY=VALUE".to_owned())
 }
 
 /// A part of the benchmark, in the order in which they run.
@@ -123,7 +140,7 @@ async fn run_parts(arguments: &BenchArguments, directory: &std::path::Path) -> R
     if arguments.has(Part::Disk) {
         parts::disk(arguments, &mut report, directory).await?;
     }
-    let (mut scene, first_start) = Scene::start(&program, directory).await?;
+    let (mut scene, first_start) = Scene::start(&program, directory, &arguments.settings).await?;
     if arguments.has(Part::Idle) {
         parts::idle(&mut scene, &mut report).await;
     }

@@ -6,7 +6,6 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::task::Poll;
 use std::time::Duration;
 
 use proto::message_id::MessageIdGenerator;
@@ -105,7 +104,7 @@ impl TopicSender {
     async fn work(self: Arc<Self>) {
         loop {
             // Whoever is about to hand something over, having just got an answer, does so first.
-            yield_now().await;
+            host::task::yield_now().await;
             self.adopt_route();
             self.expire_waiting(
                 Instant::now(),
@@ -431,18 +430,4 @@ fn is_about_one_message(code: Code) -> bool {
             | Code::MessageBodyEmpty
             | Code::MessagePropertiesTooLarge
     )
-}
-
-/// Lets every task that is ready run before this one goes on. Tokio's own `yield_now` waits for the runtime to look for
-/// input, which it need not do in a simulation.
-async fn yield_now() {
-    let mut yielded = false;
-    std::future::poll_fn(|context| {
-        if std::mem::replace(&mut yielded, true) {
-            return Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }

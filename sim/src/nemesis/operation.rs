@@ -1,18 +1,12 @@
 //! What operators do in the middle of it all.
 
-use std::time::Duration;
-
-use raftmq_client::{BrokerAddress, TopicSettings};
+use raftmq_client::TopicSettings;
 
 use super::{Nemesis, sleep};
 use crate::chance::Chance;
 use crate::history::{Place, Queue};
-use crate::machine::{CLIENT_PORT, Machine, PEER_PORT};
+use crate::machine::{CLIENT_PORT, Machine};
 use crate::schedule::Fault;
-use crate::world::GROUP;
-
-/// Longest wait for the membership to be changed.
-const MEMBERSHIP: Duration = Duration::from_secs(30);
 
 impl Nemesis {
     pub(super) async fn operate(&self, operation: Fault) {
@@ -26,7 +20,7 @@ impl Nemesis {
                 _ => return,
             },
             Fault::Replace { who, by } => match self.find(who) {
-                Some(Machine::Broker(id)) => self.replace(id, by).await,
+                Some(Machine::Broker(id)) => self.operator.replace(&self.world, id, by).await,
                 _ => return,
             },
             Fault::Checkpoint { who } => match self.find(who) {
@@ -55,34 +49,6 @@ impl Nemesis {
             Ok(()) => self.world.trace.count(&format!("done {name}")),
             Err(error) => self.tell(format_args!("{name} failed: {error}")),
         }
-    }
-
-    /// A new broker learns, takes the place of another, and that one goes for ever.
-    async fn replace(&self, id: u8, by: u8) -> Result<(), String> {
-        let members = self.world.members();
-        if !members.contains(&id) || self.world.broker(by).is_some() {
-            return Ok(());
-        }
-        self.tell(format_args!("operator replaces broker-{id} by broker-{by}"));
-        let mut configured = members.clone();
-        configured.push(by);
-        self.world.add_broker(by, &configured);
-        let machine = Machine::Broker(by);
-        let address = BrokerAddress {
-            group: GROUP.to_owned(),
-            broker_id: by.into(),
-            client_address: machine.address(CLIENT_PORT),
-            peer_address: machine.address(PEER_PORT),
-        };
-        let admin = self.operator.admin().timeout(MEMBERSHIP);
-        admin
-            .add_learner(&address)
-            .await
-            .map_err(|error| error.to_string())?;
-        let mut voters: Vec<u64> = members.iter().map(|member| u64::from(*member)).collect();
-        voters.retain(|voter| *voter != u64::from(id));
-        voters.push(by.into());
-        text(admin.change_voters(&voters).await)
     }
 
     async fn scrub(&self, machine: Option<Machine>) -> Result<(), String> {

@@ -82,6 +82,36 @@ impl Model<'_> {
         Ok(())
     }
 
+    /// A consumer that reads queues which were chosen for it gets each message of a queue once, in order.
+    pub(super) fn chosen_queues_in_order(&self) -> Result<(), Violation> {
+        let dropped = self.dropped();
+        let mut alone = BTreeSet::new();
+        let mut last: BTreeMap<(u64, &Queue), (u64, usize)> = BTreeMap::new();
+        for (at, record) in self.records.iter().enumerate() {
+            match &record.event {
+                Event::Join {
+                    member,
+                    assigned: true,
+                    ..
+                } => drop(alone.insert(member.member)),
+                Event::Delivery { member, place, .. } if alone.contains(&member.member) => {
+                    let before = last.insert((member.member, &place.queue), (place.offset, at));
+                    let Some((offset, before)) = before else {
+                        continue;
+                    };
+                    let floor = dropped.get(&place.queue).copied().unwrap_or(0);
+                    if place.offset <= offset || place.offset > (offset + 1).max(floor) {
+                        let what = format!("{} came after {offset}", place.offset);
+                        let proof = self.show([before, at]);
+                        return Err(Violation::new("delivered-in-order", what).proved_by(proof));
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Up to where each queue was ever said to be dropped.
     fn dropped(&self) -> BTreeMap<&Queue, u64> {
         let bounds = self.final_bounds();

@@ -23,6 +23,7 @@ pub enum Kind {
     DiskRoom,
     SlowSyncs,
     Rot,
+    Wipe,
     Clock,
     Transfer,
     Replace,
@@ -53,8 +54,9 @@ impl Mix {
         let mut drawing = Drawing {
             chance: Chance::new(seed, "schedule"),
             mix: self,
-            // Rot strikes one replica of a world: a minority, whatever else happens.
+            // Rot strikes one replica of a world, and so does a wipe: a minority, whatever else happens.
             victim: 0,
+            wiped: false,
             next_broker: self.machines.0 + 1,
             topics: 0,
         };
@@ -83,6 +85,7 @@ struct Drawing<'a> {
     chance: Chance,
     mix: &'a Mix,
     victim: u8,
+    wiped: bool,
     next_broker: u8,
     topics: u64,
 }
@@ -249,7 +252,7 @@ impl Drawing<'_> {
         let loses_power = matches!(kind, Kind::PowerLoss | Kind::PowerLossOfAll);
         Fault::Crash {
             who,
-            power: loses_power.then(|| self.chance.next()),
+            power: loses_power.then(|| self.chance.number()),
             down_ms: self.duration(),
         }
     }
@@ -267,7 +270,7 @@ impl Drawing<'_> {
                 false => who,
             };
             let down_ms = self.chance.between(10..=500);
-            let power = self.chance.one_in(2).then(|| self.chance.next());
+            let power = self.chance.one_in(2).then(|| self.chance.number());
             let crash = Fault::Crash {
                 who: vec![who],
                 power,
@@ -308,7 +311,7 @@ impl Drawing<'_> {
     /// Rot, and then somebody who looks.
     fn rot(&mut self) -> Vec<(u64, Fault)> {
         let machine = Machine::Broker(self.victim);
-        let seed = self.chance.next();
+        let seed = self.chance.number();
         let rot = match self.chance.one_in(4) {
             true => Fault::Misdirect { machine, seed },
             false => Fault::Rot { machine, seed },
@@ -349,6 +352,15 @@ impl Drawing<'_> {
 
     fn operation(&mut self, kind: Kind) -> Fault {
         match kind {
+            Kind::Wipe if !self.wiped => {
+                self.wiped = true;
+                self.next_broker += 1;
+                Fault::Wipe {
+                    machine: Machine::Broker(self.victim),
+                    by: self.next_broker - 1,
+                    after_ms: self.duration(),
+                }
+            }
             Kind::Transfer => Fault::TransferLeader { to: self.broker() },
             Kind::Replace => {
                 self.next_broker += 1;
@@ -362,7 +374,7 @@ impl Drawing<'_> {
                 retain_bytes: *self.chance.pick(&[0, 256 << 10, 1 << 20]),
             },
             Kind::ResetOffset => Fault::ResetOffset {
-                seed: self.chance.next(),
+                seed: self.chance.number(),
             },
             Kind::Topic => {
                 self.topics += 1;

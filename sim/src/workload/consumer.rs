@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use host::Host;
 use madsim::rand::Rng;
-use raftmq_client::{Delivery, Filter, PullConsumer, TopicQueue};
+use raftmq_client::{Client, Delivery, Filter, PullConsumer, TopicQueue};
 
 use super::{Clients, Commits, ConsumerPlan, Phase, connect, failure};
 use crate::body;
@@ -21,6 +21,9 @@ const AGAIN: Duration = Duration::from_millis(300);
 
 /// Of so many commits one is followed by an older one.
 const LATE_ONE_IN: u32 = 16;
+
+/// A consumer asks for the committed offset after one poll of so many.
+const ASKS_ONCE_IN: u32 = 8;
 
 /// Works until clients are told to stop.
 pub(super) async fn run(clients: Arc<Clients>, machine: Machine, host: Host, plan: ConsumerPlan) {
@@ -39,6 +42,7 @@ pub(super) async fn run(clients: Arc<Clients>, machine: Machine, host: Host, pla
             Commits::Each(_) => builder.manual_commit(),
         };
         let reader = Reader {
+            client: client.clone(),
             consumer: builder.build().expect("no bound is 0"),
             member: Member {
                 group: plan.group.clone(),
@@ -53,6 +57,7 @@ pub(super) async fn run(clients: Arc<Clients>, machine: Machine, host: Host, pla
 }
 
 struct Reader {
+    client: Client,
     consumer: PullConsumer,
     member: Member,
     clients: Arc<Clients>,
@@ -65,6 +70,7 @@ impl Reader {
         self.record(Event::Join {
             member: self.member.clone(),
             topic: self.plan.topic.clone(),
+            assigned: self.plan.assigned,
         });
         self.read().await;
         let in_order = self.plan.leaves || self.clients.phase() == Phase::Stop;
@@ -77,8 +83,8 @@ impl Reader {
     }
 
     async fn read(&self) {
-        while let Err(error) = self.subscribe().await {
-            tracing::debug!(%error, "not subscribed yet");
+        while let Err(error) = self.take_queues().await {
+            tracing::debug!(%error, "no queues yet");
             if self.clients.phase() == Phase::Stop {
                 return;
             }
@@ -109,6 +115,9 @@ impl Reader {
             {
                 self.commit(&mut done).await;
             }
+            if madsim::rand::thread_rng().gen_range(0..ASKS_ONCE_IN) == 0 {
+                self.ask_committed().await;
+            }
             if self.plan.polls > 0
                 && polls >= self.plan.polls
                 && self.clients.phase() == Phase::Work
@@ -118,7 +127,11 @@ impl Reader {
         }
     }
 
-    async fn subscribe(&self) -> Result<(), raftmq_client::Error> {
+    async fn take_queues(&self) -> Result<(), raftmq_client::Error> {
+        if self.plan.assigned {
+            let queues = self.client.queues(&self.plan.topic).await?;
+            return self.consumer.assign(queues).await;
+        }
         let subscribing = self.consumer.subscribe(&self.plan.topic, Filter::All);
         match subscribing.await {
             Err(_) if !self.consumer.subscriptions().await.is_empty() => Ok(()),
@@ -159,6 +172,28 @@ impl Reader {
             Err(error) => failure(&error),
         };
         self.record(Event::Committed { call, outcome });
+    }
+
+    /// What its group has committed in one of its queues, as the servers say.
+    async fn ask_committed(&self) {
+        let held = self.consumer.assignment();
+        if held.is_empty() {
+            return;
+        }
+        let queue = &held[madsim::rand::thread_rng().gen_range(0..held.len())];
+        let call = self.clients.history.next_number();
+        self.record(Event::AskCommitted {
+            call,
+            group: self.plan.group.clone(),
+            queue: Queue {
+                topic: queue.topic.clone(),
+                queue: queue.queue,
+            },
+        });
+        // A question without an answer says nothing.
+        if let Ok(offset) = self.consumer.committed(queue).await {
+            self.record(Event::ToldCommitted { call, offset });
+        }
     }
 
     fn delivered(&self, delivery: &Delivery) {

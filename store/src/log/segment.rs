@@ -9,6 +9,10 @@ use thiserror::Error;
 /// Bytes before the first record.
 pub(crate) const HEADER_BYTES: usize = 64;
 
+/// A segment cannot begin here or later: the index behind its last record must exist, and it has fewer
+/// than 2^32 records, because positions are 32 bits.
+const FIRST_INDEX_END: u64 = u64::MAX - u32::MAX as u64;
+
 /// Bytes of an index file before the positions.
 pub(crate) const INDEX_HEADER_BYTES: usize = 64;
 
@@ -103,7 +107,7 @@ impl FileName {
             .file_name()
             .and_then(|name| name.to_str())
             .unwrap_or_default();
-        let number = |text: &str| text.parse().ok();
+        let number = |text: &str| text.parse().ok().filter(|number| *number < FIRST_INDEX_END);
         if let Some(first) = name.strip_suffix(".seg").and_then(number) {
             FileName::Segment(first)
         } else if let Some(first) = name.strip_suffix(".idx").and_then(number) {
@@ -346,10 +350,14 @@ mod tests {
     fn names_and_headers_tell_segments_apart() {
         let dir = Path::new("/log-1");
         assert_eq!(segment_path(dir, 42), dir.join("00000000000000000042.seg"));
+        let last = FIRST_INDEX_END - 1;
         assert_eq!(
-            FileName::of(&segment_path(dir, u64::MAX)),
-            FileName::Segment(u64::MAX)
+            FileName::of(&segment_path(dir, last)),
+            FileName::Segment(last)
         );
+        // No segment of ours: counting its records would pass the end of the numbers.
+        let strange = segment_path(dir, FIRST_INDEX_END);
+        assert_eq!(FileName::of(&strange), FileName::Other);
         assert_eq!(FileName::of(&index_path(dir, 7)), FileName::Index(7));
         assert_eq!(FileName::of(&spare_path(dir, 7)), FileName::Spare(7));
         assert_eq!(FileName::of(Path::new("synced")), FileName::Other);
