@@ -16,6 +16,7 @@ use raft::Phase;
 use tokio::sync::watch;
 
 use crate::broker_process::{BrokerProcess, Live};
+use crate::effect::Effect;
 use crate::machine::Machine;
 use crate::name_server_process::NameServerProcess;
 use crate::violation::Violation;
@@ -103,9 +104,9 @@ impl Invariants {
                     .event(format_args!("{machine} leadership {now:?}"));
                 if now.serving {
                     let term = now.term;
-                    self.world
-                        .trace
-                        .tell(format_args!("{machine} leads in term {term}"));
+                    let trace = &self.world.trace;
+                    trace.tell(format_args!("{machine} leads in term {term}"));
+                    trace.happened(Effect::LeaderChanged);
                 }
                 let result = self.checks().leaders.seen(machine, &now);
                 self.note(result);
