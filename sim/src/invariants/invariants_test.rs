@@ -121,6 +121,12 @@ fn a_promise_is_not_taken_back() {
         votes
     };
     holds(voted(&mut promised(), vote(4, 2, false)));
+    let mut candidate = promised();
+    holds(voted(&mut candidate, vote(4, 1, false)));
+    holds(voted(&mut candidate, vote(4, 2, true)));
+    let mut candidate = promised();
+    holds(voted(&mut candidate, vote(4, 1, false)));
+    breaks(voted(&mut candidate, vote(4, 2, false)), "votes-forward");
     breaks(voted(&mut promised(), vote(2, 1, true)), "votes-forward");
     breaks(voted(&mut promised(), vote(3, 2, true)), "votes-forward");
     breaks(voted(&mut promised(), vote(3, 1, false)), "votes-forward");

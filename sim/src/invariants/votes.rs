@@ -1,5 +1,8 @@
 //! What a replica has promised to a candidate, on its disk, is never taken back, whatever crashes; and who
 //! leads has voted for itself there. (openraft's invariant 11; what election safety rests on.)
+//!
+//! A candidate that learns who was elected in its own term follows that one: a vote that is known to lead
+//! takes the place of one that is not.
 
 use std::collections::BTreeMap;
 
@@ -26,8 +29,12 @@ impl Votes {
             return Ok(());
         };
         let before = *self.last.entry(machine).or_insert(now);
-        let changed_its_mind =
-            now.candidate != before.candidate || now.committed < before.committed;
+        let same = now.candidate == before.candidate;
+        let changed_its_mind = match (before.committed, now.committed) {
+            (false, true) => false,
+            (true, false) => true,
+            _ => !same,
+        };
         if now.term < before.term || (now.term == before.term && changed_its_mind) {
             let detail = format!("{machine} had promised {before:?}, and has promised {now:?}");
             return Err(Violation::new("votes-forward", detail));
