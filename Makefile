@@ -30,8 +30,8 @@ FILE ?= $(shell for file in $(DEMO_FILES); do \
 	if [ "$$lines" -ge 2000 ]; then echo $$file; break; fi; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help build up test demo bench interop fuzz sim sim-determinism sim-minimize sim-mutants lint lint-code \
-	lint-sim lint-dependencies fmt doc packages
+.PHONY: help build up test demo bench interop fuzz sim sim-unit sim-determinism sim-minimize sim-mutants lint \
+	lint-code lint-sim lint-dependencies fmt doc packages
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,7 +47,7 @@ up: build ## Build, then run a name server and three brokers under ./data; Ctrl-
 
 test: packages ## Every test, from unit tests to three real processes, and worlds in the simulator
 	cargo test --release --workspace $(ARGS)
-	@$(MAKE) --no-print-directory sim
+	@$(MAKE) --no-print-directory sim-unit sim
 
 demo: build ## Kill the leader while FILE=… is sent line by line; count what was lost
 	@$(RAFTMQ) demo --file "$(FILE)" $(ARGS)
@@ -69,6 +69,9 @@ SEEDS ?= 12
 sim: packages ## Simulated worlds in which everything goes wrong: SEEDS=12 FIRST=1 [SCENARIO=…], or one: SEED=42 SCENARIO=chaos
 	@$(SIM) $(if $(CASE),--case $(CASE),$(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --first $(or $(FIRST),1))) \
 		$(if $(SCENARIO),--scenario $(SCENARIO)) $(ARGS)
+
+sim-unit: packages ## The simulator's checkers on histories made by hand: each must hold, and each must be able to fail
+	RUSTFLAGS="$(SIM_RUSTFLAGS)" cargo test --release --quiet --target-dir $(BUILD_DIR)/madsim -p raftmq-sim --lib
 
 sim-determinism: packages ## Simulate each world twice: the same seed must be the same run, event for event (SEEDS=2 FIRST=1)
 	@$(SIM) --twice $(if $(SEED),--seed $(SEED),--seeds $(if $(filter file,$(origin SEEDS)),2,$(SEEDS)) --first $(or $(FIRST),1)) \

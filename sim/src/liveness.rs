@@ -1,5 +1,8 @@
 //! What must come back within a bounded time once nothing goes wrong any more. (`design.md` 9.8, 9.9.)
 
+#[cfg(test)]
+mod liveness_test;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +13,7 @@ use crate::history::{Event, Outcome, Queue, Record};
 use crate::machine::{CLIENT_PORT, Machine};
 use crate::operator::Operator;
 use crate::violation::Violation;
-use crate::workload::Clients;
+use crate::workload::{Clients, Plan};
 use crate::world::World;
 
 /// Simulated time until every part serves again.
@@ -30,7 +33,9 @@ pub async fn serves_again(world: &World, clients: &Clients) -> Result<(), Violat
     wait("serves-again", SERVES_WITHIN, || {
         let leader = leader(world)?;
         routes(world, leader)?;
-        clients.history.look(|records| sends(clients, records))
+        clients
+            .history
+            .look(|records| sends(&clients.plan, records))
     })
     .await
 }
@@ -45,7 +50,7 @@ pub async fn everything_is_read(
     wait("drains", DRAINS_WITHIN, || {
         clients
             .history
-            .look(|records| drained(clients, &bounds, records))
+            .look(|records| drained(&clients.plan, &bounds, records))
     })
     .await?;
     let plan = &clients.plan;
@@ -145,7 +150,7 @@ fn routes(world: &World, leader: Machine) -> Result<(), String> {
 }
 
 /// Every producer sent something after the heal that was stored.
-fn sends(clients: &Clients, records: &[Record]) -> Result<(), String> {
+fn sends(plan: &Plan, records: &[Record]) -> Result<(), String> {
     let healed = records
         .iter()
         .rposition(|record| record.event == Event::Healed)
@@ -170,7 +175,7 @@ fn sends(clients: &Clients, records: &[Record]) -> Result<(), String> {
         }
     }
     let served = lanes.values().filter(|served| **served).count();
-    let producers = clients.plan.producers.len();
+    let producers = plan.producers.len();
     match served >= producers {
         true => Ok(()),
         false => Err(format!("{served} of {producers} producers are served")),
@@ -179,7 +184,7 @@ fn sends(clients: &Clients, records: &[Record]) -> Result<(), String> {
 
 /// The next offset that nobody of a group has seen.
 fn drained(
-    clients: &Clients,
+    plan: &Plan,
     bounds: &BTreeMap<Queue, (u64, u64)>,
     records: &[Record],
 ) -> Result<(), String> {
@@ -191,8 +196,8 @@ fn drained(
             *next = (*next).max(place.offset + 1);
         }
     }
-    for topic in &clients.plan.topics {
-        for group in clients.plan.groups(&topic.name) {
+    for topic in &plan.topics {
+        for group in plan.groups(&topic.name) {
             for (queue, (min, max)) in bounds {
                 let next = seen.get(&(group.clone(), queue.clone()));
                 if queue.topic == topic.name && min < max && next.is_none_or(|next| next < max) {

@@ -5,7 +5,7 @@ use std::io::Write;
 use clap::Args;
 use host::Mutant;
 
-use super::hunt::{self, Catch};
+use super::hunt::{self, Catch, Hunt};
 use super::targets::Target;
 use crate::report::{self, Failure};
 use crate::scenario::Scenario;
@@ -22,6 +22,9 @@ pub struct Command {
     /// Worlds of each bug, if not as many as are stated for it.
     #[arg(long)]
     worlds: Option<u64>,
+    /// Seeds from this one on.
+    #[arg(long, default_value_t = 1)]
+    first: u64,
     /// One seed of the scenario: tell the story of its world with the bug.
     #[arg(long, requires = "mutant", requires = "scenario")]
     seed: Option<u64>,
@@ -56,7 +59,15 @@ impl Command {
                 return tell(scenarios[0], seed, out);
             }
             let worlds = self.worlds.unwrap_or(target.worlds);
-            match hunt::hunt(target.mutant, &scenarios, worlds, self.jobs)? {
+            let hunt = Hunt {
+                mutant: target.mutant,
+                scenarios: &scenarios,
+                invariants: target.invariants,
+                first_seed: self.first,
+                worlds,
+                jobs: self.jobs,
+            };
+            match hunt.run()? {
                 Some(catch) => write_catch(out, name, worlds, &catch)?,
                 None => {
                     let tried = worlds.to_string();

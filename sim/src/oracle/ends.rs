@@ -1,4 +1,4 @@
-//! Whoever asks where a queue ends is told of everything that was stored before.
+//! Whoever asks where a queue ends is told of everything that was stored, or that anybody saw, before.
 
 use std::collections::BTreeMap;
 
@@ -10,8 +10,9 @@ use crate::violation::Violation;
 type Ends<'a> = BTreeMap<&'a Queue, (u64, usize)>;
 
 impl<'a> Model<'a> {
-    /// An answer covers all messages whose sends had returned, and all answers that had been given, when the
-    /// question was asked: only who still leads may answer.
+    /// An answer covers all messages whose sends had returned, all that had been delivered, and all answers
+    /// that had been given, when the question was asked: only who still leads may answer, and only what is
+    /// committed may be seen.
     pub(super) fn ends_forward(&self) -> Result<(), Violation> {
         let mut known = Ends::new();
         let mut asked: BTreeMap<u64, (&Queue, (u64, usize))> = BTreeMap::new();
@@ -21,6 +22,9 @@ impl<'a> Model<'a> {
                     outcome: Outcome::Done(place),
                     ..
                 } => raise(&mut known, &place.queue, place.offset + 1, at),
+                Event::Delivery { place, .. } => {
+                    raise(&mut known, &place.queue, place.offset + 1, at);
+                }
                 Event::AskEnd { call, queue } => {
                     let end = known.get(queue).copied().unwrap_or((0, at));
                     asked.insert(*call, (queue, end));
