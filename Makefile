@@ -63,10 +63,10 @@ interop: build ## The official Python and Node.js clients against a running grou
 fuzz: ## Any bytes into every decoder, 20 s each (one of them, for longer: TARGET=record SECONDS=60)
 	@CARGO_TARGET_DIR=$(BUILD_DIR)/fuzz RUSTFLAGS="$(SIM_RUSTFLAGS)" fuzz/run "$(or $(SECONDS),20)" $(TARGET)
 
-# Of `make sim`: how many seeds of every scenario, enough for a minute or two.
-SEEDS ?= 12
+# Of `make sim`: how many seeds of every scenario: two minutes on two cores, and enough for everything to happen.
+SEEDS ?= 10
 
-sim: packages ## Simulated worlds in which everything goes wrong: SEEDS=12 FIRST=1 [SCENARIO=…], or one: SEED=42 SCENARIO=chaos
+sim: packages ## Simulated worlds in which everything goes wrong: SEEDS=10 FIRST=1 [SCENARIO=…], or one: SEED=42 SCENARIO=chaos
 	@$(SIM) $(if $(CASE),--case $(CASE),$(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --first $(or $(FIRST),1))) \
 		$(if $(SCENARIO),--scenario $(SCENARIO)) $(ARGS)
 

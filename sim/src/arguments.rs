@@ -2,6 +2,7 @@
 
 use std::io;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 
@@ -42,6 +43,9 @@ pub struct Arguments {
     /// Worlds at the same time.
     #[arg(long, default_value_t = default_jobs())]
     jobs: usize,
+    /// Begin no world after so many minutes.
+    #[arg(long)]
+    minutes: Option<u64>,
     /// Where histories of failed worlds go.
     #[arg(long, default_value = "target/sim-failures")]
     failures: std::path::PathBuf,
@@ -100,6 +104,9 @@ impl Arguments {
             scenarios,
             seeds: self.first..self.first + self.seeds,
             jobs: self.jobs,
+            limit: self
+                .minutes
+                .map(|minutes| Duration::from_secs(60 * minutes)),
             twice: self.twice,
             failures: self.failures.clone(),
             regressions: self.regressions.clone(),

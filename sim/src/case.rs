@@ -97,3 +97,28 @@ impl Case {
         Ok(spec)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::SCENARIOS;
+
+    /// Would catch a fault, or a habit of a client, that cannot be written down and read again.
+    #[test]
+    fn what_any_seed_says_survives_its_file() {
+        for (scenario, seed) in SCENARIOS
+            .iter()
+            .flat_map(|scenario| (1..=20).map(move |seed| (scenario, seed)))
+        {
+            let case = Case {
+                about: "made for this test".to_owned(),
+                scenario: scenario.name.to_owned(),
+                seed,
+                invariant: "none".to_owned(),
+                course: Spec::new(scenario, seed).course(),
+            };
+            let text = serde_json::to_string(&case).unwrap();
+            assert_eq!(serde_json::from_str::<Case>(&text).unwrap(), case);
+        }
+    }
+}

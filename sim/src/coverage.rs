@@ -140,3 +140,43 @@ fn commands(described: &FileDescriptorSet) -> Vec<String> {
         .map(|field| field.name().to_owned())
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use proto::command::command::Body;
+
+    use super::*;
+
+    /// Would catch a sweep that demands nothing, and one that demands what is never counted.
+    #[test]
+    fn an_empty_sweep_lacks_everything_and_commands_are_counted_by_their_names() {
+        let counts = BTreeMap::new();
+        let failures = Coverage::of(&counts).failures();
+        for expected in [
+            "fault kill",
+            "effect ENOSPC",
+            "rpc /raftmq.raft.v1.Raft/Vote",
+            "rpc /apache.rocketmq.v2.MessagingService/SendMessage",
+        ] {
+            assert!(
+                failures.iter().any(|failure| failure == expected),
+                "{expected}"
+            );
+        }
+        let appended = crate::commands::name(&Body::Append(Default::default()));
+        assert!(failures.contains(&format!("command {appended}")));
+    }
+
+    /// Would catch a service that is served now and whose calls nobody demands.
+    #[test]
+    fn a_call_that_is_said_not_to_be_served_must_not_occur() {
+        let path = "rpc /apache.rocketmq.v2.MessagingService/AckMessage";
+        let counts = BTreeMap::from([(path.to_owned(), 1)]);
+        let failures = Coverage::of(&counts).failures();
+        assert!(
+            failures
+                .iter()
+                .any(|failure| failure.contains("AckMessage"))
+        );
+    }
+}

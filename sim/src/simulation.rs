@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use madsim::runtime::Handle;
+use madsim::task::NodeId;
 
 use crate::case::Course;
 use crate::commands::Commands;
@@ -70,8 +71,15 @@ pub async fn live(spec: Spec, trace: Arc<Trace>, history: Arc<History>) -> Optio
         .build();
     let living = operator.spawn(live_here(spec, trace, history));
     let violation = living.await.expect("the operator's machine never fails");
-    Handle::current().kill(operator.id());
+    let_go(operator.id()).await;
     violation
+}
+
+/// Ends what still runs there, and lets go of what ended: a sweep has many worlds.
+async fn let_go(operator: NodeId) {
+    Handle::current().kill(operator);
+    // Whoever was killed is dropped when its turn comes.
+    tokio::time::sleep(Duration::from_millis(1)).await;
 }
 
 /// A cluster that nobody uses, for so long; returns what was wrong with it.
@@ -98,7 +106,9 @@ pub async fn idle(duration: Duration, trace: Arc<Trace>) -> Option<Violation> {
             None => Some(Violation::new("serves-again", "nobody leads")),
         }
     });
-    idling.await.expect("the operator's machine never fails")
+    let violation = idling.await.expect("the operator's machine never fails");
+    let_go(operator.id()).await;
+    violation
 }
 
 async fn live_here(spec: Spec, trace: Arc<Trace>, history: Arc<History>) -> Option<Violation> {

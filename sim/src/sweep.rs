@@ -29,6 +29,8 @@ pub struct Sweep {
     pub seeds: Range<u64>,
     /// Worlds at the same time.
     pub jobs: usize,
+    /// No world begins after so long.
+    pub limit: Option<Duration>,
     /// Whether each is run twice and compared.
     pub twice: bool,
     /// Where histories of failed worlds go.
@@ -68,6 +70,9 @@ impl Sweep {
                 let (results, waiting) = (results.clone(), &waiting);
                 scope.spawn(move || {
                     loop {
+                        if self.limit.is_some_and(|limit| begun.elapsed() > limit) {
+                            return;
+                        }
                         let spec = waiting.lock().expect("no holder panics").next();
                         let Some(spec) = spec else {
                             return;
@@ -96,16 +101,16 @@ impl Sweep {
             )));
         }
         let failures = coverage.failures();
-        match self.must_cover() && !failures.is_empty() {
+        match self.must_cover(total.worlds) && !failures.is_empty() {
             true => Err(Failure::Vacuous(failures.join(", "))),
             false => Ok(()),
         }
     }
 
-    /// Whether there are enough worlds for everything to happen in one of them.
-    fn must_cover(&self) -> bool {
-        let seeds = self.seeds.end - self.seeds.start;
-        self.scenarios.len() == SCENARIOS.len() && seeds >= coverage::SEEDS_MIN
+    /// Whether there were enough worlds for everything to happen in one of them.
+    fn must_cover(&self, worlds: u64) -> bool {
+        let scenarios = SCENARIOS.len() as u64;
+        self.scenarios.len() == SCENARIOS.len() && worlds >= scenarios * coverage::SEEDS_MIN
     }
 
     /// Every world that failed once must hold for ever.

@@ -171,7 +171,7 @@ impl Kv for MemKv {
         async move {
             let _one_at_a_time = self.flushing.lock().await;
             self.flushes.fetch_add(1, Ordering::Relaxed);
-            let encoded = encode(&self.rows(Rows::clone));
+            let encoded = self.rows(encode);
             self.image_bytes
                 .store(encoded.len() as u64, Ordering::Relaxed);
             write_image(&self.disk, &self.dir, encoded).await
