@@ -104,6 +104,8 @@ pub struct World {
     nodes: Mutex<BTreeMap<Machine, Node>>,
     on_new_broker: Mutex<Option<OnNewBroker>>,
     wiped: Mutex<BTreeSet<u8>>,
+    /// Who votes, and the last entry that whoever said so had applied.
+    members: Mutex<(Option<u64>, Vec<u8>)>,
 }
 
 type OnNewBroker = Box<dyn Fn(Arc<BrokerProcess>) + Send>;
@@ -131,6 +133,7 @@ impl World {
             nodes: Mutex::default(),
             on_new_broker: Mutex::default(),
             wiped: Mutex::default(),
+            members: Mutex::new((None, (1..=shape.brokers).collect())),
             shape,
         });
         let operator = Node {
@@ -317,7 +320,7 @@ impl World {
         leaders.map(|(_, machine)| machine)
     }
 
-    /// Ids of the brokers that vote, as the replica knows it that has applied most.
+    /// Ids of the brokers that vote, as the replica knows it, or knew it, that has applied most.
     pub fn members(&self) -> Vec<u8> {
         let voters = |broker: &Arc<BrokerProcess>| {
             let status = broker.live()?.group.status();
@@ -326,10 +329,13 @@ impl World {
             (!ids.is_empty()).then_some((status.applied, ids))
         };
         let newest = self.all_brokers().iter().filter_map(voters).max();
-        newest.map_or_else(
-            || (1..=self.shape.brokers).collect(),
-            |(_, members)| members,
-        )
+        let known = self.members.lock();
+        let mut known = known.unwrap_or_else(PoisonError::into_inner);
+        // Those who know better may all be down.
+        if let Some(newest) = newest.filter(|newest| newest.0 >= known.0) {
+            *known = newest;
+        }
+        known.1.clone()
     }
 
     /// Asks a process to end in order. It stays down until it is started.
