@@ -30,11 +30,11 @@ FILE ?= $(shell for file in $(DEMO_FILES); do \
 	if [ "$$lines" -ge 2000 ]; then echo $$file; break; fi; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help build up test demo bench interop fuzz sim sim-unit sim-determinism sim-mutants lint lint-code lint-sim \
-	lint-dependencies fmt doc packages
+.PHONY: help build up test demo bench interop fuzz sim sim-unit sim-determinism sim-minimize sim-mutants lint \
+	lint-code lint-sim lint-dependencies fmt doc packages
 
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 packages:
 	@scripts/system-packages build
@@ -66,8 +66,8 @@ fuzz: ## Any bytes into every decoder, 20 s each (one of them, for longer: TARGE
 # Of `make sim`: how many seeds of every scenario, enough for a minute or two.
 SEEDS ?= 12
 
-sim: packages ## Simulated worlds in which everything goes wrong: SEEDS=12 FIRST=1 [SCENARIO=…], or tell one: SEED=42 SCENARIO=chaos
-	@$(SIM) $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --first $(or $(FIRST),1)) \
+sim: packages ## Simulated worlds in which everything goes wrong: SEEDS=12 FIRST=1 [SCENARIO=…], or one: SEED=42 SCENARIO=chaos
+	@$(SIM) $(if $(CASE),--case $(CASE),$(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --first $(or $(FIRST),1))) \
 		$(if $(SCENARIO),--scenario $(SCENARIO)) $(ARGS)
 
 sim-unit: packages ## The simulator's checkers on histories made by hand: each must hold, and each must be able to fail
@@ -76,6 +76,9 @@ sim-unit: packages ## The simulator's checkers on histories made by hand: each m
 sim-determinism: packages ## Simulate each world twice: the same seed must be the same run, event for event (SEEDS=2 FIRST=1)
 	@$(SIM) --twice $(if $(SEED),--seed $(SEED),--seeds $(if $(filter file,$(origin SEEDS)),2,$(SEEDS)) --first $(or $(FIRST),1)) \
 		$(if $(SCENARIO),--scenario $(SCENARIO)) $(ARGS)
+
+sim-minimize: packages ## Shrink a world that fails to a case in sim/regressions: SEED=42 SCENARIO=chaos
+	@$(SIM) minimize --seed $(SEED) --scenario $(SCENARIO) $(ARGS)
 
 sim-mutants: ## Put known bugs back, one at a time: the simulator must catch each (ARGS="--mutant sync-skipped")
 	RUSTFLAGS="$(SIM_RUSTFLAGS) --cfg raftmq_mutants" cargo run --release --quiet \
@@ -90,6 +93,8 @@ lint-code: packages
 lint-sim: packages
 	RUSTFLAGS="$(SIM_RUSTFLAGS)" cargo clippy --release --target-dir $(BUILD_DIR)/madsim \
 		$(SIM_PACKAGES) --lib -- -D warnings
+	RUSTFLAGS="$(SIM_RUSTFLAGS)" cargo clippy --release --target-dir $(BUILD_DIR)/madsim \
+		-p raftmq-sim --bins -- -D warnings
 
 lint-dependencies: $(TOOLS)/bin/cargo-deny
 	$(TOOLS)/bin/cargo-deny --all-features check bans licenses sources

@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+use crate::case::Case;
+use crate::minimize;
 use crate::mutants;
 use crate::panics;
 use crate::report::{self, Failure};
@@ -22,6 +24,9 @@ pub struct Arguments {
     /// One seed: tell the story of its world.
     #[arg(long, conflicts_with_all = ["seeds", "first"])]
     seed: Option<u64>,
+    /// A file with a case: tell the story of its world.
+    #[arg(long, conflicts_with_all = ["seed", "seeds", "first", "scenario"])]
+    case: Option<std::path::PathBuf>,
     /// How many seeds of each scenario.
     #[arg(long, default_value_t = 10)]
     seeds: u64,
@@ -40,12 +45,16 @@ pub struct Arguments {
     /// Where histories of failed worlds go.
     #[arg(long, default_value = "target/sim-failures")]
     failures: std::path::PathBuf,
+    /// Where the cases lie that are replayed before a sweep.
+    #[arg(long, default_value = "sim/regressions")]
+    regressions: std::path::PathBuf,
 }
 
 /// What else than worlds of the system as it is.
 #[derive(Debug, clap::Subcommand)]
 enum Subcommand {
     Mutants(mutants::Command),
+    Minimize(minimize::Command),
 }
 
 fn default_jobs() -> usize {
@@ -60,6 +69,7 @@ impl Arguments {
         let mut out = io::stdout();
         let result = match (&self.command, self.scenarios()) {
             (Some(Subcommand::Mutants(command)), _) => command.run(&mut out),
+            (Some(Subcommand::Minimize(command)), _) => command.run(&mut out),
             (None, Ok(scenarios)) => self.run_scenarios(scenarios, &mut out),
             (None, Err(failure)) => Err(failure),
         };
@@ -77,21 +87,12 @@ impl Arguments {
         scenarios: Vec<&'static Scenario>,
         out: &mut impl io::Write,
     ) -> Result<(), Failure> {
+        if let Some(path) = &self.case {
+            return self.tell(Case::read(path)?.spec()?, out);
+        }
         if let Some(seed) = self.seed {
             for scenario in scenarios {
-                let spec = Spec {
-                    seed,
-                    scenario,
-                    schedule: None,
-                    keep_lines: false,
-                };
-                if self.twice {
-                    sweep::compare(&spec, out)?;
-                } else {
-                    let report = runner::run(spec);
-                    report::tell_story(&report, out)?;
-                    report::check(&report, &self.failures)?;
-                }
+                self.tell(Spec::new(scenario, seed), out)?;
             }
             return Ok(());
         }
@@ -101,23 +102,25 @@ impl Arguments {
             jobs: self.jobs,
             twice: self.twice,
             failures: self.failures.clone(),
+            regressions: self.regressions.clone(),
         };
         sweep.run(out)
     }
 
+    /// One world, and what happened in it.
+    fn tell(&self, spec: Spec, out: &mut impl io::Write) -> Result<(), Failure> {
+        if self.twice {
+            return sweep::compare(&spec, out);
+        }
+        let report = runner::run(spec);
+        report::tell_story(&report, out)?;
+        report::check(&report, &self.failures)
+    }
+
     fn scenarios(&self) -> Result<Vec<&'static Scenario>, Failure> {
-        let Some(name) = &self.scenario else {
-            return Ok(SCENARIOS.iter().collect());
-        };
-        match Scenario::named(name) {
-            Some(scenario) => Ok(vec![scenario]),
-            None => {
-                let names: Vec<&str> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
-                Err(Failure::NoSuchScenario {
-                    name: name.clone(),
-                    names: names.join(", "),
-                })
-            }
+        match &self.scenario {
+            None => Ok(SCENARIOS.iter().collect()),
+            Some(name) => Scenario::find(name).map(|scenario| vec![scenario]),
         }
     }
 }

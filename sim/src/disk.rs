@@ -22,6 +22,7 @@ use host::testing::CrashDisk;
 use madsim::rand::Rng;
 use serde::{Deserialize, Serialize};
 
+use crate::effect::Effect;
 use crate::machine::Machine;
 use crate::trace::Trace;
 use live::LiveDisk;
@@ -111,7 +112,17 @@ impl SimDisk {
     /// The power fails. What was not synced fares as `seed` says.
     pub fn lose_power(&self, seed: u64) {
         self.unmount();
-        self.inner.crash(seed);
+        let lost = self.inner.crash(seed);
+        for (effect, times) in [
+            (Effect::WriteKept, lost.kept),
+            (Effect::WriteForgotten, lost.writes),
+            (Effect::WriteTorn, lost.torn),
+            (Effect::CreateForgotten, lost.creates),
+            (Effect::RemoveForgotten, lost.removes),
+            (Effect::RenameForgotten, lost.renames),
+        ] {
+            self.trace.happened_times(effect, times);
+        }
     }
 
     /// Everything on it is gone, for good.
@@ -127,6 +138,12 @@ impl SimDisk {
             matches!(synced, Some(Ok(()))),
             "a disk in memory syncs at once"
         );
+    }
+
+    /// Nobody will ever want it again.
+    pub fn discard(&self) {
+        self.unmount();
+        self.inner.discard();
     }
 
     /// The next operation of this kind fails.

@@ -44,6 +44,7 @@ use store::LogId;
 use tokio::sync::watch;
 
 use crate::broker_process::{BrokerProcess, Live};
+use crate::effect::Effect;
 use crate::machine::Machine;
 use crate::name_server_process::NameServerProcess;
 use crate::violation::Violation;
@@ -146,6 +147,7 @@ impl Invariants {
             if now.serving {
                 let term = now.term;
                 trace.tell(format_args!("{machine} leads in term {term}"));
+                trace.happened(Effect::LeaderChanged);
             }
             let result = self.checks().leaders.seen(machine, &now);
             self.note(result);

@@ -7,3 +7,4 @@ mod hunt;
 mod targets;
 
 pub use command::Command;
+pub(crate) use hunt::select;

@@ -25,6 +25,9 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// Ids for brokers that no schedule names.
 const FIRST_SPARE_BROKER: u8 = 200;
 
+/// Longest look at a name server's table.
+const WATCH: Duration = Duration::from_secs(2);
+
 /// Longest wait of one call.
 const CALL: Duration = Duration::from_secs(10);
 
@@ -65,11 +68,11 @@ impl Operator {
     }
 
     /// Has a new broker with an empty disk learn, and puts it in the place of a voter. That one may be
-    /// gone for ever then.
-    pub async fn replace(&self, world: &Arc<World>, id: u8, by: u8) -> Result<(), String> {
+    /// gone for ever then. False if it votes no more, or the new one's id is taken.
+    pub async fn replace(&self, world: &Arc<World>, id: u8, by: u8) -> Result<bool, String> {
         let members = world.members();
         if !members.contains(&id) || world.broker(by).is_some() {
-            return Ok(());
+            return Ok(false);
         }
         let trace = &world.trace;
         trace.tell(format_args!("operator replaces broker-{id} by broker-{by}"));
@@ -93,7 +96,10 @@ impl Operator {
         voters.retain(|voter| *voter != u64::from(id));
         voters.push(by.into());
         let changing = admin.change_voters(&voters).await;
-        changing.map_err(|error| error.to_string())
+        match changing {
+            Ok(()) => Ok(true),
+            Err(error) => Err(error.to_string()),
+        }
     }
 
     /// Replaces the members whose disks were wiped, however long it takes: nothing else brings them back.
@@ -114,7 +120,7 @@ impl Operator {
     }
 
     /// Sets a group's offset.
-    pub async fn reset_offset(&self, group: &Arc<str>, place: Place) {
+    pub async fn reset_offset(&self, group: &Arc<str>, place: Place) -> Outcome<()> {
         let call = self.history.next_number();
         let queue = TopicQueue::new(place.queue.topic.clone(), place.queue.queue);
         let offset = place.offset;
@@ -127,7 +133,28 @@ impl Operator {
             Ok(()) => Outcome::Done(()),
             Err(error) => failure(&error),
         };
-        self.record(Event::WasReset { call, outcome });
+        self.record(Event::WasReset {
+            call,
+            outcome: outcome.clone(),
+        });
+        outcome
+    }
+
+    /// Asks every question that servers answer and that nothing else here asks. The answers are not judged:
+    /// that they come, and that nobody stumbles, is.
+    pub async fn ask_everything(&self, world: &World) -> Result<(), Error> {
+        let admin = self.admin();
+        for group in admin.list_groups().await? {
+            admin.members(&group.name).await?;
+        }
+        for broker in admin.brokers().await? {
+            // Any of them may be down just now.
+            let _ = admin.status(&broker.client_address).await;
+        }
+        for address in world.name_server_addresses() {
+            watch_table(&address).await;
+        }
+        Ok(())
     }
 
     /// What every queue of every topic holds now.
@@ -244,4 +271,23 @@ impl Operator {
     fn record(&self, event: Event) {
         self.history.record(Machine::Operator, event);
     }
+}
+
+/// Looks at a name server's table, and at its changes for a while, as a dashboard does.
+async fn watch_table(address: &str) {
+    let Ok(channel) = host::network::channel(address, &Default::default()) else {
+        return;
+    };
+    let watching = async {
+        let mut client = proto::cluster::name_server_client(channel);
+        let request = proto::cluster::QueryTableRequest::default();
+        // Whether it answers that or not, it may well answer this.
+        let _ = client.query_table(request).await;
+        if let Ok(answer) = client.watch_table(request).await {
+            let mut tables = answer.into_inner();
+            while let Ok(Some(_)) = tables.message().await {}
+        }
+    };
+    // However it goes on: that it was served is enough.
+    let _ = tokio::time::timeout(WATCH, watching).await;
 }

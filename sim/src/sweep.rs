@@ -8,9 +8,11 @@ use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use crate::case::Case;
+use crate::coverage::{self, Coverage};
 use crate::report::{self, Failure};
 use crate::runner::{self, Report};
-use crate::scenario::Scenario;
+use crate::scenario::{SCENARIOS, Scenario};
 use crate::simulation::{self, Spec};
 
 /// How long a cluster is left alone to see how fast time passes.
@@ -31,6 +33,8 @@ pub struct Sweep {
     pub twice: bool,
     /// Where histories of failed worlds go.
     pub failures: PathBuf,
+    /// Where cases lie that are replayed first.
+    pub regressions: PathBuf,
 }
 
 #[derive(Default)]
@@ -46,18 +50,15 @@ impl Sweep {
     /// Runs all worlds. Fails if any of them did.
     pub fn run(&self, out: &mut impl Write) -> Result<(), Failure> {
         idle_hour(out)?;
+        self.replay(out)?;
         let begun = Instant::now();
         let mut total = Total::default();
         let specs: Vec<Spec> = self
             .seeds
             .clone()
             .flat_map(|seed| {
-                self.scenarios.iter().map(move |scenario| Spec {
-                    seed,
-                    scenario,
-                    schedule: None,
-                    keep_lines: false,
-                })
+                let of_seed = move |scenario: &&'static Scenario| Spec::new(scenario, seed);
+                self.scenarios.iter().map(of_seed)
             })
             .collect();
         let waiting = Mutex::new(specs.into_iter());
@@ -83,16 +84,50 @@ impl Sweep {
             }
             Ok(())
         })?;
+        let coverage = Coverage::of(&total.counts);
+        coverage.write(out)?;
         summarise(&total, begun.elapsed(), out)?;
-        match total.failures.is_empty() {
-            true => Ok(()),
-            false => Err(Failure::Violated(format!(
+        if !total.failures.is_empty() {
+            return Err(Failure::Violated(format!(
                 "{} of {} worlds failed:\n{}",
                 total.failures.len(),
                 total.worlds,
                 total.failures.join("\n")
-            ))),
+            )));
         }
+        let failures = coverage.failures();
+        match self.must_cover() && !failures.is_empty() {
+            true => Err(Failure::Vacuous(failures.join(", "))),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether there are enough worlds for everything to happen in one of them.
+    fn must_cover(&self) -> bool {
+        let seeds = self.seeds.end - self.seeds.start;
+        self.scenarios.len() == SCENARIOS.len() && seeds >= coverage::SEEDS_MIN
+    }
+
+    /// Every world that failed once must hold for ever.
+    fn replay(&self, out: &mut impl Write) -> Result<(), Failure> {
+        let cases = Case::all(&self.regressions)?;
+        for (path, case) in &cases {
+            let report = runner::run(case.spec()?);
+            if let Err(failure) = report::check(&report, &self.failures) {
+                let path = path.display();
+                writeln!(out, "{path}: {}", case.about)?;
+                return Err(Failure::Violated(format!(
+                    "make sim CASE={path}\n{failure}"
+                )));
+            }
+        }
+        writeln!(
+            out,
+            "{} cases of {} hold",
+            cases.len(),
+            self.regressions.display()
+        )?;
+        Ok(())
     }
 
     fn run_one(&self, spec: Spec) -> Result<Report, Failure> {
@@ -100,7 +135,7 @@ impl Sweep {
         if self.twice && runner::run(spec).traced.hash != report.traced.hash {
             return Err(Failure::NotDeterministic(format!(
                 "{} differs from itself",
-                report::reproduce(&report)
+                report::reproduce(&report.spec)
             )));
         }
         Ok(report)
@@ -130,18 +165,16 @@ impl Sweep {
             writeln!(out, "{failure}")?;
             let violation = report.violation.as_ref();
             let invariant = violation.map_or("", |violation| violation.invariant);
-            total
-                .failures
-                .push(format!("  {} ({invariant})", report::reproduce(&report)));
+            total.failures.push(format!(
+                "  {} ({invariant})",
+                report::reproduce(&report.spec)
+            ));
         }
         Ok(())
     }
 }
 
 fn summarise(total: &Total, took: Duration, out: &mut impl Write) -> std::io::Result<()> {
-    for (name, count) in &total.counts {
-        writeln!(out, "{count:10} {name}")?;
-    }
     let minutes = took.as_secs_f64() / 60.0;
     writeln!(
         out,
@@ -184,7 +217,7 @@ pub fn compare(spec: &Spec, out: &mut impl Write) -> Result<(), Failure> {
     writeln!(
         out,
         "{}: {} events, hash {:016x}",
-        report::reproduce(&one),
+        report::reproduce(&one.spec),
         one.traced.events,
         one.traced.hash
     )?;
@@ -200,7 +233,7 @@ pub fn compare(spec: &Spec, out: &mut impl Write) -> Result<(), Failure> {
     let show = |lines: &[String]| lines[begin..(same + 3).min(lines.len())].join("\n    ");
     Err(Failure::NotDeterministic(format!(
         "{} differs from itself at event {same}:\n    {}\n  and\n    {}",
-        report::reproduce(&one),
+        report::reproduce(&one.spec),
         show(lines),
         show(others)
     )))

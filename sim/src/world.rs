@@ -366,6 +366,20 @@ impl World {
         }
     }
 
+    /// Nothing lives any more, and nothing of it is left in memory: a sweep has many worlds.
+    pub fn end(&self) {
+        let on_new = self.on_new_broker.lock();
+        *on_new.unwrap_or_else(PoisonError::into_inner) = None;
+        for machine in self.machines() {
+            if machine != Machine::Operator {
+                self.crash(machine, Crash::Process);
+            }
+        }
+        for broker in self.all_brokers() {
+            broker.disk.discard();
+        }
+    }
+
     fn clean_up(&self, machine: Machine, crash: Crash) {
         match machine {
             Machine::Broker(id) => {

@@ -8,7 +8,7 @@ use host::Mutant;
 use super::hunt::{self, Catch, Hunt};
 use super::targets::Target;
 use crate::report::{self, Failure};
-use crate::scenario::{SCENARIOS, Scenario};
+use crate::scenario::Scenario;
 
 /// Puts known bugs back, one at a time, and requires that each is caught.
 #[derive(Debug, Args)]
@@ -101,16 +101,8 @@ impl Command {
             Some(name) => vec![name.as_str()],
             None => target.scenarios.to_vec(),
         };
-        names.into_iter().map(find).collect()
+        names.into_iter().map(Scenario::find).collect()
     }
-}
-
-fn find(name: &str) -> Result<&'static Scenario, Failure> {
-    let names = || SCENARIOS.iter().map(|scenario| scenario.name);
-    Scenario::named(name).ok_or_else(|| Failure::NoSuchScenario {
-        name: name.to_owned(),
-        names: names().collect::<Vec<&str>>().join(", "),
-    })
 }
 
 fn tell(scenario: &'static Scenario, seed: u64, out: &mut impl Write) -> Result<(), Failure> {

@@ -107,7 +107,7 @@ impl Hunt<'_> {
 }
 
 /// From now on all worlds have this bug and no other.
-pub(super) fn select(mutant: Option<Mutant>) -> Result<(), Failure> {
+pub(crate) fn select(mutant: Option<Mutant>) -> Result<(), Failure> {
     #[cfg(raftmq_mutants)]
     host::mutant::select(mutant);
     match mutant.is_none_or(host::mutant::is) {
@@ -118,10 +118,5 @@ pub(super) fn select(mutant: Option<Mutant>) -> Result<(), Failure> {
 
 /// One world.
 pub(super) fn run(scenario: &'static Scenario, seed: u64) -> Report {
-    runner::run(Spec {
-        seed,
-        scenario,
-        schedule: None,
-        keep_lines: false,
-    })
+    runner::run(Spec::new(scenario, seed))
 }

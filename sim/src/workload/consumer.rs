@@ -10,6 +10,7 @@ use raftmq_client::{Client, Delivery, Filter, PullConsumer, TopicQueue};
 
 use super::{Clients, Commits, ConsumerPlan, Phase, connect, failure};
 use crate::body;
+use crate::effect::Effect;
 use crate::history::{Event, Member, Outcome, Place, Queue};
 use crate::machine::Machine;
 
@@ -21,6 +22,9 @@ const AGAIN: Duration = Duration::from_millis(300);
 
 /// Of so many commits one is followed by an older one.
 const LATE_ONE_IN: u32 = 16;
+
+/// Work that takes longer is slow, in milliseconds.
+const SLOW_MS: u64 = 100;
 
 /// A consumer asks for the committed offset after one poll of so many.
 const ASKS_ONCE_IN: u32 = 8;
@@ -74,6 +78,10 @@ impl Reader {
         });
         self.read().await;
         let in_order = self.plan.leaves || self.clients.phase() == Phase::Stop;
+        self.happened(match in_order {
+            true => Effect::ConsumerLeft,
+            false => Effect::ConsumerAway,
+        });
         if in_order && let Err(error) = self.consumer.close().await {
             tracing::debug!(%error, "left without a commit");
         }
@@ -171,6 +179,9 @@ impl Reader {
             Ok(()) => Outcome::Done(()),
             Err(error) => failure(&error),
         };
+        if matches!(outcome, Outcome::Unknown(_)) {
+            self.happened(Effect::CommitUnknown);
+        }
         self.record(Event::Committed { call, outcome });
     }
 
@@ -215,8 +226,15 @@ impl Reader {
         // A slow consumer would take longer than the time in which everything must have been read.
         if longest > 0 && self.clients.phase() == Phase::Work {
             let pause = madsim::rand::thread_rng().gen_range(0..=longest);
+            if pause > SLOW_MS {
+                self.happened(Effect::ConsumerSlow);
+            }
             tokio::time::sleep(Duration::from_millis(pause)).await;
         }
+    }
+
+    fn happened(&self, effect: Effect) {
+        self.clients.world.trace.happened(effect);
     }
 
     fn record(&self, event: Event) {

@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 
 use super::{Clients, Phase, ProducerPlan, Targets, connect, failure};
 use crate::body;
+use crate::effect::Effect;
 use crate::history::{Event, Outcome, Place, Queue, Target, Value};
 use crate::machine::Machine;
 
@@ -78,6 +79,12 @@ impl Sender {
                     outcome: outcome.clone(),
                 };
                 clients.history.record(machine, sent);
+                let trace = &clients.world.trace;
+                match &outcome {
+                    Outcome::Done(_) => {}
+                    Outcome::NotDone(_) => trace.happened(Effect::SendRefused),
+                    Outcome::Unknown(_) => trace.happened(Effect::SendUnknown),
+                }
                 drop((permit, under_way));
                 if let Outcome::Done(place) = outcome
                     && madsim::rand::thread_rng().gen_range(0..ASKS_ONCE_IN) == 0
