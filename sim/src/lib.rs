@@ -33,6 +33,7 @@ pub mod mutants;
 pub mod name_server_process;
 pub mod nemesis;
 pub mod network;
+pub mod onlooker;
 pub mod operator;
 pub mod oracle;
 pub mod panics;

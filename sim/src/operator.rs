@@ -10,6 +10,7 @@ use raftmq_client::{Admin, BrokerAddress, Client, Error, TopicQueue, TopicSettin
 use crate::body;
 use crate::history::{Event, History, Member, Outcome, Place, Queue};
 use crate::machine::{CLIENT_PORT, Machine, PEER_PORT};
+use crate::onlooker;
 use crate::workload::{Clients, Plan, connect, failure};
 use crate::world::{GROUP, World};
 
@@ -24,9 +25,6 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 /// Ids for brokers that no schedule names.
 const FIRST_SPARE_BROKER: u8 = 200;
-
-/// Longest look at a name server's table.
-const WATCH: Duration = Duration::from_secs(2);
 
 /// Longest wait of one call.
 const CALL: Duration = Duration::from_secs(10);
@@ -152,7 +150,10 @@ impl Operator {
             let _ = admin.status(&broker.client_address).await;
         }
         for address in world.name_server_addresses() {
-            watch_table(&address).await;
+            onlooker::watch_table(&address).await;
+        }
+        for broker in world.all_brokers() {
+            onlooker::greet(&broker.machine.address(CLIENT_PORT)).await;
         }
         Ok(())
     }
@@ -271,23 +272,4 @@ impl Operator {
     fn record(&self, event: Event) {
         self.history.record(Machine::Operator, event);
     }
-}
-
-/// Looks at a name server's table, and at its changes for a while, as a dashboard does.
-async fn watch_table(address: &str) {
-    let Ok(channel) = host::network::channel(address, &Default::default()) else {
-        return;
-    };
-    let watching = async {
-        let mut client = proto::cluster::name_server_client(channel);
-        let request = proto::cluster::QueryTableRequest::default();
-        // Whether it answers that or not, it may well answer this.
-        let _ = client.query_table(request).await;
-        if let Ok(answer) = client.watch_table(request).await {
-            let mut tables = answer.into_inner();
-            while let Ok(Some(_)) = tables.message().await {}
-        }
-    };
-    // However it goes on: that it was served is enough.
-    let _ = tokio::time::timeout(WATCH, watching).await;
 }

@@ -189,7 +189,7 @@ pub static SCENARIOS: &[Scenario] = &[
             (Kind::Pause, 1),
             (Kind::Checkpoint, 1),
             (Kind::DropLog, 3),
-            (Kind::Rot, 1),
+            (Kind::Rot, 3),
         ],
         every_ms: 2_500,
         chaos_ms: 40_000,

@@ -173,6 +173,7 @@ impl Drawing<'_> {
         let fault = match kind {
             Kind::RestartStorm => return self.restart_storm(),
             Kind::Rot => return self.rot(),
+            Kind::SlowSyncs => return self.slow_syncs(),
             Kind::Partition => self.partition(),
             Kind::NameServers => self.name_servers(),
             Kind::Weather => self.weather(),
@@ -187,7 +188,7 @@ impl Drawing<'_> {
                 who: self.broker(),
                 for_ms: self.duration(),
             },
-            Kind::DiskError | Kind::DiskRoom | Kind::SlowSyncs => self.disk(kind),
+            Kind::DiskError | Kind::DiskRoom => self.disk(kind),
             Kind::Clock => self.clock(),
             _ => self.operation(kind),
         };
@@ -357,7 +358,7 @@ impl Drawing<'_> {
                     .chance
                     .pick(&[Failing::Read, Failing::Write, Failing::Sync]),
             },
-            Kind::DiskRoom => Fault::DiskRoom {
+            _ => Fault::DiskRoom {
                 who,
                 room: *self.chance.pick(&[
                     Room::Full,
@@ -366,37 +367,57 @@ impl Drawing<'_> {
                 ]),
                 for_ms: self.duration(),
             },
-            _ => Fault::SlowSyncs {
-                who,
-                longest_ms: *self.chance.pick(&[20, 100, 600, 3_000]),
-                for_ms: self.duration(),
-            },
         }
     }
 
-    /// Rot, and then somebody who looks.
+    /// Slow syncs, and often a power cut in the middle of them: then much is not synced.
+    fn slow_syncs(&mut self) -> Vec<(u64, Fault)> {
+        let who = self.broker();
+        let for_ms = self.duration();
+        let slow = Fault::SlowSyncs {
+            who,
+            longest_ms: *self.chance.pick(&[20, 100, 600, 3_000]),
+            for_ms,
+        };
+        let mut faults = vec![(0, slow)];
+        if self.chance.one_in(2) {
+            let crash = Fault::Crash {
+                who: vec![who],
+                power: Some(self.chance.number()),
+                down_ms: self.duration(),
+                storm: false,
+            };
+            faults.push((self.chance.between(1..=for_ms), crash));
+        }
+        faults
+    }
+
+    /// Rot in some places, and then somebody who looks.
     fn rot(&mut self) -> Vec<(u64, Fault)> {
         let machine = Machine::Broker(self.victim);
-        let seed = self.chance.number();
-        let rot = match self.chance.one_in(4) {
-            true => Fault::Misdirect { machine, seed },
-            false => Fault::Rot { machine, seed },
-        };
-        let mut faults = vec![(0, rot)];
+        let mut faults = Vec::new();
+        for _ in 0..self.chance.between(1..=3) {
+            let seed = self.chance.number();
+            let rot = match self.chance.one_in(4) {
+                true => Fault::Misdirect { machine, seed },
+                false => Fault::Rot { machine, seed },
+            };
+            faults.push((0, rot));
+        }
         let who = Who::Machine(machine);
         let after_ms = self.chance.between(10..=2_000);
-        match self.chance.below(3) {
-            0 => faults.push((after_ms, Fault::Scrub { who })),
-            1 => faults.push((
+        match self.chance.below(4) {
+            0 => {}
+            1 => faults.push((after_ms, Fault::Scrub { who })),
+            _ => faults.push((
                 after_ms,
                 Fault::Crash {
                     who: vec![who],
                     power: None,
-                    down_ms: self.chance.between(10..=500),
+                    down_ms: self.duration(),
                     storm: false,
                 },
             )),
-            _ => {}
         }
         faults
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use host::Host;
 use madsim::rand::Rng;
 use raftmq_client::{Client, Error, Message, Producer, SendReceipt, TopicQueue};
@@ -16,6 +17,12 @@ use crate::machine::Machine;
 
 /// A producer asks for the end of a queue after one message of so many.
 const ASKS_ONCE_IN: u32 = 16;
+
+/// One message of so many is larger than brokers take: it must be refused, and not be stored.
+const TOO_LARGE_ONE_IN: u64 = 97;
+
+/// Its body; whoever reads it sees that nobody sent it.
+static TOO_LARGE: [u8; 5 << 10] = [0; 5 << 10];
 
 /// Works until clients are told to produce no more.
 pub(super) async fn run(clients: Arc<Clients>, machine: Machine, host: Host, plan: ProducerPlan) {
@@ -97,7 +104,10 @@ impl Sender {
     }
 
     fn message(&self, value: Value) -> (Target, Message) {
-        let body = body::encode(value, self.clients.plan.body_bytes_max);
+        let body = match value % TOO_LARGE_ONE_IN {
+            0 => Bytes::from_static(&TOO_LARGE),
+            _ => body::encode(value, self.clients.plan.body_bytes_max),
+        };
         let message = Message::builder(self.plan.topic.clone()).body(body);
         let (target, message) = match self.plan.targets {
             Targets::Any => (Target::Any, message),
