@@ -17,7 +17,7 @@
 //! | duplicate; `unique-ids` | `stored-once`: every producer gives up long before ids are forgotten |
 //! | recovered (stored, though nobody was told) | allowed: its outcome was unknown |
 //! | `nonmonotonic-send`, `int-nonmonotonic-send` | `sent-order`, `one-queue-per-group`, `real-time-order` |
-//! | `int-send-skip` | `sent-order`; foreign messages between those of one caller are no harm: each has its offset |
+//! | `int-send-skip` | nothing looks: messages are handed over one by one, and nothing is promised of those between |
 //! | `poll-skip`, `nonmonotonic-poll` of chosen queues | `delivered-in-order` |
 //! | `poll-skip` of a group, over rebalances | `no-skips` |
 //! | `int-poll-skip`, `int-nonmonotonic-poll` | `polled-in-order` |

@@ -60,7 +60,7 @@ impl Target {
                     "leader-completeness",
                     "committed-immutable",
                 ],
-                40,
+                80,
             ),
             Mutant::VoteNotPersisted => (
                 &["kills"],
