@@ -61,7 +61,7 @@ impl Command {
         let whole = spec.course();
         let first = runner::run(Spec {
             course: Some(whole.clone()),
-            ..spec.clone()
+            ..spec
         });
         let Some(violation) = first.violation else {
             return Err(Failure::Holds(report::reproduce(&first.spec)));

@@ -62,7 +62,7 @@ impl Mix {
             made: 0,
         };
         drawing.victim = drawing.chance.between(1..=self.machines.0.into()) as u8;
-        let mut faults = drawing.from_the_beginning();
+        let mut faults = drawing.clocks_never_set_right();
         // The kind that gives a scenario its name happens in each of its worlds.
         let certain_ms = drawing
             .chance
@@ -97,7 +97,7 @@ struct Drawing<'a> {
 
 impl Drawing<'_> {
     /// Where clocks go wrong none was ever right.
-    fn from_the_beginning(&mut self) -> Vec<Timed> {
+    fn clocks_never_set_right(&mut self) -> Vec<Timed> {
         if !self.mix.kinds.iter().any(|(kind, _)| *kind == Kind::Clock) {
             return Vec::new();
         }
