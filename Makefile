@@ -19,6 +19,7 @@ endif
 # What runs in the simulator, the libraries, is linted as the simulator compiles it, in a build directory of its own.
 SIM_RUSTFLAGS := --cfg madsim --cfg tokio_unstable
 SIM_FOLDERS := proto host store raft gateway broker nameserver client sim
+SIM := RUSTFLAGS="$(SIM_RUSTFLAGS)" cargo run --release --quiet --target-dir $(BUILD_DIR)/madsim -p raftmq-sim --
 SIM_MANIFESTS := $(wildcard $(SIM_FOLDERS:%=%/Cargo.toml))
 SIM_PACKAGES := $(foreach manifest,$(SIM_MANIFESTS),-p $(shell sed -n 's/^name = "\(.*\)"/\1/p' $(manifest) | head -n 1))
 
@@ -29,10 +30,11 @@ FILE ?= $(shell for file in $(DEMO_FILES); do \
 	if [ "$$lines" -ge 2000 ]; then echo $$file; break; fi; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help build up test demo bench interop fuzz lint lint-code lint-sim lint-dependencies fmt doc packages
+.PHONY: help build up test demo bench interop fuzz sim sim-unit sim-determinism sim-minimize sim-mutants lint \
+	lint-code lint-sim lint-dependencies fmt doc packages
 
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 packages:
 	@scripts/system-packages build
@@ -43,8 +45,9 @@ build: packages
 up: build ## Build, then run a name server and three brokers under ./data; Ctrl-C stops them
 	@exec $(RAFTMQ) dev $(ARGS)
 
-test: packages ## Every test, from unit tests to three real processes
+test: packages ## Every test, from unit tests to three real processes, and worlds in the simulator
 	cargo test --release --workspace $(ARGS)
+	@$(MAKE) --no-print-directory sim-unit sim
 
 demo: build ## Kill the leader while FILE=… is sent line by line; count what was lost
 	@$(RAFTMQ) demo --file "$(FILE)" $(ARGS)
@@ -60,6 +63,27 @@ interop: build ## The official Python and Node.js clients against a running grou
 fuzz: ## Any bytes into every decoder, 20 s each (one of them, for longer: TARGET=record SECONDS=60)
 	@CARGO_TARGET_DIR=$(BUILD_DIR)/fuzz RUSTFLAGS="$(SIM_RUSTFLAGS)" fuzz/run "$(or $(SECONDS),20)" $(TARGET)
 
+# Of `make sim`: how many seeds of every scenario: two minutes on two cores, and enough for everything to happen.
+SEEDS ?= 10
+
+sim: packages ## Simulated worlds in which everything goes wrong: SEEDS=10 FIRST=1 [SCENARIO=…], or one: SEED=42 SCENARIO=chaos
+	@$(SIM) $(if $(CASE),--case $(CASE),$(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --first $(or $(FIRST),1))) \
+		$(if $(SCENARIO),--scenario $(SCENARIO)) $(ARGS)
+
+sim-unit: packages ## The simulator's checkers on histories made by hand: each must hold, and each must be able to fail
+	RUSTFLAGS="$(SIM_RUSTFLAGS)" cargo test --release --quiet --target-dir $(BUILD_DIR)/madsim -p raftmq-sim --lib
+
+sim-determinism: packages ## Simulate each world twice: the same seed must be the same run, event for event (SEEDS=2 FIRST=1)
+	@$(SIM) --twice $(if $(SEED),--seed $(SEED),--seeds $(if $(filter file,$(origin SEEDS)),2,$(SEEDS)) --first $(or $(FIRST),1)) \
+		$(if $(SCENARIO),--scenario $(SCENARIO)) $(ARGS)
+
+sim-minimize: packages ## Shrink a world that fails to a case in sim/regressions: SEED=42 SCENARIO=chaos
+	@$(SIM) minimize --seed $(SEED) --scenario $(SCENARIO) $(ARGS)
+
+sim-mutants: ## Put known bugs back, one at a time: the simulator must catch each (ARGS="--mutant sync-skipped")
+	RUSTFLAGS="$(SIM_RUSTFLAGS) --cfg raftmq_mutants" cargo run --release --quiet \
+		--target-dir $(BUILD_DIR)/madsim-mutants -p raftmq-sim -- mutants $(ARGS)
+
 lint: lint-code lint-sim lint-dependencies ## Formatting, clippy for both builds, dependencies; changes nothing
 
 lint-code: packages
@@ -69,6 +93,8 @@ lint-code: packages
 lint-sim: packages
 	RUSTFLAGS="$(SIM_RUSTFLAGS)" cargo clippy --release --target-dir $(BUILD_DIR)/madsim \
 		$(SIM_PACKAGES) --lib -- -D warnings
+	RUSTFLAGS="$(SIM_RUSTFLAGS)" cargo clippy --release --target-dir $(BUILD_DIR)/madsim \
+		-p raftmq-sim --bins -- -D warnings
 
 lint-dependencies: $(TOOLS)/bin/cargo-deny
 	$(TOOLS)/bin/cargo-deny --all-features check bans licenses sources

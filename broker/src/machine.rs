@@ -19,6 +19,8 @@ mod entry;
 mod group;
 mod limits;
 mod offset;
+#[cfg(raftmq_mutants)]
+mod outside_log;
 mod record;
 mod restore;
 mod shared;

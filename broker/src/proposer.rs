@@ -11,6 +11,8 @@
 
 mod batch;
 mod encode;
+#[cfg(raftmq_mutants)]
+mod hasty;
 mod reply;
 
 use std::sync::Arc;
@@ -118,6 +120,11 @@ pub(crate) struct GroupAgreement {
 
 impl Agreement for GroupAgreement {
     async fn propose(&self, entry: Bytes, upkeep: bool) -> Result<Bytes, ProposalError> {
+        // Mutant: see there.
+        #[cfg(raftmq_mutants)]
+        if let Some(reply) = hasty::propose(self, &entry).await {
+            return reply;
+        }
         let proposed = match upkeep {
             true => self.group.propose_upkeep(entry).await?,
             false => self.group.propose(entry).await?,

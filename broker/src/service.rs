@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
 use gateway::Forwarder;
-use host::{Host, Shutdown};
+use host::{Host, Mutant, Shutdown, mutant};
 use proto::command::{self, Command, CommandReply, command::Body};
 use raft::{Member, RaftGroup};
 use tokio::sync::{Notify, Semaphore};
@@ -101,6 +101,10 @@ impl Service {
         &self,
         wait: std::time::Duration,
     ) -> Result<(), CallError> {
+        // Mutant: it was so a moment ago.
+        if mutant::is(Mutant::DeposedLeaderReads) {
+            return Ok(());
+        }
         self.group
             .read_barrier(wait)
             .await

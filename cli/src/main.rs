@@ -10,6 +10,9 @@ use mimalloc::MiMalloc;
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
+#[cfg(raftmq_mutants)]
+compile_error!("known bugs are for the simulator: raftmq is never built with --cfg raftmq_mutants");
+
 fn main() -> ExitCode {
     match cli::run(cli::Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,

@@ -7,6 +7,7 @@
 pub mod blocking;
 mod clock;
 mod disk;
+pub mod mutant;
 pub mod network;
 mod os_disk;
 pub mod shutdown;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 
 pub use clock::{Clock, SystemClock};
 pub use disk::{Disk, File};
+pub use mutant::Mutant;
 pub use os_disk::OsDisk;
 pub use shutdown::{Shutdown, ShutdownTrigger};
 

@@ -14,7 +14,7 @@ mod faulty_disk;
 mod manual_clock;
 mod suite;
 
-pub use crash_disk::CrashDisk;
+pub use crash_disk::{CrashDisk, Lost};
 pub use faulty_disk::{Counts, Fault, FaultyDisk, Operation};
 pub use manual_clock::ManualClock;
 pub use suite::disk_contract;

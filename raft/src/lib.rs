@@ -41,7 +41,7 @@ pub use group::{Proposed, RaftGroup};
 pub use leadership::Leadership;
 pub use member::Member;
 pub use state::Phase;
-pub use status::{GroupStatus, MemberStatus};
+pub use status::{GroupStatus, MemberStatus, Vote};
 
 #[cfg(test)]
 mod suite_test;

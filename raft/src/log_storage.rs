@@ -11,6 +11,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use host::{Mutant, mutant};
 use openraft::OptionalSend;
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use store::{Adoption, CommitLog, DataDir, Entry, LogId, StoreError};
@@ -35,6 +36,8 @@ pub(crate) struct LogStorage {
     submitted: u64,
     /// Appends that the flusher has answered, well or badly. Answers come in order.
     answered: Arc<watch::Sender<u64>>,
+    #[cfg(raftmq_mutants)]
+    tables: Option<Arc<tokio::sync::Mutex<crate::tables::Tables>>>,
 }
 
 impl LogStorage {
@@ -46,6 +49,8 @@ impl LogStorage {
             reader,
             submitted: 0,
             answered: Arc::new(answered),
+            #[cfg(raftmq_mutants)]
+            tables: None,
         }
     }
 
@@ -79,29 +84,49 @@ impl LogStorage {
         self.log.adopt(&staging, adoption).await
     }
 
+    #[cfg(raftmq_mutants)]
+    pub(crate) fn applying_early(
+        mut self,
+        tables: Arc<tokio::sync::Mutex<crate::tables::Tables>>,
+    ) -> LogStorage {
+        self.tables = Some(tables);
+        self
+    }
+
+    #[cfg(raftmq_mutants)]
+    async fn apply_early(
+        &self,
+        entries: impl IntoIterator<Item = RaftEntry>,
+    ) -> Result<Vec<RaftEntry>, io::Error> {
+        let entries: Vec<RaftEntry> = entries.into_iter().collect();
+        if let Some(tables) = &self.tables {
+            let mut tables = tables.lock().await;
+            tables.apply_appended(entries.clone()).map_err(to_io)?;
+        }
+        Ok(entries)
+    }
+
     /// Appends, waiting for room if too much is on its way to the disk already.
     async fn append_entries(
         &mut self,
         entries: Vec<Entry>,
         callback: IOFlushed<TypeConfig>,
     ) -> Result<(), io::Error> {
-        let callback = Arc::new(std::sync::Mutex::new(Some(callback)));
+        let callback: Pending = Arc::new(std::sync::Mutex::new(Some(callback)));
         loop {
             let answered = self.answered.clone();
             let pending = callback.clone();
             let done = Box::new(move |result: Result<(), StoreError>| {
-                let callback = pending
-                    .lock()
-                    .unwrap_or_else(|error| error.into_inner())
-                    .take();
-                if let Some(callback) = callback {
-                    callback.io_completed(result.map_err(to_io));
-                }
+                complete(&pending, result);
                 answered.send_modify(|answered| *answered += 1);
             });
             match self.log.append(entries.clone(), done) {
                 Ok(()) => {
                     self.submitted += 1;
+                    // Mutant: they are on their way, and that counts for synced.
+                    if mutant::is(Mutant::AcknowledgedBeforeSync) {
+                        complete(&callback, Ok(()));
+                    }
                     return Ok(());
                 }
                 // Nothing was written: there is room again once something was synced.
@@ -112,6 +137,19 @@ impl LogStorage {
                 Err(error) => return Err(to_io(error)),
             }
         }
+    }
+}
+
+/// Who waits for an append, until they were told.
+type Pending = Arc<std::sync::Mutex<Option<IOFlushed<TypeConfig>>>>;
+
+fn complete(pending: &Pending, result: Result<(), StoreError>) {
+    let callback = pending
+        .lock()
+        .unwrap_or_else(|error| error.into_inner())
+        .take();
+    if let Some(callback) = callback {
+        callback.io_completed(result.map_err(to_io));
     }
 }
 
@@ -133,6 +171,10 @@ impl RaftLogStorage<TypeConfig> for LogStorage {
 
     async fn save_vote(&mut self, vote: &RaftVote) -> Result<(), io::Error> {
         self.appends_answered().await?;
+        // Mutant: it is forgotten when the process ends.
+        if mutant::is(Mutant::VoteNotPersisted) {
+            return Ok(());
+        }
         self.data_dir
             .save_vote(vote_to_bytes(vote))
             .await
@@ -148,6 +190,9 @@ impl RaftLogStorage<TypeConfig> for LogStorage {
         I: IntoIterator<Item = RaftEntry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
+        // Mutant: what is appended will be committed sooner or later.
+        #[cfg(raftmq_mutants)]
+        let entries = self.apply_early(entries).await?;
         let entries: Vec<Entry> = entries.into_iter().map(entry_to_store).collect();
         self.append_entries(entries, callback).await
     }

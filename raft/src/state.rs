@@ -12,9 +12,11 @@ use store::{CommitLog, DataDir};
 use tokio::sync::watch;
 use tonic::Status;
 
+use crate::convert::vote_from_bytes;
 use crate::leadership::Leadership;
 use crate::peers::Peers;
 use crate::snapshot::SnapshotData;
+use crate::status::Vote;
 use crate::types::{Raft, RaftLogId, StoredMembership, TypeConfig};
 
 /// What a replica is doing.
@@ -231,6 +233,16 @@ impl State {
             && self.log.purged().is_none()
             && self.applied_index().is_none()
             && self.data_dir.superblock().vote.is_empty()
+    }
+
+    /// The last vote that was saved.
+    pub(crate) fn vote(&self) -> Option<Vote> {
+        let vote = vote_from_bytes(&self.data_dir.superblock().vote).ok()??;
+        Some(Vote {
+            term: vote.leader_id.term,
+            candidate: vote.leader_id.voted_for,
+            committed: vote.committed,
+        })
     }
 
     /// The effective membership, or the one in the tables before Raft runs.

@@ -19,6 +19,17 @@ pub struct MemberStatus {
     pub matched: Option<u64>,
 }
 
+/// What a replica has promised to a candidate, on its disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vote {
+    /// In which term.
+    pub term: u64,
+    /// To whom.
+    pub candidate: u64,
+    /// Whether that one is known to lead.
+    pub committed: bool,
+}
+
 /// A replica's positions, members and counters at one moment.
 #[derive(Clone, Debug)]
 pub struct GroupStatus {
@@ -26,6 +37,8 @@ pub struct GroupStatus {
     pub phase: Phase,
     /// Who leads.
     pub leadership: Leadership,
+    /// The last vote that is on this replica's disk.
+    pub vote: Option<Vote>,
     /// The first index that is still on the disk.
     pub dropped: u64,
     /// Raft's floor: it asks for nothing at or below it.
@@ -85,6 +98,7 @@ impl GroupStatus {
         GroupStatus {
             phase: state.phase(),
             leadership: state.leadership().borrow().clone(),
+            vote: state.vote(),
             dropped: positions.dropped,
             purged: log.purged().map(|purged| purged.index),
             checkpoint: state.checkpoint_index(),

@@ -3,6 +3,9 @@
 //! One owner at a time, behind a lock: whoever applies, or whoever takes a checkpoint. Must never
 //! let a batch into the tables without the `applied` row that belongs to it.
 
+#[cfg(raftmq_mutants)]
+mod early;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -20,6 +23,8 @@ pub(crate) struct Tables {
     application: Box<dyn Application>,
     /// Bytes of bodies that were applied since the replica started.
     applied_bytes: u64,
+    #[cfg(raftmq_mutants)]
+    early: early::Replies,
 }
 
 impl Tables {
@@ -36,6 +41,8 @@ impl Tables {
             applied,
             application,
             applied_bytes: 0,
+            #[cfg(raftmq_mutants)]
+            early: early::Replies::default(),
         })
     }
 

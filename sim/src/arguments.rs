@@ -2,9 +2,13 @@
 
 use std::io;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 
+use crate::case::Case;
+use crate::minimize;
+use crate::mutants;
 use crate::panics;
 use crate::report::{self, Failure};
 use crate::runner;
@@ -16,9 +20,14 @@ use crate::sweep::{self, Sweep};
 #[derive(Debug, Parser)]
 #[command(name = "raftmq-sim")]
 pub struct Arguments {
+    #[command(subcommand)]
+    command: Option<Subcommand>,
     /// One seed: tell the story of its world.
     #[arg(long, conflicts_with_all = ["seeds", "first"])]
     seed: Option<u64>,
+    /// A file with a case: tell the story of its world.
+    #[arg(long, conflicts_with_all = ["seed", "seeds", "first", "scenario"])]
+    case: Option<std::path::PathBuf>,
     /// How many seeds of each scenario.
     #[arg(long, default_value_t = 10)]
     seeds: u64,
@@ -34,9 +43,22 @@ pub struct Arguments {
     /// Worlds at the same time.
     #[arg(long, default_value_t = default_jobs())]
     jobs: usize,
+    /// Begin no world after so many minutes.
+    #[arg(long)]
+    minutes: Option<u64>,
     /// Where histories of failed worlds go.
     #[arg(long, default_value = "target/sim-failures")]
     failures: std::path::PathBuf,
+    /// Where the cases lie that are replayed before a sweep.
+    #[arg(long, default_value = "sim/regressions")]
+    regressions: std::path::PathBuf,
+}
+
+/// What else than worlds of the system as it is.
+#[derive(Debug, clap::Subcommand)]
+enum Subcommand {
+    Mutants(mutants::Command),
+    Minimize(minimize::Command),
 }
 
 fn default_jobs() -> usize {
@@ -49,9 +71,11 @@ impl Arguments {
         log_to_stderr();
         panics::keep();
         let mut out = io::stdout();
-        let result = match self.scenarios() {
-            Ok(scenarios) => self.run_scenarios(scenarios, &mut out),
-            Err(failure) => Err(failure),
+        let result = match (&self.command, self.scenarios()) {
+            (Some(Subcommand::Mutants(command)), _) => command.run(&mut out),
+            (Some(Subcommand::Minimize(command)), _) => command.run(&mut out),
+            (None, Ok(scenarios)) => self.run_scenarios(scenarios, &mut out),
+            (None, Err(failure)) => Err(failure),
         };
         match result {
             Ok(()) => ExitCode::SUCCESS,
@@ -67,21 +91,12 @@ impl Arguments {
         scenarios: Vec<&'static Scenario>,
         out: &mut impl io::Write,
     ) -> Result<(), Failure> {
+        if let Some(path) = &self.case {
+            return self.tell(Case::read(path)?.spec()?, out);
+        }
         if let Some(seed) = self.seed {
             for scenario in scenarios {
-                let spec = Spec {
-                    seed,
-                    scenario,
-                    schedule: None,
-                    keep_lines: false,
-                };
-                if self.twice {
-                    sweep::compare(&spec, out)?;
-                } else {
-                    let report = runner::run(spec);
-                    report::tell_story(&report, out)?;
-                    report::check(&report, &self.failures)?;
-                }
+                self.tell(Spec::new(scenario, seed), out)?;
             }
             return Ok(());
         }
@@ -89,25 +104,30 @@ impl Arguments {
             scenarios,
             seeds: self.first..self.first + self.seeds,
             jobs: self.jobs,
+            limit: self
+                .minutes
+                .map(|minutes| Duration::from_secs(60 * minutes)),
             twice: self.twice,
             failures: self.failures.clone(),
+            regressions: self.regressions.clone(),
         };
         sweep.run(out)
     }
 
+    /// One world, and what happened in it.
+    fn tell(&self, spec: Spec, out: &mut impl io::Write) -> Result<(), Failure> {
+        if self.twice {
+            return sweep::compare(&spec, out);
+        }
+        let report = runner::run(spec);
+        report::tell_story(&report, out)?;
+        report::check(&report, &self.failures)
+    }
+
     fn scenarios(&self) -> Result<Vec<&'static Scenario>, Failure> {
-        let Some(name) = &self.scenario else {
-            return Ok(SCENARIOS.iter().collect());
-        };
-        match Scenario::named(name) {
-            Some(scenario) => Ok(vec![scenario]),
-            None => {
-                let names: Vec<&str> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
-                Err(Failure::NoSuchScenario {
-                    name: name.clone(),
-                    names: names.join(", "),
-                })
-            }
+        match &self.scenario {
+            None => Ok(SCENARIOS.iter().collect()),
+            Some(name) => Scenario::find(name).map(|scenario| vec![scenario]),
         }
     }
 }

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use crate::clock::SimClock;
 use crate::disk::SimDisk;
+use crate::effect::Effect;
 use crate::machine::Machine;
 use crate::trace::Trace;
 
@@ -124,9 +125,9 @@ impl BrokerProcess {
                 &reason
             }
         ));
-        self.trace.count(match reason.is_empty() {
-            true => "process ended in order",
-            false => "process ended with a failure",
+        self.trace.happened(match reason.is_empty() {
+            true => Effect::EndedInOrder,
+            false => Effect::EndedWithFailure,
         });
         self.ended.send_modify(|ended| {
             ended.count += 1;

@@ -12,15 +12,17 @@ mod rot;
 
 use std::collections::BTreeSet;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::FutureExt;
 use host::Disk;
 use host::testing::CrashDisk;
 use madsim::rand::Rng;
 use serde::{Deserialize, Serialize};
 
+use crate::effect::Effect;
 use crate::machine::Machine;
 use crate::trace::Trace;
 use live::LiveDisk;
@@ -69,6 +71,8 @@ struct State {
     failing: Vec<Failing>,
     room: Room,
     sync: Range<Duration>,
+    /// Whether only the log's syncs take longer than usual.
+    slow_log: bool,
 }
 
 impl SimDisk {
@@ -80,6 +84,7 @@ impl SimDisk {
             failing: Vec::new(),
             room: Room::Plenty,
             sync: SYNC,
+            slow_log: false,
         };
         SimDisk {
             inner: CrashDisk::new(),
@@ -107,7 +112,38 @@ impl SimDisk {
     /// The power fails. What was not synced fares as `seed` says.
     pub fn lose_power(&self, seed: u64) {
         self.unmount();
-        self.inner.crash(seed);
+        let lost = self.inner.crash(seed);
+        for (effect, times) in [
+            (Effect::WriteKept, lost.kept),
+            (Effect::WriteForgotten, lost.writes),
+            (Effect::WriteTorn, lost.torn),
+            (Effect::CreateForgotten, lost.creates),
+            (Effect::RemoveForgotten, lost.removes),
+            (Effect::RenameForgotten, lost.renames),
+        ] {
+            self.trace.happened_times(effect, times);
+        }
+    }
+
+    /// Everything on it is gone, for good.
+    pub fn wipe(&self) {
+        self.unmount();
+        let root = Path::new("/");
+        for path in self.inner.list(root).unwrap_or_default() {
+            // What is no directory has no place there.
+            let _ = self.inner.remove_dir_all(&path);
+        }
+        let synced = self.inner.sync_dir(root).now_or_never();
+        assert!(
+            matches!(synced, Some(Ok(()))),
+            "a disk in memory syncs at once"
+        );
+    }
+
+    /// Nobody will ever want it again.
+    pub fn discard(&self) {
+        self.unmount();
+        self.inner.discard();
     }
 
     /// The next operation of this kind fails.
@@ -120,9 +156,12 @@ impl SimDisk {
         self.state().room = room;
     }
 
-    /// Lets syncs take up to so long.
+    /// Lets syncs take up to so long: all of them, or those of the log, which then falls behind what is
+    /// made of it.
     pub fn slow_syncs(&self, longest: Duration) {
-        self.state().sync = SYNC.start..longest.max(SYNC.end);
+        let mut state = self.state();
+        state.sync = SYNC.start..longest.max(SYNC.end);
+        state.slow_log = madsim::rand::thread_rng().gen_bool(0.5);
     }
 
     /// Everything works from now on. What rotted stays rotten.
@@ -143,8 +182,14 @@ impl SimDisk {
     }
 
     /// Drawn for each sync.
-    fn sync_time(&self) -> Duration {
-        let range = self.state().sync.clone();
+    fn sync_time(&self, path: &Path) -> Duration {
+        let is_log = path.extension().is_some_and(|suffix| suffix == "seg");
+        let state = self.state();
+        let range = match state.slow_log && !is_log {
+            true => SYNC,
+            false => state.sync.clone(),
+        };
+        drop(state);
         madsim::rand::thread_rng().gen_range(range)
     }
 

@@ -94,6 +94,8 @@ pub enum Event {
         member: Member,
         /// Its topic.
         topic: Arc<str>,
+        /// Whether it reads queues that were chosen for it, alone in its group.
+        assigned: bool,
     },
     /// A consumer is gone.
     Leave {
@@ -146,6 +148,21 @@ pub enum Event {
         call: u64,
         /// The offset; none if there is none.
         offset: Option<u64>,
+    },
+    /// Somebody begins to ask where a queue ends.
+    AskEnd {
+        /// Which call.
+        call: u64,
+        /// The queue.
+        #[serde(flatten)]
+        queue: Queue,
+    },
+    /// The answer.
+    ToldEnd {
+        /// Which call.
+        call: u64,
+        /// The offset that the next message will get.
+        offset: u64,
     },
     /// An operator begins to set a group's offset.
     Reset {

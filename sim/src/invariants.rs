@@ -2,19 +2,50 @@
 //!
 //! Watches the running replicas through their public handles: each change of leadership and of the tables,
 //! and everything else at intervals. One property each in the files below. Never changes anything.
+//!
+//! Those that openraft checks of itself, by their numbers in its fuzzer:
+//!
+//! | | openraft's | here | looked at |
+//! |---|---|---|---|
+//! | 1 | election safety | `one-leader-per-term` (`leaders`) | each change of leadership |
+//! | 2 | log matching | `log-matching` (`log`) | each entry that is appended; at the end all of them |
+//! | 3 | leader completeness | `leader-completeness` (`completeness`) | every tick |
+//! | 4 | state machine safety | `equal-tables` (`tables`) | each change of the tables |
+//! | 5 | committed on a quorum | `committed-on-quorum` (`quorum`) | each change of the tables |
+//! | 6 | committed entries stay | `committed-immutable` (`tables`), `log-matching` at the end | each change of the tables |
+//! | 7 | order of states | `position-order` (`positions`) | every tick |
+//! | 8 | terms grow | `terms-forward` (`leaders`), over crashes too | each change of leadership |
+//! | 9 | what is committed grows | `positions-forward` (`positions`) | every tick |
+//! | 10 | what is applied grows | `positions-forward` (`positions`) | every tick |
+//! | 11 | votes grow | `votes-forward`, `leaders-have-voted` (`votes`), over crashes too | every tick |
+//! | 12 | keys of the state machine grow | `queues-forward` (`queues`); the oracle's `offsets-forward` | every tick |
+//!
+//! And of this system: `newer-route-wins` and `one-leader-per-epoch` (`routes`), each change of a name server's
+//! table; `wiped-replicas-stay-out`, every tick; `what-is-kept-is-there` and `damage-is-repaired` (`log`), at the
+//! end.
 
+mod completeness;
+#[cfg(test)]
+mod invariants_test;
 mod leaders;
 mod log;
 mod positions;
+mod queues;
+mod quorum;
 mod routes;
 mod tables;
+mod votes;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use raft::Phase;
+use store::LogId;
 use tokio::sync::watch;
 
 use crate::broker_process::{BrokerProcess, Live};
+use crate::effect::Effect;
+use crate::machine::Machine;
 use crate::name_server_process::NameServerProcess;
 use crate::violation::Violation;
 use crate::world::World;
@@ -34,8 +65,13 @@ pub struct Invariants {
 #[derive(Default)]
 struct Checks {
     leaders: leaders::Leaders,
+    votes: votes::Votes,
+    completeness: completeness::LeaderCompleteness,
+    logs: log::LogMatching,
+    quorum: quorum::CommittedOnQuorum,
     positions: positions::PositionOrder,
     tables: tables::EqualTables,
+    queues: queues::QueuesForward,
     routes: routes::Routes,
 }
 
@@ -47,6 +83,8 @@ impl Invariants {
             checks: Mutex::default(),
             found: watch::Sender::new(None),
         });
+        let voters = world.members().into_iter().map(u64::from).collect();
+        invariants.checks().quorum.vote(voters);
         for broker in world.all_brokers() {
             invariants.watch_broker(broker);
         }
@@ -92,49 +130,100 @@ impl Invariants {
 
     async fn watch_life(&self, broker: &BrokerProcess, live: &Live) {
         let machine = broker.machine;
-        let leadership = async {
-            let mut changes = live.group.leadership();
-            loop {
-                let now = changes.borrow_and_update().clone();
-                self.world
-                    .trace
-                    .event(format_args!("{machine} leadership {now:?}"));
-                if now.serving {
-                    let term = now.term;
-                    self.world
-                        .trace
-                        .tell(format_args!("{machine} leads in term {term}"));
-                }
-                let result = self.checks().leaders.seen(machine, &now);
-                self.note(result);
-                if changes.changed().await.is_err() {
-                    return;
-                }
+        tokio::join!(
+            self.watch_leadership(machine, live),
+            self.watch_status(machine, live),
+            self.watch_log(machine, live),
+            self.watch_tables(machine, live),
+        );
+    }
+
+    async fn watch_leadership(&self, machine: Machine, live: &Live) {
+        let mut changes = live.group.leadership();
+        let trace = &self.world.trace;
+        loop {
+            let now = changes.borrow_and_update().clone();
+            trace.event(format_args!("{machine} leadership {now:?}"));
+            if now.serving {
+                let term = now.term;
+                trace.tell(format_args!("{machine} leads in term {term}"));
+                trace.happened(Effect::LeaderChanged);
             }
-        };
-        let positions = async {
-            loop {
-                let status = live.group.status();
-                let result = self.checks().positions.seen(machine, live.life, &status);
-                self.note(result);
-                tokio::time::sleep(TICK).await;
+            let result = self.checks().leaders.seen(machine, &now);
+            self.note(result);
+            if changes.changed().await.is_err() {
+                return;
             }
-        };
-        let tables = async {
-            let mut past = None;
-            loop {
-                let (applied, digest) = live.group.tables_past(past).await;
-                past = Some(applied.index);
-                self.world
-                    .trace
-                    .event(format_args!("{machine} applied {applied:?} {digest:?}"));
-                let result = self.checks().tables.seen(machine, applied, digest);
+        }
+    }
+
+    async fn watch_status(&self, machine: Machine, live: &Live) {
+        loop {
+            let status = live.group.status();
+            let result = {
+                let mut checks = self.checks();
+                let positions = checks.positions.seen(machine, live.life, &status);
+                positions
+                    .and_then(|()| checks.votes.seen(machine, &status))
+                    .and_then(|()| checks.completeness.seen(machine, &status))
+                    .and_then(|()| checks.queues.look(machine, live.life, &live.view))
+            };
+            self.note(result);
+            self.note(self.wiped_stay_out(machine, status.phase));
+            tokio::time::sleep(TICK).await;
+        }
+    }
+
+    async fn watch_log(&self, machine: Machine, live: &Live) {
+        let mut follower = log::Follower::new(live.group.log());
+        loop {
+            let committed = live.group.status().committed;
+            let (mut before, entries) = follower.look(committed).await;
+            for entry in &entries {
+                let result = self.checks().logs.seen(machine, before, entry);
                 self.note(result);
+                let (term, index) = (entry.term, entry.index);
+                before = Some(LogId { term, index });
             }
-        };
-        tokio::join!(leadership, positions, async {
-            let () = tables.await;
-        });
+            tokio::time::sleep(TICK).await;
+        }
+    }
+
+    async fn watch_tables(&self, machine: Machine, live: &Live) {
+        let mut past = None;
+        loop {
+            let (applied, digest) = live.group.tables_past(past).await;
+            past = Some(applied.index);
+            let trace = &self.world.trace;
+            trace.event(format_args!("{machine} applied {applied:?} {digest:?}"));
+            let synced = self.synced();
+            let result = {
+                let mut checks = self.checks();
+                checks.completeness.applied(machine, applied);
+                let quorum = checks.quorum.seen(machine, applied, &synced);
+                quorum.and_then(|()| checks.tables.seen(machine, applied, digest))
+            };
+            self.note(result);
+        }
+    }
+
+    /// How far the logs of those that can be asked are synced. Learns of new voters.
+    fn synced(&self) -> quorum::Synced {
+        let mut synced = quorum::Synced::new();
+        for broker in self.world.all_brokers() {
+            let (Machine::Broker(id), Some(live)) = (broker.machine, broker.live()) else {
+                continue;
+            };
+            let status = live.group.status();
+            if status.phase != Phase::Running {
+                continue;
+            }
+            synced.insert(id.into(), status.flushed);
+            let voters = status.members.iter().filter(|member| member.voter);
+            let voters = voters.map(|member| member.member.broker_id).collect();
+            self.checks().quorum.vote(voters);
+        }
+        synced
     }
 
     async fn watch_routes(self: Arc<Self>, server: Arc<NameServerProcess>) {
@@ -164,6 +253,19 @@ impl Invariants {
                 () = watching => {}
             }
         }
+    }
+
+    /// A member that lost its disk has forgotten its votes: it must not take part again.
+    fn wiped_stay_out(&self, machine: Machine, phase: Phase) -> Result<(), Violation> {
+        let Machine::Broker(id) = machine else {
+            return Ok(());
+        };
+        let wiped = phase == Phase::Running && self.world.is_wiped(id);
+        if !wiped || !self.world.members().contains(&id) {
+            return Ok(());
+        }
+        let detail = format!("{machine} lost its disk and takes part again");
+        Err(Violation::new("wiped-replicas-stay-out", detail))
     }
 
     fn note(&self, result: Result<(), Violation>) {

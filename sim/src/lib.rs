@@ -7,7 +7,8 @@
 //! Reading order: [`simulation`] (one world from beginning to end), [`world`] and what it is made of
 //! ([`machine`], [`network`], [`disk`], [`clock`]), [`schedule`] and [`nemesis`] (what goes wrong),
 //! [`workload`] and [`history`] (what clients do and see), [`invariants`], [`liveness`] and [`oracle`] (what
-//! must hold), [`scenario`], [`runner`], [`sweep`].
+//! must hold), [`effect`], [`commands`] and [`coverage`] (what must have happened), [`scenario`], [`runner`],
+//! [`sweep`], [`case`] and [`minimize`], [`mutants`].
 #![cfg(madsim)]
 
 #[cfg(not(tokio_unstable))]
@@ -16,16 +17,23 @@ compile_error!("the simulator needs --cfg tokio_unstable too: without it no run 
 pub mod arguments;
 pub mod body;
 pub mod broker_process;
+pub mod case;
 pub mod chance;
 pub mod clock;
+pub mod commands;
+pub mod coverage;
 pub mod disk;
+pub mod effect;
 pub mod history;
 pub mod invariants;
 pub mod liveness;
 pub mod machine;
+pub mod minimize;
+pub mod mutants;
 pub mod name_server_process;
 pub mod nemesis;
 pub mod network;
+pub mod onlooker;
 pub mod operator;
 pub mod oracle;
 pub mod panics;

@@ -1,5 +1,8 @@
 //! What must come back within a bounded time once nothing goes wrong any more. (`design.md` 9.8, 9.9.)
 
+#[cfg(test)]
+mod liveness_test;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +13,7 @@ use crate::history::{Event, Outcome, Queue, Record};
 use crate::machine::{CLIENT_PORT, Machine};
 use crate::operator::Operator;
 use crate::violation::Violation;
-use crate::workload::Clients;
+use crate::workload::{Clients, Plan};
 use crate::world::World;
 
 /// Simulated time until every part serves again.
@@ -18,6 +21,9 @@ pub const SERVES_WITHIN: Duration = Duration::from_secs(60);
 
 /// Simulated time until every group has caught up, and everything is read once more.
 pub const DRAINS_WITHIN: Duration = Duration::from_secs(120);
+
+/// The longest deadline of a producer, and a bit.
+const SENDS_RETURN_WITHIN: Duration = Duration::from_secs(12);
 
 /// Time between two looks.
 const TICK: Duration = Duration::from_millis(100);
@@ -27,7 +33,9 @@ pub async fn serves_again(world: &World, clients: &Clients) -> Result<(), Violat
     wait("serves-again", SERVES_WITHIN, || {
         let leader = leader(world)?;
         routes(world, leader)?;
-        clients.history.look(|records| sends(clients, records))
+        clients
+            .history
+            .look(|records| sends(&clients.plan, records))
     })
     .await
 }
@@ -38,11 +46,11 @@ pub async fn everything_is_read(
     clients: &Clients,
     operator: &Operator,
 ) -> Result<(), Violation> {
-    let bounds = settled_bounds(operator).await?;
+    let bounds = settled_bounds(clients, operator).await?;
     wait("drains", DRAINS_WITHIN, || {
         clients
             .history
-            .look(|records| drained(clients, &bounds, records))
+            .look(|records| drained(&clients.plan, &bounds, records))
     })
     .await?;
     let plan = &clients.plan;
@@ -55,9 +63,15 @@ pub async fn everything_is_read(
 }
 
 /// What the queues hold once all sends have returned.
-async fn settled_bounds(operator: &Operator) -> Result<BTreeMap<Queue, (u64, u64)>, Violation> {
-    // The longest timeout of a producer, and a bit.
-    tokio::time::sleep(Duration::from_secs(12)).await;
+async fn settled_bounds(
+    clients: &Clients,
+    operator: &Operator,
+) -> Result<BTreeMap<Queue, (u64, u64)>, Violation> {
+    let returned = tokio::time::timeout(SENDS_RETURN_WITHIN, clients.all_returned()).await;
+    returned.map_err(|_| {
+        let detail = format!("a send did not return within {SENDS_RETURN_WITHIN:?}");
+        Violation::new("every-wait-ends", detail)
+    })?;
     operator
         .bounds()
         .await
@@ -136,7 +150,7 @@ fn routes(world: &World, leader: Machine) -> Result<(), String> {
 }
 
 /// Every producer sent something after the heal that was stored.
-fn sends(clients: &Clients, records: &[Record]) -> Result<(), String> {
+fn sends(plan: &Plan, records: &[Record]) -> Result<(), String> {
     let healed = records
         .iter()
         .rposition(|record| record.event == Event::Healed)
@@ -161,7 +175,7 @@ fn sends(clients: &Clients, records: &[Record]) -> Result<(), String> {
         }
     }
     let served = lanes.values().filter(|served| **served).count();
-    let producers = clients.plan.producers.len();
+    let producers = plan.producers.len();
     match served >= producers {
         true => Ok(()),
         false => Err(format!("{served} of {producers} producers are served")),
@@ -170,7 +184,7 @@ fn sends(clients: &Clients, records: &[Record]) -> Result<(), String> {
 
 /// The next offset that nobody of a group has seen.
 fn drained(
-    clients: &Clients,
+    plan: &Plan,
     bounds: &BTreeMap<Queue, (u64, u64)>,
     records: &[Record],
 ) -> Result<(), String> {
@@ -182,8 +196,8 @@ fn drained(
             *next = (*next).max(place.offset + 1);
         }
     }
-    for topic in &clients.plan.topics {
-        for group in clients.plan.groups(&topic.name) {
+    for topic in &plan.topics {
+        for group in plan.groups(&topic.name) {
             for (queue, (min, max)) in bounds {
                 let next = seen.get(&(group.clone(), queue.clone()));
                 if queue.topic == topic.name && min < max && next.is_none_or(|next| next < max) {

@@ -10,6 +10,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::clock::SimClock;
+use crate::effect::FaultKind;
 use crate::machine::Machine;
 use crate::operator::Operator;
 use crate::schedule::{Fault, Schedule, Shape, Timed, Who};
@@ -40,15 +42,14 @@ pub async fn run(nemesis: Arc<Nemesis>, schedule: &Schedule) {
 
 impl Nemesis {
     async fn strike(&self, fault: Fault) {
-        let name = fault.name();
-        self.world.trace.count(&format!("fault {name}"));
+        let kind = fault.kind();
         match fault {
             Fault::Partition { shape, how, for_ms } => match shape {
                 Shape::Swizzle(links) => self.swizzle(&links, how, for_ms).await,
-                shape => self.partition(&shape, how, for_ms).await,
+                shape => self.partition(kind, &shape, how, for_ms).await,
             },
             Fault::Weather { weather, for_ms } => {
-                self.tell(format_args!("{name}: {weather:?} for {for_ms} ms"));
+                self.strikes(kind, format_args!("{weather:?} for {for_ms} ms"));
                 self.world.network.set_weather(weather);
                 sleep(for_ms).await;
                 self.world.network.set_weather(Default::default());
@@ -57,10 +58,11 @@ impl Nemesis {
                 who,
                 power,
                 down_ms,
-            } => self.crash(&who, power, down_ms).await,
-            Fault::Stop { who, down_ms } => {
+                ..
+            } => self.crash(kind, &who, power, down_ms).await,
+            Fault::Stop { who, down_ms, .. } => {
                 if let Some(machine) = self.find(who) {
-                    self.tell(format_args!("{name} of {machine} for {down_ms} ms"));
+                    self.strikes(kind, format_args!("{machine} for {down_ms} ms"));
                     self.world.stop(machine);
                     sleep(down_ms).await;
                     self.world.start(machine);
@@ -68,36 +70,41 @@ impl Nemesis {
             }
             Fault::Pause { who, for_ms } => {
                 if let Some(machine) = self.find(who) {
-                    self.tell(format_args!("{name} of {machine} for {for_ms} ms"));
+                    self.strikes(kind, format_args!("{machine} for {for_ms} ms"));
                     self.world.pause(machine);
                     sleep(for_ms).await;
                     self.world.resume(machine);
                 }
             }
-            Fault::DiskFails { .. }
-            | Fault::DiskRoom { .. }
-            | Fault::SlowSyncs { .. }
-            | Fault::Rot { .. }
-            | Fault::Misdirect { .. } => self.disk(name, fault).await,
-            Fault::ClockJump { who, by_ms } => self.clock(who, |clock| clock.jump_ms(by_ms), by_ms),
-            Fault::ClockDrift { who, ppm } => self.clock(who, |clock| clock.drift_ppm(ppm), ppm),
+            Fault::DiskFails { who, .. }
+            | Fault::DiskRoom { who, .. }
+            | Fault::SlowSyncs { who, .. } => self.disk(who, fault).await,
+            Fault::Rot { machine, .. } | Fault::Misdirect { machine, .. } => {
+                self.disk(Who::Machine(machine), fault).await;
+            }
+            Fault::Wipe {
+                machine,
+                by,
+                after_ms,
+            } => self.wipe(machine, by, after_ms).await,
+            Fault::ClockOffset { who, by_ms } | Fault::ClockJump { who, by_ms } => {
+                self.clock(kind, who, |clock| clock.jump_ms(by_ms), by_ms);
+            }
+            Fault::ClockDrift { who, ppm } => {
+                self.clock(kind, who, |clock| clock.drift_ppm(ppm), ppm);
+            }
             operation => self.operate(operation).await,
         }
     }
 
-    async fn crash(&self, who: &[Who], power: Option<u64>, down_ms: u64) {
+    async fn crash(&self, kind: FaultKind, who: &[Who], power: Option<u64>, down_ms: u64) {
         let mut machines: Vec<Machine> = who.iter().filter_map(|who| self.find(*who)).collect();
         machines.dedup();
         let names: Vec<String> = machines.iter().map(Machine::to_string).collect();
-        let what = if power.is_some() {
-            "power loss"
-        } else {
-            "kill"
-        };
-        self.tell(format_args!(
-            "{what} of {} for {down_ms} ms",
-            names.join(", ")
-        ));
+        if names.is_empty() {
+            return;
+        }
+        self.strikes(kind, format_args!("{} for {down_ms} ms", names.join(", ")));
         for (place, machine) in machines.iter().enumerate() {
             let crash = match power {
                 Some(seed) => Crash::Power(seed.wrapping_add(place as u64)),
@@ -111,14 +118,8 @@ impl Nemesis {
         }
     }
 
-    async fn disk(&self, name: &str, fault: Fault) {
-        let who = match &fault {
-            Fault::DiskFails { who, .. }
-            | Fault::DiskRoom { who, .. }
-            | Fault::SlowSyncs { who, .. } => *who,
-            Fault::Rot { machine, .. } | Fault::Misdirect { machine, .. } => Who::Machine(*machine),
-            _ => return,
-        };
+    async fn disk(&self, who: Who, fault: Fault) {
+        let kind = fault.kind();
         let Some(Machine::Broker(id)) = self.find(who) else {
             return;
         };
@@ -127,9 +128,12 @@ impl Nemesis {
         };
         let (machine, disk) = (broker.machine, &broker.disk);
         match fault {
-            Fault::DiskFails { failing, .. } => disk.fail_next(failing),
+            Fault::DiskFails { failing, .. } => {
+                self.strikes(kind, format_args!("next {failing:?} of {machine}"));
+                disk.fail_next(failing);
+            }
             Fault::DiskRoom { room, for_ms, .. } => {
-                self.tell(format_args!("{machine} has room: {room:?} for {for_ms} ms"));
+                self.strikes(kind, format_args!("{machine}: {room:?} for {for_ms} ms"));
                 disk.set_room(room);
                 sleep(for_ms).await;
                 disk.set_room(Default::default());
@@ -137,33 +141,51 @@ impl Nemesis {
             Fault::SlowSyncs {
                 longest_ms, for_ms, ..
             } => {
-                self.tell(format_args!(
-                    "{machine} syncs in up to {longest_ms} ms for {for_ms} ms"
-                ));
+                self.strikes(
+                    kind,
+                    format_args!("{machine}, up to {longest_ms} ms for {for_ms} ms"),
+                );
                 disk.slow_syncs(Duration::from_millis(longest_ms));
                 sleep(for_ms).await;
                 disk.slow_syncs(Duration::ZERO);
             }
             Fault::Rot { seed, .. } => {
                 if let Some(place) = disk.rot(seed, may_rot) {
-                    self.tell(format_args!("{name} on {machine}: {place}"));
+                    self.strikes(kind, format_args!("{machine}, {place}"));
                 }
             }
             Fault::Misdirect { seed, .. } => {
                 if let Some(place) = disk.misdirect(seed, may_rot) {
-                    self.tell(format_args!("{name} on {machine}: {place}"));
+                    self.strikes(kind, format_args!("{machine}, {place}"));
                 }
             }
             _ => {}
         }
     }
 
-    fn clock(&self, who: Who, change: impl FnOnce(&crate::clock::SimClock), by: i64) {
+    /// Only a member's disk: one that is not needed any more may be empty.
+    async fn wipe(&self, machine: Machine, by: u8, after_ms: u64) {
+        let Machine::Broker(id) = machine else {
+            return;
+        };
+        if !self.world.members().contains(&id) {
+            return;
+        }
+        self.strikes(FaultKind::DiskWiped, format_args!("{machine}"));
+        self.world.wipe(id);
+        sleep(after_ms).await;
+        self.world.start(machine);
+        if let Err(error) = self.operator.replace(&self.world, id, by).await {
+            self.tell(format_args!("{machine} is not replaced: {error}"));
+        }
+    }
+
+    fn clock(&self, kind: FaultKind, who: Who, change: impl FnOnce(&SimClock), by: i64) {
         let Some(Machine::Broker(id)) = self.find(who) else {
             return;
         };
         if let Some(broker) = self.world.broker(id) {
-            self.tell(format_args!("clock of {} changes by {by}", broker.machine));
+            self.strikes(kind, format_args!("{}, by {by}", broker.machine));
             change(&broker.clock);
         }
     }
@@ -183,6 +205,12 @@ impl Nemesis {
                 others.nth(number.into())
             }
         }
+    }
+
+    /// A fault strikes: it counts only now.
+    pub(crate) fn strikes(&self, kind: FaultKind, what: std::fmt::Arguments<'_>) {
+        self.world.trace.struck(kind);
+        self.tell(format_args!("{}: {what}", kind.name()));
     }
 
     pub(crate) fn tell(&self, what: std::fmt::Arguments<'_>) {

@@ -1,4 +1,5 @@
-//! What lies between machines: links that are cut, hang, are slow, lose packets, or say things twice.
+//! What lies between machines: links that are cut, hang, are slow, lose packets or connections, or say
+//! things twice.
 //!
 //! Two ways of being cut, because programs meet both. A link that *refuses* fails connections at once and
 //! holds what is on its way (the simulator's own clogging). A link that *hangs* lets everything begin and
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tonic::codegen::BoxMessage;
 
+use crate::effect::Effect;
 use crate::machine::Machine;
 use crate::trace::Trace;
 
@@ -38,8 +40,11 @@ pub enum Cut {
 /// How bad all links are at the moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Weather {
-    /// Packets lost, in a thousand.
+    /// Packets lost, in a thousand; they are sent again.
     pub loss: u64,
+    /// Messages that are lost with their connection, in a thousand.
+    #[serde(default)]
+    pub broken: u64,
     /// Messages that wait longer, in a thousand.
     pub slow: u64,
     /// How long they wait at most, in milliseconds.
@@ -66,6 +71,8 @@ struct State {
     /// How often each link is cut, and how: faults overlap.
     cuts: BTreeMap<(Machine, Machine, Cut), u32>,
     weather: Weather,
+    /// Messages of each link that set out, and the last of them that has arrived.
+    messages: BTreeMap<(Machine, Machine), (u64, u64)>,
 }
 
 impl Network {
@@ -90,6 +97,10 @@ impl Network {
     /// Cuts the link in one direction.
     pub fn cut(&self, from: Machine, to: Machine, how: Cut) {
         let mut state = self.state();
+        self.inner.trace.happened(match how {
+            Cut::Refuses => Effect::LinkRefused,
+            Cut::Hangs => Effect::LinkHung,
+        });
         *state.cuts.entry((from, to, how)).or_default() += 1;
         if how == Cut::Refuses
             && let Some((from, to)) = state.link(from, to)
@@ -141,6 +152,12 @@ impl Network {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn arrived(&self, from: Machine, to: Machine, number: u64) {
+        if self.state().is_overtaken(from, to, number) {
+            self.inner.trace.happened(Effect::MessageOvertaken);
+        }
+    }
+
     fn count(&self, passing: &Passing<'_>) {
         let method = passing.path;
         match passing.event {
@@ -158,6 +175,21 @@ impl State {
         Some((*self.nodes.get(&from)?, *self.nodes.get(&to)?))
     }
 
+    /// The number of a message on its link.
+    fn sets_out(&mut self, from: Machine, to: Machine) -> u64 {
+        let (count, _) = self.messages.entry((from, to)).or_default();
+        *count += 1;
+        *count
+    }
+
+    /// Whether a message arrives after one that set out later.
+    fn is_overtaken(&mut self, from: Machine, to: Machine, number: u64) -> bool {
+        let (_, last) = self.messages.entry((from, to)).or_default();
+        let overtaken = number < *last;
+        *last = number.max(*last);
+        overtaken
+    }
+
     fn hangs(&self, from: Machine, to: Machine) -> bool {
         self.cuts.contains_key(&(from, to, Cut::Hangs))
     }
@@ -168,7 +200,7 @@ fn happens(per_mille: u64) -> bool {
 }
 
 impl Wire for Network {
-    fn pass(&self, passing: Passing<'_>) -> BoxFuture<'static, ()> {
+    fn pass(&self, passing: Passing<'_>) -> BoxFuture<'static, bool> {
         let (from, to) = match (Machine::at(passing.from), Machine::at(passing.to)) {
             (Some(from), Some(to)) => (from, to),
             _ => unreachable!("every node of a world is a machine"),
@@ -179,18 +211,24 @@ impl Wire for Network {
         ));
         self.count(&passing);
         let weather = self.state().weather;
+        if happens(weather.broken) {
+            self.inner.trace.event(format_args!("lost"));
+            self.inner.trace.happened(Effect::MessageLost);
+            return futures::future::ready(false).boxed();
+        }
+        let number = self.state().sets_out(from, to);
         let delay = happens(weather.slow).then(|| {
             let ms = madsim::rand::thread_rng().gen_range(1..=weather.slow_ms.max(1));
             Duration::from_millis(ms)
         });
         let hangs = self.state().hangs(from, to);
         if delay.is_none() && !hangs {
-            return futures::future::ready(()).boxed();
+            self.arrived(from, to, number);
+            return futures::future::ready(true).boxed();
         }
-        self.inner.trace.count(if hangs {
-            "message hung"
-        } else {
-            "message slow"
+        self.inner.trace.happened(match hangs {
+            true => Effect::MessageHeldBack,
+            false => Effect::MessageSlow,
         });
         let network = self.clone();
         async move {
@@ -200,7 +238,8 @@ impl Wire for Network {
             loop {
                 let healed = network.inner.healed.notified();
                 if !network.state().hangs(from, to) {
-                    return;
+                    network.arrived(from, to, number);
+                    return true;
                 }
                 healed.await;
             }
@@ -217,7 +256,7 @@ impl Wire for Network {
         self.inner
             .trace
             .event(format_args!("{path} arrives again in {delay:?}"));
-        self.inner.trace.count("request twice");
+        self.inner.trace.happened(Effect::RequestTwice);
         Some((delay, copy))
     }
 }

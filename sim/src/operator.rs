@@ -1,19 +1,30 @@
-//! The operator: makes topics, asks what queues hold, and reads everything at the end.
+//! The operator: makes topics, replaces replicas, asks what queues hold, and reads everything at the end.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use host::Host;
-use raftmq_client::{Admin, Client, Error, TopicQueue, TopicSettings};
+use raftmq_client::{Admin, BrokerAddress, Client, Error, TopicQueue, TopicSettings};
 
 use crate::body;
 use crate::history::{Event, History, Member, Outcome, Place, Queue};
-use crate::machine::Machine;
+use crate::machine::{CLIENT_PORT, Machine, PEER_PORT};
+use crate::onlooker;
 use crate::workload::{Clients, Plan, connect, failure};
+use crate::world::{GROUP, World};
 
 /// The group under whose name the operator reads.
 pub const READER: &str = "final-reader";
+
+/// Longest wait for the membership to be changed.
+const MEMBERSHIP: Duration = Duration::from_secs(30);
+
+/// Pause before a learner is offered again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Ids for brokers that no schedule names.
+const FIRST_SPARE_BROKER: u8 = 200;
 
 /// Longest wait of one call.
 const CALL: Duration = Duration::from_secs(10);
@@ -54,8 +65,60 @@ impl Operator {
         }
     }
 
+    /// Has a new broker with an empty disk learn, and puts it in the place of a voter. That one may be
+    /// gone for ever then. False if it votes no more, or the new one's id is taken.
+    pub async fn replace(&self, world: &Arc<World>, id: u8, by: u8) -> Result<bool, String> {
+        let members = world.members();
+        if !members.contains(&id) || world.broker(by).is_some() {
+            return Ok(false);
+        }
+        let trace = &world.trace;
+        trace.tell(format_args!("operator replaces broker-{id} by broker-{by}"));
+        let mut configured = members.clone();
+        configured.push(by);
+        world.add_broker(by, &configured);
+        let machine = Machine::Broker(by);
+        let address = BrokerAddress {
+            group: GROUP.to_owned(),
+            broker_id: by.into(),
+            client_address: machine.address(CLIENT_PORT),
+            peer_address: machine.address(PEER_PORT),
+        };
+        let admin = self.client.admin().timeout(MEMBERSHIP);
+        // It takes a moment to start, and may be cut off.
+        while let Err(error) = admin.add_learner(&address).await {
+            trace.tell(format_args!("broker-{by} does not learn yet: {error}"));
+            tokio::time::sleep(AGAIN).await;
+        }
+        let mut voters: Vec<u64> = members.iter().map(|member| u64::from(*member)).collect();
+        voters.retain(|voter| *voter != u64::from(id));
+        voters.push(by.into());
+        let changing = admin.change_voters(&voters).await;
+        match changing {
+            Ok(()) => Ok(true),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Replaces the members whose disks were wiped, however long it takes: nothing else brings them back.
+    pub async fn replace_wiped(&self, world: &Arc<World>) {
+        let mut by = FIRST_SPARE_BROKER;
+        loop {
+            let members = world.members();
+            let Some(id) = members.into_iter().find(|id| world.is_wiped(*id)) else {
+                return;
+            };
+            if let Err(error) = self.replace(world, id, by).await {
+                world
+                    .trace
+                    .tell(format_args!("broker-{id} is not replaced: {error}"));
+            }
+            by += 1;
+        }
+    }
+
     /// Sets a group's offset.
-    pub async fn reset_offset(&self, group: &Arc<str>, place: Place) {
+    pub async fn reset_offset(&self, group: &Arc<str>, place: Place) -> Outcome<()> {
         let call = self.history.next_number();
         let queue = TopicQueue::new(place.queue.topic.clone(), place.queue.queue);
         let offset = place.offset;
@@ -68,7 +131,31 @@ impl Operator {
             Ok(()) => Outcome::Done(()),
             Err(error) => failure(&error),
         };
-        self.record(Event::WasReset { call, outcome });
+        self.record(Event::WasReset {
+            call,
+            outcome: outcome.clone(),
+        });
+        outcome
+    }
+
+    /// Asks every question that servers answer and that nothing else here asks. The answers are not judged:
+    /// that they come, and that nobody stumbles, is.
+    pub async fn ask_everything(&self, world: &World) -> Result<(), Error> {
+        let admin = self.admin();
+        for group in admin.list_groups().await? {
+            admin.members(&group.name).await?;
+        }
+        for broker in admin.brokers().await? {
+            // Any of them may be down just now.
+            let _ = admin.status(&broker.client_address).await;
+        }
+        for address in world.name_server_addresses() {
+            onlooker::watch_table(&address).await;
+        }
+        for broker in world.all_brokers() {
+            onlooker::greet(&broker.machine.address(CLIENT_PORT)).await;
+        }
+        Ok(())
     }
 
     /// What every queue of every topic holds now.

@@ -2,10 +2,35 @@
 //!
 //! A small model of its own: it knows queues of values and groups that read them, nothing of brokers, logs
 //! or Raft, and shares no code with them. A send or commit whose outcome is unknown may have happened or
-//! not; what is observed later decides it. The anomalies are those of Jepsen's queue and Kafka checkers
-//! (lost, unexpected, duplicate, inconsistent offsets, non-monotonic sends and polls, skips, aborted reads),
-//! as far as a queue with committed offsets can have them.
+//! not; what is observed later decides it.
+//!
+//! The anomalies are those of Jepsen's queue and Kafka checkers, each with what looks for it:
+//!
+//! | anomaly | invariant here |
+//! |---|---|
+//! | lost write; `total-queue` lost; `set-full` lost | `acknowledged-is-durable` |
+//! | seen once and gone (`set-full` lost; a read of what was never committed) | `seen-is-durable`, `reads-are-new` |
+//! | unseen, never read | `readable`, `drains` in [`crate::liveness`]: at least once to every group |
+//! | aborted read (G1a) | `refused-is-not-stored` |
+//! | unexpected | `no-phantom`; in another queue than its own: `stored-where-sent` |
+//! | inconsistent offsets | `one-message-per-offset` |
+//! | duplicate; `unique-ids` | `stored-once`: every producer gives up long before ids are forgotten |
+//! | recovered (stored, though nobody was told) | allowed: its outcome was unknown |
+//! | `nonmonotonic-send`, `int-nonmonotonic-send` | `sent-order`, `one-queue-per-group`, `real-time-order` |
+//! | `int-send-skip` | nothing looks: messages are handed over one by one, and nothing is promised of those between |
+//! | `poll-skip`, `nonmonotonic-poll` of chosen queues | `delivered-in-order` |
+//! | `poll-skip` of a group, over rebalances | `no-skips` |
+//! | `int-poll-skip`, `int-nonmonotonic-poll` | `polled-in-order` |
+//! | delivered again after its acknowledgement | `no-delivery-after-acknowledgement` |
+//! | stale read (`set-full` stale): a queue's end, a group's offset | `reads-are-new`, `offsets-forward` |
+//! | an offset that nobody committed | `offsets-are-earned` |
+//! | realtime lag | no bound while faults last; afterwards `drains` is one |
+//! | precommitted read, Elle's cycles G0 to G2 | cannot occur: there are no transactions |
+//! | `counter`, `linearizable register` | cannot occur: there is nothing to count or to overwrite |
 
+mod ends;
+#[cfg(test)]
+mod oracle_test;
 mod order;
 mod progress;
 mod reading;
@@ -17,32 +42,37 @@ use crate::violation::Violation;
 
 /// One send, as far as it is known.
 #[derive(Clone, Debug)]
-struct Send {
+struct Send<'a> {
     /// Place of the call in the history.
     called: usize,
     /// Place of its return, if it returned.
     returned: Option<usize>,
     outcome: Option<Outcome<Place>>,
     lane: u64,
-    target: Target,
+    topic: &'a str,
+    target: &'a Target,
 }
 
-impl Send {
+impl Send<'_> {
     fn stored_at(&self) -> Option<&Place> {
         match &self.outcome {
             Some(Outcome::Done(place)) => Some(place),
             _ => None,
         }
     }
+
+    fn was_refused(&self) -> bool {
+        matches!(self.outcome, Some(Outcome::NotDone(_)))
+    }
 }
 
 /// What a history says, sorted for the checks.
 struct Model<'a> {
     records: &'a [Record],
-    sends: BTreeMap<Value, Send>,
+    sends: BTreeMap<Value, Send<'a>>,
     /// What was seen at each place, by anybody, first.
     values: BTreeMap<Place, (Value, usize)>,
-    /// Where each value was seen first.
+    /// Where each value was seen first. It was stored, whatever its producer was told.
     places: BTreeMap<Value, (Place, usize)>,
 }
 
@@ -52,11 +82,15 @@ struct Model<'a> {
 /// The first violation that was found.
 pub fn judge(records: &[Record]) -> Result<(), Violation> {
     let model = Model::of(records)?;
+    model.nothing_refused_stored()?;
     model.nothing_lost()?;
     model.lanes_in_order()?;
     model.real_time_order()?;
     model.no_skips()?;
-    model.progress_forward()
+    model.chosen_queues_in_order()?;
+    model.polls_in_order()?;
+    model.progress_forward()?;
+    model.ends_forward()
 }
 
 impl<'a> Model<'a> {
@@ -71,16 +105,17 @@ impl<'a> Model<'a> {
             match &record.event {
                 Event::Send {
                     value,
+                    topic,
                     target,
                     lane,
-                    ..
                 } => {
                     let send = Send {
                         called: at,
                         returned: None,
                         outcome: None,
                         lane: *lane,
-                        target: target.clone(),
+                        topic,
+                        target,
                     };
                     model.sends.insert(*value, send);
                 }
@@ -120,10 +155,14 @@ impl<'a> Model<'a> {
             let what = format!("a message that nobody sent {}", detail());
             return Err(Violation::new("no-phantom", what).proved_by(self.show([at])));
         };
-        if let Some(Outcome::NotDone(_)) = send.outcome {
-            let what = format!("a message that was refused for good {}", detail());
-            let proof = self.show([send.called, send.returned.unwrap_or(at), at]);
-            return Err(Violation::new("refused-is-not-stored", what).proved_by(proof));
+        let elsewhere = match send.target {
+            Target::Queue(queue) => place.queue.queue != *queue,
+            Target::Any | Target::Group(_) => false,
+        };
+        if elsewhere || *place.queue.topic != *send.topic {
+            let what = format!("a message that was not sent there {}", detail());
+            let proof = self.show([send.called, at]);
+            return Err(Violation::new("stored-where-sent", what).proved_by(proof));
         }
         self.observe(at, value, place)
     }
@@ -149,6 +188,22 @@ impl<'a> Model<'a> {
             let what = format!("message {value:x} is stored twice");
             let proof = self.show([first, at]);
             return Err(Violation::new("stored-once", what).proved_by(proof));
+        }
+        Ok(())
+    }
+
+    /// A refusal is for good, whether the message is seen before or after it.
+    fn nothing_refused_stored(&self) -> Result<(), Violation> {
+        for (value, (place, seen)) in &self.places {
+            let Some(send) = self.sends.get(value).filter(|send| send.was_refused()) else {
+                continue;
+            };
+            let what = format!(
+                "a message that was refused for good at {}/{}@{}",
+                place.queue.topic, place.queue.queue, place.offset
+            );
+            let proof = self.show([send.called, send.returned.unwrap_or(*seen), *seen]);
+            return Err(Violation::new("refused-is-not-stored", what).proved_by(proof));
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::runner::Report;
+use crate::simulation::Spec;
 use crate::violation::Violation;
 
 /// Why a run of the simulator failed.
@@ -19,6 +20,17 @@ pub enum Failure {
     /// Something that the scenarios promise never happened.
     #[error("never happened in this sweep: {0}")]
     Vacuous(String),
+    /// The world that was to be made smaller is in order.
+    #[error("{0}: violates nothing")]
+    Holds(String),
+    /// The file holds no case.
+    #[error("{path} is no case: {error}")]
+    NoCase {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: String,
+    },
     /// The scenario does not exist.
     #[error("no scenario {name:?}; there are {names}")]
     NoSuchScenario {
@@ -27,6 +39,12 @@ pub enum Failure {
         /// Those that exist.
         names: String,
     },
+    /// The build holds no known bugs.
+    #[error("built without known bugs: see `make sim-mutants`")]
+    NoMutants,
+    /// The known bug does not exist.
+    #[error("no such mutant; there are {0}")]
+    NoSuchMutant(String),
     /// What was found cannot be written down.
     #[error("cannot write: {0}")]
     Io(#[from] io::Error),
@@ -39,10 +57,10 @@ pub fn note(what: fmt::Arguments<'_>) {
 }
 
 /// The line that reproduces a world.
-pub fn reproduce(report: &Report) -> String {
+pub fn reproduce(spec: &Spec) -> String {
     format!(
         "make sim SEED={} SCENARIO={}",
-        report.spec.seed, report.spec.scenario.name
+        spec.seed, spec.scenario.name
     )
 }
 
@@ -57,7 +75,7 @@ pub fn tell_story(report: &Report, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "{line}")?;
     }
     for (name, count) in &report.traced.counts {
-        writeln!(out, "{count:10} {name}")?;
+        writeln!(out, "{count:12}  {name}")?;
     }
     writeln!(
         out,
@@ -81,7 +99,7 @@ pub fn check(report: &Report, failures: &Path) -> Result<(), Failure> {
 }
 
 fn explain(report: &Report, violation: &Violation, file: &Path) -> String {
-    let mut text = format!("{}\n  violates {violation}", reproduce(report));
+    let mut text = format!("{}\n  violates {violation}", reproduce(&report.spec));
     for line in &violation.proof {
         text.push_str("\n    ");
         text.push_str(line);

@@ -5,7 +5,7 @@
 //! wake first. Nothing else of that runtime is used.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use madsim::runtime::Runtime;
@@ -18,7 +18,7 @@ use crate::trace::{Trace, Traced, now};
 use crate::violation::Violation;
 
 /// Simulated time after which a world is given up.
-const TIME_LIMIT: Duration = Duration::from_secs(3_600);
+const TIME_LIMIT: Duration = Duration::from_secs(7_200);
 
 /// How a world went.
 pub struct Report {
@@ -37,57 +37,76 @@ pub struct Report {
 }
 
 /// Runs a world. A panic in it is a violation like any other.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a world needs a thread of its own, outside of every simulation"
-)]
 pub fn run(spec: Spec) -> Report {
-    let begun = Instant::now();
     let trace = Arc::new(Trace::new(spec.keep_lines));
     let history = Arc::new(History::new(trace.clone()));
-    let simulated = Arc::new(Mutex::new(Duration::ZERO));
-    let thread = {
-        let (spec, trace, history) = (spec.clone(), trace.clone(), history.clone());
-        let simulated = simulated.clone();
-        std::thread::spawn(move || simulate(spec, trace, history, &simulated))
-    };
-    let violation = thread.join().expect("every panic is caught inside");
-    let simulated = *simulated.lock().unwrap_or_else(PoisonError::into_inner);
+    let living = (spec.clone(), trace.clone(), history.clone());
+    let ran = simulate(spec.seed, move || {
+        let (spec, trace, history) = living;
+        simulation::live(spec, trace, history)
+    });
     Report {
         spec,
-        violation,
+        violation: ran.violation,
         history: history.take(),
         traced: trace.finish(),
+        simulated: ran.simulated,
+        took: ran.took,
+    }
+}
+
+/// How a simulation went.
+pub struct Simulated {
+    /// What was wrong, if anything.
+    pub violation: Option<Violation>,
+    /// How long it took in its own time.
+    pub simulated: Duration,
+    /// How long it took in ours.
+    pub took: Duration,
+}
+
+/// Runs `work` in a simulation of its own.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a simulation needs a thread of its own, and is measured from outside"
+)]
+pub fn simulate<F>(seed: u64, work: impl FnOnce() -> F + Send + 'static) -> Simulated
+where
+    F: Future<Output = Option<Violation>>,
+{
+    let begun = Instant::now();
+    let thread = std::thread::spawn(move || simulate_here(seed, work));
+    let (violation, simulated) = thread.join().expect("every panic is caught inside");
+    Simulated {
+        violation,
         simulated,
         took: begun.elapsed(),
     }
 }
 
-fn simulate(
-    spec: Spec,
-    trace: Arc<Trace>,
-    history: Arc<History>,
-    simulated: &Mutex<Duration>,
-) -> Option<Violation> {
-    let seed = spec.seed;
+fn simulate_here<F>(seed: u64, work: impl FnOnce() -> F) -> (Option<Violation>, Duration)
+where
+    F: Future<Output = Option<Violation>>,
+{
     let mut world = Runtime::with_seed_and_config(seed, madsim::Config::default());
     world.set_time_limit(TIME_LIMIT);
     let seeded = Builder::new_current_thread()
         .rng_seed(RngSeed::from_bytes(&seed.to_le_bytes()))
         .build()
         .expect("a runtime without threads or drivers needs nothing");
-    let violation = std::panic::catch_unwind(AssertUnwindSafe(|| {
+    let mut simulated = Duration::ZERO;
+    let ended = std::panic::catch_unwind(AssertUnwindSafe(|| {
         // Unconstrained: tokio's budget for one task would interrupt the whole simulation.
         seeded.block_on(real_tokio::task::unconstrained(async {
             world.block_on(async {
-                let violation = simulation::live(spec, trace, history).await;
-                *simulated.lock().unwrap_or_else(PoisonError::into_inner) = now();
+                let violation = work().await;
+                simulated = now();
                 violation
             })
         }))
     }));
-    let violation = violation.unwrap_or_else(|_| Some(Violation::new("no-panic", panics::take())));
+    let violation = ended.unwrap_or_else(|_| Some(Violation::new("no-panic", panics::take())));
     // What is left of the world must not speak to the network of the next one.
     host::network::simulated::set_wire(None);
-    violation
+    (violation, simulated)
 }

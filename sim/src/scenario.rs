@@ -1,6 +1,7 @@
 //! Named kinds of worlds: how they are built, what clients do, what goes wrong.
 
 use crate::chance::Chance;
+use crate::report::Failure;
 use crate::schedule::{Kind, Mix, Schedule};
 use crate::workload::{Plan, Size};
 use crate::world::Shape;
@@ -57,6 +58,18 @@ impl Scenario {
     pub fn named(name: &str) -> Option<&'static Scenario> {
         SCENARIOS.iter().find(|scenario| scenario.name == name)
     }
+
+    /// The scenario of this name.
+    ///
+    /// # Errors
+    /// There is none; the error names those that there are.
+    pub fn find(name: &str) -> Result<&'static Scenario, Failure> {
+        let names = || SCENARIOS.iter().map(|scenario| scenario.name);
+        Scenario::named(name).ok_or_else(|| Failure::NoSuchScenario {
+            name: name.to_owned(),
+            names: names().collect::<Vec<&str>>().join(", "),
+        })
+    }
 }
 
 const SIZE: Size = Size {
@@ -84,7 +97,11 @@ pub static SCENARIOS: &[Scenario] = &[
         name: "steady",
         about: "nothing goes wrong but a killed leader",
         size: SIZE,
-        kinds: &[(Kind::Kill, 1), (Kind::AskCommitted, 2)],
+        kinds: &[
+            (Kind::Kill, 1),
+            (Kind::AskCommitted, 2),
+            (Kind::AskEverything, 1),
+        ],
         every_ms: 6_000,
         chaos_ms: 20_000,
         tune: plain,
@@ -100,7 +117,7 @@ pub static SCENARIOS: &[Scenario] = &[
             (Kind::RestartStorm, 1),
             (Kind::Stop, 1),
             (Kind::Pause, 2),
-            (Kind::ClientDeath, 2),
+            (Kind::Clients, 3),
             (Kind::AskCommitted, 1),
         ],
         every_ms: 2_000,
@@ -116,11 +133,11 @@ pub static SCENARIOS: &[Scenario] = &[
             (Kind::Weather, 3),
             (Kind::Pause, 1),
             (Kind::Kill, 1),
-            (Kind::AskCommitted, 1),
+            (Kind::AskCommitted, 4),
         ],
         every_ms: 2_500,
         chaos_ms: 40_000,
-        tune: plain,
+        tune: five_brokers_sometimes,
     },
     Scenario {
         name: "disks",
@@ -131,6 +148,7 @@ pub static SCENARIOS: &[Scenario] = &[
             (Kind::DiskRoom, 2),
             (Kind::SlowSyncs, 2),
             (Kind::Rot, 4),
+            (Kind::Wipe, 1),
             (Kind::PowerLoss, 3),
             (Kind::PowerLossOfAll, 1),
             (Kind::Checkpoint, 1),
@@ -145,6 +163,7 @@ pub static SCENARIOS: &[Scenario] = &[
         size: SIZE,
         kinds: &[
             (Kind::Replace, 3),
+            (Kind::Wipe, 1),
             (Kind::Transfer, 4),
             (Kind::Partition, 2),
             (Kind::Kill, 2),
@@ -170,7 +189,7 @@ pub static SCENARIOS: &[Scenario] = &[
             (Kind::Pause, 1),
             (Kind::Checkpoint, 1),
             (Kind::DropLog, 3),
-            (Kind::Rot, 1),
+            (Kind::Rot, 3),
         ],
         every_ms: 2_500,
         chaos_ms: 40_000,
@@ -184,7 +203,8 @@ pub static SCENARIOS: &[Scenario] = &[
             (Kind::NameServers, 8),
             (Kind::Transfer, 2),
             (Kind::Kill, 2),
-            (Kind::Topic, 2),
+            (Kind::Topic, 3),
+            (Kind::AskEverything, 1),
             (Kind::Clock, 1),
         ],
         every_ms: 2_000,
@@ -209,6 +229,7 @@ pub static SCENARIOS: &[Scenario] = &[
             (Kind::DiskRoom, 1),
             (Kind::SlowSyncs, 2),
             (Kind::Rot, 2),
+            (Kind::Wipe, 1),
             (Kind::Clock, 2),
             (Kind::Transfer, 2),
             (Kind::Replace, 1),
@@ -216,8 +237,9 @@ pub static SCENARIOS: &[Scenario] = &[
             (Kind::DropLog, 1),
             (Kind::ResetOffset, 1),
             (Kind::Topic, 1),
-            (Kind::ClientDeath, 2),
+            (Kind::Clients, 2),
             (Kind::AskCommitted, 2),
+            (Kind::AskEverything, 1),
         ],
         every_ms: 1_200,
         chaos_ms: 60_000,
@@ -232,5 +254,15 @@ fn three_name_servers(_: &mut Chance, shape: &mut Shape) {
 fn tiny_segments_sometimes(chance: &mut Chance, shape: &mut Shape) {
     if chance.one_in(2) {
         tiny_segments(chance, shape);
+    }
+    if chance.one_in(5) {
+        shape.brokers = 5;
+    }
+}
+
+/// With three, a ring of majorities is a chain.
+fn five_brokers_sometimes(chance: &mut Chance, shape: &mut Shape) {
+    if chance.one_in(3) {
+        shape.brokers = 5;
     }
 }

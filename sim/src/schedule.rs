@@ -10,6 +10,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::disk::{Failing, Room};
+use crate::effect::FaultKind;
 use crate::machine::Machine;
 use crate::network::{Cut, Weather};
 
@@ -47,6 +48,8 @@ pub enum Shape {
     Bridge(Who),
     /// Brokers from name servers.
     NameServersFromBrokers,
+    /// Some brokers from some name servers: these links, in both directions.
+    NameServersInPart(Vec<(Machine, Machine)>),
     /// Name servers from each other.
     NameServersApart,
     /// Clients from these brokers.
@@ -83,6 +86,9 @@ pub enum Fault {
         power: Option<u64>,
         /// How long they are down, in milliseconds.
         down_ms: u64,
+        /// Whether it is one of many in a row.
+        #[serde(default)]
+        storm: bool,
     },
     /// A process is asked to end, and started again after a while.
     Stop {
@@ -90,6 +96,9 @@ pub enum Fault {
         who: Who,
         /// How long it is down, in milliseconds.
         down_ms: u64,
+        /// Whether all brokers are restarted, one after the other.
+        #[serde(default)]
+        rolling: bool,
     },
     /// A process does nothing for a while.
     Pause {
@@ -137,10 +146,26 @@ pub enum Fault {
         /// Which block.
         seed: u64,
     },
+    /// A machine comes back with an empty disk. It must be refused, and is replaced after a while.
+    Wipe {
+        /// Which: never a role, so that it stays a minority.
+        machine: Machine,
+        /// The id of the broker that takes its place.
+        by: u8,
+        /// How long it is left there, in milliseconds.
+        after_ms: u64,
+    },
     /// A replica reads all that it has sealed, and repairs it.
     Scrub {
         /// Which.
         who: Who,
+    },
+    /// A clock was never set right.
+    ClockOffset {
+        /// Whose.
+        who: Who,
+        /// How far it is ahead, in milliseconds.
+        by_ms: i64,
     },
     /// A clock jumps.
     ClockJump {
@@ -183,8 +208,15 @@ pub enum Fault {
         /// Decides which group, which queue, and how far.
         seed: u64,
     },
-    /// Somebody makes another topic, and deletes it after a while.
+    /// Somebody makes a topic, gives it more queues, and deletes it after a while.
     BriefTopic {
+        /// Its number.
+        number: u64,
+        /// How long it lives, in milliseconds.
+        for_ms: u64,
+    },
+    /// Somebody makes a consumer group, changes it, and deletes it after a while.
+    BriefGroup {
         /// Its number.
         number: u64,
         /// How long it lives, in milliseconds.
@@ -192,6 +224,8 @@ pub enum Fault {
     },
     /// Somebody asks what groups have committed.
     AskCommitted,
+    /// Somebody looks at everything that servers can be asked.
+    AskEverything,
 }
 
 /// A fault and its time.
@@ -213,49 +247,69 @@ pub struct Schedule {
 }
 
 impl Fault {
-    /// What kind of fault it is, for counting.
-    pub fn name(&self) -> &'static str {
+    /// What kind of fault it is.
+    pub fn kind(&self) -> FaultKind {
         match self {
-            Fault::Partition { how, shape, .. } => partition_name(shape, *how),
-            Fault::Weather { .. } => "weather",
-            Fault::Crash { power: None, .. } => "kill",
-            Fault::Crash { power: Some(_), .. } => "power loss",
-            Fault::Stop { .. } => "orderly stop",
-            Fault::Pause { .. } => "pause",
-            Fault::DiskFails { .. } => "disk error",
-            Fault::DiskRoom { .. } => "disk full",
-            Fault::SlowSyncs { .. } => "slow syncs",
-            Fault::Rot { .. } => "bit rot",
-            Fault::Misdirect { .. } => "misdirected write",
-            Fault::Scrub { .. } => "scrub",
-            Fault::ClockJump { .. } => "clock jump",
-            Fault::ClockDrift { .. } => "clock drift",
-            Fault::TransferLeader { .. } => "leadership transfer",
-            Fault::Replace { .. } => "replica replaced",
-            Fault::Checkpoint { .. } => "checkpoint",
-            Fault::DropLog { .. } => "log dropped",
-            Fault::ResetOffset { .. } => "offset reset",
-            Fault::BriefTopic { .. } => "topic made and deleted",
-            Fault::AskCommitted => "committed offsets asked for",
+            Fault::Partition { shape, .. } => partition_kind(shape),
+            Fault::Weather { .. } => FaultKind::Weather,
+            Fault::Crash { storm: true, .. } => FaultKind::RestartStorm,
+            Fault::Crash { who, power, .. } => crash_kind(who, power.is_some()),
+            Fault::Stop { rolling: true, .. } => FaultKind::RollingRestart,
+            Fault::Stop { .. } => FaultKind::OrderlyStop,
+            Fault::Pause { who, .. } => match who {
+                Who::Machine(Machine::Client(_) | Machine::Operator) => FaultKind::ClientPaused,
+                Who::Machine(Machine::NameServer(_)) => FaultKind::NameServerPaused,
+                _ => FaultKind::BrokerPaused,
+            },
+            Fault::DiskFails { .. } => FaultKind::DiskError,
+            Fault::DiskRoom { .. } => FaultKind::DiskFull,
+            Fault::SlowSyncs { .. } => FaultKind::SlowSyncs,
+            Fault::Rot { .. } => FaultKind::BitRot,
+            Fault::Misdirect { .. } => FaultKind::MisdirectedWrite,
+            Fault::Wipe { .. } => FaultKind::DiskWiped,
+            Fault::Scrub { .. } => FaultKind::Scrub,
+            Fault::ClockOffset { .. } => FaultKind::ClockOffset,
+            Fault::ClockJump { .. } => FaultKind::ClockJump,
+            Fault::ClockDrift { .. } => FaultKind::ClockDrift,
+            Fault::TransferLeader { .. } => FaultKind::LeadershipTransfer,
+            Fault::Replace { .. } => FaultKind::ReplicaReplaced,
+            Fault::Checkpoint { .. } => FaultKind::Checkpoint,
+            Fault::DropLog { .. } => FaultKind::LogDropped,
+            Fault::ResetOffset { .. } => FaultKind::OffsetReset,
+            Fault::BriefTopic { .. } => FaultKind::TopicMadeAndDeleted,
+            Fault::BriefGroup { .. } => FaultKind::GroupMadeAndDeleted,
+            Fault::AskCommitted => FaultKind::CommittedAskedFor,
+            Fault::AskEverything => FaultKind::EverythingAskedFor,
         }
     }
 }
 
-fn partition_name(shape: &Shape, how: Cut) -> &'static str {
-    match (shape, how) {
-        (Shape::Isolate(Who::Leader), _) => "leader isolated",
-        (Shape::Isolate(_), Cut::Hangs) => "machine isolated, hanging",
-        (Shape::Isolate(_), Cut::Refuses) => "machine isolated, refusing",
-        (Shape::LeaderWithClients, _) => "leader isolated with clients",
-        (Shape::OneWay(..), _) => "one-way cut",
-        (Shape::Deaf(_), _) => "deaf machine",
-        (Shape::Mute(_), _) => "mute machine",
-        (Shape::Ring, _) => "ring of majorities",
-        (Shape::Bridge(_), _) => "bridge",
-        (Shape::NameServersFromBrokers, _) => "name servers cut off",
-        (Shape::NameServersApart, _) => "name servers apart",
-        (Shape::ClientsFrom(_), _) => "clients cut off",
-        (Shape::Swizzle(_), _) => "swizzle",
+fn partition_kind(shape: &Shape) -> FaultKind {
+    match shape {
+        Shape::Isolate(Who::Leader) => FaultKind::LeaderIsolated,
+        Shape::Isolate(_) => FaultKind::MachineIsolated,
+        Shape::LeaderWithClients => FaultKind::LeaderIsolatedWithClients,
+        Shape::OneWay(..) => FaultKind::OneWayCut,
+        Shape::Deaf(_) => FaultKind::DeafMachine,
+        Shape::Mute(_) => FaultKind::MuteMachine,
+        Shape::Ring => FaultKind::Ring,
+        Shape::Bridge(_) => FaultKind::Bridge,
+        Shape::NameServersFromBrokers => FaultKind::NameServersCutOff,
+        Shape::NameServersInPart(_) => FaultKind::NameServersCutOffInPart,
+        Shape::NameServersApart => FaultKind::NameServersApart,
+        Shape::ClientsFrom(_) => FaultKind::ClientsCutOff,
+        Shape::Swizzle(_) => FaultKind::Swizzle,
+    }
+}
+
+/// More than two brokers are all of them.
+fn crash_kind(who: &[Who], power: bool) -> FaultKind {
+    match who {
+        [Who::Machine(Machine::Client(_) | Machine::Operator)] => FaultKind::ClientKilled,
+        [Who::Machine(Machine::NameServer(_))] => FaultKind::NameServerKilled,
+        [_, _, _, ..] if power => FaultKind::PowerLossOfAll,
+        _ if power => FaultKind::PowerLoss,
+        _ => FaultKind::Kill,
     }
 }
 

@@ -4,14 +4,22 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::sync::mpsc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use crate::case::Case;
+use crate::coverage::{self, Coverage};
 use crate::report::{self, Failure};
 use crate::runner::{self, Report};
-use crate::scenario::Scenario;
-use crate::simulation::Spec;
+use crate::scenario::{SCENARIOS, Scenario};
+use crate::simulation::{self, Spec};
+
+/// How long a cluster is left alone to see how fast time passes.
+const IDLE: Duration = Duration::from_secs(3_600);
+
+/// How long that may take, on a machine that is busy with other things too.
+const IDLE_TAKES_AT_MOST: Duration = Duration::from_secs(10);
 
 /// What to sweep over.
 pub struct Sweep {
@@ -21,10 +29,14 @@ pub struct Sweep {
     pub seeds: Range<u64>,
     /// Worlds at the same time.
     pub jobs: usize,
+    /// No world begins after so long.
+    pub limit: Option<Duration>,
     /// Whether each is run twice and compared.
     pub twice: bool,
     /// Where histories of failed worlds go.
     pub failures: PathBuf,
+    /// Where cases lie that are replayed first.
+    pub regressions: PathBuf,
 }
 
 #[derive(Default)]
@@ -39,18 +51,16 @@ struct Total {
 impl Sweep {
     /// Runs all worlds. Fails if any of them did.
     pub fn run(&self, out: &mut impl Write) -> Result<(), Failure> {
+        idle_hour(out)?;
+        self.replay(out)?;
         let begun = Instant::now();
         let mut total = Total::default();
         let specs: Vec<Spec> = self
             .seeds
             .clone()
             .flat_map(|seed| {
-                self.scenarios.iter().map(move |scenario| Spec {
-                    seed,
-                    scenario,
-                    schedule: None,
-                    keep_lines: false,
-                })
+                let of_seed = move |scenario: &&'static Scenario| Spec::new(scenario, seed);
+                self.scenarios.iter().map(of_seed)
             })
             .collect();
         let waiting = Mutex::new(specs.into_iter());
@@ -60,6 +70,9 @@ impl Sweep {
                 let (results, waiting) = (results.clone(), &waiting);
                 scope.spawn(move || {
                     loop {
+                        if self.limit.is_some_and(|limit| begun.elapsed() > limit) {
+                            return;
+                        }
                         let spec = waiting.lock().expect("no holder panics").next();
                         let Some(spec) = spec else {
                             return;
@@ -76,16 +89,50 @@ impl Sweep {
             }
             Ok(())
         })?;
+        let coverage = Coverage::of(&total.counts);
+        coverage.write(out)?;
         summarise(&total, begun.elapsed(), out)?;
-        match total.failures.is_empty() {
-            true => Ok(()),
-            false => Err(Failure::Violated(format!(
+        if !total.failures.is_empty() {
+            return Err(Failure::Violated(format!(
                 "{} of {} worlds failed:\n{}",
                 total.failures.len(),
                 total.worlds,
                 total.failures.join("\n")
-            ))),
+            )));
         }
+        let failures = coverage.failures();
+        match self.must_cover(total.worlds) && !failures.is_empty() {
+            true => Err(Failure::Vacuous(failures.join(", "))),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether there were enough worlds for everything to happen in one of them.
+    fn must_cover(&self, worlds: u64) -> bool {
+        let scenarios = SCENARIOS.len() as u64;
+        self.scenarios.len() == SCENARIOS.len() && worlds >= scenarios * coverage::SEEDS_MIN
+    }
+
+    /// Every world that failed once must hold for ever.
+    fn replay(&self, out: &mut impl Write) -> Result<(), Failure> {
+        let cases = Case::all(&self.regressions)?;
+        for (path, case) in &cases {
+            let report = runner::run(case.spec()?);
+            if let Err(failure) = report::check(&report, &self.failures) {
+                let path = path.display();
+                writeln!(out, "{path}: {}", case.about)?;
+                return Err(Failure::Violated(format!(
+                    "make sim CASE={path}\n{failure}"
+                )));
+            }
+        }
+        writeln!(
+            out,
+            "{} cases of {} hold",
+            cases.len(),
+            self.regressions.display()
+        )?;
+        Ok(())
     }
 
     fn run_one(&self, spec: Spec) -> Result<Report, Failure> {
@@ -93,7 +140,7 @@ impl Sweep {
         if self.twice && runner::run(spec).traced.hash != report.traced.hash {
             return Err(Failure::NotDeterministic(format!(
                 "{} differs from itself",
-                report::reproduce(&report)
+                report::reproduce(&report.spec)
             )));
         }
         Ok(report)
@@ -123,18 +170,16 @@ impl Sweep {
             writeln!(out, "{failure}")?;
             let violation = report.violation.as_ref();
             let invariant = violation.map_or("", |violation| violation.invariant);
-            total
-                .failures
-                .push(format!("  {} ({invariant})", report::reproduce(&report)));
+            total.failures.push(format!(
+                "  {} ({invariant})",
+                report::reproduce(&report.spec)
+            ));
         }
         Ok(())
     }
 }
 
 fn summarise(total: &Total, took: Duration, out: &mut impl Write) -> std::io::Result<()> {
-    for (name, count) in &total.counts {
-        writeln!(out, "{count:10} {name}")?;
-    }
     let minutes = took.as_secs_f64() / 60.0;
     writeln!(
         out,
@@ -145,6 +190,25 @@ fn summarise(total: &Total, took: Duration, out: &mut impl Write) -> std::io::Re
         total.simulated.as_secs_f64() / took.as_secs_f64(),
         total.events
     )
+}
+
+/// Proves that time is simulated: an hour of a cluster that nobody uses passes in seconds.
+fn idle_hour(out: &mut impl Write) -> Result<(), Failure> {
+    let ran = runner::simulate(0, || simulation::idle(IDLE, Arc::default()));
+    writeln!(
+        out,
+        "an hour of an idle cluster took {:.2} s",
+        ran.took.as_secs_f64()
+    )?;
+    match ran.violation {
+        Some(violation) => Err(Failure::Violated(format!("an idle hour: {violation}"))),
+        None if ran.simulated < IDLE || ran.took > IDLE_TAKES_AT_MOST => {
+            let (simulated, took) = (ran.simulated, ran.took);
+            let text = format!("time is not simulated: {simulated:?} took {took:?}");
+            Err(Failure::Violated(text))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Runs a world twice and shows where they begin to differ.
@@ -158,7 +222,7 @@ pub fn compare(spec: &Spec, out: &mut impl Write) -> Result<(), Failure> {
     writeln!(
         out,
         "{}: {} events, hash {:016x}",
-        report::reproduce(&one),
+        report::reproduce(&one.spec),
         one.traced.events,
         one.traced.hash
     )?;
@@ -174,7 +238,7 @@ pub fn compare(spec: &Spec, out: &mut impl Write) -> Result<(), Failure> {
     let show = |lines: &[String]| lines[begin..(same + 3).min(lines.len())].join("\n    ");
     Err(Failure::NotDeterministic(format!(
         "{} differs from itself at event {same}:\n    {}\n  and\n    {}",
-        report::reproduce(&one),
+        report::reproduce(&one.spec),
         show(lines),
         show(others)
     )))

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use madsim::time::TimeHandle;
 
+use crate::effect::{Effect, FaultKind};
+
 /// Time since the world began.
 pub fn now() -> Duration {
     TimeHandle::try_current().map_or(Duration::ZERO, |time| time.elapsed())
@@ -80,6 +82,31 @@ impl Trace {
     /// Counts one more of `name`.
     pub fn count(&self, name: &str) {
         self.count_many(name, 1);
+    }
+
+    /// A fault struck.
+    pub fn struck(&self, kind: FaultKind) {
+        self.count(&format!("fault {}", kind.name()));
+    }
+
+    /// How many faults struck so far.
+    pub fn faults(&self) -> u64 {
+        let inner = self.inner();
+        let counts = inner.counts.iter();
+        let faults = counts.filter(|(name, _)| name.starts_with("fault "));
+        faults.map(|(_, count)| count).sum()
+    }
+
+    /// Something came of the faults.
+    pub fn happened(&self, effect: Effect) {
+        self.happened_times(effect, 1);
+    }
+
+    /// The same, several times, or not at all.
+    pub fn happened_times(&self, effect: Effect, times: u64) {
+        if times > 0 {
+            self.count_many(&format!("effect {}", effect.name()), times);
+        }
     }
 
     /// Counts several more of `name`.

@@ -39,6 +39,19 @@ pub struct Clients {
     /// What they are to do.
     pub plan: Plan,
     phase: watch::Sender<Phase>,
+    /// Messages that were handed over and have not returned, of processes that live.
+    under_way: watch::Sender<u64>,
+}
+
+/// One message that is under way, until this is dropped.
+pub struct UnderWay {
+    clients: Arc<Clients>,
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.clients.under_way.send_modify(|count| *count -= 1);
+    }
 }
 
 impl Clients {
@@ -49,6 +62,23 @@ impl Clients {
             history,
             plan,
             phase: watch::Sender::new(Phase::Work),
+            under_way: watch::Sender::default(),
+        }
+    }
+
+    /// A message is handed over.
+    pub fn hand_over(self: &Arc<Self>) -> UnderWay {
+        self.under_way.send_modify(|count| *count += 1);
+        UnderWay {
+            clients: self.clone(),
+        }
+    }
+
+    /// Returns when no message is under way.
+    pub async fn all_returned(&self) {
+        let mut under_way = self.under_way.subscribe();
+        while *under_way.borrow_and_update() > 0 {
+            under_way.changed().await.expect("the sender is in here");
         }
     }
 

@@ -5,7 +5,7 @@
 
 mod keeper;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -103,6 +103,9 @@ pub struct World {
     name_servers: BTreeMap<u8, Arc<NameServerProcess>>,
     nodes: Mutex<BTreeMap<Machine, Node>>,
     on_new_broker: Mutex<Option<OnNewBroker>>,
+    wiped: Mutex<BTreeSet<u8>>,
+    /// Who votes, and the last entry that whoever said so had applied.
+    members: Mutex<(Option<u64>, Vec<u8>)>,
 }
 
 type OnNewBroker = Box<dyn Fn(Arc<BrokerProcess>) + Send>;
@@ -129,6 +132,8 @@ impl World {
             name_servers,
             nodes: Mutex::default(),
             on_new_broker: Mutex::default(),
+            wiped: Mutex::default(),
+            members: Mutex::new((None, (1..=shape.brokers).collect())),
             shape,
         });
         let operator = Node {
@@ -248,6 +253,20 @@ impl World {
         self.clean_up(machine, crash);
     }
 
+    /// Crashes a broker and empties its disk. It stays down until it is started.
+    pub fn wipe(&self, id: u8) {
+        self.crash(Machine::Broker(id), Crash::Process);
+        if let Some(broker) = self.broker(id) {
+            broker.disk.wipe();
+            self.wiped().insert(id);
+        }
+    }
+
+    /// Whether a broker has lost its disk.
+    pub fn is_wiped(&self, id: u8) -> bool {
+        self.wiped().contains(&id)
+    }
+
     /// Starts a process that is down, or lets one go on that is paused.
     pub fn start(&self, machine: Machine) {
         let before = self.nodes().get(&machine).map(|node| node.wanted);
@@ -301,7 +320,7 @@ impl World {
         leaders.map(|(_, machine)| machine)
     }
 
-    /// Ids of the brokers that vote, as the replica knows it that has applied most.
+    /// Ids of the brokers that vote, as the replica knows it, or knew it, that has applied most.
     pub fn members(&self) -> Vec<u8> {
         let voters = |broker: &Arc<BrokerProcess>| {
             let status = broker.live()?.group.status();
@@ -310,10 +329,13 @@ impl World {
             (!ids.is_empty()).then_some((status.applied, ids))
         };
         let newest = self.all_brokers().iter().filter_map(voters).max();
-        newest.map_or_else(
-            || (1..=self.shape.brokers).collect(),
-            |(_, members)| members,
-        )
+        let known = self.members.lock();
+        let mut known = known.unwrap_or_else(PoisonError::into_inner);
+        // Those who know better may all be down.
+        if let Some(newest) = newest.filter(|newest| newest.0 >= known.0) {
+            *known = newest;
+        }
+        known.1.clone()
     }
 
     /// Asks a process to end in order. It stays down until it is started.
@@ -350,6 +372,20 @@ impl World {
         }
     }
 
+    /// Nothing lives any more, and nothing of it is left in memory: a sweep has many worlds.
+    pub fn end(&self) {
+        let on_new = self.on_new_broker.lock();
+        *on_new.unwrap_or_else(PoisonError::into_inner) = None;
+        for machine in self.machines() {
+            if machine != Machine::Operator {
+                self.crash(machine, Crash::Process);
+            }
+        }
+        for broker in self.all_brokers() {
+            broker.disk.discard();
+        }
+    }
+
     fn clean_up(&self, machine: Machine, crash: Crash) {
         match machine {
             Machine::Broker(id) => {
@@ -381,6 +417,10 @@ impl World {
 
     fn brokers(&self) -> MutexGuard<'_, BTreeMap<u8, Arc<BrokerProcess>>> {
         self.brokers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wiped(&self) -> MutexGuard<'_, BTreeSet<u8>> {
+        self.wiped.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn nodes(&self) -> MutexGuard<'_, BTreeMap<Machine, Node>> {

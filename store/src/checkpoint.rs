@@ -412,7 +412,8 @@ fn check_applied(kv: &Arc<dyn Kv>, applied: &Bytes) -> Result<()> {
 /// CRC32C of a file. Blocks.
 fn checksum(disk: &dyn Disk, path: &Path) -> Result<u32> {
     let file = disk.open(path).map_err(StoreError::io("open", path))?;
-    let mut buffer = vec![0; CHECKSUM_READ_BYTES];
+    let len = file.len().map_err(StoreError::io("read", path))?;
+    let mut buffer = vec![0; CHECKSUM_READ_BYTES.min(len as usize + 1)];
     let (mut position, mut crc32c) = (0, 0);
     loop {
         let read = file

@@ -1,5 +1,6 @@
 //! Moves a consumer group on in a queue.
 
+use host::{Mutant, mutant};
 use proto::command::CommitOffset;
 use proto::command::command_reply::Refusal;
 use store::table::consumer_offset;
@@ -27,7 +28,8 @@ pub(super) fn commit(state: &mut State, changes: &mut Changes, command: &CommitO
     };
     let present = group.offsets.get(&(topic_id, queue)).copied();
     let wanted = command.offset.min(bounds.next_offset);
-    let offset = if command.reset {
+    // Mutant: the last word counts, however late it comes.
+    let offset = if command.reset || mutant::is(Mutant::StaleOffsetCommit) {
         wanted
     } else {
         wanted.max(present.unwrap_or(0))

@@ -14,7 +14,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, stream};
 use madsim::net::{Endpoint, Receiver, Sender};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::codegen::{BoxMessage, BoxMessageStream, RequestExt, Service};
 use tonic::transport::NamedService;
@@ -58,8 +58,8 @@ pub struct Passing<'a> {
 
 /// What lies between machines.
 pub trait Wire: Send + Sync {
-    /// Resolves when the message may pass; never, if it is lost on a link that hangs.
-    fn pass(&self, passing: Passing<'_>) -> BoxFuture<'static, ()>;
+    /// Resolves to true when the message may pass, and to false when it is lost: its connection breaks then.
+    fn pass(&self, passing: Passing<'_>) -> BoxFuture<'static, bool>;
 
     /// A copy of a request that shall arrive twice, and how much later.
     fn duplicate(&self, path: &str, request: &BoxMessage) -> Option<(Duration, BoxMessage)>;
@@ -199,14 +199,21 @@ impl Server {
             client: peer.ip(),
             server: self.address.ip(),
             path: path.path().to_owned(),
+            broken: Notify::new(),
         });
-        call.to_server(Event::Request).await;
+        // A request that waits on its way arrives, whether or not its client still does.
+        tokio::select! {
+            biased;
+            () = call.broken.notified() => return,
+            () = call.to_server(Event::Request) => {}
+        }
         let request = self.incoming(&call, request, receiver, peer, &path);
         let answering = self.services().call(path, request);
         let answer = call.answer(answering, &sender, streams);
         tokio::select! {
             biased;
             () = answer => {}
+            () = call.broken.notified() => {}
             () = async {
                 sender.closed().await;
                 call.to_server(Event::Cancel).await;
@@ -270,27 +277,33 @@ struct Call {
     client: IpAddr,
     server: IpAddr,
     path: String,
+    /// Told when a message of the call was lost.
+    broken: Notify,
 }
 
 impl Call {
-    fn to_server(&self, event: Event) -> BoxFuture<'static, ()> {
-        self.pass(self.client, self.server, event)
+    async fn to_server(&self, event: Event) {
+        self.pass(self.client, self.server, event).await;
     }
 
-    fn to_client(&self, event: Event) -> BoxFuture<'static, ()> {
-        self.pass(self.server, self.client, event)
+    async fn to_client(&self, event: Event) {
+        self.pass(self.server, self.client, event).await;
     }
 
-    fn pass(&self, from: IpAddr, to: IpAddr, event: Event) -> BoxFuture<'static, ()> {
+    /// Returns when the message may pass. After one that was lost, nothing of the call passes any more.
+    async fn pass(&self, from: IpAddr, to: IpAddr, event: Event) {
         let passing = Passing {
             from,
             to,
             path: &self.path,
             event,
         };
-        match wire() {
-            Some(wire) => wire.pass(passing),
-            None => futures::future::ready(()).boxed(),
+        let Some(wire) = wire() else {
+            return;
+        };
+        if !wire.pass(passing).await {
+            self.broken.notify_one();
+            std::future::pending::<()>().await;
         }
     }
 

@@ -14,7 +14,7 @@
 mod directory;
 mod file;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io;
 use std::path::{Component, Path, PathBuf};
@@ -45,9 +45,31 @@ struct World {
     locks: BTreeMap<PathBuf, u64>,
     /// Files whose next sync fails.
     failing_syncs: Vec<NodeId>,
+    /// With so many nodes those are forgotten that nobody can reach.
+    collect_at: usize,
 }
 
 const ROOT: NodeId = 0;
+
+/// Nodes up to which nothing is forgotten.
+const NODES_MIN: usize = 64;
+
+/// What a power cut did to what was not synced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lost {
+    /// Writes that are there all the same.
+    pub kept: u64,
+    /// Writes of which nothing is left.
+    pub writes: u64,
+    /// Writes of which a part is left.
+    pub torn: u64,
+    /// New names that are gone.
+    pub creates: u64,
+    /// Names that are back.
+    pub removes: u64,
+    /// Names that are the old ones again.
+    pub renames: u64,
+}
 
 /// The disk; clones are the same disk.
 #[derive(Clone)]
@@ -64,31 +86,26 @@ impl Default for CrashDisk {
 impl CrashDisk {
     /// An empty disk.
     pub fn new() -> CrashDisk {
-        let world = World {
-            nodes: BTreeMap::from([(ROOT, Node::Directory(Directory::default()))]),
-            next_id: ROOT + 1,
-            life: 0,
-            locks: BTreeMap::new(),
-            failing_syncs: Vec::new(),
-        };
         CrashDisk {
-            world: Arc::new(Mutex::new(world)),
+            world: Arc::new(Mutex::new(World::empty())),
         }
     }
 
     /// The power fails. Handles opened before are dead; what they wrote and did not sync fares as
     /// `seed` decides.
-    pub fn crash(&self, seed: u64) {
+    pub fn crash(&self, seed: u64) -> Lost {
+        let mut lost = Lost::default();
         let mut chance = Chance(seed.wrapping_mul(2).wrapping_add(1));
         let mut world = self.world();
         world.life += 1;
         world.locks.clear();
         for node in world.nodes.values_mut() {
             match node {
-                Node::File(file) => file.crash(&mut chance),
-                Node::Directory(directory) => directory.crash(&mut chance),
+                Node::File(file) => file.crash(&mut chance, &mut lost),
+                Node::Directory(directory) => directory.crash(&mut chance, &mut lost),
             }
         }
+        lost
     }
 
     /// The next sync of a file fails, and after it the page cache lies, as Linux's does: what was
@@ -113,6 +130,14 @@ impl CrashDisk {
         let id = world.find(path)?;
         world.file(id)?.overwrite(position, bytes);
         Ok(())
+    }
+
+    /// Forgets everything that it holds, as a new disk.
+    pub fn discard(&self) {
+        let mut world = self.world();
+        let life = world.life + 1;
+        *world = World::empty();
+        world.life = life;
     }
 
     fn world(&self) -> MutexGuard<'_, World> {
@@ -147,6 +172,33 @@ fn not_found() -> io::Error {
 }
 
 impl World {
+    fn empty() -> World {
+        World {
+            nodes: BTreeMap::from([(ROOT, Node::Directory(Directory::default()))]),
+            next_id: ROOT + 1,
+            life: 0,
+            locks: BTreeMap::new(),
+            failing_syncs: Vec::new(),
+            collect_at: NODES_MIN,
+        }
+    }
+
+    /// Forgets what no directory names, or would name after a crash, and nobody has open.
+    fn collect(&mut self) {
+        let mut named = BTreeSet::from([ROOT]);
+        let mut looked_at = vec![ROOT];
+        while let Some(id) = looked_at.pop() {
+            if let Some(Node::Directory(directory)) = self.nodes.get(&id) {
+                looked_at.extend(directory.all_nodes().filter(|node| named.insert(*node)));
+            }
+        }
+        self.nodes.retain(|id, node| {
+            let is_open = matches!(node, Node::File(file) if file.is_open());
+            is_open || named.contains(id)
+        });
+        self.collect_at = (2 * self.nodes.len()).max(NODES_MIN);
+    }
+
     fn find(&self, path: &Path) -> io::Result<NodeId> {
         let mut id = ROOT;
         for name in names(path) {
@@ -187,6 +239,9 @@ impl World {
     }
 
     fn add(&mut self, node: Node) -> NodeId {
+        if self.nodes.len() >= self.collect_at {
+            self.collect();
+        }
         let id = self.next_id;
         self.next_id += 1;
         self.nodes.insert(id, node);
@@ -195,12 +250,14 @@ impl World {
 }
 
 impl CrashDisk {
-    fn handle(&self, node: NodeId) -> Arc<dyn File> {
-        Arc::new(OpenFile {
+    fn handle(&self, node: NodeId) -> io::Result<Arc<dyn File>> {
+        let mut world = self.world();
+        Ok(Arc::new(OpenFile {
+            life: world.life,
+            _open: world.file(node)?.opened(),
             disk: self.clone(),
             node,
-            life: self.world().life,
-        })
+        }))
     }
 }
 
@@ -221,7 +278,7 @@ impl Disk for CrashDisk {
                 }
             }
         };
-        Ok(self.handle(node))
+        self.handle(node)
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
@@ -231,7 +288,7 @@ impl Disk for CrashDisk {
             world.file(node)?;
             node
         };
-        Ok(self.handle(node))
+        self.handle(node)
     }
 
     fn exists(&self, path: &Path) -> bool {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::{StreamExt, TryStreamExt, stream};
+use host::{Mutant, mutant};
 use proto::raft as wire;
 use proto::raft::raft_client::RaftClient;
 use store::StoreError;
@@ -66,7 +67,10 @@ async fn send(
     let mut sources = sources.map_err(internal)?;
     let last = snapshot.checkpoint.meta().log_id;
     let segments = snapshot.log.export(last.index).await.map_err(internal)?;
-    sources.extend(segments.into_iter().map(Source::segment));
+    // Mutant: the tables are all that there is to know.
+    if !mutant::is(Mutant::SnapshotWithoutSegments) {
+        sources.extend(segments.into_iter().map(Source::segment));
+    }
     let offer = offer(&peers, vote.as_ref(), &snapshot, &sources)?;
     let id = offer.snapshot_id.clone();
     let wants = within(OFFER_TIMEOUT, client.offer_snapshot(offer)).await?;

@@ -26,9 +26,14 @@ const READ_BYTES: usize = 8 << 20;
 const STEP_BACK: u64 = 256;
 
 impl Startup {
-    /// Reads what Raft will read first, the entries that the tables do not hold yet. What is damaged of
-    /// them is the log's damage from now on.
+    /// Reads what Raft will read first: the entries that the tables do not hold yet, and those from which
+    /// it learns where each term ends. What is damaged of them is the log's damage from now on.
     pub(crate) async fn look_for_damage(&self) -> Result<(), RaftError> {
+        self.look_at_new_entries().await?;
+        self.look_at_ends_of_terms().await
+    }
+
+    async fn look_at_new_entries(&self) -> Result<(), RaftError> {
         let applied = self.state.applied_index().map_or(0, |index| index + 1);
         let mut next = applied.max(self.log.positions().dropped);
         let end = self.log.last().map_or(0, |last| last.index + 1);
@@ -42,6 +47,47 @@ impl Startup {
             }
         }
         Ok(())
+    }
+
+    /// Looks where openraft's `get_key_log_ids` will: halves every range whose ends are of different terms.
+    async fn look_at_ends_of_terms(&self) -> Result<(), RaftError> {
+        let floor = self.log.purged().map_or(0, |purged| purged.index + 1);
+        let Some(last) = self.log.last().filter(|last| last.index >= floor) else {
+            return Ok(());
+        };
+        let Some(floor_term) = self.look_at_term(floor).await? else {
+            return Ok(());
+        };
+        let mut ranges = vec![((floor, floor_term), (last.index, last.term))];
+        while let Some((first, last)) = ranges.pop() {
+            if first.1 == last.1 || first.0 + 1 >= last.0 {
+                continue;
+            }
+            let middle = (first.0 + last.0) / 2;
+            let Some(term) = self.look_at_term(middle).await? else {
+                return Ok(());
+            };
+            ranges.push(((middle, term), last));
+            if term != first.1 {
+                ranges.push((first, (middle, term)));
+            }
+        }
+        Ok(())
+    }
+
+    /// The term of an entry; none if the entry is damaged, which the log knows then.
+    async fn look_at_term(&self, index: u64) -> Result<Option<u64>, RaftError> {
+        if self.needs_repair() {
+            return Ok(None);
+        }
+        match self.log.term_at(index).await {
+            Ok(term) => Ok(Some(term)),
+            Err(StoreError::Corrupt { index: damaged, .. }) => {
+                self.log.report_damage(damaged.unwrap_or(index))?;
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Returns when the log is whole again.

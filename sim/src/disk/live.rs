@@ -10,6 +10,7 @@ use futures::future::BoxFuture;
 use host::{Disk, File};
 
 use super::{Failing, Room, SimDisk};
+use crate::effect::Effect;
 
 /// Free space of a disk with plenty of room.
 const FREE_BYTES: u64 = 1 << 40;
@@ -44,7 +45,7 @@ impl LiveDisk {
     /// For operations that need space.
     fn check_room(&self) -> io::Result<()> {
         if self.disk.state().room == Room::Full {
-            self.disk.trace.count("disk ENOSPC");
+            self.disk.trace.happened(Effect::NoSpace);
             return Err(io::ErrorKind::StorageFull.into());
         }
         Ok(())
@@ -58,7 +59,11 @@ impl LiveDisk {
                 self.disk.machine,
                 path.display()
             ));
-            self.disk.trace.count(&format!("disk {failing:?} error"));
+            self.disk.trace.happened(match failing {
+                Failing::Read => Effect::ReadFailed,
+                Failing::Write => Effect::WriteFailed,
+                Failing::Sync => Effect::SyncFailed,
+            });
         }
         fails
     }
@@ -139,7 +144,7 @@ impl Disk for LiveDisk {
         let (disk, dir) = (self.clone(), dir.to_path_buf());
         async move {
             disk.check_alive()?;
-            tokio::time::sleep(disk.disk.sync_time()).await;
+            tokio::time::sleep(disk.disk.sync_time(&dir)).await;
             disk.check_alive()?;
             if disk.fails(Failing::Sync, &dir) {
                 return Err(failed("sync"));
@@ -219,7 +224,7 @@ impl LiveFile {
 
     async fn make_durable(self: Arc<Self>) -> io::Result<()> {
         self.disk.check_alive()?;
-        tokio::time::sleep(self.disk.disk.sync_time()).await;
+        tokio::time::sleep(self.disk.disk.sync_time(&self.path)).await;
         self.disk.check_alive()?;
         self.disk.trace("sync", &self.path);
         self.disk.disk.trace.count("disk sync");

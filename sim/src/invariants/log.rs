@@ -1,7 +1,11 @@
-//! The logs of all replicas hold the same committed entries, byte for byte. Looked at once, at the end; what
-//! rotted unseen until then must be repairable. (openraft's log matching and committed-immutable.)
+//! Entries of one index and term are the same in every log, and so are those before them. (openraft's log
+//! matching.) Each entry is looked at when it is appended; and at the end all that is left of the logs, which
+//! must hold the same committed entries; what rotted unseen until then must be repairable.
 
 use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use store::{CommitLog, Entry, EntryKind, LogId};
 
 use crate::machine::Machine;
 use crate::violation::Violation;
@@ -10,14 +14,127 @@ use crate::world::World;
 /// Entries read in one go.
 const READ_BYTES: usize = 1 << 20;
 
+/// What all logs together have ever held.
+#[derive(Default)]
+pub(super) struct LogMatching {
+    seen: BTreeMap<LogId, First>,
+}
+
+/// An entry, where it was seen first.
+struct First {
+    machine: Machine,
+    kind: EntryKind,
+    body: Bytes,
+    /// Of the entry before it.
+    previous_term: Option<u64>,
+}
+
+impl LogMatching {
+    /// `previous` is the entry before, if that is known.
+    pub(super) fn seen(
+        &mut self,
+        machine: Machine,
+        previous: Option<LogId>,
+        entry: &Entry,
+    ) -> Result<(), Violation> {
+        let Entry {
+            term, index, kind, ..
+        } = *entry;
+        let previous_term = previous.map(|previous| previous.term);
+        let first = self.seen.entry(LogId { term, index }).or_insert(First {
+            machine,
+            kind,
+            body: entry.body.clone(),
+            previous_term,
+        });
+        let other = first.machine;
+        if (first.kind, &first.body) != (kind, &entry.body) {
+            let detail = format!("{other} and {machine} differ at {index} in term {term}");
+            return Err(Violation::new("log-matching", detail));
+        }
+        let differs = |term: u64| first.previous_term.is_some_and(|other| other != term);
+        if previous_term.is_some_and(differs) {
+            let detail = format!(
+                "{other} and {machine} have the same entry {index} of term {term} and differ before it"
+            );
+            return Err(Violation::new("log-matching", detail));
+        }
+        first.previous_term = first.previous_term.or(previous_term);
+        Ok(())
+    }
+}
+
+/// Follows a log as it is written. Begins at its end, so that it reads from memory alone: what is older was
+/// seen when it was written.
+pub(super) struct Follower {
+    log: CommitLog,
+    /// Index of the first entry that it looks at.
+    begun: u64,
+    /// The last one that it has looked at.
+    last: Option<LogId>,
+    /// The index after what was committed then.
+    committed_end: u64,
+}
+
+impl Follower {
+    pub(super) fn new(log: CommitLog) -> Follower {
+        let last = log.last();
+        let begun = last.map_or(0, |last| last.index + 1);
+        Follower {
+            log,
+            begun,
+            last,
+            committed_end: 0,
+        }
+    }
+
+    /// What was appended since the last look, and the entry before it if that is known.
+    pub(super) async fn look(&mut self, committed: Option<u64>) -> (Option<LogId>, Vec<Entry>) {
+        let Some(now) = self.log.last() else {
+            return (None, Vec::new());
+        };
+        if self.last.is_some_and(|last| last.term < now.term) {
+            // What was not committed may have been replaced.
+            let committed_end = self.committed_end;
+            self.last = self.last.filter(|last| last.index < committed_end);
+        }
+        let purged_end = self.log.purged().map_or(0, |purged| purged.index + 1);
+        let begin = self.last.map_or(self.committed_end, |last| last.index + 1);
+        let begin = begin.max(self.begun).max(purged_end);
+        let before = self.last.filter(|last| last.index + 1 == begin);
+        let reading = self.log.read(begin, now.index + 1, READ_BYTES).await;
+        // Damaged, or replaced meanwhile: there will be another look.
+        let entries = reading.unwrap_or_default();
+        if let Some(last) = entries.last() {
+            let Entry { term, index, .. } = *last;
+            self.last = Some(LogId { term, index });
+        }
+        self.committed_end = committed.map_or(0, |committed| committed + 1);
+        (before, entries)
+    }
+}
+
 /// Compares the committed entries that two or more of the running replicas still have.
 pub async fn compare_logs(world: &World) -> Result<(), Violation> {
-    let mut seen: BTreeMap<u64, (Machine, u64, bytes::Bytes)> = BTreeMap::new();
+    let mut matching = LogMatching::default();
+    let mut terms: BTreeMap<u64, (Machine, u64)> = BTreeMap::new();
+    let members = world.members();
     for broker in world.all_brokers() {
         let Some(live) = broker.live() else {
             continue;
         };
         let (log, status) = (live.group.log(), live.group.status());
+        let dropped = log.positions().dropped;
+        // Asked in this order: it rises first.
+        let floor = live.view.log_floor();
+        let is_member = |id: &u8| broker.machine == Machine::Broker(*id);
+        if dropped > floor && members.iter().any(is_member) {
+            let detail = format!(
+                "{} has dropped what its queues point at: its log begins at {dropped}, they at {floor}",
+                broker.machine
+            );
+            return Err(Violation::new("what-is-kept-is-there", detail));
+        }
         let end = status.applied.map_or(0, |applied| applied + 1);
         let mut next = log.positions().dropped;
         let mut repaired = None;
@@ -46,10 +163,11 @@ pub async fn compare_logs(world: &World) -> Result<(), Violation> {
             };
             for entry in entries {
                 next = entry.index + 1;
-                let first = seen
+                matching.seen(broker.machine, None, &entry)?;
+                let first = *terms
                     .entry(entry.index)
-                    .or_insert_with(|| (broker.machine, entry.term, entry.body.clone()));
-                if (first.1, &first.2) != (entry.term, &entry.body) {
+                    .or_insert((broker.machine, entry.term));
+                if first.1 != entry.term {
                     let (other, index) = (first.0, entry.index);
                     let detail = format!("{other} and {} differ at {index}", broker.machine);
                     return Err(Violation::new("log-matching", detail));

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{Nemesis, sleep};
+use crate::effect::FaultKind;
 use crate::machine::Machine;
 use crate::network::Cut;
 use crate::schedule::Shape;
@@ -10,14 +11,12 @@ use crate::schedule::Shape;
 type Links = BTreeSet<(Machine, Machine)>;
 
 impl Nemesis {
-    pub(super) async fn partition(&self, shape: &Shape, how: Cut, for_ms: u64) {
+    pub(super) async fn partition(&self, kind: FaultKind, shape: &Shape, how: Cut, for_ms: u64) {
         let links = self.links(shape);
         if links.is_empty() {
             return;
         }
-        self.tell(format_args!(
-            "partition: {shape:?}, {how:?}, for {for_ms} ms"
-        ));
+        self.strikes(kind, format_args!("{shape:?}, {how:?}, for {for_ms} ms"));
         for (from, to) in &links {
             self.world.network.cut(*from, *to, how);
         }
@@ -25,12 +24,15 @@ impl Nemesis {
         for (from, to) in links {
             self.world.network.mend(from, to, how);
         }
-        self.tell(format_args!("partition ends: {shape:?}"));
+        self.tell(format_args!("{} ends", kind.name()));
     }
 
     /// One link after the other, mended in the opposite order from the middle on.
     pub(super) async fn swizzle(&self, links: &[(Machine, Machine)], how: Cut, for_ms: u64) {
-        self.tell(format_args!("swizzle of {} links, {how:?}", links.len()));
+        self.strikes(
+            FaultKind::Swizzle,
+            format_args!("{} links, {how:?}", links.len()),
+        );
         let pause = for_ms / (2 * links.len().max(1) as u64);
         for (from, to) in links {
             self.world.network.cut(*from, *to, how);
@@ -78,6 +80,10 @@ impl Nemesis {
                 apart(left, right)
             }
             Shape::NameServersFromBrokers => apart(&name_servers, &brokers),
+            Shape::NameServersInPart(links) => {
+                let back = links.iter().map(|(from, to)| (*to, *from));
+                links.iter().copied().chain(back).collect()
+            }
             Shape::NameServersApart => apart(&name_servers, &name_servers),
             Shape::ClientsFrom(who) => apart(&clients, &one(*who)),
             Shape::Swizzle(links) => links.iter().copied().collect(),

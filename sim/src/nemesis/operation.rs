@@ -1,22 +1,16 @@
 //! What operators do in the middle of it all.
 
-use std::time::Duration;
-
-use raftmq_client::{BrokerAddress, TopicSettings};
+use raftmq_client::{GroupSettings, TopicSettings};
 
 use super::{Nemesis, sleep};
 use crate::chance::Chance;
-use crate::history::{Place, Queue};
-use crate::machine::{CLIENT_PORT, Machine, PEER_PORT};
+use crate::history::{Outcome, Place, Queue};
+use crate::machine::{CLIENT_PORT, Machine};
 use crate::schedule::Fault;
-use crate::world::GROUP;
-
-/// Longest wait for the membership to be changed.
-const MEMBERSHIP: Duration = Duration::from_secs(30);
 
 impl Nemesis {
     pub(super) async fn operate(&self, operation: Fault) {
-        let name = operation.name();
+        let kind = operation.kind();
         let done = match operation {
             Fault::TransferLeader { to } => match self.find(to) {
                 Some(Machine::Broker(id)) => {
@@ -26,7 +20,11 @@ impl Nemesis {
                 _ => return,
             },
             Fault::Replace { who, by } => match self.find(who) {
-                Some(Machine::Broker(id)) => self.replace(id, by).await,
+                Some(Machine::Broker(id)) => match self.operator.replace(&self.world, id, by).await
+                {
+                    Ok(false) => return,
+                    replaced => replaced.map(|_| ()),
+                },
                 _ => return,
             },
             Fault::Checkpoint { who } => match self.find(who) {
@@ -40,49 +38,20 @@ impl Nemesis {
                 text(self.operator.admin().drop_log(retain_bytes).await)
             }
             Fault::Scrub { who } => self.scrub(self.find(who)).await,
-            Fault::ResetOffset { seed } => {
-                self.reset_offset(seed).await;
-                Ok(())
-            }
+            Fault::ResetOffset { seed } => self.reset_offset(seed).await,
             Fault::BriefTopic { number, for_ms } => self.brief_topic(number, for_ms).await,
+            Fault::BriefGroup { number, for_ms } => self.brief_group(number, for_ms).await,
             Fault::AskCommitted => {
                 self.ask_committed().await;
                 Ok(())
             }
+            Fault::AskEverything => text(self.operator.ask_everything(&self.world).await),
             _ => return,
         };
         match done {
-            Ok(()) => self.world.trace.count(&format!("done {name}")),
-            Err(error) => self.tell(format_args!("{name} failed: {error}")),
+            Ok(()) => self.world.trace.struck(kind),
+            Err(error) => self.tell(format_args!("{} failed: {error}", kind.name())),
         }
-    }
-
-    /// A new broker learns, takes the place of another, and that one goes for ever.
-    async fn replace(&self, id: u8, by: u8) -> Result<(), String> {
-        let members = self.world.members();
-        if !members.contains(&id) || self.world.broker(by).is_some() {
-            return Ok(());
-        }
-        self.tell(format_args!("operator replaces broker-{id} by broker-{by}"));
-        let mut configured = members.clone();
-        configured.push(by);
-        self.world.add_broker(by, &configured);
-        let machine = Machine::Broker(by);
-        let address = BrokerAddress {
-            group: GROUP.to_owned(),
-            broker_id: by.into(),
-            client_address: machine.address(CLIENT_PORT),
-            peer_address: machine.address(PEER_PORT),
-        };
-        let admin = self.operator.admin().timeout(MEMBERSHIP);
-        admin
-            .add_learner(&address)
-            .await
-            .map_err(|error| error.to_string())?;
-        let mut voters: Vec<u64> = members.iter().map(|member| u64::from(*member)).collect();
-        voters.retain(|voter| *voter != u64::from(id));
-        voters.push(by.into());
-        text(admin.change_voters(&voters).await)
     }
 
     async fn scrub(&self, machine: Option<Machine>) -> Result<(), String> {
@@ -103,7 +72,7 @@ impl Nemesis {
         Ok(())
     }
 
-    async fn reset_offset(&self, seed: u64) {
+    async fn reset_offset(&self, seed: u64) -> Result<(), String> {
         let mut chance = Chance::new(seed, "reset");
         let plan = &self.clients.plan;
         let topic = chance.pick(&plan.topics).clone();
@@ -118,7 +87,10 @@ impl Nemesis {
         };
         let group = chance.pick(&groups).clone();
         self.tell(format_args!("operator resets {group} to {place:?}"));
-        self.operator.reset_offset(&group, place).await;
+        match self.operator.reset_offset(&group, place).await {
+            Outcome::Done(()) => Ok(()),
+            Outcome::NotDone(why) | Outcome::Unknown(why) => Err(why),
+        }
     }
 
     async fn brief_topic(&self, number: u64, for_ms: u64) -> Result<(), String> {
@@ -130,7 +102,29 @@ impl Nemesis {
         self.tell(format_args!("operator makes {name} for {for_ms} ms"));
         text(self.operator.admin().create_topic(&name, &settings).await)?;
         sleep(for_ms).await;
+        let more = TopicSettings {
+            queue_count: settings.queue_count + 1,
+            ..settings
+        };
+        text(self.operator.admin().alter_topic(&name, &more).await)?;
         text(self.operator.admin().delete_topic(&name).await)
+    }
+
+    async fn brief_group(&self, number: u64, for_ms: u64) -> Result<(), String> {
+        let name = format!("brief-group-{number}");
+        let settings = GroupSettings {
+            if_absent: true,
+            ..GroupSettings::default()
+        };
+        self.tell(format_args!("operator makes {name} for {for_ms} ms"));
+        text(self.operator.admin().create_group(&name, &settings).await)?;
+        sleep(for_ms).await;
+        let other = GroupSettings {
+            max_attempts: 3,
+            ..settings
+        };
+        text(self.operator.admin().alter_group(&name, &other).await)?;
+        text(self.operator.admin().delete_group(&name).await)
     }
 
     async fn ask_committed(&self) {

@@ -1,5 +1,8 @@
 //! Messages of one lane are stored in the order in which they were handed over; and a message that was
 //! acknowledged before another one was handed over stands before it.
+//!
+//! One whose outcome is unknown may come late, behind those that were handed over after it: its producer
+//! gave up, and the network did not. It never stands before one that was acknowledged before it was sent.
 
 use std::collections::BTreeMap;
 
@@ -10,27 +13,29 @@ use crate::violation::Violation;
 impl Model<'_> {
     /// For messages to one queue or of one message group.
     pub(super) fn lanes_in_order(&self) -> Result<(), Violation> {
-        let mut last: BTreeMap<(u64, &Target), &Send> = BTreeMap::new();
+        let mut first: BTreeMap<(u64, &Target), (&Send<'_>, &Queue)> = BTreeMap::new();
+        let mut last: BTreeMap<(u64, &Target), (&Send<'_>, u64)> = BTreeMap::new();
         // Values of a lane grow.
-        for send in self.sends.values() {
-            if send.target == Target::Any {
+        for (value, send) in &self.sends {
+            let Some((place, _)) = self.places.get(value) else {
+                continue;
+            };
+            if *send.target == Target::Any {
                 continue;
             }
-            let Some(place) = send.stored_at() else {
-                continue;
-            };
-            let before = last.insert((send.lane, &send.target), send);
-            let Some((before, before_place)) =
-                before.and_then(|send| Some((send, send.stored_at()?)))
-            else {
-                continue;
-            };
-            if before_place.queue != place.queue {
+            let lane = (send.lane, send.target);
+            let (before, queue) = *first.entry(lane).or_insert((send, &place.queue));
+            if *queue != place.queue {
                 // A topic that got more queues moves message groups; none does here.
                 let what = format!("{:?} went to two queues", send.target);
                 return Err(self.out_of_order("one-queue-per-group", what, before, send));
             }
-            if before_place.offset >= place.offset {
+            if send.stored_at().is_none() {
+                continue;
+            }
+            if let Some((before, offset)) = last.insert(lane, (send, place.offset))
+                && offset >= place.offset
+            {
                 let what = format!("messages to {:?} changed places", send.target);
                 return Err(self.out_of_order("sent-order", what, before, send));
             }
@@ -38,28 +43,30 @@ impl Model<'_> {
         Ok(())
     }
 
-    /// For all messages of one queue.
+    /// For all messages of one queue that are known to be stored.
     pub(super) fn real_time_order(&self) -> Result<(), Violation> {
-        let mut queues: BTreeMap<&Queue, Vec<(&Send, u64)>> = BTreeMap::new();
-        for send in self.sends.values() {
-            if let Some(place) = send.stored_at() {
+        let mut queues: BTreeMap<&Queue, Vec<(&Send<'_>, u64)>> = BTreeMap::new();
+        for (value, (place, _)) in &self.places {
+            if let Some(send) = self.sends.get(value) {
                 let sends = queues.entry(&place.queue).or_default();
                 sends.push((send, place.offset));
             }
         }
         for sends in queues.values_mut() {
             sends.sort_by_key(|(_, offset)| std::cmp::Reverse(*offset));
-            // The earliest return among the messages behind this one.
-            let mut earliest: Option<&Send> = None;
+            // The earliest acknowledgement among the messages behind this one.
+            let mut earliest: Option<(usize, &Send<'_>)> = None;
             for (send, _) in sends.iter() {
-                if let Some(later) = earliest
-                    && later.returned < Some(send.called)
+                if let Some((acknowledged, later)) = earliest
+                    && acknowledged < send.called
                 {
-                    let what = "a message stands behind one that was sent after it".to_owned();
-                    return Err(self.out_of_order("real-time-order", what, later, send));
+                    let what = "a message stands before one that was stored when it was sent";
+                    return Err(self.out_of_order("real-time-order", what.to_owned(), later, send));
                 }
-                if earliest.is_none_or(|earliest| send.returned < earliest.returned) {
-                    earliest = Some(send);
+                if let (Some(returned), Some(_)) = (send.returned, send.stored_at())
+                    && earliest.is_none_or(|(acknowledged, _)| returned < acknowledged)
+                {
+                    earliest = Some((returned, send));
                 }
             }
         }
@@ -70,8 +77,8 @@ impl Model<'_> {
         &self,
         invariant: &'static str,
         what: String,
-        first: &Send,
-        second: &Send,
+        first: &Send<'_>,
+        second: &Send<'_>,
     ) -> Violation {
         let places = [
             first.called,

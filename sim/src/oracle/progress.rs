@@ -1,4 +1,4 @@
-//! Committed offsets go forward, are never lost, and nobody begins before them.
+//! Committed offsets go forward, are never lost, and nobody begins before them. And none comes from nowhere.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,6 +28,8 @@ struct Walk<'a> {
     asked: BTreeMap<u64, (Key<'a>, Floor)>,
     /// What was known when a consumer was made.
     joined: BTreeMap<u64, BTreeMap<Key<'a>, Floor>>,
+    /// The most that a group can have committed: behind the last message that it got, or that it was set to.
+    most: BTreeMap<Key<'a>, u64>,
 }
 
 impl<'a> Walk<'a> {
@@ -39,6 +41,11 @@ impl<'a> Walk<'a> {
                 said_by,
             };
         }
+    }
+
+    fn may_commit(&mut self, key: Key<'a>, offset: u64) {
+        let most = self.most.entry(key).or_default();
+        *most = (*most).max(offset);
     }
 
     /// Nothing is certain any more, nor of what is under way.
@@ -68,6 +75,7 @@ impl<'a> Walk<'a> {
             } => {
                 let key = (&*member.group, &place.queue);
                 self.commits.insert(*call, (key, place.offset));
+                self.may_commit(key, place.offset);
             }
             Event::Committed {
                 call,
@@ -85,6 +93,7 @@ impl<'a> Walk<'a> {
             Event::Join { member, .. } => self.joins(&member.group, member.member),
             Event::Reset { call, group, place } => {
                 let key = (&**group, &place.queue);
+                self.may_commit(key, place.offset);
                 self.resets.insert(*call, key);
                 self.uncertain.insert(key);
                 self.forget(key);
@@ -111,6 +120,7 @@ impl<'a> Model<'a> {
     /// made later begin no earlier. An operator's reset lifts that.
     pub(super) fn progress_forward(&self) -> Result<(), Violation> {
         let mut walk = Walk::default();
+        let bounds = self.final_bounds();
         for (at, record) in self.records.iter().enumerate() {
             match &record.event {
                 Event::Delivery { member, place, .. } => {
@@ -119,10 +129,15 @@ impl<'a> Model<'a> {
                     if let Some(floor) = floors.and_then(|floors| floors.get(&key)) {
                         self.begins(at, key, floor, place.offset)?;
                     }
+                    walk.may_commit(key, place.offset + 1);
                 }
                 Event::ToldCommitted { call, offset } => {
                     if let Some((key, floor)) = walk.asked.remove(call) {
                         self.told(at, key, &floor, offset.unwrap_or(0))?;
+                        // Whoever is behind what retention dropped goes on there.
+                        let kept_from = bounds.get(key.1).map_or(0, |(min, _)| *min);
+                        let most = walk.most.get(&key).copied().unwrap_or(0);
+                        self.earned(at, key, offset.unwrap_or(0), most.max(kept_from))?;
                         walk.raise(key, offset.unwrap_or(0), at);
                     }
                 }
@@ -147,6 +162,23 @@ impl<'a> Model<'a> {
             floor.at_least, queue.topic, queue.queue
         );
         Err(Violation::new("offsets-forward", what).proved_by(self.show([floor.said_by, at])))
+    }
+
+    fn earned(
+        &self,
+        at: usize,
+        (group, queue): Key<'a>,
+        offset: u64,
+        most: u64,
+    ) -> Result<(), Violation> {
+        if offset <= most {
+            return Ok(());
+        }
+        let what = format!(
+            "{group} is told {offset} in {}/{}, and never came further than {most}",
+            queue.topic, queue.queue
+        );
+        Err(Violation::new("offsets-are-earned", what).proved_by(self.show([at])))
     }
 
     fn begins(

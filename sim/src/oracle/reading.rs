@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Model;
+use super::{Model, Send};
 use crate::history::{Event, Queue};
 use crate::operator::READER;
 use crate::violation::Violation;
 
 impl Model<'_> {
-    /// After everything was healed and read: each acknowledged message that retention has not dropped was
-    /// read at its place.
+    /// After everything was healed and read: each message that was acknowledged, or that anybody saw, and
+    /// that retention has not dropped was read at its place.
     pub(super) fn nothing_lost(&self) -> Result<(), Violation> {
         if self.end().is_none() {
             return Ok(());
@@ -23,25 +23,28 @@ impl Model<'_> {
                 _ => None,
             })
             .collect();
-        for send in self.sends.values() {
-            let Some(place) = send.stored_at() else {
-                continue;
-            };
+        for (place, (value, seen)) in &self.values {
             let kept = match bounds.get(&place.queue) {
                 Some((min, _)) => place.offset >= *min,
                 None => true,
             };
-            if kept && !read.contains(place) {
-                let what = format!(
-                    "an acknowledged message is not at {}/{}@{}: the queue holds {:?}",
-                    place.queue.topic,
-                    place.queue.queue,
-                    place.offset,
-                    bounds.get(&place.queue)
-                );
-                let proof = self.show([send.called, send.returned.unwrap_or(send.called)]);
-                return Err(Violation::new("acknowledged-is-durable", what).proved_by(proof));
+            if !kept || read.contains(place) {
+                continue;
             }
+            let send = self.sends.get(value);
+            let (invariant, what) = match send.and_then(Send::stored_at) {
+                Some(_) => ("acknowledged-is-durable", "an acknowledged message"),
+                None => ("seen-is-durable", "a message that was seen"),
+            };
+            let what = format!(
+                "{what} is not at {}/{}@{}: the queue holds {:?}",
+                place.queue.topic,
+                place.queue.queue,
+                place.offset,
+                bounds.get(&place.queue)
+            );
+            let called = send.map_or(*seen, |send| send.called);
+            return Err(Violation::new(invariant, what).proved_by(self.show([called, *seen])));
         }
         Ok(())
     }
@@ -77,6 +80,62 @@ impl Model<'_> {
                     *next = (*next).max(place.offset);
                 }
                 _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// A consumer that reads queues which were chosen for it gets each message of a queue once, in order.
+    pub(super) fn chosen_queues_in_order(&self) -> Result<(), Violation> {
+        let dropped = self.dropped();
+        let mut alone = BTreeSet::new();
+        let mut last: BTreeMap<(u64, &Queue), (u64, usize)> = BTreeMap::new();
+        for (at, record) in self.records.iter().enumerate() {
+            match &record.event {
+                Event::Join {
+                    member,
+                    assigned: true,
+                    ..
+                } => drop(alone.insert(member.member)),
+                Event::Delivery { member, place, .. } if alone.contains(&member.member) => {
+                    let before = last.insert((member.member, &place.queue), (place.offset, at));
+                    let Some((offset, before)) = before else {
+                        continue;
+                    };
+                    let floor = dropped.get(&place.queue).copied().unwrap_or(0);
+                    if place.offset <= offset || place.offset > (offset + 1).max(floor) {
+                        let what = format!("{} came after {offset}", place.offset);
+                        let proof = self.show([before, at]);
+                        return Err(Violation::new("delivered-in-order", what).proved_by(proof));
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// One poll brings messages of a queue in order, each once, and none is missing between them: also to
+    /// those who share queues, and whose queues come and go between polls.
+    pub(super) fn polls_in_order(&self) -> Result<(), Violation> {
+        let dropped = self.dropped();
+        // A poll is written down in one moment, in which nobody else does anything.
+        let mut last: BTreeMap<(u64, &Queue), (u64, u64, usize)> = BTreeMap::new();
+        for (at, record) in self.records.iter().enumerate() {
+            let Event::Delivery { member, place, .. } = &record.event else {
+                continue;
+            };
+            let this = (record.at, place.offset, at);
+            let Some((moment, offset, before)) = last.insert((member.member, &place.queue), this)
+            else {
+                continue;
+            };
+            let floor = dropped.get(&place.queue).copied().unwrap_or(0);
+            let follows = place.offset > offset && place.offset <= (offset + 1).max(floor);
+            if moment == record.at && !follows {
+                let what = format!("{} came after {offset} in one poll", place.offset);
+                let proof = self.show([before, at]);
+                return Err(Violation::new("polled-in-order", what).proved_by(proof));
             }
         }
         Ok(())

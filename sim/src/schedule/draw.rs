@@ -23,6 +23,7 @@ pub enum Kind {
     DiskRoom,
     SlowSyncs,
     Rot,
+    Wipe,
     Clock,
     Transfer,
     Replace,
@@ -30,8 +31,9 @@ pub enum Kind {
     DropLog,
     ResetOffset,
     Topic,
-    ClientDeath,
+    Clients,
     AskCommitted,
+    AskEverything,
 }
 
 /// Which kinds of faults, and how likely each is.
@@ -53,21 +55,25 @@ impl Mix {
         let mut drawing = Drawing {
             chance: Chance::new(seed, "schedule"),
             mix: self,
-            // Rot strikes one replica of a world: a minority, whatever else happens.
+            // Rot strikes one replica of a world, and so does a wipe: a minority, whatever else happens.
             victim: 0,
+            wiped: false,
             next_broker: self.machines.0 + 1,
-            topics: 0,
+            made: 0,
         };
         drawing.victim = drawing.chance.between(1..=self.machines.0.into()) as u8;
-        let mut faults = Vec::new();
+        let mut faults = drawing.clocks_never_set_right();
+        // The kind that gives a scenario its name happens in each of its worlds.
+        let certain_ms = drawing
+            .chance
+            .between(self.chaos_ms / 4..=self.chaos_ms / 2);
         let mut at_ms = drawing.pause();
+        for (kind, _) in self.kinds.iter().take(1) {
+            faults.extend(drawing.at(certain_ms, *kind));
+        }
         while !self.kinds.is_empty() && at_ms < self.chaos_ms {
             let kind = drawing.kind();
-            let drawn = drawing.faults(kind);
-            faults.extend(drawn.into_iter().map(|(after_ms, fault)| Timed {
-                at_ms: at_ms + after_ms,
-                fault,
-            }));
+            faults.extend(drawing.at(at_ms, kind));
             at_ms += drawing.pause();
         }
         faults.retain(|timed| timed.at_ms < self.chaos_ms);
@@ -83,11 +89,38 @@ struct Drawing<'a> {
     chance: Chance,
     mix: &'a Mix,
     victim: u8,
+    wiped: bool,
     next_broker: u8,
-    topics: u64,
+    /// Topics and groups that somebody makes.
+    made: u64,
 }
 
 impl Drawing<'_> {
+    /// Where clocks go wrong none was ever right.
+    fn clocks_never_set_right(&mut self) -> Vec<Timed> {
+        if !self.mix.kinds.iter().any(|(kind, _)| *kind == Kind::Clock) {
+            return Vec::new();
+        }
+        let brokers = 1..=self.mix.machines.0;
+        let offsets = brokers.map(|broker| Timed {
+            at_ms: 0,
+            fault: Fault::ClockOffset {
+                who: Who::Machine(Machine::Broker(broker)),
+                by_ms: *self.chance.pick(&[-60_000, -300, -20, 20, 300, 60_000]),
+            },
+        });
+        offsets.collect()
+    }
+
+    fn at(&mut self, at_ms: u64, kind: Kind) -> Vec<Timed> {
+        let drawn = self.faults(kind).into_iter();
+        let timed = drawn.map(|(after_ms, fault)| Timed {
+            at_ms: at_ms + after_ms,
+            fault,
+        });
+        timed.collect()
+    }
+
     fn pause(&mut self) -> u64 {
         self.chance.between(1..=2 * self.mix.every_ms)
     }
@@ -120,7 +153,10 @@ impl Drawing<'_> {
     fn broker(&mut self) -> Who {
         match self.chance.below(3) {
             0 => Who::Leader,
-            1 => Who::Follower(self.chance.below(2) as u8),
+            1 => {
+                let followers = self.mix.machines.0.saturating_sub(1).max(1);
+                Who::Follower(self.chance.below(followers.into()) as u8)
+            }
             _ => Who::Machine(self.machine(self.mix.machines.0, Machine::Broker)),
         }
     }
@@ -137,21 +173,22 @@ impl Drawing<'_> {
         let fault = match kind {
             Kind::RestartStorm => return self.restart_storm(),
             Kind::Rot => return self.rot(),
+            Kind::SlowSyncs => return self.slow_syncs(),
             Kind::Partition => self.partition(),
             Kind::NameServers => self.name_servers(),
             Kind::Weather => self.weather(),
-            Kind::Kill | Kind::PowerLoss | Kind::PowerLossOfAll | Kind::ClientDeath => {
-                self.crash(kind)
-            }
+            Kind::Kill | Kind::PowerLoss | Kind::PowerLossOfAll => self.crash(kind),
+            Kind::Clients => self.clients(),
             Kind::Stop => Fault::Stop {
                 who: self.broker(),
                 down_ms: self.duration(),
+                rolling: false,
             },
             Kind::Pause => Fault::Pause {
                 who: self.broker(),
                 for_ms: self.duration(),
             },
-            Kind::DiskError | Kind::DiskRoom | Kind::SlowSyncs => self.disk(kind),
+            Kind::DiskError | Kind::DiskRoom => self.disk(kind),
             Kind::Clock => self.clock(),
             _ => self.operation(kind),
         };
@@ -198,17 +235,31 @@ impl Drawing<'_> {
         links
     }
 
+    fn some_links_to_name_servers(&mut self) -> Vec<(Machine, Machine)> {
+        let (brokers, name_servers, _) = self.mix.machines;
+        let mut links: Vec<_> = (1..=brokers)
+            .flat_map(|broker| (1..=name_servers).map(move |server| (broker, server)))
+            .map(|(broker, server)| (Machine::Broker(broker), Machine::NameServer(server)))
+            .collect();
+        self.chance.shuffle(&mut links);
+        let count = self.chance.between(1..=(links.len() as u64 / 2).max(1));
+        links.truncate(count as usize);
+        links
+    }
+
     fn name_servers(&mut self) -> Fault {
-        let shape = match self.chance.below(6) {
+        let shape = match self.chance.below(8) {
             0 => Shape::NameServersFromBrokers,
             1 => Shape::NameServersApart,
             2 => Shape::Isolate(self.name_server()),
             3 => Shape::OneWay(Who::Leader, self.name_server()),
-            4 => {
+            4 | 5 => Shape::NameServersInPart(self.some_links_to_name_servers()),
+            6 => {
                 return Fault::Crash {
                     who: vec![self.name_server()],
                     power: None,
                     down_ms: self.duration(),
+                    storm: false,
                 };
             }
             _ => {
@@ -228,6 +279,7 @@ impl Drawing<'_> {
     fn weather(&mut self) -> Fault {
         let weather = Weather {
             loss: *self.chance.pick(&[0, 10, 50, 200]),
+            broken: *self.chance.pick(&[0, 5, 30]),
             slow: *self.chance.pick(&[0, 20, 200]),
             slow_ms: *self.chance.pick(&[50, 400, 2_000]),
             twice: *self.chance.pick(&[0, 20, 200]),
@@ -238,10 +290,24 @@ impl Drawing<'_> {
         }
     }
 
+    fn clients(&mut self) -> Fault {
+        match self.chance.one_in(3) {
+            true => Fault::Pause {
+                who: self.client(),
+                for_ms: self.duration(),
+            },
+            false => Fault::Crash {
+                who: vec![self.client()],
+                power: None,
+                down_ms: self.duration(),
+                storm: false,
+            },
+        }
+    }
+
     fn crash(&mut self, kind: Kind) -> Fault {
         let brokers = 1..=self.mix.machines.0;
         let who = match kind {
-            Kind::ClientDeath => vec![self.client()],
             Kind::PowerLossOfAll => brokers.map(Machine::Broker).map(Who::Machine).collect(),
             _ if self.chance.one_in(4) => vec![Who::Leader, Who::Follower(0)],
             _ => vec![self.broker()],
@@ -251,10 +317,11 @@ impl Drawing<'_> {
             who,
             power: loses_power.then(|| self.chance.number()),
             down_ms: self.duration(),
+            storm: false,
         }
     }
 
-    /// One broker that comes up and goes down again and again, or each in turn.
+    /// One broker that comes up and goes down again and again; or each in turn, in order.
     fn restart_storm(&mut self) -> Vec<(u64, Fault)> {
         let mut after_ms = 0;
         let rolling = self.chance.one_in(2);
@@ -262,18 +329,21 @@ impl Drawing<'_> {
         let mut faults = Vec::new();
         for round in 0..self.chance.between(3..=8) {
             let broker = (round % u64::from(self.mix.machines.0)) as u8 + 1;
-            let who = match rolling {
-                true => Who::Machine(Machine::Broker(broker)),
-                false => who,
-            };
             let down_ms = self.chance.between(10..=500);
-            let power = self.chance.one_in(2).then(|| self.chance.number());
-            let crash = Fault::Crash {
-                who: vec![who],
-                power,
-                down_ms,
+            let restart = match rolling {
+                true => Fault::Stop {
+                    who: Who::Machine(Machine::Broker(broker)),
+                    down_ms,
+                    rolling,
+                },
+                false => Fault::Crash {
+                    who: vec![who],
+                    power: self.chance.one_in(2).then(|| self.chance.number()),
+                    down_ms,
+                    storm: true,
+                },
             };
-            faults.push((after_ms, crash));
+            faults.push((after_ms, restart));
             after_ms += down_ms + self.chance.between(10..=1_500);
         }
         faults
@@ -288,7 +358,7 @@ impl Drawing<'_> {
                     .chance
                     .pick(&[Failing::Read, Failing::Write, Failing::Sync]),
             },
-            Kind::DiskRoom => Fault::DiskRoom {
+            _ => Fault::DiskRoom {
                 who,
                 room: *self.chance.pick(&[
                     Room::Full,
@@ -297,36 +367,57 @@ impl Drawing<'_> {
                 ]),
                 for_ms: self.duration(),
             },
-            _ => Fault::SlowSyncs {
-                who,
-                longest_ms: *self.chance.pick(&[20, 100, 600, 3_000]),
-                for_ms: self.duration(),
-            },
         }
     }
 
-    /// Rot, and then somebody who looks.
+    /// Slow syncs, and often a power cut in the middle of them: then much is not synced.
+    fn slow_syncs(&mut self) -> Vec<(u64, Fault)> {
+        let who = self.broker();
+        let for_ms = self.duration();
+        let slow = Fault::SlowSyncs {
+            who,
+            longest_ms: *self.chance.pick(&[20, 100, 600, 3_000]),
+            for_ms,
+        };
+        let mut faults = vec![(0, slow)];
+        if self.chance.one_in(2) {
+            let crash = Fault::Crash {
+                who: vec![who],
+                power: Some(self.chance.number()),
+                down_ms: self.duration(),
+                storm: false,
+            };
+            faults.push((self.chance.between(1..=for_ms), crash));
+        }
+        faults
+    }
+
+    /// Rot in some places, and then somebody who looks.
     fn rot(&mut self) -> Vec<(u64, Fault)> {
         let machine = Machine::Broker(self.victim);
-        let seed = self.chance.number();
-        let rot = match self.chance.one_in(4) {
-            true => Fault::Misdirect { machine, seed },
-            false => Fault::Rot { machine, seed },
-        };
-        let mut faults = vec![(0, rot)];
+        let mut faults = Vec::new();
+        for _ in 0..self.chance.between(1..=3) {
+            let seed = self.chance.number();
+            let rot = match self.chance.one_in(4) {
+                true => Fault::Misdirect { machine, seed },
+                false => Fault::Rot { machine, seed },
+            };
+            faults.push((0, rot));
+        }
         let who = Who::Machine(machine);
         let after_ms = self.chance.between(10..=2_000);
-        match self.chance.below(3) {
-            0 => faults.push((after_ms, Fault::Scrub { who })),
-            1 => faults.push((
+        match self.chance.below(4) {
+            0 => {}
+            1 => faults.push((after_ms, Fault::Scrub { who })),
+            _ => faults.push((
                 after_ms,
                 Fault::Crash {
                     who: vec![who],
                     power: None,
-                    down_ms: self.chance.between(10..=500),
+                    down_ms: self.duration(),
+                    storm: false,
                 },
             )),
-            _ => {}
         }
         faults
     }
@@ -349,6 +440,15 @@ impl Drawing<'_> {
 
     fn operation(&mut self, kind: Kind) -> Fault {
         match kind {
+            Kind::Wipe if !self.wiped => {
+                self.wiped = true;
+                self.next_broker += 1;
+                Fault::Wipe {
+                    machine: Machine::Broker(self.victim),
+                    by: self.next_broker - 1,
+                    after_ms: self.duration(),
+                }
+            }
             Kind::Transfer => Fault::TransferLeader { to: self.broker() },
             Kind::Replace => {
                 self.next_broker += 1;
@@ -365,12 +465,14 @@ impl Drawing<'_> {
                 seed: self.chance.number(),
             },
             Kind::Topic => {
-                self.topics += 1;
-                Fault::BriefTopic {
-                    number: self.topics,
-                    for_ms: self.duration(),
+                self.made += 1;
+                let (number, for_ms) = (self.made, self.duration());
+                match self.chance.one_in(2) {
+                    true => Fault::BriefTopic { number, for_ms },
+                    false => Fault::BriefGroup { number, for_ms },
                 }
             }
+            Kind::AskEverything => Fault::AskEverything,
             _ => Fault::AskCommitted,
         }
     }

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use host::Host;
 use madsim::rand::Rng;
-use raftmq_client::{Delivery, Filter, PullConsumer, TopicQueue};
+use raftmq_client::{Client, Delivery, Filter, PullConsumer, TopicQueue};
 
 use super::{Clients, Commits, ConsumerPlan, Phase, connect, failure};
 use crate::body;
+use crate::effect::Effect;
 use crate::history::{Event, Member, Outcome, Place, Queue};
 use crate::machine::Machine;
 
@@ -18,6 +19,15 @@ const POLL: Duration = Duration::from_millis(1_000);
 
 /// Pause after a poll or a subscription that failed.
 const AGAIN: Duration = Duration::from_millis(300);
+
+/// Of so many commits one is followed by an older one.
+const LATE_ONE_IN: u32 = 16;
+
+/// Work that takes longer is slow, in milliseconds.
+const SLOW_MS: u64 = 100;
+
+/// A consumer asks for the committed offset after one poll of so many.
+const ASKS_ONCE_IN: u32 = 8;
 
 /// Works until clients are told to stop.
 pub(super) async fn run(clients: Arc<Clients>, machine: Machine, host: Host, plan: ConsumerPlan) {
@@ -36,6 +46,7 @@ pub(super) async fn run(clients: Arc<Clients>, machine: Machine, host: Host, pla
             Commits::Each(_) => builder.manual_commit(),
         };
         let reader = Reader {
+            client: client.clone(),
             consumer: builder.build().expect("no bound is 0"),
             member: Member {
                 group: plan.group.clone(),
@@ -50,6 +61,7 @@ pub(super) async fn run(clients: Arc<Clients>, machine: Machine, host: Host, pla
 }
 
 struct Reader {
+    client: Client,
     consumer: PullConsumer,
     member: Member,
     clients: Arc<Clients>,
@@ -62,9 +74,14 @@ impl Reader {
         self.record(Event::Join {
             member: self.member.clone(),
             topic: self.plan.topic.clone(),
+            assigned: self.plan.assigned,
         });
         self.read().await;
         let in_order = self.plan.leaves || self.clients.phase() == Phase::Stop;
+        self.happened(match in_order {
+            true => Effect::ConsumerLeft,
+            false => Effect::ConsumerAway,
+        });
         if in_order && let Err(error) = self.consumer.close().await {
             tracing::debug!(%error, "left without a commit");
         }
@@ -74,8 +91,8 @@ impl Reader {
     }
 
     async fn read(&self) {
-        while let Err(error) = self.subscribe().await {
-            tracing::debug!(%error, "not subscribed yet");
+        while let Err(error) = self.take_queues().await {
+            tracing::debug!(%error, "no queues yet");
             if self.clients.phase() == Phase::Stop {
                 return;
             }
@@ -106,6 +123,9 @@ impl Reader {
             {
                 self.commit(&mut done).await;
             }
+            if madsim::rand::thread_rng().gen_range(0..ASKS_ONCE_IN) == 0 {
+                self.ask_committed().await;
+            }
             if self.plan.polls > 0
                 && polls >= self.plan.polls
                 && self.clients.phase() == Phase::Work
@@ -115,7 +135,11 @@ impl Reader {
         }
     }
 
-    async fn subscribe(&self) -> Result<(), raftmq_client::Error> {
+    async fn take_queues(&self) -> Result<(), raftmq_client::Error> {
+        if self.plan.assigned {
+            let queues = self.client.queues(&self.plan.topic).await?;
+            return self.consumer.assign(queues).await;
+        }
         let subscribing = self.consumer.subscribe(&self.plan.topic, Filter::All);
         match subscribing.await {
             Err(_) if !self.consumer.subscriptions().await.is_empty() => Ok(()),
@@ -129,23 +153,57 @@ impl Reader {
             if !self.consumer.assignment().contains(&queue) {
                 continue;
             }
-            let call = self.clients.history.next_number();
-            self.record(Event::Commit {
-                call,
-                member: self.member.clone(),
-                place: Place {
-                    queue: Queue {
-                        topic: queue.topic.clone(),
-                        queue: queue.queue,
-                    },
-                    offset,
+            self.commit_one(&queue, offset).await;
+            // A worker that finished late says so late.
+            if offset > 0 && madsim::rand::thread_rng().gen_ratio(1, LATE_ONE_IN) {
+                let late = madsim::rand::thread_rng().gen_range(0..offset);
+                self.commit_one(&queue, late).await;
+            }
+        }
+    }
+
+    async fn commit_one(&self, queue: &TopicQueue, offset: u64) {
+        let call = self.clients.history.next_number();
+        self.record(Event::Commit {
+            call,
+            member: self.member.clone(),
+            place: Place {
+                queue: Queue {
+                    topic: queue.topic.clone(),
+                    queue: queue.queue,
                 },
-            });
-            let outcome = match self.consumer.commit_offset(&queue, offset).await {
-                Ok(()) => Outcome::Done(()),
-                Err(error) => failure(&error),
-            };
-            self.record(Event::Committed { call, outcome });
+                offset,
+            },
+        });
+        let outcome = match self.consumer.commit_offset(queue, offset).await {
+            Ok(()) => Outcome::Done(()),
+            Err(error) => failure(&error),
+        };
+        if matches!(outcome, Outcome::Unknown(_)) {
+            self.happened(Effect::CommitUnknown);
+        }
+        self.record(Event::Committed { call, outcome });
+    }
+
+    /// What its group has committed in one of its queues, as the servers say.
+    async fn ask_committed(&self) {
+        let held = self.consumer.assignment();
+        if held.is_empty() {
+            return;
+        }
+        let queue = &held[madsim::rand::thread_rng().gen_range(0..held.len())];
+        let call = self.clients.history.next_number();
+        self.record(Event::AskCommitted {
+            call,
+            group: self.plan.group.clone(),
+            queue: Queue {
+                topic: queue.topic.clone(),
+                queue: queue.queue,
+            },
+        });
+        // A question without an answer says nothing.
+        if let Ok(offset) = self.consumer.committed(queue).await {
+            self.record(Event::ToldCommitted { call, offset });
         }
     }
 
@@ -168,8 +226,15 @@ impl Reader {
         // A slow consumer would take longer than the time in which everything must have been read.
         if longest > 0 && self.clients.phase() == Phase::Work {
             let pause = madsim::rand::thread_rng().gen_range(0..=longest);
+            if pause > SLOW_MS {
+                self.happened(Effect::ConsumerSlow);
+            }
             tokio::time::sleep(Duration::from_millis(pause)).await;
         }
+    }
+
+    fn happened(&self, effect: Effect) {
+        self.clients.world.trace.happened(effect);
     }
 
     fn record(&self, event: Event) {

@@ -92,6 +92,8 @@ pub struct ConsumerPlan {
     pub group: Arc<str>,
     /// Its topic.
     pub topic: Arc<str>,
+    /// Whether it takes all queues itself, alone in its group, instead of sharing them.
+    pub assigned: bool,
     /// Messages of one poll, at most.
     pub poll_max: usize,
     /// How long it works on what it polled, at most, in milliseconds.
@@ -139,8 +141,10 @@ impl Plan {
             }
             for group in 0..size.groups {
                 let group: Arc<str> = format!("group-{}-{group}", topic.name).into();
-                for _ in 0..chance.between(1..=2) {
-                    consumers.push(consumer(&mut chance, size, topic, &group));
+                let assigned = chance.one_in(4);
+                for _ in 0..if assigned { 1 } else { chance.between(1..=3) } {
+                    let plan = consumer(&mut chance, size, topic, &group);
+                    consumers.push(ConsumerPlan { assigned, ..plan });
                 }
             }
         }
@@ -189,6 +193,7 @@ fn consumer(chance: &mut Chance, size: Size, topic: &TopicPlan, group: &Arc<str>
         machine: chance.between(1..=size.machines.into()) as u8,
         group: group.clone(),
         topic: topic.name.clone(),
+        assigned: false,
         poll_max: *chance.pick(&[1, 8, 64]),
         work_ms_max: *chance.pick(&[0, 20, 200]),
         commits: match chance.one_in(2) {

@@ -3,15 +3,26 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use host::Host;
 use madsim::rand::Rng;
-use raftmq_client::{Error, Message, Producer, SendReceipt};
+use raftmq_client::{Client, Error, Message, Producer, SendReceipt, TopicQueue};
 use tokio::sync::Semaphore;
 
 use super::{Clients, Phase, ProducerPlan, Targets, connect, failure};
 use crate::body;
+use crate::effect::Effect;
 use crate::history::{Event, Outcome, Place, Queue, Target, Value};
 use crate::machine::Machine;
+
+/// A producer asks for the end of a queue after one message of so many.
+const ASKS_ONCE_IN: u32 = 16;
+
+/// One message of so many is larger than brokers take: it must be refused, and not be stored.
+const TOO_LARGE_ONE_IN: u64 = 97;
+
+/// Its body; whoever reads it sees that nobody sent it.
+static TOO_LARGE: [u8; 5 << 10] = [0; 5 << 10];
 
 /// Works until clients are told to produce no more.
 pub(super) async fn run(clients: Arc<Clients>, machine: Machine, host: Host, plan: ProducerPlan) {
@@ -25,6 +36,7 @@ pub(super) async fn run(clients: Arc<Clients>, machine: Machine, host: Host, pla
         .send_timeout(Duration::from_millis(plan.send_timeout_ms))
         .build();
     let sender = Sender {
+        client: client.clone(),
         producer: building.expect("no bound is 0"),
         clients,
         machine,
@@ -35,6 +47,7 @@ pub(super) async fn run(clients: Arc<Clients>, machine: Machine, host: Host, pla
 }
 
 struct Sender {
+    client: Client,
     producer: Producer,
     clients: Arc<Clients>,
     machine: Machine,
@@ -44,10 +57,10 @@ struct Sender {
 
 impl Sender {
     async fn run(self) {
-        let under_way = Arc::new(Semaphore::new(self.plan.in_flight as usize));
+        let places = Arc::new(Semaphore::new(self.plan.in_flight as usize));
         let mut sequence = 0;
         while self.clients.phase() == Phase::Work {
-            let permit = under_way.clone().acquire_owned().await;
+            let permit = places.clone().acquire_owned().await;
             let permit = permit.expect("nobody closes the semaphore");
             sequence += 1;
             let value = (self.lane << 32) | sequence;
@@ -58,25 +71,43 @@ impl Sender {
                 target,
                 lane: self.lane,
             });
+            let under_way = self.clients.hand_over();
             let handed_over = self.producer.send_async(message).await;
             let (clients, machine) = (self.clients.clone(), self.machine);
+            let client = self.client.clone();
             tokio::spawn(async move {
                 let result = match handed_over {
                     Ok(handle) => handle.await,
                     Err(error) => Err(error),
                 };
                 let outcome = outcome(result);
-                clients
-                    .history
-                    .record(machine, Event::Sent { value, outcome });
-                drop(permit);
+                let sent = Event::Sent {
+                    value,
+                    outcome: outcome.clone(),
+                };
+                clients.history.record(machine, sent);
+                let trace = &clients.world.trace;
+                match &outcome {
+                    Outcome::Done(_) => {}
+                    Outcome::NotDone(_) => trace.happened(Effect::SendRefused),
+                    Outcome::Unknown(_) => trace.happened(Effect::SendUnknown),
+                }
+                drop((permit, under_way));
+                if let Outcome::Done(place) = outcome
+                    && madsim::rand::thread_rng().gen_range(0..ASKS_ONCE_IN) == 0
+                {
+                    ask_end(&clients, machine, &client, place.queue).await;
+                }
             });
             self.think().await;
         }
     }
 
     fn message(&self, value: Value) -> (Target, Message) {
-        let body = body::encode(value, self.clients.plan.body_bytes_max);
+        let body = match value % TOO_LARGE_ONE_IN {
+            0 => Bytes::from_static(&TOO_LARGE),
+            _ => body::encode(value, self.clients.plan.body_bytes_max),
+        };
         let message = Message::builder(self.plan.topic.clone()).body(body);
         let (target, message) = match self.plan.targets {
             Targets::Any => (Target::Any, message),
@@ -97,6 +128,21 @@ impl Sender {
 
     fn record(&self, event: Event) {
         self.clients.history.record(self.machine, event);
+    }
+}
+
+/// Where a queue ends, as the servers say.
+async fn ask_end(clients: &Clients, machine: Machine, client: &Client, queue: Queue) {
+    let call = clients.history.next_number();
+    let asked = TopicQueue::new(queue.topic.clone(), queue.queue);
+    clients
+        .history
+        .record(machine, Event::AskEnd { call, queue });
+    // A question without an answer says nothing.
+    if let Ok(offset) = client.max_offset(&asked).await {
+        clients
+            .history
+            .record(machine, Event::ToldEnd { call, offset });
     }
 }
 

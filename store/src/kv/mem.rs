@@ -17,15 +17,20 @@ use std::sync::{Arc, PoisonError, RwLock};
 use bytes::{Buf, Bytes};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use host::Disk;
+use host::{Disk, Mutant, mutant};
 
 use super::{Batch, Kv, KvCounters, KvEngine, Operation, Pair, image};
 use crate::error::StoreError;
+use crate::table::Kind;
 
 const IMAGE: &str = "image";
 const IMAGE_BUILDING: &str = "image.building";
 const MAGIC: &[u8; 8] = b"RMQTABL1";
 const CHECKSUM_BYTES: usize = 4;
+
+/// Time between flushes that nobody asked for.
+#[cfg(madsim)]
+const FLUSH_INTERVAL: std::time::Duration = std::time::Duration::from_millis(400);
 
 /// The pairs, and the sum of their hashes: it does not depend on how the pairs came to be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -77,7 +82,7 @@ impl KvEngine for MemEngine {
                 .await
                 .map_err(StoreError::io("sync", &parent))?;
             let rows = read_image(&*disk, &dir.join(IMAGE))?;
-            let kv: Arc<dyn Kv> = Arc::new(MemKv {
+            let kv = Arc::new(MemKv {
                 disk,
                 dir,
                 rows: RwLock::new(rows),
@@ -86,7 +91,9 @@ impl KvEngine for MemEngine {
                 batches: AtomicU64::new(0),
                 flushes: AtomicU64::new(0),
             });
-            Ok(kv)
+            #[cfg(madsim)]
+            tokio::spawn(flush_now_and_then(Arc::downgrade(&kv)));
+            Ok::<Arc<dyn Kv>, StoreError>(kv)
         }
         .boxed()
     }
@@ -164,7 +171,7 @@ impl Kv for MemKv {
         async move {
             let _one_at_a_time = self.flushing.lock().await;
             self.flushes.fetch_add(1, Ordering::Relaxed);
-            let encoded = encode(&self.rows(Rows::clone));
+            let encoded = self.rows(encode);
             self.image_bytes
                 .store(encoded.len() as u64, Ordering::Relaxed);
             write_image(&self.disk, &self.dir, encoded).await
@@ -175,7 +182,12 @@ impl Kv for MemKv {
     fn checkpoint(self: Arc<Self>, dir: PathBuf) -> BoxFuture<'static, Result<(), StoreError>> {
         async move {
             // Taken at once: what is written while the image goes to the disk is not part of it.
-            let encoded = encode(&self.rows(Rows::clone));
+            let mut rows = self.rows(Rows::clone);
+            // Mutant: a copy is for those who read, and they do not ask for ids.
+            if mutant::is(Mutant::SnapshotWithoutDedup) {
+                rows.pairs.retain(|key, _| key[0] != Kind::Dedup.tag());
+            }
+            let encoded = encode(&rows);
             self.disk
                 .create_dir_all(&dir)
                 .map_err(StoreError::io("create", &dir))?;
@@ -203,6 +215,21 @@ impl Kv for MemKv {
 
     fn digest(&self) -> Option<u64> {
         Some(self.rows(|rows| rows.digest))
+    }
+}
+
+/// RocksDB flushes when it pleases, however far the log has been synced: so does its twin in the simulator.
+#[cfg(madsim)]
+async fn flush_now_and_then(kv: std::sync::Weak<MemKv>) {
+    loop {
+        tokio::time::sleep(FLUSH_INTERVAL).await;
+        let Some(kv) = kv.upgrade() else {
+            return;
+        };
+        // The next flush that somebody waits for says so too.
+        if let Err(error) = kv.flush().await {
+            tracing::debug!(%error, "tables were not flushed");
+        }
     }
 }
 

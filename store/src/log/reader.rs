@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use host::File;
+use host::{File, Mutant, mutant};
 
 use super::counters::Counters;
 use super::record::{self, record_len};
@@ -297,7 +297,12 @@ impl Run {
             let bytes = buffer
                 .get(from..to)
                 .ok_or_else(|| damaged("file ends early".into()))?;
-            let header = match record::decode(seed, bytes) {
+            // Mutant: what was written is what is read.
+            let decoded = match mutant::is(Mutant::CorruptRecordServed) {
+                true => record::decode_header(bytes),
+                false => record::decode(seed, bytes),
+            };
+            let header = match decoded {
                 Ok(header) => header,
                 // The records before it are good: they are not lost with it.
                 Err(_) if !entries.is_empty() => break,

@@ -32,6 +32,13 @@ impl LeaderCall for UpdateOffsetRequest {
             .filter(|offset| *offset <= place.bounds.next_offset)
             .ok_or_else(|| place.illegal_offset(self.offset))?;
         service.group_or_create(&group).await?;
+        // Mutant: offsets are the business of whoever leads.
+        #[cfg(raftmq_mutants)]
+        if host::mutant::is(host::Mutant::OffsetsOutsideLog) {
+            let (topic_id, queue) = (place.topic.id, place.queue);
+            service.view.keep_offset(&group, topic_id, queue, offset);
+            return Ok(UpdateOffsetResponse { status: Some(ok()) });
+        }
         service
             .propose(Body::CommitOffset(command::CommitOffset {
                 group: group.into_owned(),

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 
-use super::{Chance, NodeId};
+use super::{Chance, Lost, NodeId};
 
 type Names = BTreeMap<OsString, NodeId>;
 
@@ -27,6 +27,14 @@ impl Directory {
         self.names.keys()
     }
 
+    /// All that it names, or would name after a crash.
+    pub(super) fn all_nodes(&self) -> impl Iterator<Item = NodeId> {
+        let unsynced = self.unsynced.iter().flatten();
+        let changed = unsynced.filter_map(|(_, node)| *node);
+        let named = self.names.values().chain(self.durable.values());
+        named.copied().chain(changed)
+    }
+
     pub(super) fn set(&mut self, name: OsString, node: Option<NodeId>) {
         self.change(vec![(name, node)]);
     }
@@ -43,10 +51,18 @@ impl Directory {
     }
 
     /// Keeps the changes up to some point, as a journal would.
-    pub(super) fn crash(&mut self, chance: &mut Chance) {
-        let kept = chance.below(self.unsynced.len() as u64 + 1);
-        for change in self.unsynced.drain(..).take(kept as usize) {
-            apply(&mut self.durable, change);
+    pub(super) fn crash(&mut self, chance: &mut Chance, lost: &mut Lost) {
+        let kept = chance.below(self.unsynced.len() as u64 + 1) as usize;
+        for (place, change) in self.unsynced.drain(..).enumerate() {
+            if place < kept {
+                apply(&mut self.durable, change);
+            } else {
+                match change[..] {
+                    [(_, Some(_))] => lost.creates += 1,
+                    [(_, None)] => lost.removes += 1,
+                    _ => lost.renames += 1,
+                }
+            }
         }
         self.names = self.durable.clone();
     }

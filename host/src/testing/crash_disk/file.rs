@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
-use super::{Chance, CrashDisk, NodeId};
+use super::{Chance, CrashDisk, Lost, NodeId};
 use crate::disk::File;
 
 /// What a disk writes in one piece.
@@ -23,9 +23,20 @@ pub(super) struct MemoryFile {
     bytes: Vec<u8>,
     durable: Vec<u8>,
     unsynced: Vec<Change>,
+    /// Shared with each handle.
+    open: Arc<()>,
 }
 
 impl MemoryFile {
+    /// What a handle holds as long as it is there.
+    pub(super) fn opened(&self) -> Arc<()> {
+        self.open.clone()
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        Arc::strong_count(&self.open) > 1
+    }
+
     pub(super) fn flip_bit(&mut self, position: u64, bit: u32) -> io::Result<()> {
         let position = position as usize;
         for bytes in [&mut self.bytes, &mut self.durable] {
@@ -64,21 +75,25 @@ impl MemoryFile {
     }
 
     /// Decides what became of the unsynced changes.
-    pub(super) fn crash(&mut self, chance: &mut Chance) {
+    pub(super) fn crash(&mut self, chance: &mut Chance, lost: &mut Lost) {
         let changes = std::mem::take(&mut self.unsynced);
+        let count = changes.len() as u64;
         match chance.below(4) {
-            0 => {}
-            1 => changes
-                .iter()
-                .for_each(|change| apply(&mut self.durable, change)),
-            2 => self.keep_prefix(&changes, chance),
-            _ => self.keep_sectors(&changes, chance),
+            0 => lost.writes += count,
+            1 => {
+                for change in &changes {
+                    apply(&mut self.durable, change);
+                }
+                lost.kept += count;
+            }
+            2 => self.keep_prefix(&changes, chance, lost),
+            _ => self.keep_sectors(&changes, chance, lost),
         }
         self.bytes = self.durable.clone();
     }
 
     /// All changes up to one, and that one torn in the middle.
-    fn keep_prefix(&mut self, changes: &[Change], chance: &mut Chance) {
+    fn keep_prefix(&mut self, changes: &[Change], chance: &mut Chance, lost: &mut Lost) {
         let kept = chance.below(changes.len() as u64 + 1) as usize;
         for change in &changes[..kept] {
             apply(&mut self.durable, change);
@@ -86,25 +101,36 @@ impl MemoryFile {
         if let Some(Change::Write { position, bytes }) = changes.get(kept) {
             let torn = chance.below(bytes.len() as u64 + 1) as usize;
             put(&mut self.durable, *position, &bytes[..torn]);
+            lost.torn += u64::from(0 < torn && torn < bytes.len());
         }
+        lost.kept += kept as u64;
+        lost.writes += (changes.len() - kept) as u64;
     }
 
     /// Any sectors of any changes: a disk may write its cache in whatever order it likes.
-    fn keep_sectors(&mut self, changes: &[Change], chance: &mut Chance) {
+    fn keep_sectors(&mut self, changes: &[Change], chance: &mut Chance, lost: &mut Lost) {
         for change in changes {
             match change {
                 Change::SetLen(_) if chance.below(2) == 0 => apply(&mut self.durable, change),
                 Change::SetLen(_) => {}
                 Change::Write { position, bytes } => {
-                    let mut start = 0;
+                    let (mut start, mut kept, mut missing) = (0, false, false);
                     while start < bytes.len() {
                         let sector_end =
                             (position + start) / SECTOR_BYTES * SECTOR_BYTES + SECTOR_BYTES;
                         let end = (sector_end - position).min(bytes.len());
                         if chance.below(2) == 0 {
                             put(&mut self.durable, position + start, &bytes[start..end]);
+                            kept = true;
+                        } else {
+                            missing = true;
                         }
                         start = end;
+                    }
+                    match (kept, missing) {
+                        (true, true) => lost.torn += 1,
+                        (true, false) => lost.kept += 1,
+                        _ => lost.writes += 1,
                     }
                 }
             }
@@ -132,6 +158,8 @@ pub(super) struct OpenFile {
     pub(super) disk: CrashDisk,
     pub(super) node: NodeId,
     pub(super) life: u64,
+    /// Held so that the file is known to be open.
+    pub(super) _open: Arc<()>,
 }
 
 impl OpenFile {

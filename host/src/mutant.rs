@@ -1,0 +1,125 @@
+//! Known bugs that can be put back, one at a time: the simulator proves on them that it finds bugs.
+//!
+//! Only a build with `--cfg raftmq_mutants` holds them; the binary `raftmq` refuses to be built so. In
+//! every other build [`is`] is a constant, and each place that asks it vanishes. A place that asks says
+//! "mutant" in its comment, and what the bug does.
+
+/// A known bug.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mutant {
+    /// Raft is told that entries are synced when they were only handed to the flusher.
+    AcknowledgedBeforeSync,
+    /// A send is answered although its followers have not confirmed it, when they take long.
+    AcknowledgedBeforeCommit,
+    /// Entries are written and never synced.
+    SyncSkipped,
+    /// A vote is given without noting it.
+    VoteNotPersisted,
+    /// Records have no checksums, so that half of one passes for a whole one.
+    TornTailAccepted,
+    /// Records that are read have not been checked.
+    CorruptRecordServed,
+    /// Entries that are taken back stay on the disk, before those that take their places.
+    TruncationLost,
+    /// Segments are dropped that tables newer than the checkpoint would need again.
+    RetentionAboveCheckpoint,
+    /// A snapshot holds the tables, and not the messages that they point at.
+    SnapshotWithoutSegments,
+    /// Tables count after a restart although they hold entries that the log has lost.
+    TablesAheadOfLog,
+    /// The leader keeps offsets of consumer groups in its memory.
+    OffsetsOutsideLog,
+    /// A leader answers reads without asking whether it still leads.
+    DeposedLeaderReads,
+    /// A snapshot does not say which message ids were stored.
+    SnapshotWithoutDedup,
+    /// A name server believes whoever registers last.
+    OlderEpochAccepted,
+    /// Entries are applied when they are appended.
+    AppliedBeforeCommit,
+    /// A consumer group goes back to an offset that comes late.
+    StaleOffsetCommit,
+    /// openraft's default: a leader that restarts goes on in its term.
+    LeaderRestore,
+}
+
+impl Mutant {
+    /// All of them.
+    pub const ALL: &[Mutant] = &[
+        Mutant::AcknowledgedBeforeSync,
+        Mutant::AcknowledgedBeforeCommit,
+        Mutant::SyncSkipped,
+        Mutant::VoteNotPersisted,
+        Mutant::TornTailAccepted,
+        Mutant::CorruptRecordServed,
+        Mutant::TruncationLost,
+        Mutant::RetentionAboveCheckpoint,
+        Mutant::SnapshotWithoutSegments,
+        Mutant::TablesAheadOfLog,
+        Mutant::OffsetsOutsideLog,
+        Mutant::DeposedLeaderReads,
+        Mutant::SnapshotWithoutDedup,
+        Mutant::OlderEpochAccepted,
+        Mutant::AppliedBeforeCommit,
+        Mutant::StaleOffsetCommit,
+        Mutant::LeaderRestore,
+    ];
+
+    /// What it is called on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Mutant::AcknowledgedBeforeSync => "acknowledged-before-sync",
+            Mutant::AcknowledgedBeforeCommit => "acknowledged-before-commit",
+            Mutant::SyncSkipped => "sync-skipped",
+            Mutant::VoteNotPersisted => "vote-not-persisted",
+            Mutant::TornTailAccepted => "torn-tail-accepted",
+            Mutant::CorruptRecordServed => "corrupt-record-served",
+            Mutant::TruncationLost => "truncation-lost",
+            Mutant::RetentionAboveCheckpoint => "retention-above-checkpoint",
+            Mutant::SnapshotWithoutSegments => "snapshot-without-segments",
+            Mutant::TablesAheadOfLog => "tables-ahead-of-log",
+            Mutant::OffsetsOutsideLog => "offsets-outside-log",
+            Mutant::DeposedLeaderReads => "deposed-leader-reads",
+            Mutant::SnapshotWithoutDedup => "snapshot-without-dedup",
+            Mutant::OlderEpochAccepted => "older-epoch-accepted",
+            Mutant::AppliedBeforeCommit => "applied-before-commit",
+            Mutant::StaleOffsetCommit => "stale-offset-commit",
+            Mutant::LeaderRestore => "leader-restore",
+        }
+    }
+}
+
+/// Whether this process has this bug.
+#[cfg(not(raftmq_mutants))]
+#[inline(always)]
+pub const fn is(_: Mutant) -> bool {
+    false
+}
+
+#[cfg(all(raftmq_mutants, not(madsim)))]
+compile_error!("known bugs are for the simulator alone");
+
+#[cfg(raftmq_mutants)]
+mod selected {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::Mutant;
+
+    const NONE: usize = usize::MAX;
+
+    static SELECTED: AtomicUsize = AtomicUsize::new(NONE);
+
+    /// Whether this process has this bug.
+    pub fn is(mutant: Mutant) -> bool {
+        SELECTED.load(Ordering::Relaxed) == mutant as usize
+    }
+
+    /// From now on this process has this bug and no other.
+    pub fn select(mutant: Option<Mutant>) {
+        let number = mutant.map_or(NONE, |mutant| mutant as usize);
+        SELECTED.store(number, Ordering::Relaxed);
+    }
+}
+
+#[cfg(raftmq_mutants)]
+pub use selected::{is, select};

@@ -1,0 +1,107 @@
+//! What can go wrong in a world, by name: so that a sweep can tell what never did.
+//!
+//! A fault is what a schedule does; an effect is what comes of it somewhere below. A sweep in which one
+//! of them never occurred has tested less than it says.
+
+/// An enum whose values have names and can be listed: whatever is added is in the list.
+macro_rules! named {
+    ($(#[$about:meta])* $name:ident { $($(#[$what:meta])* $value:ident => $text:literal,)+ }) => {
+        $(#[$about])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum $name { $($(#[$what])* $value,)+ }
+
+        impl $name {
+            /// All of them.
+            pub const ALL: &'static [$name] = &[$($name::$value,)+];
+
+            /// What a person calls it.
+            pub fn name(self) -> &'static str {
+                match self { $($name::$value => $text,)+ }
+            }
+        }
+    };
+}
+
+named! {
+    /// A kind of fault: what a schedule does to a world.
+    #[allow(missing_docs, reason = "each has a name of its own")]
+    FaultKind {
+        LeaderIsolated => "leader isolated",
+        LeaderIsolatedWithClients => "leader isolated with clients",
+        MachineIsolated => "machine isolated",
+        OneWayCut => "one-way cut",
+        DeafMachine => "deaf machine",
+        MuteMachine => "mute machine",
+        Ring => "ring of majorities",
+        Bridge => "bridge",
+        ClientsCutOff => "clients cut off",
+        Swizzle => "swizzle",
+        NameServersCutOff => "name servers cut off",
+        NameServersCutOffInPart => "name servers cut off in part",
+        NameServersApart => "name servers apart",
+        Weather => "bad weather",
+        Kill => "kill",
+        PowerLoss => "power loss",
+        PowerLossOfAll => "power loss of all",
+        RestartStorm => "restart storm",
+        RollingRestart => "rolling restart",
+        OrderlyStop => "orderly stop",
+        NameServerKilled => "name server killed",
+        ClientKilled => "client killed",
+        BrokerPaused => "broker paused",
+        NameServerPaused => "name server paused",
+        ClientPaused => "client paused",
+        DiskError => "disk error",
+        DiskFull => "disk full",
+        SlowSyncs => "slow syncs",
+        BitRot => "bit rot",
+        MisdirectedWrite => "misdirected write",
+        DiskWiped => "disk wiped",
+        Scrub => "scrub",
+        ClockOffset => "clock offset",
+        ClockJump => "clock jump",
+        ClockDrift => "clock drift",
+        LeadershipTransfer => "leadership transfer",
+        ReplicaReplaced => "replica replaced",
+        Checkpoint => "checkpoint",
+        LogDropped => "log dropped",
+        OffsetReset => "offset reset",
+        TopicMadeAndDeleted => "topic made and deleted",
+        GroupMadeAndDeleted => "group made and deleted",
+        CommittedAskedFor => "committed offsets asked for",
+        EverythingAskedFor => "everything asked for",
+    }
+}
+
+named! {
+    /// What came of the faults.
+    #[allow(missing_docs, reason = "each has a name of its own")]
+    Effect {
+        LinkRefused => "link that refuses",
+        LinkHung => "link that hangs",
+        MessageLost => "message lost",
+        MessageHeldBack => "message held back by a hanging link",
+        MessageSlow => "message slow",
+        MessageOvertaken => "message overtaken by a later one",
+        RequestTwice => "request arrived twice",
+        ReadFailed => "EIO on read",
+        WriteFailed => "EIO on write",
+        SyncFailed => "EIO on sync",
+        NoSpace => "ENOSPC",
+        WriteKept => "unsynced write kept",
+        WriteForgotten => "unsynced write forgotten",
+        WriteTorn => "unsynced write torn",
+        CreateForgotten => "unsynced create forgotten",
+        RemoveForgotten => "unsynced remove forgotten",
+        RenameForgotten => "unsynced rename forgotten",
+        EndedInOrder => "process ended in order",
+        EndedWithFailure => "process ended with a failure",
+        LeaderChanged => "leadership taken",
+        SendRefused => "send refused",
+        SendUnknown => "send given up, outcome unknown",
+        CommitUnknown => "commit given up, outcome unknown",
+        ConsumerSlow => "consumer that works slowly",
+        ConsumerLeft => "consumer that leaves",
+        ConsumerAway => "consumer that is gone without a word",
+    }
+}

@@ -1,0 +1,97 @@
+//! What must come back, on histories in which it does and in which it does not.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{drained, sends};
+use crate::history::{Event, Member, Outcome, Place, Queue, Record, Target};
+use crate::machine::Machine;
+use crate::workload::{Plan, Size};
+
+/// One topic, one group.
+fn plan() -> Plan {
+    let size = Size {
+        topics: 1,
+        groups: 1,
+        ..Size::default()
+    };
+    let mut plan = Plan::draw(1, size);
+    plan.producers.truncate(1);
+    plan
+}
+
+fn records(events: Vec<Event>) -> Vec<Record> {
+    let machine = Machine::Client(1);
+    let record = |event| Record {
+        at: 0,
+        machine,
+        event,
+    };
+    events.into_iter().map(record).collect()
+}
+
+fn queue(plan: &Plan) -> Queue {
+    let topic = plan.topics[0].name.clone();
+    Queue { topic, queue: 0 }
+}
+
+fn send(plan: &Plan, value: u64) -> Event {
+    Event::Send {
+        value,
+        topic: plan.topics[0].name.clone(),
+        target: Target::Any,
+        lane: 1,
+    }
+}
+
+fn sent(plan: &Plan, value: u64) -> Event {
+    let place = Place {
+        queue: queue(plan),
+        offset: 0,
+    };
+    let outcome = Outcome::Done(place);
+    Event::Sent { value, outcome }
+}
+
+fn delivery(plan: &Plan, group: &Arc<str>, offset: u64) -> Event {
+    Event::Delivery {
+        member: Member {
+            group: group.clone(),
+            member: 1,
+        },
+        place: Place {
+            queue: queue(plan),
+            offset,
+        },
+        value: Some(1),
+    }
+}
+
+#[test]
+fn a_producer_is_served_by_what_it_sends_after_the_heal() {
+    let plan = plan();
+    let served = vec![Event::Healed, send(&plan, 2), sent(&plan, 2)];
+    assert_eq!(sends(&plan, &records(served)), Ok(()));
+    let before = vec![send(&plan, 1), Event::Healed, sent(&plan, 1)];
+    assert!(sends(&plan, &records(before)).is_err());
+    let outcome = Outcome::Unknown("no answer".to_owned());
+    let failed = Event::Sent { value: 2, outcome };
+    let unanswered = vec![Event::Healed, send(&plan, 2), failed];
+    assert!(sends(&plan, &records(unanswered)).is_err());
+}
+
+#[test]
+fn every_group_must_come_to_the_end_of_every_queue() {
+    let plan = plan();
+    let group = plan.groups(&plan.topics[0].name).remove(0);
+    let bounds = BTreeMap::from([(queue(&plan), (0, 2))]);
+    let all = vec![delivery(&plan, &group, 0), delivery(&plan, &group, 1)];
+    assert_eq!(drained(&plan, &bounds, &records(all)), Ok(()));
+    let first = vec![delivery(&plan, &group, 0)];
+    assert!(drained(&plan, &bounds, &records(first)).is_err());
+    let other = vec![delivery(&plan, &"another".into(), 1)];
+    assert!(drained(&plan, &bounds, &records(other)).is_err());
+    // Nothing is left to read.
+    let empty = BTreeMap::from([(queue(&plan), (2, 2))]);
+    assert_eq!(drained(&plan, &empty, &records(Vec::new())), Ok(()));
+}

@@ -1,0 +1,109 @@
+//! Where each known bug shows, as what, and within how many worlds.
+
+use host::Mutant;
+
+/// What is promised of one known bug.
+pub(super) struct Target {
+    pub(super) mutant: Mutant,
+    /// The scenarios that should catch it.
+    pub(super) scenarios: &'static [&'static str],
+    /// What it breaks. A world that only does not recover, or that breaks something else, is no catch.
+    pub(super) invariants: &'static [&'static str],
+    /// Worlds in which it must be caught: scenarios in turn, seeds from the first on. At least three times
+    /// as many as it ever took, from whatever seed on.
+    pub(super) worlds: u64,
+}
+
+/// What is wrong with logs that differ, sooner or later.
+const LOGS: &[&str] = &[
+    "log-matching",
+    "committed-immutable",
+    "equal-tables",
+    "committed-on-quorum",
+    "leader-completeness",
+    "acknowledged-is-durable",
+    "one-message-per-offset",
+];
+
+/// What is wrong with offsets that get lost or go back.
+const OFFSETS: &[&str] = &["offsets-forward", "no-delivery-after-acknowledgement"];
+
+/// What is wrong with queues whose messages are gone.
+const KEPT: &[&str] = &[
+    "what-is-kept-is-there",
+    "position-order",
+    "readable",
+    "acknowledged-is-durable",
+];
+
+impl Target {
+    pub(super) fn of(mutant: Mutant) -> Target {
+        type Row = (&'static [&'static str], &'static [&'static str], u64);
+        let (scenarios, invariants, worlds): Row = match mutant {
+            Mutant::AcknowledgedBeforeSync => (&["kills"], &["committed-on-quorum"], 20),
+            Mutant::AcknowledgedBeforeCommit => (
+                &["partitions"],
+                &[
+                    "one-message-per-offset",
+                    "acknowledged-is-durable",
+                    "stored-once",
+                    "reads-are-new",
+                ],
+                40,
+            ),
+            Mutant::SyncSkipped => (
+                &["kills"],
+                &[
+                    "acknowledged-is-durable",
+                    "seen-is-durable",
+                    "committed-on-quorum",
+                    "leader-completeness",
+                    "committed-immutable",
+                ],
+                80,
+            ),
+            Mutant::VoteNotPersisted => (
+                &["kills"],
+                &["leaders-have-voted", "terms-forward", "one-leader-per-term"],
+                20,
+            ),
+            Mutant::TornTailAccepted => (
+                &["disks"],
+                &["log-matching", "equal-tables", "no-phantom"],
+                40,
+            ),
+            Mutant::CorruptRecordServed => (
+                &["disks"],
+                &["log-matching", "equal-tables", "no-phantom"],
+                60,
+            ),
+            Mutant::TruncationLost => (&["chaos", "partitions"], LOGS, 60),
+            Mutant::RetentionAboveCheckpoint => (&["snapshots"], KEPT, 20),
+            Mutant::SnapshotWithoutSegments => (&["snapshots"], KEPT, 60),
+            Mutant::TablesAheadOfLog => (
+                &["disks", "chaos"],
+                &["what-is-kept-is-there", "position-order", "equal-tables"],
+                60,
+            ),
+            Mutant::OffsetsOutsideLog => (&["kills"], OFFSETS, 20),
+            Mutant::DeposedLeaderReads => {
+                (&["partitions"], &["reads-are-new", "offsets-forward"], 60)
+            }
+            Mutant::SnapshotWithoutDedup => (&["snapshots"], &["equal-tables", "stored-once"], 20),
+            Mutant::OlderEpochAccepted => (&["chaos", "kills"], &["newer-route-wins"], 40),
+            Mutant::AppliedBeforeCommit => (
+                &["partitions"],
+                &["committed-on-quorum", "committed-immutable"],
+                20,
+            ),
+            Mutant::StaleOffsetCommit => (&["partitions"], OFFSETS, 20),
+            Mutant::LeaderRestore => (&["kills"], LOGS, 60),
+        };
+        Target {
+            mutant,
+            scenarios,
+            invariants,
+            worlds,
+        }
+    }
+}
