@@ -36,6 +36,9 @@ pub struct Contexts {
 pub struct Context {
     /// Name servers or brokers, `host:port`.
     pub seeds: Vec<String>,
+    /// File of the certificates (PEM) to trust; servers are spoken to in TLS then, else in plaintext.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_ca: Option<PathBuf>,
 }
 
 /// Where the file is: `$XDG_CONFIG_HOME/raftmq/contexts.toml`, or below `~/.config`.
@@ -101,7 +104,7 @@ impl Contexts {
     /// # Errors
     ///
     /// If the name or a seed cannot be one.
-    pub fn add(&mut self, name: &str, seeds: Vec<String>) -> Result<(), Failure> {
+    pub fn add(&mut self, name: &str, context: Context) -> Result<(), Failure> {
         let wrong = |reason: String| Err(Failure::Configuration(reason));
         let plain = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
         if name.is_empty() || name.len() > NAME_LENGTH_MAX || !name.chars().all(plain) {
@@ -109,13 +112,13 @@ impl Contexts {
                 "context name {name:?}: 1 to {NAME_LENGTH_MAX} letters, digits, '-', '_' or '.'"
             ));
         }
-        if let Some(seed) = seeds.iter().find(|seed| !is_address(seed)) {
+        if let Some(seed) = context.seeds.iter().find(|seed| !is_address(seed)) {
             return wrong(format!("seed {seed:?} is not host:port"));
         }
-        if seeds.is_empty() {
+        if context.seeds.is_empty() {
             return wrong(format!("context {name} needs at least one seed"));
         }
-        self.contexts.insert(name.to_owned(), Context { seeds });
+        self.contexts.insert(name.to_owned(), context);
         self.current.get_or_insert_with(|| name.to_owned());
         Ok(())
     }
@@ -172,8 +175,18 @@ mod tests {
 
     use super::*;
 
-    fn seeds() -> Vec<String> {
-        vec!["ns1:9876".to_owned(), "10.0.0.2:9876".to_owned()]
+    fn system(seeds: &[&str]) -> Context {
+        Context {
+            seeds: seeds.iter().map(|seed| (*seed).to_owned()).collect(),
+            tls_ca: None,
+        }
+    }
+
+    fn seeds() -> Context {
+        Context {
+            tls_ca: Some("/etc/raftmq/ca.pem".into()),
+            ..system(&["ns1:9876", "10.0.0.2:9876"])
+        }
     }
 
     /// Catches a file that others can read, one that is not what was added, and one torn by a rewrite.
@@ -184,7 +197,7 @@ mod tests {
         let mut contexts = Contexts::load(&path).unwrap();
         assert_eq!(contexts, Contexts::default());
         contexts.add("prod", seeds()).unwrap();
-        contexts.add("test", vec!["t:1".to_owned()]).unwrap();
+        contexts.add("test", system(&["t:1"])).unwrap();
         contexts.save(&path).unwrap();
         contexts.choose("test").unwrap();
         contexts.save(&path).unwrap();
@@ -203,8 +216,8 @@ mod tests {
             let error = contexts.add(name, seeds()).unwrap_err();
             assert!(matches!(error, Failure::Configuration(_)), "{error}");
         }
-        assert!(contexts.add("prod", vec!["nowhere".to_owned()]).is_err());
-        assert!(contexts.add("prod", Vec::new()).is_err());
+        assert!(contexts.add("prod", system(&["nowhere"])).is_err());
+        assert!(contexts.add("prod", system(&[])).is_err());
         contexts.add("prod", seeds()).unwrap();
         contexts.add("test", seeds()).unwrap();
         assert_eq!(contexts.current.as_deref(), Some("prod"));

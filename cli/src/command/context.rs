@@ -1,9 +1,11 @@
 //! `raftmq context add|list|use|show|remove`: names for systems.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use crate::contexts::{self, Contexts};
+use crate::contexts::{self, Context, Contexts};
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::terminal::table;
@@ -30,6 +32,9 @@ enum Verb {
             required = true
         )]
         seeds: Vec<String>,
+        /// Speak TLS there and trust the certificates of this file (PEM)
+        #[arg(long, value_name = "FILE")]
+        tls_ca: Option<PathBuf>,
     },
     /// All contexts
     List,
@@ -53,8 +58,14 @@ pub(crate) fn run(arguments: ContextArguments) -> Result<(), Failure> {
         );
     };
     match arguments.verb {
-        Verb::Add { name, seeds } => {
-            contexts.add(&name, seeds)?;
+        Verb::Add {
+            name,
+            seeds,
+            tls_ca,
+        } => {
+            let tls_ca = tls_ca.map(std::path::absolute).transpose();
+            let tls_ca = tls_ca.map_err(|error| Failure::during("finding the file", error))?;
+            contexts.add(&name, Context { seeds, tls_ca })?;
             contexts.save(&path)?;
             done(&name, "added");
         }
@@ -78,7 +89,12 @@ fn list(contexts: &Contexts, output: Output) {
     let is_current = |name: &String| contexts.current.as_ref() == Some(name);
     let document = || {
         let all = contexts.contexts.iter().map(|(name, context)| {
-            json!({ "name": name, "seeds": context.seeds, "current": is_current(name) })
+            json!({
+                "name": name,
+                "seeds": context.seeds,
+                "tls_ca": context.tls_ca,
+                "current": is_current(name),
+            })
         });
         all.collect()
     };
@@ -102,7 +118,7 @@ fn show(contexts: &Contexts, name: Option<String>, output: Output) -> Result<(),
     })?;
     let context = contexts.get(&name)?;
     output.show(
-        || json!({ "name": name, "seeds": context.seeds }),
+        || json!({ "name": name, "seeds": context.seeds, "tls_ca": context.tls_ca }),
         || context.seeds.join(","),
     );
     Ok(())

@@ -172,7 +172,7 @@ fn greet(group: &mut Group, led: &Led, directory: &Path) {
     if let Some(certificate) = &plan.certificate {
         let trusted = certificate.certificate().display();
         say(format_args!(
-            "TLS on the same ports; its certificate signed itself: {trusted}"
+            "TLS on the same ports: add --tls-ca {trusted}"
         ));
     }
     let program = shown_program(&plan.program);

@@ -1,10 +1,13 @@
 //! Where a command finds the system: `--seeds`, a context, the environment, or what `raftmq dev` uses.
 
-use clap::Args;
-use raftmq_client::Client;
+use std::path::PathBuf;
 
-use crate::contexts::{self, Contexts};
+use clap::Args;
+use raftmq_client::{Client, ClientTls};
+
+use crate::contexts::{self, Context, Contexts};
 use crate::failure::Failure;
+use crate::files;
 
 /// Where `raftmq dev` listens.
 const SEEDS_DEFAULT: &str = "127.0.0.1:9876,127.0.0.1:8081,127.0.0.1:8082,127.0.0.1:8083";
@@ -25,6 +28,10 @@ pub(crate) struct Seeds {
     /// A system by its name, see `raftmq context` [env: RAFTMQ_CONTEXT]
     #[arg(long, global = true, value_name = "NAME")]
     context: Option<String>,
+    /// Speak TLS and trust the certificates of this file (PEM) [env: RAFTMQ_TLS_CA] [default: what the
+    /// context says, or plaintext]
+    #[arg(long, global = true, value_name = "FILE")]
+    tls_ca: Option<PathBuf>,
 }
 
 impl Seeds {
@@ -34,38 +41,46 @@ impl Seeds {
     ///
     /// If no seed answers, or one is no address.
     pub(crate) async fn client(&self) -> Result<Client, Failure> {
-        let client = Client::builder().seeds(self.addresses()?).build().await;
-        client.map_err(Failure::from)
+        let system = self.system()?;
+        let mut builder = Client::builder().seeds(system.seeds);
+        if let Some(path) = system.tls_ca {
+            let pem = files::read_bytes(&path).map_err(|error| {
+                Failure::Configuration(format!("certificates {}: {error}", path.display()))
+            })?;
+            builder = builder.tls(ClientTls::new().roots_pem(pem));
+        }
+        builder.build().await.map_err(Failure::from)
     }
 
-    /// The addresses to start from.
+    /// The system that is meant.
     ///
     /// # Errors
     ///
     /// If a context is named that does not exist, or the file of contexts cannot be read.
-    pub(crate) fn addresses(&self) -> Result<Vec<String>, Failure> {
-        self.resolve(
-            |name| std::env::var(name).ok().filter(|value| !value.is_empty()),
-            || Contexts::load(&contexts::path()?),
-        )
+    pub(crate) fn system(&self) -> Result<Context, Failure> {
+        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let system = self.resolve(variable, || Contexts::load(&contexts::path()?))?;
+        let by_variable = || variable("RAFTMQ_TLS_CA").map(PathBuf::from);
+        let tls_ca = self.tls_ca.clone().or(system.tls_ca).or_else(by_variable);
+        Ok(Context { tls_ca, ..system })
     }
 
     fn resolve(
         &self,
         variable: impl Fn(&str) -> Option<String>,
         contexts: impl Fn() -> Result<Contexts, Failure>,
-    ) -> Result<Vec<String>, Failure> {
+    ) -> Result<Context, Failure> {
         if let Some(seeds) = &self.seeds {
             return Ok(split(seeds));
         }
         if let Some(name) = &self.context {
-            return Ok(contexts()?.get(name)?.seeds.clone());
+            return contexts()?.get(name).cloned();
         }
         if let Some(seeds) = variable("RAFTMQ_SEEDS") {
             return Ok(split(&seeds));
         }
         if let Some(name) = variable("RAFTMQ_CONTEXT") {
-            return Ok(contexts()?.get(&name)?.seeds.clone());
+            return contexts()?.get(&name).cloned();
         }
         // Without a home directory there are no contexts, which is no trouble when none was asked for.
         let contexts = match contexts::path() {
@@ -73,18 +88,19 @@ impl Seeds {
             Err(_) => Contexts::default(),
         };
         match &contexts.current {
-            Some(name) => Ok(contexts.get(name)?.seeds.clone()),
+            Some(name) => contexts.get(name).cloned(),
             None => Ok(split(SEEDS_DEFAULT)),
         }
     }
 }
 
-fn split(seeds: &str) -> Vec<String> {
+fn split(seeds: &str) -> Context {
     let seeds = seeds.split([',', ';']).map(str::trim);
-    seeds
-        .filter(|seed| !seed.is_empty())
-        .map(str::to_owned)
-        .collect()
+    let seeds = seeds.filter(|seed| !seed.is_empty());
+    Context {
+        seeds: seeds.map(str::to_owned).collect(),
+        tls_ca: None,
+    }
 }
 
 #[cfg(test)]
@@ -95,7 +111,7 @@ mod tests {
         let contexts = || {
             let mut contexts = Contexts::default();
             for name in ["one", "two"] {
-                contexts.add(name, vec![format!("{name}:1")]).unwrap();
+                contexts.add(name, split(&format!("{name}:1"))).unwrap();
             }
             contexts.current.take_if(|_| !current);
             Ok(contexts)
@@ -104,7 +120,7 @@ mod tests {
             let found = environment.iter().find(|(key, _)| *key == name);
             found.map(|(_, value)| (*value).to_owned())
         };
-        flags.resolve(variable, contexts).unwrap()
+        flags.resolve(variable, contexts).unwrap().seeds
     }
 
     /// Catches a command that talks to another system than the one that was named.
@@ -125,7 +141,7 @@ mod tests {
         assert_eq!(resolved(&none, &environment, true), ["e:1"]);
         assert_eq!(resolved(&none, &environment[1..], true), ["two:1"]);
         assert_eq!(resolved(&none, &[], true), ["one:1"]);
-        assert_eq!(resolved(&none, &[], false), split(SEEDS_DEFAULT));
+        assert_eq!(resolved(&none, &[], false), split(SEEDS_DEFAULT).seeds);
     }
 
     /// Catches a misspelt context that silently means another system.

@@ -107,7 +107,11 @@ async fn a_newcomers_system_survives_a_kill_and_finds_its_data_again() {
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
     dev.wait_for("broker 2 ended").await;
     dev.wait_for("broker 2 runs again").await;
-    dev.raftmq(&["produce", "greetings", "again"]).await;
+    // In TLS, by the certificate of its own making.
+    let certificate = data.join("tls/certificate.pem");
+    let certificate = certificate.to_str().unwrap();
+    dev.raftmq(&["produce", "greetings", "again", "--tls-ca", certificate])
+        .await;
     dev.interrupt().await;
 
     let dev = Dev::start(&data, None, &directory.path().join("second.log"), &seeds);
