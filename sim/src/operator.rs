@@ -11,7 +11,7 @@ use crate::body;
 use crate::history::{Event, History, Member, Outcome, Place, Queue};
 use crate::machine::{CLIENT_PORT, Machine, PEER_PORT};
 use crate::onlooker;
-use crate::workload::{Clients, Plan, connect, failure};
+use crate::workload::{Clients, PATIENCE, Plan, connect, failure};
 use crate::world::{GROUP, World};
 
 /// The group under whose name the operator reads.
@@ -39,7 +39,7 @@ impl Operator {
     /// Connects. None if clients were told to stop before anybody answered.
     pub async fn connect(clients: &Clients, host: &Host) -> Option<Operator> {
         let id = format!("operator-{}", clients.history.next_number());
-        let client = connect(clients, host, id, false).await?;
+        let client = connect(clients, host, id, false, PATIENCE).await?;
         Some(Operator {
             client,
             history: clients.history.clone(),

@@ -48,13 +48,21 @@ struct Total {
     failures: Vec<String>,
 }
 
+impl Total {
+    fn count(&mut self, counts: &BTreeMap<String, u64>) {
+        for (name, count) in counts {
+            *self.counts.entry(name.clone()).or_default() += count;
+        }
+    }
+}
+
 impl Sweep {
     /// Runs all worlds. Fails if any of them did.
     pub fn run(&self, out: &mut impl Write) -> Result<(), Failure> {
         idle_hour(out)?;
-        self.replay(out)?;
-        let begun = Instant::now();
         let mut total = Total::default();
+        self.replay(&mut total, out)?;
+        let begun = Instant::now();
         let specs: Vec<Spec> = self
             .seeds
             .clone()
@@ -114,10 +122,11 @@ impl Sweep {
     }
 
     /// Every world that failed once must hold for ever.
-    fn replay(&self, out: &mut impl Write) -> Result<(), Failure> {
+    fn replay(&self, total: &mut Total, out: &mut impl Write) -> Result<(), Failure> {
         let cases = Case::all(&self.regressions)?;
         for (path, case) in &cases {
             let report = runner::run(case.spec()?);
+            total.count(&report.traced.counts);
             if let Err(failure) = report::check(&report, &self.failures) {
                 let path = path.display();
                 writeln!(out, "{path}: {}", case.about)?;
@@ -163,9 +172,7 @@ impl Sweep {
         };
         total.events += report.traced.events;
         total.simulated += report.simulated;
-        for (name, count) in &report.traced.counts {
-            *total.counts.entry(name.clone()).or_default() += count;
-        }
+        total.count(&report.traced.counts);
         if let Err(failure) = report::check(&report, &self.failures) {
             writeln!(out, "{failure}")?;
             let violation = report.violation.as_ref();

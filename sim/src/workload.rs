@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use crate::history::{History, Outcome};
 use crate::world::World;
 
-pub use machine::{connect, run_client};
+pub use machine::{LITTLE_PATIENCE, PATIENCE, connect, run_client};
 pub use plan::{Commits, ConsumerPlan, Plan, ProducerPlan, Size, Targets, TopicPlan};
 
 /// What clients are to do at the moment.

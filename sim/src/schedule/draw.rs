@@ -174,6 +174,7 @@ impl Drawing<'_> {
             Kind::RestartStorm => return self.restart_storm(),
             Kind::Rot => return self.rot(),
             Kind::SlowSyncs => return self.slow_syncs(),
+            Kind::Checkpoint => return self.checkpoint(),
             Kind::Partition => self.partition(),
             Kind::NameServers => self.name_servers(),
             Kind::Weather => self.weather(),
@@ -392,6 +393,22 @@ impl Drawing<'_> {
         faults
     }
 
+    /// A checkpoint, and often a power cut before it is whole.
+    fn checkpoint(&mut self) -> Vec<(u64, Fault)> {
+        let who = self.broker();
+        let mut faults = vec![(0, Fault::Checkpoint { who })];
+        if self.chance.one_in(2) {
+            let crash = Fault::Crash {
+                who: vec![who],
+                power: Some(self.chance.number()),
+                down_ms: self.duration(),
+                storm: false,
+            };
+            faults.push((self.chance.between(1..=40), crash));
+        }
+        faults
+    }
+
     /// Rot in some places, and then somebody who looks.
     fn rot(&mut self) -> Vec<(u64, Fault)> {
         let machine = Machine::Broker(self.victim);
@@ -457,7 +474,6 @@ impl Drawing<'_> {
                     by: self.next_broker - 1,
                 }
             }
-            Kind::Checkpoint => Fault::Checkpoint { who: self.broker() },
             Kind::DropLog => Fault::DropLog {
                 retain_bytes: *self.chance.pick(&[0, 256 << 10, 1 << 20]),
             },

@@ -8,7 +8,7 @@ use host::Host;
 use madsim::rand::Rng;
 use raftmq_client::{Client, Delivery, Filter, PullConsumer, TopicQueue};
 
-use super::{Clients, Commits, ConsumerPlan, Phase, connect, failure};
+use super::{Clients, Commits, ConsumerPlan, LITTLE_PATIENCE, PATIENCE, Phase, connect, failure};
 use crate::body;
 use crate::effect::Effect;
 use crate::history::{Event, Member, Outcome, Place, Queue};
@@ -34,7 +34,12 @@ pub(super) async fn run(clients: Arc<Clients>, machine: Machine, host: Host, pla
     while clients.phase() < Phase::Stop {
         let number = clients.history.next_number();
         let id = format!("consumer-{number}");
-        let Some(client) = connect(&clients, &host, id, plan.name_servers).await else {
+        let patience = match plan.leaves {
+            true => PATIENCE,
+            false => LITTLE_PATIENCE,
+        };
+        let connecting = connect(&clients, &host, id, plan.name_servers, patience);
+        let Some(client) = connecting.await else {
             return;
         };
         let builder = client

@@ -12,6 +12,12 @@ use crate::machine::{CLIENT_PORT, Machine};
 /// Pause before a client that could not be made is tried again.
 const AGAIN: Duration = Duration::from_millis(500);
 
+/// When most clients give a call up.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// When hasty ones do: sooner than many faults end, so that they do not learn the outcome.
+pub const LITTLE_PATIENCE: Duration = Duration::from_secs(2);
+
 /// Everything that the machine does until its clients are told to stop. Its process may be killed at any
 /// moment, and then this begins anew.
 pub async fn run_client(clients: Arc<Clients>, number: u8) {
@@ -43,6 +49,7 @@ pub async fn connect(
     host: &Host,
     id: String,
     name_servers: bool,
+    patience: Duration,
 ) -> Option<Client> {
     let brokers = clients.world.all_brokers();
     let seeds = match name_servers {
@@ -57,6 +64,7 @@ pub async fn connect(
             .seeds(seeds.clone())
             .client_id(id.clone())
             .attempt_timeout(Duration::from_secs(1))
+            .request_timeout(patience)
             .start_timeout(Duration::from_secs(3))
             .host(host)
             .build();

@@ -9,7 +9,7 @@ use madsim::rand::Rng;
 use raftmq_client::{Client, Error, Message, Producer, SendReceipt, TopicQueue};
 use tokio::sync::Semaphore;
 
-use super::{Clients, Phase, ProducerPlan, Targets, connect, failure};
+use super::{Clients, PATIENCE, Phase, ProducerPlan, Targets, connect, failure};
 use crate::body;
 use crate::effect::Effect;
 use crate::history::{Event, Outcome, Place, Queue, Target, Value};
@@ -28,7 +28,7 @@ static TOO_LARGE: [u8; 5 << 10] = [0; 5 << 10];
 pub(super) async fn run(clients: Arc<Clients>, machine: Machine, host: Host, plan: ProducerPlan) {
     let lane = clients.history.next_number();
     let id = format!("producer-{lane}");
-    let Some(client) = connect(&clients, &host, id, plan.name_servers).await else {
+    let Some(client) = connect(&clients, &host, id, plan.name_servers, PATIENCE).await else {
         return;
     };
     let building = client
