@@ -13,6 +13,8 @@ use super::cluster::{Cluster, PATIENCE, eventually};
 
 /// Longer than any fault that a test makes.
 const SEND_TIMEOUT: Duration = Duration::from_secs(60);
+/// Bodies are sent as they are: tests count on logs that grow by what they send.
+const NEVER: usize = usize::MAX;
 const SEND_PAUSE: Duration = Duration::from_millis(2);
 /// Message groups that the messages are dealt to: each keeps its order.
 const MESSAGE_GROUPS: u64 = 4;
@@ -38,6 +40,7 @@ impl Writer {
         let producer = client
             .producer()
             .send_timeout(SEND_TIMEOUT)
+            .compress_from_bytes(NEVER)
             .build()
             .unwrap();
         let book = Arc::new(Mutex::new(Book::default()));
@@ -145,6 +148,7 @@ pub(crate) async fn send(
     let producer = client
         .producer()
         .send_timeout(SEND_TIMEOUT)
+        .compress_from_bytes(NEVER)
         .build()
         .unwrap();
     let mut handles = Vec::new();
