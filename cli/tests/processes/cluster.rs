@@ -158,9 +158,12 @@ impl Cluster {
     /// Waits until broker `id`'s process has ended by itself; its exit code.
     pub(crate) async fn wait_for_end(&mut self, id: u64) -> Option<i32> {
         let status = self.broker(id).wait(PATIENCE).await;
-        status
-            .unwrap_or_else(|| panic!("broker {id} still runs\n{}", self.last_words()))
-            .code()
+        let status =
+            status.unwrap_or_else(|| panic!("broker {id} still runs\n{}", self.last_words()));
+        if status.code().is_none() {
+            println!("broker {id} ended by {status}\n{}", self.last_words());
+        }
+        status.code()
     }
 }
 
