@@ -23,6 +23,7 @@ mod shown_message;
 mod topic;
 
 use std::future::Future;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -122,13 +123,26 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
 
 /// Runs `work` on a runtime of its own.
 fn block_on(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    block_on_with_grace(work, Duration::ZERO)
+}
+
+/// The same. If the work fails, whatever blocks meanwhile (a table that is being opened) may take so long to end: a
+/// process that exits in the middle of RocksDB's work is aborted by it.
+fn block_on_with_grace(
+    work: impl Future<Output = Result<(), Failure>>,
+    grace: Duration,
+) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::during("starting the runtime", error))?;
     let result = runtime.block_on(work);
-    // A task that still reads standard input would keep the process waiting for a line.
-    runtime.shutdown_background();
+    // Not for ever: a task that still reads standard input would keep the process waiting for a line.
+    runtime.shutdown_timeout(if result.is_err() {
+        grace
+    } else {
+        Duration::ZERO
+    });
     result
 }
 

@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::future::Future;
 use std::io::IsTerminal;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use host::Host;
@@ -17,6 +18,9 @@ use crate::{signals, terminal};
 
 /// What is logged unless RUST_LOG says otherwise.
 const DEFAULT_LOG_FILTER: &str = "info,openraft=error";
+
+/// How long a server that failed waits for what is being read or written.
+const FAILURE_GRACE: Duration = Duration::from_secs(2);
 
 /// Flags of `raftmq broker` and `raftmq nameserver`, whose configuration is `T`.
 #[derive(Args, Clone, Debug)]
@@ -80,12 +84,13 @@ where
 {
     start_logs(arguments.json_logs);
     raise_file_limit();
-    super::block_on(async {
+    let serving = async {
         let shutdown = signals::shutdown(arguments.until_stdin_closes);
         role(Host::real(), shutdown)
             .await
             .map_err(|error| Failure::Operation(error.to_string()))
-    })
+    };
+    super::block_on_with_grace(serving, FAILURE_GRACE)
 }
 
 fn start_logs(json: bool) {
