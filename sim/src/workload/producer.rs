@@ -33,6 +33,8 @@ pub(super) async fn run(clients: Arc<Clients>, machine: Machine, host: Host, pla
     };
     let building = client
         .producer()
+        // A body that is too large must stay so.
+        .compress_from_bytes(usize::MAX)
         .send_timeout(Duration::from_millis(plan.send_timeout_ms))
         .build();
     let sender = Sender {
