@@ -160,10 +160,13 @@ impl Cluster {
         let status = self.broker(id).wait(PATIENCE).await;
         let status =
             status.unwrap_or_else(|| panic!("broker {id} still runs\n{}", self.last_words()));
-        if status.code().is_none() {
-            println!("broker {id} ended by {status}\n{}", self.last_words());
-        }
-        status.code()
+        let code = status.code();
+        assert!(
+            code.is_some(),
+            "broker {id} ended by {status}\n{}",
+            self.last_words()
+        );
+        code
     }
 }
 
