@@ -38,10 +38,11 @@ impl Certificate {
         let names = NAMES.map(str::to_owned);
         let CertifiedKey { cert, signing_key } = generate_simple_self_signed(names)
             .map_err(|error| Failure::during("making a certificate", error))?;
-        // The key first: where there is a certificate there are both. A key alone was left by an interrupted start.
+        // The key first, and each file as a whole: where there is a certificate there are both. A key alone was left
+        // by an interrupted start.
         let key = signing_key.serialize_pem();
         files::replace_private_text(&made.key, &key).map_err(failed)?;
-        files::write_text(&made.certificate, &cert.pem()).map_err(failed)?;
+        files::replace_private_text(&made.certificate, &cert.pem()).map_err(failed)?;
         Ok(made)
     }
 
