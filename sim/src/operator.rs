@@ -242,6 +242,9 @@ impl Operator {
                     continue;
                 }
             };
+            if deliveries.is_empty() {
+                self.forget_dropped(&mut left).await;
+            }
             for delivery in deliveries {
                 let queue = Queue {
                     topic: delivery.topic.clone(),
@@ -267,6 +270,14 @@ impl Operator {
             }
         }
         Ok(())
+    }
+
+    /// Retention goes on meanwhile: what the servers have dropped by now need not be read. Should nobody
+    /// answer, everything must be.
+    async fn forget_dropped(&self, left: &mut BTreeMap<Queue, u64>) {
+        if let Ok(bounds) = self.bounds().await {
+            left.retain(|queue, max| bounds.get(queue).is_none_or(|(min, _)| min < max));
+        }
     }
 
     fn record(&self, event: Event) {
