@@ -41,17 +41,20 @@ impl BrokerTable {
         &self.seeds
     }
 
-    /// The address for the `turn`-th attempt: the leader, then its peers, then the seeds, then the same again.
+    /// The address for the `turn`-th attempt: the leader, then its peers, then the seeds, then the same again. For 'any
+    /// group' whoever else is known too: all seeds may have been replaced by others.
     pub(crate) fn address(&self, group: &str, turn: usize) -> Address {
         let mut candidates: Vec<Address> = Vec::new();
         let groups = self.lock();
-        if let Some(group) = groups.get(group) {
-            candidates.extend(group.leader.iter().cloned());
-            candidates.extend(group.replicas.iter().cloned());
+        if let Some(known) = groups.get(group) {
+            candidates.extend(known.leader.iter().cloned());
+            candidates.extend(known.replicas.iter().cloned());
         }
-        for seed in &self.seeds {
-            if !candidates.contains(seed) {
-                candidates.push(seed.clone());
+        let others = groups.iter().filter(|_| group.is_empty());
+        let others = others.flat_map(|(_, other)| other.leader.iter().chain(&other.replicas));
+        for address in self.seeds.iter().chain(others) {
+            if !candidates.contains(address) {
+                candidates.push(address.clone());
             }
         }
         candidates[turn % candidates.len()].clone()
@@ -176,6 +179,17 @@ mod tests {
         table.failed("g", "new:1");
         table.routed("g", "old:1");
         assert_eq!(turns(&table, 2), ["old:1", "new:1"]);
+    }
+
+    /// Catches a client that can never find its route again once all seeds were replaced.
+    #[test]
+    fn whoever_is_known_may_be_asked_about_routes() {
+        let table = table();
+        table.routed("g", "a:1");
+        table.members("g", ["b:1"].map(Address::from));
+        let asked: Vec<Address> = (0..4).map(|turn| table.address("", turn)).collect();
+        let expected = ["seed:1", "seed:2", "a:1", "b:1"].map(Address::from);
+        assert_eq!(asked, expected);
     }
 
     /// Catches a list that grows for as long as addresses change.

@@ -28,6 +28,9 @@ pub struct Leadership {
     /// Whether this replica leads, has applied all that its log held when it was elected, and has
     /// heard from a majority within an election timeout.
     pub serving: bool,
+    /// Of a replica that was taken out of its group: the members that it knew last, who know more by now. Empty for a
+    /// member.
+    pub survivors: Vec<Member>,
 }
 
 /// Publishes [`Leadership`] while Raft runs, and its failure.
@@ -79,8 +82,14 @@ impl LeadershipWatch {
     ) -> Leadership {
         let is_leader = server.state == ServerState::Leader;
         let term = server.vote.leader_id.term;
-        let leader = server.current_leader.and_then(|broker_id| {
-            let node = server.membership_config.get_node(&broker_id)?;
+        let membership = &server.membership_config;
+        let taken_out = membership.get_node(&server.id).is_none();
+        let survivors = membership.nodes().filter(|_| taken_out);
+        let survivors = survivors.map(|(id, node)| Member::from_node(*id, node));
+        // Nobody tells a replica that was taken out when this changes.
+        let leader = server.current_leader.filter(|_| is_leader || !taken_out);
+        let leader = leader.and_then(|broker_id| {
+            let node = membership.get_node(&broker_id)?;
             Some(Member::from_node(broker_id, node))
         });
         let caught_up = applied.is_some_and(|log_id| *log_id.leader_id == term);
@@ -90,6 +99,7 @@ impl LeadershipWatch {
             leader,
             is_leader,
             serving,
+            survivors: survivors.collect(),
         }
     }
 
