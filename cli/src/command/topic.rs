@@ -11,6 +11,9 @@ use crate::failure::Failure;
 use crate::output::Output;
 use crate::terminal::{pairs, table};
 
+/// Attribute of a topic that says with which number its queues begin in a broker group.
+const FIRST_QUEUE: &str = "queues.first";
+
 /// Flags of `raftmq topic`.
 #[derive(Args, Debug)]
 pub(crate) struct TopicArguments {
@@ -33,6 +36,10 @@ enum Verb {
         /// How many consumers of one group can share it
         #[arg(long, default_value_t = 4)]
         queues: u32,
+        /// Number of its first queue in this broker group, where another group has the lower ones: broker groups that
+        /// share a topic share out its queues. Cannot be changed later
+        #[arg(long, default_value_t = 0)]
+        first_queue: u32,
         /// Which messages it takes
         #[arg(long = "type", value_enum, default_value_t = Kind::Any)]
         kind: Kind,
@@ -97,16 +104,21 @@ pub(crate) async fn run(arguments: TopicArguments) -> Result<(), Failure> {
         Verb::Create {
             name,
             queues,
+            first_queue,
             kind,
             if_absent,
             attributes,
         } => {
-            let settings = TopicSettings {
-                queue_count: queues,
+            let mut settings = TopicSettings {
+                queue_count: first_queue.saturating_add(queues),
                 message_type: kind.into(),
                 attributes: attributes.into_iter().collect(),
                 if_absent,
             };
+            if first_queue > 0 {
+                let (key, number) = (FIRST_QUEUE.to_owned(), first_queue.to_string());
+                settings.attributes.insert(key, number);
+            }
             admin.create_topic(&name, &settings).await?;
             done(output, &name, "created");
         }
@@ -174,6 +186,9 @@ fn altered(
     changes: Vec<(String, String)>,
 ) -> TopicSettings {
     let mut attributes = topic.attributes;
+    let first = attributes.get(FIRST_QUEUE);
+    let first: u32 = first.and_then(|number| number.parse().ok()).unwrap_or(0);
+    let queues = queues.map(|queues| queues.saturating_add(first));
     for (key, value) in changes {
         if value.is_empty() {
             attributes.remove(&key);
@@ -214,7 +229,7 @@ fn list(topics: &[TopicDescription], output: Output) {
                     vec![
                         topic.name.clone(),
                         kind_name(topic.message_type),
-                        topic.queue_count.to_string(),
+                        topic.queues.len().to_string(),
                         messages(topic).to_string(),
                     ]
                 })
