@@ -295,7 +295,10 @@ fn route(registration: cluster::Registration) -> GroupRoute {
     let mut topics: Vec<(String, u32)> = registration
         .topics
         .into_iter()
-        .map(|topic| (topic.name, topic.queue_count))
+        .map(|topic| {
+            let queues = topic.queue_count.saturating_sub(topic.first_queue);
+            (topic.name, queues)
+        })
         .collect();
     topics.sort_unstable();
     GroupRoute {
