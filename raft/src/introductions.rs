@@ -121,7 +121,11 @@ impl Introductions {
         for (broker_id, node) in self.state.membership().nodes() {
             addresses.insert(*broker_id, node.peer_address.clone());
         }
-        addresses.remove(&self.peers.identity().broker_id);
+        let id = self.peers.identity().broker_id;
+        addresses.remove(&id);
+        // Of a restored copy: the replica that it was copied from may have lived here.
+        let own = self.configured.get(&id);
+        addresses.retain(|_, address| Some(&*address) != own);
         addresses
     }
 

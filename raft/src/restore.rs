@@ -131,7 +131,11 @@ async fn refound(
     log.append(vec![entry_to_store(entry)], Box::new(told))?;
     match tokio::time::timeout(DISK_TIMEOUT, synced).await {
         Ok(Ok(result)) => result?,
-        _ => return Err(refused(format!("the log was not synced within {DISK_TIMEOUT:?}"))),
+        _ => {
+            return Err(refused(format!(
+                "the log was not synced within {DISK_TIMEOUT:?}"
+            )));
+        }
     }
     let vote = RaftVote::new_committed(term, id);
     data_dir.save_vote(vote_to_bytes(&vote)).await?;

@@ -45,7 +45,10 @@ fn config(cluster: &Cluster, dir: &Path, member: &Member, members: &[Member]) ->
 async fn leads(replica: &Replica) {
     let mut leadership = replica.group.leadership();
     let serving = leadership.wait_for(|leadership| leadership.serving);
-    tokio::time::timeout(PATIENCE, serving).await.unwrap().unwrap();
+    tokio::time::timeout(PATIENCE, serving)
+        .await
+        .unwrap()
+        .unwrap();
 }
 
 /// Catches a backup that cannot be used when all three replicas are gone, lacks something, or cannot grow to three again.
@@ -60,12 +63,16 @@ async fn a_lost_group_comes_back_from_a_copy() {
     let (source, dir) = backup(&mut cluster, elsewhere.path()).await;
     cluster.stop_all().await;
 
-    let addresses = free_addresses(2);
-    let (four, five) = (member(4, addresses[0].clone()), member(5, addresses[1].clone()));
+    // On the machine that the copy was made on.
+    let four = member(4, cluster.member(source).peer_address.clone());
+    let five = member(5, free_addresses(1).remove(0));
     let host = Host::real();
     let restored: Restored = restore(&host, &dir, &four, None).await.unwrap();
     assert_eq!(restored.from.broker_id, source);
-    assert_eq!(restored.identity, config(&cluster, &dir, &four, &[]).identity);
+    assert_eq!(
+        restored.identity,
+        config(&cluster, &dir, &four, &[]).identity
+    );
     let first = config(&cluster, &dir, &four, std::slice::from_ref(&four));
     let first = cluster.try_start(first).await.unwrap();
     leads(&first).await;
@@ -85,7 +92,9 @@ async fn a_lost_group_comes_back_from_a_copy() {
     let last = first.group.propose("put more 1".into()).await.unwrap();
     eventually("the second one has everything", || {
         let applied = second.group.status().applied;
-        applied.is_some_and(|applied| applied >= last.log_id.index).then_some(())
+        applied
+            .is_some_and(|applied| applied >= last.log_id.index)
+            .then_some(())
     })
     .await;
     assert_eq!(first.rows.dump(), second.rows.dump());

@@ -156,10 +156,16 @@ fn check(request: &PutTopicRequest) -> Result<(), Refusal> {
         return refuse(format!("message type {} is unknown", request.message_type));
     }
     let attributes = &request.attributes;
-    let below = |first: &String| first.parse().is_ok_and(|first: u32| first < request.queue_count);
+    let below = |first: &String| {
+        first
+            .parse()
+            .is_ok_and(|first: u32| first < request.queue_count)
+    };
     if let Some(first) = attributes.get(FIRST_QUEUE).filter(|first| !below(first)) {
         let count = request.queue_count;
-        return refuse(format!("{FIRST_QUEUE} is {first:?}, not a number below {count}"));
+        return refuse(format!(
+            "{FIRST_QUEUE} is {first:?}, not a number below {count}"
+        ));
     }
     let bytes: usize = attributes
         .iter()

@@ -239,9 +239,13 @@ async fn a_part_of_a_topic(terminal: &Terminal) {
         let words = terminal.complaint(1, &words).await;
         assert!(words.contains("cannot change"), "{words}");
     }
-    let sent = terminal.expect(0, &["produce", "part", "--json"], "a\nb\nc\n").await;
+    let sent = terminal
+        .expect(0, &["produce", "part", "--json"], "a\nb\nc\n")
+        .await;
     assert_eq!(sent.lines().count(), 3);
-    let looked = ["consume", "part", "--from", "earliest", "--count", "3", "--json"];
+    let looked = [
+        "consume", "part", "--from", "earliest", "--count", "3", "--json",
+    ];
     let read = terminal.expect(0, &looked, "").await;
     for line in sent.lines().chain(read.lines()) {
         let message: Value = serde_json::from_str(line).unwrap();

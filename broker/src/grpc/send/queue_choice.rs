@@ -67,7 +67,10 @@ mod tests {
                 .chain((0..20).map(|name: u32| Choice::group(&name.to_string())));
             for choice in choices {
                 let chosen = choose(&choice, &topic, &turn);
-                assert!(offered.contains(&chosen), "{first}: {choice:?} gave {chosen}");
+                assert!(
+                    offered.contains(&chosen),
+                    "{first}: {choice:?} gave {chosen}"
+                );
                 if let Choice::Wish(wish) = choice
                     && u32::try_from(wish).is_ok_and(|wish| offered.contains(&wish))
                 {
