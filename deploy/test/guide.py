@@ -24,7 +24,7 @@ class Block:
         for expected in self.expected:
             parts = [r"\s+".join(map(re.escape, part.split())) for part in expected.split("…")]
             pattern = re.compile(r".*".join(rf"\s*{part}\s*" if part else "" for part in parts))
-            if not any(pattern.fullmatch(line.strip()) or pattern.match(line.strip()) for line in lines):
+            if not any(pattern.fullmatch(line.strip()) for line in lines):
                 return expected
         return None
 

@@ -125,9 +125,11 @@ class Machine:
             ["unshare", "--net", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", script]
         )
         self.holder.wait()
+        # The network card is the same after a new installation: nobody has to forget its number.
+        card = f"02:00:00:00:00:{int(self.address.rsplit('.')[-1]):02x}"
         on_switch(
             self.network.switch,
-            f"ip link add {self.name} type veth peer name eth0 netns {self.holder.pid}"
+            f"ip link add {self.name} type veth peer name eth0 address {card} netns {self.holder.pid}"
             f" && ip link set {self.name} master br0 up",
         )
         up = f"ip address add {self.address}/{PREFIX} dev eth0; ip link set eth0 up; ip link set lo up"

@@ -128,7 +128,13 @@ pub(crate) async fn run(arguments: TopicArguments) -> Result<(), Failure> {
             kind,
             attributes,
         } => {
-            let (admin, topic) = find(admin, chosen, &name).await?;
+            let mut parts = find(&admin, chosen, &name).await?;
+            if parts.len() > 1 {
+                let reason =
+                    format!("broker groups share topic {name}: choose one with --broker-group");
+                return Err(Failure::Configuration(reason));
+            }
+            let (admin, topic) = parts.swap_remove(0);
             let settings = altered(topic, queues, kind, attributes);
             admin.alter_topic(&name, &settings).await?;
             done(output, &name, "altered");
@@ -136,12 +142,21 @@ pub(crate) async fn run(arguments: TopicArguments) -> Result<(), Failure> {
         Verb::List if chosen => list(&admin.list_topics().await?, output),
         Verb::List => list(&everywhere(&admin).await?, output),
         Verb::Describe { name } => {
-            let (_, topic) = find(admin, chosen, &name).await?;
-            describe(&topic, output);
+            let parts = find(&admin, chosen, &name).await?;
+            let parts = parts.into_iter().map(|(_, topic)| topic);
+            // Of a topic that broker groups share, all queues.
+            let whole = parts.reduce(|mut whole, part| {
+                whole.queues.extend(part.queues);
+                whole
+            });
+            if let Some(topic) = whole {
+                describe(&topic, output);
+            }
         }
         Verb::Delete { name } => {
-            let (admin, _) = find(admin, chosen, &name).await?;
-            admin.delete_topic(&name).await?;
+            for (admin, _) in find(&admin, chosen, &name).await? {
+                admin.delete_topic(&name).await?;
+            }
             done(output, &name, "deleted");
         }
     }
@@ -163,19 +178,23 @@ async fn everywhere(admin: &Admin) -> Result<Vec<TopicDescription>, Failure> {
     Ok(topics)
 }
 
-/// The topic, and the calls to the group that has it.
+/// The topic, and the calls to the group that has it; of each group that shares it. At least one.
 async fn find(
-    admin: Admin,
+    admin: &Admin,
     chosen: bool,
     name: &str,
-) -> Result<(Admin, TopicDescription), Failure> {
-    let admin = match chosen {
-        true => admin,
-        false => admin.of_topic(name).await?,
+) -> Result<Vec<(Admin, TopicDescription)>, Failure> {
+    let admins = match chosen {
+        true => vec![admin.clone()],
+        false => admin.each_of_topic(name).await?,
     };
-    let topic = admin.topic(name).await?;
-    let topic = topic.ok_or_else(|| Failure::NotFound(format!("topic {name} does not exist")))?;
-    Ok((admin, topic))
+    let mut parts = Vec::new();
+    for admin in admins {
+        let topic = admin.topic(name).await?;
+        let missing = || Failure::NotFound(format!("topic {name} does not exist"));
+        parts.push((admin, topic.ok_or_else(missing)?));
+    }
+    Ok(parts)
 }
 
 /// A topic's settings with some of them changed.
