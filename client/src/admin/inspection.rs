@@ -1,5 +1,6 @@
 //! Looking closely: one consumer group, single messages, what each name server believes.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures::future::join_all;
