@@ -4,7 +4,12 @@
 //! Pure but for its lock; asks nobody.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+
+/// The group of calls for routes, which no group has: a broker knows its own queues only, a name server those of all
+/// groups that share a topic. So the seeds are asked, and brokers only when no seed answers.
+pub(crate) const ROUTES: &str = ":routes";
 
 /// Addresses, `host:port`.
 type Address = Arc<str>;
@@ -17,6 +22,8 @@ const REPLICAS_MAX: usize = 16;
 pub(crate) struct BrokerTable {
     seeds: Vec<Address>,
     groups: Mutex<BTreeMap<Arc<str>, Group>>,
+    /// Place of the seed that is asked for routes first: one that answered, as far as we know.
+    route_seed: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -34,6 +41,7 @@ impl BrokerTable {
         BrokerTable {
             seeds,
             groups: Mutex::new(BTreeMap::new()),
+            route_seed: AtomicUsize::new(0),
         }
     }
 
@@ -41,32 +49,38 @@ impl BrokerTable {
         &self.seeds
     }
 
-    /// The address for the `turn`-th attempt: the leader, then its peers, then the seeds, then the same again. For 'any
-    /// group' whoever else is known too: all seeds may have been replaced by others.
+    /// The address for the `turn`-th attempt: the leader, then its peers, then the seeds, then the same again.
     pub(crate) fn address(&self, group: &str, turn: usize) -> Address {
         let mut candidates: Vec<Address> = Vec::new();
-        let groups = self.lock();
-        if let Some(known) = groups.get(group) {
-            candidates.extend(known.leader.iter().cloned());
-            candidates.extend(known.replicas.iter().cloned());
-        }
-        let others = groups.iter().filter(|_| group.is_empty());
-        let others = others.flat_map(|(_, other)| other.leader.iter().chain(&other.replicas));
-        for address in self.seeds.iter().chain(others) {
+        let mut add = |address: &Address| {
             if !candidates.contains(address) {
                 candidates.push(address.clone());
             }
+        };
+        let (for_routes, name) = named(group);
+        if for_routes {
+            let (later, first) = self.seeds.split_at(self.route_seed.load(Ordering::Relaxed));
+            first.iter().chain(later).for_each(&mut add);
         }
+        if let Some(group) = self.lock().get(name) {
+            group
+                .leader
+                .iter()
+                .chain(&group.replicas)
+                .for_each(&mut add);
+        }
+        self.seeds.iter().for_each(&mut add);
         candidates[turn % candidates.len()].clone()
     }
 
-    /// An answer named the leader. Returns whether that is someone else than who was asked.
+    /// An answer named the leader. Returns whether that is someone else than who was asked, and better asked.
     pub(crate) fn heard(&self, group: &str, leader: &str, asked: &str) -> bool {
+        let (for_routes, group) = named(group);
         let mut groups = self.lock();
         let group = entry(&mut groups, group);
         group.lead(leader);
         group.suspect = false;
-        leader != asked
+        leader != asked && !for_routes
     }
 
     /// A route names the leader. It may be older than what an answer said, so it counts only if we know no better.
@@ -101,6 +115,12 @@ impl BrokerTable {
 
     /// An address did not answer.
     pub(crate) fn failed(&self, group: &str, address: &str) {
+        let (for_routes, group) = named(group);
+        let place = self.route_seed.load(Ordering::Relaxed);
+        if for_routes && &*self.seeds[place] == address {
+            let next = (place + 1) % self.seeds.len();
+            self.route_seed.store(next, Ordering::Relaxed);
+        }
         if let Some(group) = self.lock().get_mut(group)
             && group.leader.as_deref() == Some(address)
         {
@@ -112,6 +132,14 @@ impl BrokerTable {
         self.groups
             .lock()
             .expect("nothing panics while the table is locked")
+    }
+}
+
+/// Whether a call is for routes; the group whose addresses it may use.
+fn named(group: &str) -> (bool, &str) {
+    match group {
+        ROUTES => (true, ""),
+        group => (false, group),
     }
 }
 
@@ -181,15 +209,21 @@ mod tests {
         assert_eq!(turns(&table, 2), ["old:1", "new:1"]);
     }
 
-    /// Catches a client that can never find its route again once all seeds were replaced.
+    /// Catches a client that asks one broker group for the queues of all, and one that has nobody to ask when its
+    /// name servers are gone, or asks the dead one first each time.
     #[test]
-    fn whoever_is_known_may_be_asked_about_routes() {
+    fn seeds_are_asked_for_routes_and_brokers_only_after_them() {
         let table = table();
-        table.routed("g", "a:1");
-        table.members("g", ["b:1"].map(Address::from));
-        let asked: Vec<Address> = (0..4).map(|turn| table.address("", turn)).collect();
-        let expected = ["seed:1", "seed:2", "a:1", "b:1"].map(Address::from);
-        assert_eq!(asked, expected);
+        let turns = || (0..3).map(|turn| table.address(ROUTES, turn).to_string());
+        assert!(!table.heard(ROUTES, "a:1", "seed:1"));
+        assert_eq!(turns().collect::<Vec<_>>(), ["seed:1", "seed:2", "a:1"]);
+        assert_eq!(&*table.address("", 0), "a:1");
+        table.failed(ROUTES, "seed:2");
+        assert_eq!(&*table.address(ROUTES, 0), "seed:1");
+        table.failed(ROUTES, "seed:1");
+        assert_eq!(turns().collect::<Vec<_>>(), ["seed:2", "seed:1", "a:1"]);
+        table.failed(ROUTES, "seed:2");
+        assert_eq!(&*table.address(ROUTES, 0), "seed:1");
     }
 
     /// Catches a list that grows for as long as addresses change.
