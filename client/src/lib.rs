@@ -47,6 +47,7 @@ mod message;
 mod offsets;
 mod producer;
 mod pursuit;
+mod push_consumer;
 mod received;
 mod route;
 mod wire;
@@ -68,4 +69,7 @@ pub use host::network::ClientTls;
 pub use message::{BODY_BYTES_MAX, Message, MessageBuilder, PROPERTIES_BYTES_MAX, PROPERTIES_MAX};
 pub use producer::{Producer, ProducerBuilder, SendHandle, SendReceipt};
 pub use proto::v2::Code;
+pub use push_consumer::{
+    Consumption, Listener, PushConsumer, PushConsumerBuilder, PushDelivery, PushStream,
+};
 pub use received::ReceivedMessage;

@@ -16,9 +16,11 @@ use proto::opaque::messaging_service_server::MessagingService;
 use proto::opaque::pull_message_response::Content;
 use proto::opaque::{PullMessageResponse, ReceiveMessageResponse, SendMessageRequest};
 use proto::v2::{self, Code};
-use proto::{cluster, opaque};
+use proto::{cluster, opaque, redelivery};
 use tokio::sync::Notify;
 use tonic::{Request, Response, Status};
+
+use crate::fake_redelivery::RedeliveryBook;
 
 /// The one topic.
 pub(crate) const TOPIC: &str = "orders";
@@ -65,6 +67,8 @@ pub(crate) struct World {
     pub min_offset: u64,
     seen: BTreeMap<String, (u32, u64)>,
     pub offsets: BTreeMap<(String, u32), u64>,
+    /// Messages that were handed back.
+    pub redelivery: RedeliveryBook,
     /// Each commit that came, in order.
     pub commits: Vec<(u32, u64)>,
     pub members: BTreeMap<String, String>,
@@ -86,10 +90,10 @@ pub(crate) struct FakeCluster {
 }
 
 #[derive(Clone)]
-struct FakeBroker {
+pub(crate) struct FakeBroker {
     number: usize,
     world: Arc<Mutex<World>>,
-    arrivals: Arc<Notify>,
+    pub(crate) arrivals: Arc<Notify>,
 }
 
 impl FakeCluster {
@@ -129,7 +133,8 @@ impl FakeCluster {
             };
             let router = network::server(&options)
                 .add_service(opaque::messaging_server(broker.clone()))
-                .add_service(cluster::broker_admin_server(broker));
+                .add_service(cluster::broker_admin_server(broker.clone()))
+                .add_service(redelivery::redelivery_server(broker));
             let (trigger, shutdown) = Shutdown::new();
             cluster._running.push(trigger);
             tokio::spawn(async move {
@@ -209,14 +214,14 @@ fn status(code: Code, text: &str) -> Option<v2::Status> {
 }
 
 impl FakeBroker {
-    fn world(&self) -> MutexGuard<'_, World> {
+    pub(crate) fn world(&self) -> MutexGuard<'_, World> {
         self.world
             .lock()
             .expect("no test panics while it holds the world")
     }
 
     /// An answer with the leader's address.
-    fn answer<T>(&self, answer: T) -> Response<T> {
+    pub(crate) fn answer<T>(&self, answer: T) -> Response<T> {
         let mut response = Response::new(answer);
         let leader = {
             let world = self.world();
@@ -229,7 +234,7 @@ impl FakeBroker {
     }
 
     /// Waits for ever if this broker is silent; whether it leads.
-    async fn leads(&self) -> bool {
+    pub(crate) async fn leads(&self) -> bool {
         let silent = self.world().silent.contains(&self.number);
         if silent {
             std::future::pending::<()>().await;
@@ -350,7 +355,7 @@ impl FakeBroker {
             if !found.is_empty() {
                 let mut parts = vec![said(Code::Ok)];
                 parts.extend(found.iter().map(|(offset, encoded)| {
-                    part(Content::Message(delivered(queue, *offset, encoded)))
+                    part(Content::Message(delivered(queue, *offset, 1, encoded)))
                 }));
                 parts.push(part(Content::NextOffset(end as i64)));
                 if let Some(PullFault::BreakAfter(count)) = fault {
@@ -369,14 +374,14 @@ impl FakeBroker {
     }
 }
 
-fn delivered(queue: usize, offset: u64, encoded: &Bytes) -> Bytes {
+pub(crate) fn delivered(queue: usize, offset: u64, attempt: u32, encoded: &Bytes) -> Bytes {
     let delivery = Delivery {
         queue_id: queue as u32,
         queue_offset: offset,
         store_timestamp_ms: 1_700_000_000_000,
         store_host: "fake",
         receipt_handle: None,
-        attempt: 1,
+        attempt,
         invisible_duration: None,
     };
     deliver(encoded, &delivery)

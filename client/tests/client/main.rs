@@ -5,7 +5,9 @@
 mod administration;
 mod consuming;
 mod fake;
+mod fake_redelivery;
 mod producing;
+mod pushing;
 #[cfg(feature = "tls")]
 mod securing;
 
