@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use host::Host;
-use raftmq_client::{Admin, BrokerAddress, Client, Error, TopicQueue, TopicSettings};
+use prost::Message;
+use raftmq_client::{
+    Admin, BrokerAddress, Client, Delivery, Error, GroupSettings, TopicQueue, TopicSettings,
+};
 
 use crate::body;
 use crate::history::{Event, History, Member, Outcome, Place, Queue};
@@ -16,6 +19,9 @@ use crate::world::{GROUP, World};
 
 /// The group under whose name the operator reads.
 pub const READER: &str = "final-reader";
+
+/// What the topic of a dead-letter queue begins with; its group follows.
+pub const DEAD_LETTERS: &str = "%DLQ%";
 
 /// Longest wait for the membership to be changed.
 const MEMBERSHIP: Duration = Duration::from_secs(30);
@@ -61,6 +67,20 @@ impl Operator {
             };
             while let Err(error) = self.admin().create_topic(&topic.name, &settings).await {
                 tracing::debug!(%error, "no topic yet");
+            }
+        }
+    }
+
+    /// Makes the groups whose messages are tried so many times, however long it takes.
+    pub async fn make_groups(&self, plan: &Plan) {
+        for retrier in &plan.retriers {
+            let settings = GroupSettings {
+                max_attempts: retrier.attempts_max,
+                if_absent: true,
+                ..GroupSettings::default()
+            };
+            while let Err(error) = self.admin().create_group(&retrier.group, &settings).await {
+                tracing::debug!(%error, "no group yet");
             }
         }
     }
@@ -258,11 +278,18 @@ impl Operator {
                     queue,
                     offset: delivery.offset,
                 };
-                let member = member.clone();
-                self.record(Event::Delivery {
-                    member,
-                    place,
-                    value,
+                self.record(match place.queue.topic.strip_prefix(DEAD_LETTERS) {
+                    Some(group) => Event::DeadLetter {
+                        group: group.into(),
+                        origin: origin(&delivery),
+                        place,
+                        value,
+                    },
+                    None => Event::Delivery {
+                        member: member.clone(),
+                        place,
+                        value,
+                    },
                 });
             }
         }
@@ -272,4 +299,12 @@ impl Operator {
     fn record(&self, event: Event) {
         self.history.record(Machine::Operator, event);
     }
+}
+
+/// The topic from which a dead letter says to have come.
+fn origin(delivery: &Delivery) -> String {
+    let message = proto::v2::Message::decode(delivery.message.encoded().clone());
+    let properties = message.ok().and_then(|message| message.system_properties);
+    let origin = properties.and_then(|properties| properties.dead_letter_queue);
+    origin.map_or_else(String::new, |origin| origin.topic)
 }

@@ -98,6 +98,21 @@ impl Target {
             ),
             Mutant::StaleOffsetCommit => (&["partitions"], OFFSETS, 20),
             Mutant::LeaderRestore => (&["kills"], LOGS, 60),
+            Mutant::RetriesNotKept => (
+                &["snapshots"],
+                &["retries-drain", "sent-back-comes-again", "readable"],
+                40,
+            ),
+            Mutant::SentBackBeforeCommit => (
+                &["partitions"],
+                &["sent-back-comes-again", "redelivery-is-earned"],
+                60,
+            ),
+            Mutant::SettledForgotten => (
+                &["kills", "partitions"],
+                &["settled-stays-settled", "dies-once"],
+                40,
+            ),
         };
         Target {
             mutant,
