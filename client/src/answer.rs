@@ -3,7 +3,7 @@
 //! The only file that reads gRPC statuses and RocketMQ codes. Decides nothing about addresses or time.
 
 use proto::v2::Code;
-use proto::{cluster, v2};
+use proto::{cluster, redelivery, v2};
 
 use crate::error::{code_is_retriable, code_is_transient, code_leaves_outcome_unknown};
 
@@ -61,6 +61,8 @@ answers_with_code!(
     cluster::ListMembersResponse,
     cluster::DescribeGroupResponse,
     cluster::ReadMessagesResponse,
+    redelivery::RedeliveryResponse,
+    redelivery::PullRetriesResponse,
 );
 
 macro_rules! answers_are_successes {

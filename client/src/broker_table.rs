@@ -49,7 +49,8 @@ impl BrokerTable {
         &self.seeds
     }
 
-    /// The address for the `turn`-th attempt: the leader, then its peers, then the seeds, then the same again.
+    /// The address for the `turn`-th attempt: the leader, then its peers, then the seeds, then the same again. A seed that
+    /// is another group's broker is left out, if there is anybody else: it has other queues of the same numbers.
     pub(crate) fn address(&self, group: &str, turn: usize) -> Address {
         let mut candidates: Vec<Address> = Vec::new();
         let mut add = |address: &Address| {
@@ -58,27 +59,35 @@ impl BrokerTable {
             }
         };
         let (for_routes, name) = named(group);
+        let groups = self.lock();
         if for_routes {
             let (later, first) = self.seeds.split_at(self.route_seed.load(Ordering::Relaxed));
             first.iter().chain(later).for_each(&mut add);
         }
-        if let Some(group) = self.lock().get(name) {
-            group
-                .leader
-                .iter()
-                .chain(&group.replicas)
-                .for_each(&mut add);
+        if let Some(group) = groups.get(name) {
+            group.addresses().for_each(&mut add);
         }
-        self.seeds.iter().for_each(&mut add);
         if for_routes {
             // All seeds may have been replaced by others.
-            for group in self.lock().values() {
-                group
-                    .leader
+            groups
+                .values()
+                .flat_map(Group::addresses)
+                .for_each(&mut add);
+        } else {
+            let others = || {
+                groups
                     .iter()
-                    .chain(&group.replicas)
-                    .for_each(&mut add);
-            }
+                    .filter(|(other, _)| !name.is_empty() && !other.is_empty())
+            };
+            let foreign = |seed: &&Address| {
+                let mut others = others().filter(|(other, _)| &***other != name);
+                others.any(|(_, other)| other.addresses().any(|known| known == *seed))
+            };
+            let seeds = self.seeds.iter().filter(|seed| !foreign(seed));
+            seeds.for_each(&mut add);
+        }
+        if candidates.is_empty() {
+            candidates.extend(self.seeds.iter().cloned());
         }
         candidates[turn % candidates.len()].clone()
     }
@@ -161,6 +170,10 @@ fn entry<'a>(groups: &'a mut BTreeMap<Arc<str>, Group>, name: &str) -> &'a mut G
 }
 
 impl Group {
+    fn addresses(&self) -> impl Iterator<Item = &Address> {
+        self.leader.iter().chain(&self.replicas)
+    }
+
     fn lead(&mut self, leader: &str) {
         if self.leader.as_deref() == Some(leader) {
             return;
@@ -203,6 +216,19 @@ mod tests {
         table.routed("g", "a:1");
         table.members("g", ["a:1", "b:1", "seed:2"].map(Address::from));
         assert_eq!(turns(&table, 5), ["a:1", "seed:2", "b:1", "seed:1", "a:1"]);
+    }
+
+    /// Catches a message for a queue of one group that is stored by another, in its queue of that number.
+    #[test]
+    fn brokers_of_other_groups_are_not_asked() {
+        let table = table();
+        table.routed("h", "seed:1");
+        assert_eq!(turns(&table, 2), ["seed:2", "seed:2"]);
+        table.members("h", ["seed:1", "seed:2"].map(Address::from));
+        assert_eq!(turns(&table, 2), ["seed:1", "seed:2"], "better than nobody");
+        table.routed("g", "a:1");
+        assert_eq!(turns(&table, 2), ["a:1", "a:1"]);
+        assert_eq!(&*table.address("", 1), "seed:2", "any group will do");
     }
 
     /// Catches a stale route that undoes what the leader itself said, for 30 s.

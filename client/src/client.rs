@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt};
+use host::Host;
 use host::network::ClientTls;
-use host::{Clock, Host, SystemClock};
 use proto::v2::{ClientType, HeartbeatRequest};
 use rand::RngExt;
 use tokio::time::Instant;
@@ -21,6 +21,7 @@ use crate::deadline;
 use crate::error::Error;
 use crate::offsets;
 use crate::producer::ProducerBuilder;
+use crate::push_consumer::PushConsumerBuilder;
 
 /// Where a broker or a development cluster listens unless told otherwise.
 const SEED_DEFAULT: &str = "127.0.0.1:8081";
@@ -42,7 +43,7 @@ impl Client {
             request_timeout: Duration::from_secs(10),
             attempt_timeout: Duration::from_secs(3),
             start_timeout: Duration::from_secs(10),
-            clock: Arc::new(SystemClock),
+            host: Host::real(),
             tls: None,
         }
     }
@@ -59,13 +60,20 @@ impl Client {
 
     /// Starts to describe a consumer of `group`.
     pub fn pull_consumer(&self, group: impl Into<String>) -> PullConsumerBuilder {
-        let number = self.consumers.fetch_add(1, Ordering::Relaxed) + 1;
-        // Servers keep one group for each client id, and members of one group are told apart by it.
-        let member_id = match number {
+        PullConsumerBuilder::new(self.core.clone(), group.into(), self.next_member_id())
+    }
+
+    /// Starts to describe a consumer of `group` that gives each message to a listener or a stream.
+    pub fn push_consumer(&self, group: impl Into<String>) -> PushConsumerBuilder {
+        PushConsumerBuilder::new(self.core.clone(), group.into(), self.next_member_id())
+    }
+
+    /// Servers keep one group for each client id, and members of one group are told apart by it.
+    fn next_member_id(&self) -> String {
+        match self.consumers.fetch_add(1, Ordering::Relaxed) + 1 {
             1 => self.client_id().to_owned(),
-            _ => format!("{}-{number}", self.client_id()),
-        };
-        PullConsumerBuilder::new(self.core.clone(), group.into(), member_id)
+            number => format!("{}-{number}", self.client_id()),
+        }
     }
 
     /// Administration calls.
@@ -119,7 +127,7 @@ pub struct ClientBuilder {
     request_timeout: Duration,
     attempt_timeout: Duration,
     start_timeout: Duration,
-    clock: Arc<dyn Clock>,
+    host: Host,
     tls: Option<ClientTls>,
 }
 
@@ -167,10 +175,11 @@ impl ClientBuilder {
         self
     }
 
-    /// The machine to run on: its clock stamps messages. Default the real one.
+    /// The machine to run on: its clock stamps messages, its disk has the files that consumers are told to keep. Default
+    /// the real one.
     #[must_use]
     pub fn host(mut self, host: &Host) -> Self {
-        self.clock = host.clock.clone();
+        self.host = host.clone();
         self
     }
 
@@ -208,14 +217,14 @@ impl ClientBuilder {
         let connection = Connection::new(
             Identity::new(&client_id)?,
             seeds,
-            self.clock.clone(),
+            self.host.clock.clone(),
             self.request_timeout.min(deadline::LONGEST),
             self.attempt_timeout.min(deadline::LONGEST),
             self.tls.clone(),
         );
         self.first_answer(&connection).await?;
         Ok(Client {
-            core: Arc::new(Core::new(connection)),
+            core: Arc::new(Core::new(connection, self.host.disk)),
             consumers: Arc::new(AtomicU32::new(0)),
         })
     }

@@ -10,6 +10,7 @@ use host::Clock;
 use host::network::{self, ChannelOptions, ClientTls};
 use proto::cluster::{self, BrokerAdminClient};
 use proto::opaque::{self, MessagingServiceClient};
+use proto::redelivery::{self, RedeliveryClient};
 use tokio::time::Instant;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::transport::Channel;
@@ -159,6 +160,13 @@ impl Connection {
     /// A client of the administration of the broker at an address.
     pub(crate) fn admin(&self, address: &str) -> Result<BrokerAdminClient, Status> {
         Ok(cluster::broker_admin_client(
+            self.channel(address).map_err(bad_address)?,
+        ))
+    }
+
+    /// A client of the retries of failed messages at the broker at an address.
+    pub(crate) fn redelivery(&self, address: &str) -> Result<RedeliveryClient, Status> {
+        Ok(redelivery::redelivery_client(
             self.channel(address).map_err(bad_address)?,
         ))
     }

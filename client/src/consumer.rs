@@ -5,25 +5,38 @@
 //! | `consumer` | the public face |
 //! | `shared` | who the consumer is and what it holds; commits |
 //! | `holdings` | queues, buffers, offsets; pure |
+//! | `at_work`, `retries` | what of one queue is worked on; pure |
 //! | `fetcher` | fills one queue's buffer |
+//! | `retry_fetcher`, `redelivery` | messages that failed |
+//! | `progress`, `progress_file` | where progress is kept |
 //! | `rebalancer` | shares queues with the group's other members |
+//! | `upkeep` | rebalances and commits in the background |
 //! | `allocation`, `membership` | who reads what; pure |
 //! | `delivery` | plain data |
 
 mod allocation;
+mod at_work;
 mod delivery;
 mod fetcher;
-mod holdings;
+pub(crate) mod holdings;
 mod membership;
-mod rebalancer;
-mod shared;
+pub(crate) mod progress;
+pub(crate) mod progress_file;
+pub(crate) mod rebalancer;
+pub(crate) mod redelivery;
+mod retries;
+mod retry_fetcher;
+pub(crate) mod shared;
+pub(crate) mod upkeep;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use host::{Shutdown, ShutdownTrigger};
+use proto::v2::ClientType;
 use proto::{GroupName, TopicName};
 use tokio::time::Instant;
+use tracing::Instrument;
 
 pub use allocation::{
     Allocation, Averagely, AveragelyByCircle, Configured, ConsistentHash, MachineRoom,
@@ -32,9 +45,10 @@ pub use allocation::{
 pub use delivery::{ConsumeFrom, Delivery, Filter, SeekTo, TopicQueue};
 
 use crate::connection::Identity;
-use crate::consumer::holdings::{Due, PrefetchBounds};
+use crate::consumer::holdings::{Due, Finishing, PrefetchBounds};
+use crate::consumer::progress::Progress;
 use crate::consumer::rebalancer::Rebalancer;
-use crate::consumer::shared::{Settings, Shared};
+use crate::consumer::shared::{Settings, Shared, Sharing};
 use crate::core::Core;
 use crate::deadline;
 use crate::error::Error;
@@ -151,6 +165,11 @@ impl PullConsumer {
     /// What keeps a queue from being read and will not pass by itself, once for each time that it is met; messages that
     /// came before are handed out first. Reading goes on as soon as it can. [`Error::Closed`].
     pub async fn poll(&self, max: usize, timeout: Duration) -> Result<Vec<Delivery>, Error> {
+        let span = tracing::debug_span!("poll", group = self.shared.group.as_str());
+        self.poll_held(max, timeout).instrument(span).await
+    }
+
+    async fn poll_held(&self, max: usize, timeout: Duration) -> Result<Vec<Delivery>, Error> {
         if self.shared.settings.auto_commit.is_some() {
             self.shared.holdings().all_done();
         }
@@ -261,13 +280,7 @@ impl PullConsumer {
     /// # Errors
     /// [`Error::Refused`] if there is no such queue; [`Error::TimedOut`].
     pub async fn committed(&self, queue: &TopicQueue) -> Result<Option<u64>, Error> {
-        let Shared {
-            core,
-            identity,
-            group,
-            ..
-        } = &*self.shared;
-        offsets::committed(core, identity, group.as_str(), queue).await
+        self.shared.committed(queue).await
     }
 
     /// Leaves the group: stops reading, commits and says goodbye, so that others take over at once. With automatic
@@ -319,14 +332,7 @@ impl PullConsumer {
     /// Starts the background tasks, once.
     fn start(&self) {
         self.started.call_once(|| {
-            let beats = rebalance(self.shared.clone(), self.rebalancer.clone());
-            tokio::spawn(until(self.shutdown.clone(), beats));
-            if let Some(interval) = self.shared.settings.auto_commit {
-                tokio::spawn(until(
-                    self.shutdown.clone(),
-                    commit_at_intervals(self.shared.clone(), interval),
-                ));
-            }
+            upkeep::start(&self.shared, &self.rebalancer, &self.shutdown);
         });
     }
 }
@@ -342,35 +348,6 @@ fn not_held(queue: &TopicQueue) -> Error {
     Error::invalid(format!("queue {queue}"), "this consumer does not hold it")
 }
 
-async fn until(shutdown: Shutdown, task: impl Future<Output = ()>) {
-    tokio::select! {
-        biased;
-        () = shutdown.wait() => {}
-        () = task => {}
-    }
-}
-
-async fn rebalance(shared: Arc<Shared>, rebalancer: Arc<tokio::sync::Mutex<Rebalancer>>) {
-    loop {
-        tokio::time::sleep(shared.settings.heartbeat_interval).await;
-        if shared.holdings().is_closed() {
-            return;
-        }
-        if let Err(error) = rebalancer.lock().await.round(&shared).await {
-            tracing::debug!(group = %shared.group, %error, "queues not shared out");
-        }
-    }
-}
-
-async fn commit_at_intervals(shared: Arc<Shared>, interval: Duration) {
-    while !shared.holdings().is_closed() {
-        tokio::time::sleep(interval).await;
-        if let Err(error) = shared.commit_due().await {
-            tracing::debug!(group = %shared.group, %error, "offsets not committed");
-        }
-    }
-}
-
 /// Describes a [`PullConsumer`].
 #[derive(Clone)]
 pub struct PullConsumerBuilder {
@@ -383,6 +360,13 @@ pub struct PullConsumerBuilder {
 impl PullConsumerBuilder {
     pub(crate) fn new(core: Arc<Core>, group: String, member_id: String) -> PullConsumerBuilder {
         let settings = Settings {
+            client_type: ClientType::PullConsumer,
+            sharing: Sharing::AmongMembers,
+            finishing: Finishing::AtOnce,
+            retries: false,
+            leave_timeout: Duration::ZERO,
+            handover_intervals: 0,
+            lag_interval: None,
             consume_from: ConsumeFrom::Earliest,
             auto_commit: Some(Duration::from_secs(5)),
             allocation: Arc::new(Averagely),
@@ -392,6 +376,7 @@ impl PullConsumerBuilder {
             prefetch: PrefetchBounds {
                 messages: 1024,
                 bytes: 8 * 1024 * 1024,
+                span: u64::MAX,
             },
         };
         PullConsumerBuilder {
@@ -446,6 +431,13 @@ impl PullConsumerBuilder {
         self
     }
 
+    /// How often to ask how far behind this member is, for the metric `rocketmq_consumer_lag_messages`. Default never.
+    #[must_use]
+    pub fn lag_interval(mut self, interval: Duration) -> Self {
+        self.settings.lag_interval = Some(interval);
+        self
+    }
+
     /// Most messages asked for by one pull. Default 256.
     #[must_use]
     pub fn pull_messages_max(mut self, messages: usize) -> Self {
@@ -484,6 +476,12 @@ impl PullConsumerBuilder {
                     .is_some_and(|interval| interval.is_zero()),
             ),
             ("heartbeat_interval", settings.heartbeat_interval.is_zero()),
+            (
+                "lag_interval",
+                settings
+                    .lag_interval
+                    .is_some_and(|interval| interval.is_zero()),
+            ),
             ("pull_messages_max", settings.pull_messages_max == 0),
             ("prefetch_messages", settings.prefetch.messages == 0),
             ("prefetch_bytes", settings.prefetch.bytes == 0),
@@ -495,7 +493,13 @@ impl PullConsumerBuilder {
         let identity = Identity::new(&self.member_id)?;
         let (running, shutdown) = Shutdown::new();
         Ok(PullConsumer {
-            shared: Arc::new(Shared::new(self.core, identity, group, self.settings)),
+            shared: Arc::new(Shared::new(
+                self.core,
+                identity,
+                group,
+                self.settings,
+                Progress::OfGroup,
+            )),
             rebalancer: Arc::default(),
             running,
             shutdown,

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use host::Disk;
 use proto::cluster::BrokerStatusRequest;
 use proto::v2;
 use tokio::time::Instant;
@@ -27,6 +28,8 @@ const HINT_TIMEOUT: Duration = Duration::from_secs(1);
 /// See the module's text.
 pub(crate) struct Core {
     pub(crate) connection: Connection,
+    /// For what users want kept in files.
+    pub(crate) disk: Arc<dyn Disk>,
     topics: Mutex<BTreeMap<Arc<str>, Arc<TopicEntry>>>,
     /// The broker group of calls that name none, once it is known.
     only_group: Mutex<Option<Arc<str>>>,
@@ -43,9 +46,10 @@ struct TopicEntry {
 }
 
 impl Core {
-    pub(crate) fn new(connection: Connection) -> Core {
+    pub(crate) fn new(connection: Connection, disk: Arc<dyn Disk>) -> Core {
         Core {
             connection,
+            disk,
             topics: Mutex::new(BTreeMap::new()),
             only_group: Mutex::new(None),
         }
@@ -95,6 +99,22 @@ impl Core {
             return;
         }
         self.start_refresh(topic, &entry);
+    }
+
+    /// A topic's route that is not older than this, if it can be had; the known one otherwise.
+    pub(crate) async fn route_younger_than(
+        self: &Arc<Self>,
+        topic: &Arc<str>,
+        age_max: Duration,
+    ) -> Result<Arc<Route>, Error> {
+        let known = self.route(topic).await?;
+        if known.fetched.elapsed() <= age_max {
+            return Ok(known);
+        }
+        match self.fetch(topic, &self.entry(topic)).await {
+            Err(error) if error.is_retriable() => Ok(known),
+            fresh => fresh,
+        }
     }
 
     /// The route as it is now, whatever is known.

@@ -96,6 +96,18 @@ pub enum Error {
         reason: String,
     },
 
+    /// The file in which a consumer keeps its progress cannot be used.
+    #[error("cannot {verb} the progress file {path}: {reason}")]
+    #[non_exhaustive]
+    ProgressFile {
+        /// `open`, `understand`, `write`.
+        verb: &'static str,
+        /// The file.
+        path: String,
+        /// What is wrong.
+        reason: String,
+    },
+
     /// The producer, consumer or client was closed before this could be done.
     #[error("the {subject} is closed")]
     #[non_exhaustive]
@@ -117,6 +129,7 @@ impl Error {
             | Error::OutcomeUnknown { .. }
             | Error::Protocol { .. } => true,
             Error::Refused { code, .. } => code_is_retriable(*code),
+            Error::ProgressFile { verb, .. } => *verb == "write",
             Error::Invalid { .. } | Error::Closed { .. } => false,
         }
     }

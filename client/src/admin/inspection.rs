@@ -192,6 +192,7 @@ impl Admin {
                 topic: queue.topic.clone(),
                 queue: queue.queue,
                 offset: message.queue_offset().unwrap_or_default(),
+                attempt: 1,
                 message,
             })
         });

@@ -97,7 +97,7 @@ pub enum Filter {
 }
 
 impl Filter {
-    pub(super) fn to_wire(&self) -> v2::FilterExpression {
+    pub(crate) fn to_wire(&self) -> v2::FilterExpression {
         let (kind, expression) = match self {
             Filter::All => (v2::FilterType::Tag, "*"),
             Filter::Tag(tags) => (v2::FilterType::Tag, tags.as_str()),
@@ -120,6 +120,8 @@ pub struct Delivery {
     pub queue: u32,
     /// Offset in the queue.
     pub offset: u64,
+    /// Which delivery of this message to its group this is, as far as failures were counted; the first is 1.
+    pub attempt: u32,
     /// What was sent.
     pub message: ReceivedMessage,
 }

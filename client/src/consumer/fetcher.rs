@@ -17,9 +17,10 @@ use crate::answer::{Attempt, Refusal, leader_hint, read_status};
 use crate::backoff::Backoff;
 use crate::connection::late;
 use crate::consumer::delivery::{ConsumeFrom, Delivery, Filter, TopicQueue};
-use crate::consumer::holdings::{FetchNext, Signals};
+use crate::consumer::holdings::{Due, FetchNext, Signals};
 use crate::consumer::shared::Shared;
 use crate::error::Error;
+use crate::measure;
 use crate::offsets;
 use crate::pursuit::Pursuit;
 use crate::received::ReceivedMessage;
@@ -132,28 +133,22 @@ impl Fetcher {
 
     /// Where to start, and what is committed.
     async fn start(&self) -> Result<(u64, Option<u64>), Error> {
-        let Shared {
-            core,
-            identity,
-            group,
-            settings,
-            ..
-        } = &*self.shared;
-        if let Some(offset) =
-            offsets::committed(core, identity, group.as_str(), &self.queue).await?
-        {
+        let shared = &*self.shared;
+        if let Some(offset) = shared.committed(&self.queue).await? {
             return Ok((offset, Some(offset)));
         }
-        let place = match settings.consume_from {
+        let consume_from = shared.settings.consume_from;
+        let place = match consume_from {
             ConsumeFrom::Earliest => offsets::Place::First,
             ConsumeFrom::Latest => offsets::Place::Next,
             ConsumeFrom::TimeMs(time_ms) => offsets::Place::AtMs(time_ms),
         };
-        let offset = offsets::query(core, &self.queue, place).await?;
-        if settings.consume_from == ConsumeFrom::Earliest {
+        let offset = offsets::query(&shared.core, &self.queue, place).await?;
+        if consume_from == ConsumeFrom::Earliest {
             return Ok((offset, None));
         }
-        offsets::commit(core, identity, group.as_str(), &self.queue, offset).await?;
+        let queue = self.queue.clone();
+        shared.commit(vec![Due { queue, offset }]).await?;
         Ok((offset, Some(offset)))
     }
 
@@ -169,6 +164,8 @@ impl Fetcher {
         let address = pursuit.address(brokers);
         let pulled = self.pull(offset, messages, pursuit.group(), &address).await;
         let any = !pulled.deliveries.is_empty();
+        let now_ms = self.shared.core.connection.clock.now_ms();
+        measure::received(self.shared.group.as_str(), &pulled.deliveries, now_ms);
         if pulled.next > offset
             && self
                 .shared
@@ -404,6 +401,7 @@ impl Fetcher {
             topic,
             queue,
             offset,
+            attempt: 1,
             message,
         });
         Ok(())

@@ -6,8 +6,14 @@
 //! ```
 //!
 //! `fetched`: the next offset to pull. `handed`: the next offset that a poll hands out. `done`: everything below is
-//! finished with. `committed`: what the servers were told. (Only a seek backwards puts `handed` below `done`.) A queue that is lost is dropped whole, with whatever is
-//! buffered; what came back from a pull that began before that, or before a seek, is recognised by its epoch.
+//! finished with. `committed`: what the servers were told. (Only a seek backwards puts `handed` below `done`.) A queue
+//! that is lost is dropped whole, with whatever is buffered; what came back from a pull that began before that, or before
+//! a seek, is recognised by its epoch.
+//!
+//! What is handed out is finished in one of two ways: all of it at once, by the next poll (`all_done`), or one delivery
+//! after the other and in any order (`one_by_one`).
+
+mod one_by_one;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -15,20 +21,36 @@ use std::sync::Arc;
 use host::ShutdownTrigger;
 use tokio::sync::Notify;
 
+pub(crate) use one_by_one::{Pick, RetriesWanted, Ticket};
+
+use crate::consumer::at_work::AtWork;
 use crate::consumer::delivery::{Delivery, TopicQueue};
+use crate::consumer::retries::Retries;
 use crate::error::Error;
 
-/// Limits of what is kept ready for one queue.
+/// Limits of what is kept of one queue: of what is ready, and of what was handed out one by one and is not finished.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct PrefetchBounds {
-    pub(super) messages: usize,
-    pub(super) bytes: usize,
+pub(crate) struct PrefetchBounds {
+    pub(crate) messages: usize,
+    pub(crate) bytes: usize,
+    /// From the lowest offset that is not finished to the next one to pull.
+    pub(crate) span: u64,
+}
+
+/// How what is handed out gets finished.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Finishing {
+    /// All of it, by the next poll.
+    AtOnce,
+    /// Each delivery for itself.
+    OneByOne,
 }
 
 /// See the module's text.
 #[derive(Debug)]
-pub(super) struct Holdings {
+pub(crate) struct Holdings {
     bounds: PrefetchBounds,
+    finishing: Finishing,
     queues: BTreeMap<TopicQueue, Held>,
     /// The next poll begins behind this queue.
     turn: Option<TopicQueue>,
@@ -48,18 +70,24 @@ struct Held {
     failure: Option<Error>,
     /// Nothing of it is handed out; fetching goes on until the buffer is full.
     paused: bool,
+    /// Nothing of it is handed out any more: it is given up when nothing of it is worked on.
+    leaving: bool,
+    at_work: AtWork,
+    retries: Retries,
     signals: Arc<Signals>,
-    /// Stops the fetcher when dropped.
-    _fetcher: ShutdownTrigger,
+    /// Stops the fetchers, at the latest when it is dropped.
+    fetchers: ShutdownTrigger,
 }
 
 /// What a fetcher waits for.
 #[derive(Debug, Default)]
-pub(super) struct Signals {
+pub(crate) struct Signals {
     /// The buffer is full no more, or the place is another.
-    pub(super) room: Notify,
+    pub(crate) room: Notify,
     /// The place is another.
-    pub(super) moved: Notify,
+    pub(crate) moved: Notify,
+    /// A retry is worked on no more.
+    pub(crate) retried: Notify,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -71,7 +99,7 @@ struct Place {
 
 /// What a fetcher should do.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum FetchNext {
+pub(crate) enum FetchNext {
     /// Ask where to start, for this epoch.
     FindStart { epoch: u64 },
     /// Pull at most so many messages from here.
@@ -88,9 +116,9 @@ pub(super) enum FetchNext {
 
 /// An offset to tell the servers.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct Due {
-    pub(super) queue: TopicQueue,
-    pub(super) offset: u64,
+pub(crate) struct Due {
+    pub(crate) queue: TopicQueue,
+    pub(crate) offset: u64,
 }
 
 impl Held {
@@ -101,6 +129,14 @@ impl Held {
                 .front()
                 .map_or(fetched, |delivery| delivery.offset),
         )
+    }
+
+    /// Progress where deliveries are finished one by one: up to the lowest that is not.
+    fn advance(&mut self) {
+        let lowest = self.at_work.lowest().or(self.handed());
+        if let (Some(place), Some(lowest)) = (self.place.as_mut(), lowest) {
+            place.done = place.done.max(lowest);
+        }
     }
 
     fn due(&self, queue: &TopicQueue) -> Option<Due> {
@@ -116,9 +152,10 @@ impl Held {
 }
 
 impl Holdings {
-    pub(super) fn new(bounds: PrefetchBounds) -> Holdings {
+    pub(crate) fn new(bounds: PrefetchBounds, finishing: Finishing) -> Holdings {
         Holdings {
             bounds,
+            finishing,
             queues: BTreeMap::new(),
             turn: None,
             epoch: 0,
@@ -126,20 +163,20 @@ impl Holdings {
         }
     }
 
-    pub(super) fn held(&self) -> Vec<TopicQueue> {
+    pub(crate) fn held(&self) -> Vec<TopicQueue> {
         self.queues.keys().cloned().collect()
     }
 
-    pub(super) fn holds(&self, queue: &TopicQueue) -> bool {
+    pub(crate) fn holds(&self, queue: &TopicQueue) -> bool {
         self.queues.contains_key(queue)
     }
 
     /// Takes a queue. False: it is held already, or nothing is taken any more.
-    pub(super) fn take(
+    pub(crate) fn take(
         &mut self,
         queue: TopicQueue,
         signals: Arc<Signals>,
-        fetcher: ShutdownTrigger,
+        fetchers: ShutdownTrigger,
     ) -> bool {
         if self.closed || self.holds(&queue) {
             return false;
@@ -152,20 +189,33 @@ impl Holdings {
             buffered_bytes: 0,
             failure: None,
             paused: false,
+            leaving: false,
+            at_work: AtWork::default(),
+            retries: Retries::default(),
             signals,
-            _fetcher: fetcher,
+            fetchers,
         };
         self.queues.insert(queue, held);
         true
     }
 
-    /// Gives up a queue: its buffer goes, its fetcher stops. Returns what is done and not committed.
-    pub(super) fn give_up(&mut self, queue: &TopicQueue) -> Option<Due> {
+    /// Begins to give up queues: nothing more of them is handed out.
+    pub(crate) fn leave(&mut self, queues: &[TopicQueue]) {
+        for queue in queues {
+            if let Some(held) = self.queues.get_mut(queue) {
+                held.leaving = true;
+                held.fetchers.shut_down();
+            }
+        }
+    }
+
+    /// Gives up a queue: its buffer goes, its fetchers stop. Returns what is done and not committed.
+    pub(crate) fn give_up(&mut self, queue: &TopicQueue) -> Option<Due> {
         self.queues.remove(queue)?.due(queue)
     }
 
     /// Gives up everything, for good.
-    pub(super) fn close(&mut self) -> Vec<Due> {
+    pub(crate) fn close(&mut self) -> Vec<Due> {
         self.closed = true;
         let queues = std::mem::take(&mut self.queues);
         queues
@@ -174,19 +224,23 @@ impl Holdings {
             .collect()
     }
 
-    pub(super) fn is_closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         self.closed
     }
 
-    pub(super) fn fetch_next(&self, queue: &TopicQueue) -> FetchNext {
+    pub(crate) fn fetch_next(&self, queue: &TopicQueue) -> FetchNext {
         let Some(held) = self.queues.get(queue) else {
             return FetchNext::Gone;
         };
         let Some(place) = held.place else {
             return FetchNext::FindStart { epoch: held.epoch };
         };
-        let room = self.bounds.messages.saturating_sub(held.buffer.len());
-        if room == 0 || held.buffered_bytes >= self.bounds.bytes {
+        let bounds = &self.bounds;
+        let kept = held.buffer.len() + held.at_work.len();
+        let room = bounds.messages.saturating_sub(kept);
+        let bytes = held.buffered_bytes + held.at_work.bytes();
+        let span = place.fetched.saturating_sub(place.done);
+        if room == 0 || bytes >= bounds.bytes || span >= bounds.span {
             return FetchNext::Full;
         }
         FetchNext::Pull {
@@ -197,7 +251,7 @@ impl Holdings {
     }
 
     /// The fetcher found where to start.
-    pub(super) fn start_at(
+    pub(crate) fn start_at(
         &mut self,
         queue: &TopicQueue,
         epoch: u64,
@@ -215,13 +269,14 @@ impl Holdings {
     }
 
     /// The fetcher brings messages, in order, and where to go on. Returns whether they are still wanted.
-    pub(super) fn fetched(
+    pub(crate) fn fetched(
         &mut self,
         queue: &TopicQueue,
         epoch: u64,
         deliveries: Vec<Delivery>,
         next: u64,
     ) -> bool {
+        let one_by_one = self.finishing == Finishing::OneByOne;
         let Some(held) = self.of_epoch(queue, epoch) else {
             return false;
         };
@@ -233,18 +288,21 @@ impl Holdings {
         held.buffered_bytes += deliveries.iter().map(size).sum::<usize>();
         held.buffer.extend(deliveries);
         held.failure = None;
+        if one_by_one {
+            held.advance();
+        }
         true
     }
 
     /// The fetcher met something that will not pass by itself.
-    pub(super) fn failed(&mut self, queue: &TopicQueue, epoch: u64, failure: Error) {
+    pub(crate) fn failed(&mut self, queue: &TopicQueue, epoch: u64, failure: Error) {
         if let Some(held) = self.of_epoch(queue, epoch) {
             held.failure = Some(failure);
         }
     }
 
     /// Up to `max` messages, from one queue after the other; or a failure that the user should know of.
-    pub(super) fn hand_out(&mut self, max: usize) -> Result<Vec<Delivery>, Error> {
+    pub(crate) fn hand_out(&mut self, max: usize) -> Result<Vec<Delivery>, Error> {
         let mut handed_out = Vec::new();
         for queue in self.in_turn() {
             let held = self
@@ -252,7 +310,7 @@ impl Holdings {
                 .get_mut(&queue)
                 .expect("is held: the keys are from the map");
             let count = held.buffer.len().min(max - handed_out.len());
-            if count == 0 || held.paused {
+            if count == 0 || held.paused || held.leaving {
                 continue;
             }
             let before = handed_out.len();
@@ -286,7 +344,7 @@ impl Holdings {
     }
 
     /// Everything handed out so far is finished with.
-    pub(super) fn all_done(&mut self) {
+    pub(crate) fn all_done(&mut self) {
         for held in self.queues.values_mut() {
             let handed = held.handed();
             if let (Some(place), Some(handed)) = (held.place.as_mut(), handed) {
@@ -295,8 +353,28 @@ impl Holdings {
         }
     }
 
+    /// Of each held queue whose place is known: up to where it is done.
+    pub(crate) fn done(&self) -> Vec<(TopicQueue, u64)> {
+        let known = self.queues.iter().filter_map(|(queue, held)| {
+            let place = held.place?;
+            Some((queue.clone(), place.done))
+        });
+        known.collect()
+    }
+
+    /// Of each topic: messages that were fetched and are not finished, as far as that is known, and their bytes.
+    pub(crate) fn cached(&self) -> BTreeMap<Arc<str>, (usize, usize)> {
+        let mut cached: BTreeMap<Arc<str>, (usize, usize)> = BTreeMap::new();
+        for (queue, held) in &self.queues {
+            let of_topic = cached.entry(queue.topic.clone()).or_default();
+            of_topic.0 += held.buffer.len() + held.at_work.len();
+            of_topic.1 += held.buffered_bytes + held.at_work.bytes();
+        }
+        cached
+    }
+
     /// What is done and not committed.
-    pub(super) fn due(&self) -> Vec<Due> {
+    pub(crate) fn due(&self) -> Vec<Due> {
         self.queues
             .iter()
             .filter_map(|(queue, held)| held.due(queue))
@@ -304,7 +382,7 @@ impl Holdings {
     }
 
     /// The servers were told.
-    pub(super) fn committed(&mut self, due: &Due) {
+    pub(crate) fn committed(&mut self, due: &Due) {
         if let Some(place) = self
             .queues
             .get_mut(&due.queue)
@@ -315,7 +393,7 @@ impl Holdings {
     }
 
     /// Goes elsewhere. False: the queue is not held.
-    pub(super) fn seek(&mut self, queue: &TopicQueue, offset: u64) -> bool {
+    pub(crate) fn seek(&mut self, queue: &TopicQueue, offset: u64) -> bool {
         self.epoch += 1;
         let epoch = self.epoch;
         let Some(held) = self.queues.get_mut(queue) else {
@@ -339,19 +417,19 @@ impl Holdings {
     }
 
     /// Stops handing out of a queue, or goes on with it. False: the queue is not held.
-    pub(super) fn pause(&mut self, queue: &TopicQueue, paused: bool) -> bool {
+    pub(crate) fn pause(&mut self, queue: &TopicQueue, paused: bool) -> bool {
         let held = self.queues.get_mut(queue);
         held.map(|held| held.paused = paused).is_some()
     }
 
     /// The queues that are paused, in order.
-    pub(super) fn paused(&self) -> Vec<TopicQueue> {
+    pub(crate) fn paused(&self) -> Vec<TopicQueue> {
         let paused = self.queues.iter().filter(|(_, held)| held.paused);
         paused.map(|(queue, _)| queue.clone()).collect()
     }
 
     /// The next offset that a poll hands out.
-    pub(super) fn position(&self, queue: &TopicQueue) -> Option<u64> {
+    pub(crate) fn position(&self, queue: &TopicQueue) -> Option<u64> {
         self.queues.get(queue)?.handed()
     }
 
@@ -362,7 +440,7 @@ impl Holdings {
     }
 }
 
-fn size(delivery: &Delivery) -> usize {
+pub(crate) fn size(delivery: &Delivery) -> usize {
     delivery.message.encoded().len()
 }
 

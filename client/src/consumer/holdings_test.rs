@@ -9,6 +9,7 @@ use crate::received::ReceivedMessage;
 const BOUNDS: PrefetchBounds = PrefetchBounds {
     messages: 4,
     bytes: 1000,
+    span: u64::MAX,
 };
 
 fn queue(number: u32) -> TopicQueue {
@@ -22,6 +23,7 @@ fn deliveries(number: u32, offsets: std::ops::Range<u64>) -> Vec<Delivery> {
             topic: "t".into(),
             queue: number,
             offset,
+            attempt: 1,
             message: message.clone(),
         })
         .collect()
@@ -29,7 +31,7 @@ fn deliveries(number: u32, offsets: std::ops::Range<u64>) -> Vec<Delivery> {
 
 /// Holds some queues from offset 10 on; returns the epoch of each.
 fn holding(numbers: &[u32]) -> (Holdings, Vec<u64>) {
-    let mut holdings = Holdings::new(BOUNDS);
+    let mut holdings = Holdings::new(BOUNDS, Finishing::AtOnce);
     let mut epochs = Vec::new();
     for number in numbers {
         assert!(holdings.take(queue(*number), Arc::default(), Shutdown::new().0));

@@ -16,9 +16,11 @@ use proto::opaque::messaging_service_server::MessagingService;
 use proto::opaque::pull_message_response::Content;
 use proto::opaque::{PullMessageResponse, ReceiveMessageResponse, SendMessageRequest};
 use proto::v2::{self, Code};
-use proto::{cluster, opaque};
+use proto::{cluster, opaque, redelivery};
 use tokio::sync::Notify;
 use tonic::{Request, Response, Status};
+
+use crate::fake_redelivery::RedeliveryBook;
 
 /// The one topic.
 pub(crate) const TOPIC: &str = "orders";
@@ -65,6 +67,10 @@ pub(crate) struct World {
     pub min_offset: u64,
     seen: BTreeMap<String, (u32, u64)>,
     pub offsets: BTreeMap<(String, u32), u64>,
+    /// Messages that were handed back.
+    pub redelivery: RedeliveryBook,
+    /// Queues of the topic that another broker group has: its name, its leader's address, their numbers.
+    pub elsewhere: Option<(String, String, std::ops::Range<i32>)>,
     /// Each commit that came, in order.
     pub commits: Vec<(u32, u64)>,
     pub members: BTreeMap<String, String>,
@@ -86,10 +92,10 @@ pub(crate) struct FakeCluster {
 }
 
 #[derive(Clone)]
-struct FakeBroker {
+pub(crate) struct FakeBroker {
     number: usize,
     world: Arc<Mutex<World>>,
-    arrivals: Arc<Notify>,
+    pub(crate) arrivals: Arc<Notify>,
 }
 
 impl FakeCluster {
@@ -129,7 +135,8 @@ impl FakeCluster {
             };
             let router = network::server(&options)
                 .add_service(opaque::messaging_server(broker.clone()))
-                .add_service(cluster::broker_admin_server(broker));
+                .add_service(cluster::broker_admin_server(broker.clone()))
+                .add_service(redelivery::redelivery_server(broker));
             let (trigger, shutdown) = Shutdown::new();
             cluster._running.push(trigger);
             tokio::spawn(async move {
@@ -209,14 +216,14 @@ fn status(code: Code, text: &str) -> Option<v2::Status> {
 }
 
 impl FakeBroker {
-    fn world(&self) -> MutexGuard<'_, World> {
+    pub(crate) fn world(&self) -> MutexGuard<'_, World> {
         self.world
             .lock()
             .expect("no test panics while it holds the world")
     }
 
     /// An answer with the leader's address.
-    fn answer<T>(&self, answer: T) -> Response<T> {
+    pub(crate) fn answer<T>(&self, answer: T) -> Response<T> {
         let mut response = Response::new(answer);
         let leader = {
             let world = self.world();
@@ -229,7 +236,7 @@ impl FakeBroker {
     }
 
     /// Waits for ever if this broker is silent; whether it leads.
-    async fn leads(&self) -> bool {
+    pub(crate) async fn leads(&self) -> bool {
         let silent = self.world().silent.contains(&self.number);
         if silent {
             std::future::pending::<()>().await;
@@ -350,7 +357,7 @@ impl FakeBroker {
             if !found.is_empty() {
                 let mut parts = vec![said(Code::Ok)];
                 parts.extend(found.iter().map(|(offset, encoded)| {
-                    part(Content::Message(delivered(queue, *offset, encoded)))
+                    part(Content::Message(delivered(queue, *offset, 1, encoded)))
                 }));
                 parts.push(part(Content::NextOffset(end as i64)));
                 if let Some(PullFault::BreakAfter(count)) = fault {
@@ -369,14 +376,26 @@ impl FakeBroker {
     }
 }
 
-fn delivered(queue: usize, offset: u64, encoded: &Bytes) -> Bytes {
+fn endpoints_of(address: &str) -> v2::Endpoints {
+    let (host, port) = address.rsplit_once(':').expect("host:port");
+    let address = v2::Address {
+        host: host.to_owned(),
+        port: port.parse().expect("a port"),
+    };
+    v2::Endpoints {
+        scheme: v2::AddressScheme::IPv4 as i32,
+        addresses: vec![address],
+    }
+}
+
+pub(crate) fn delivered(queue: usize, offset: u64, attempt: u32, encoded: &Bytes) -> Bytes {
     let delivery = Delivery {
         queue_id: queue as u32,
         queue_offset: offset,
         store_timestamp_ms: 1_700_000_000_000,
         store_host: "fake",
         receipt_handle: None,
-        attempt: 1,
+        attempt,
         invisible_duration: None,
     };
     deliver(encoded, &delivery)
@@ -410,15 +429,7 @@ impl MessagingService for FakeBroker {
             let world = self.world();
             (world.addresses[world.leader].clone(), world.queues.len())
         };
-        let (host, port) = leader.rsplit_once(':').expect("host:port");
-        let address = v2::Address {
-            host: host.to_owned(),
-            port: port.parse().expect("a port"),
-        };
-        let endpoints = v2::Endpoints {
-            scheme: v2::AddressScheme::IPv4 as i32,
-            addresses: vec![address],
-        };
+        let endpoints = endpoints_of(&leader);
         let broker = v2::Broker {
             name: "g".to_owned(),
             id: 0,
@@ -431,7 +442,17 @@ impl MessagingService for FakeBroker {
             broker: Some(broker.clone()),
             accept_message_types: vec![],
         };
-        let message_queues = (0..count as i32).map(queue).collect();
+        let mut message_queues: Vec<v2::MessageQueue> = (0..count as i32).map(queue).collect();
+        let elsewhere = self.world().elsewhere.clone();
+        if let Some((name, leader, numbers)) = elsewhere {
+            message_queues.retain(|queue| !numbers.contains(&queue.id));
+            message_queues.extend(numbers.map(queue).map(|mut queue| {
+                let broker = queue.broker.as_mut().expect("has one");
+                broker.name.clone_from(&name);
+                broker.endpoints = Some(endpoints_of(&leader));
+                queue
+            }));
+        }
         Ok(self.answer(v2::QueryRouteResponse {
             status: status(Code::Ok, ""),
             message_queues,

@@ -1,0 +1,198 @@
+//! Handing out one delivery at a time, each finished for itself and in any order.
+
+use std::ops::Bound;
+
+use tokio::time::Instant;
+
+use super::{Held, Holdings, size};
+use crate::consumer::delivery::{Delivery, TopicQueue};
+use crate::error::Error;
+
+/// By which a delivery is known while somebody works on it.
+#[derive(Clone, Debug)]
+pub(crate) struct Ticket {
+    pub(crate) queue: TopicQueue,
+    pub(crate) offset: u64,
+    /// It is one of the servers' retries: progress has passed it.
+    pub(crate) is_retry: bool,
+    epoch: u64,
+}
+
+/// What there is to hand out.
+#[derive(Debug)]
+pub(crate) enum Pick {
+    Delivery(Ticket, Delivery),
+    /// What keeps a queue from being read.
+    Failure(Error),
+    /// Nothing; from this time on perhaps something, if nothing arrives before.
+    Nothing(Option<Instant>),
+    /// Nothing ever again.
+    Closed,
+}
+
+/// What a fetcher of retries should ask for.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct RetriesWanted {
+    pub(crate) room: usize,
+    /// Offsets that are not wanted.
+    pub(crate) held: Vec<u64>,
+}
+
+impl Held {
+    /// Deliveries of it in somebody's hands.
+    fn running(&self) -> usize {
+        self.at_work.running() + self.retries.running()
+    }
+
+    fn has_something(&self, in_order: bool, now: Instant) -> bool {
+        if self.leaving || self.paused || (in_order && self.running() > 0) {
+            return false;
+        }
+        let fresh = !self.buffer.is_empty() && !(in_order && !self.at_work.is_empty());
+        fresh || self.retries.is_ready() || self.at_work.next_due().is_some_and(|due| due <= now)
+    }
+
+    /// What comes first of what it has; and whether that is one of the servers' retries.
+    fn hand_out(&mut self, in_order: bool, now: Instant) -> Option<(Delivery, bool)> {
+        if let Some(delivery) = self.at_work.take_due(now) {
+            return Some((delivery, false));
+        }
+        if let Some(delivery) = self.retries.begin() {
+            return Some((delivery, true));
+        }
+        assert!(
+            !in_order || self.at_work.is_empty(),
+            "an unfinished delivery of the queue comes before its next one"
+        );
+        let delivery = self.buffer.pop_front()?;
+        self.buffered_bytes -= size(&delivery);
+        self.at_work.begin(&delivery);
+        Some((delivery, false))
+    }
+}
+
+impl Holdings {
+    /// One delivery, from one queue after the other. `in_order`: none of a queue of which one is not finished.
+    pub(crate) fn pick(&mut self, in_order: bool, now: Instant) -> Pick {
+        if self.closed {
+            return Pick::Closed;
+        }
+        let behind = self.turn.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        let mut queues = self
+            .queues
+            .range::<TopicQueue, _>((behind, Bound::Unbounded))
+            .chain(&self.queues);
+        let found = queues.find(|(_, held)| held.has_something(in_order, now));
+        let Some(queue) = found.map(|(queue, _)| queue.clone()) else {
+            return self.nothing();
+        };
+        let held = self
+            .queues
+            .get_mut(&queue)
+            .expect("is held: the key is from the map");
+        let (delivery, is_retry) = held
+            .hand_out(in_order, now)
+            .expect("has something: that was looked for");
+        let ticket = Ticket {
+            queue: queue.clone(),
+            offset: delivery.offset,
+            is_retry,
+            epoch: held.epoch,
+        };
+        self.turn = Some(queue);
+        Pick::Delivery(ticket, delivery)
+    }
+
+    fn nothing(&mut self) -> Pick {
+        let mut failures = self.queues.values_mut();
+        if let Some(failure) = failures.find_map(|held| held.failure.take()) {
+            return Pick::Failure(failure);
+        }
+        let staying = self.queues.values().filter(|held| !held.leaving);
+        Pick::Nothing(staying.filter_map(|held| held.at_work.next_due()).min())
+    }
+
+    /// A delivery is finished with: progress may pass it.
+    pub(crate) fn finish(&mut self, ticket: &Ticket) {
+        if let Some(held) = self.of_epoch(&ticket.queue, ticket.epoch) {
+            if ticket.is_retry {
+                held.retries.end(ticket.offset);
+                held.signals.retried.notify_one();
+            } else {
+                held.at_work.finish(ticket.offset);
+                held.advance();
+                held.signals.room.notify_one();
+            }
+        }
+    }
+
+    /// A delivery comes back unfinished and is handed out again from `due` on: progress does not pass it. If its queue
+    /// was given up meanwhile, the queue's next owner gets it. Of a retry, only its place is given back: servers hand it
+    /// out again. `maybe_handed_back`: servers may have a retry of it.
+    pub(crate) fn again(
+        &mut self,
+        ticket: &Ticket,
+        delivery: Delivery,
+        due: Instant,
+        maybe_handed_back: bool,
+    ) {
+        if ticket.is_retry {
+            self.finish(ticket);
+        } else if let Some(held) = self.of_epoch(&ticket.queue, ticket.epoch) {
+            held.at_work.again(delivery, due, maybe_handed_back);
+            if maybe_handed_back {
+                // So that its retry is not asked for.
+                held.signals.retried.notify_one();
+            }
+        }
+    }
+
+    /// Whether servers may have a retry of a delivery that is worked on.
+    pub(crate) fn maybe_handed_back(&self, ticket: &Ticket) -> bool {
+        let held = self.queues.get(&ticket.queue);
+        held.is_some_and(|held| {
+            held.epoch == ticket.epoch && held.at_work.maybe_handed_back(ticket.offset)
+        })
+    }
+
+    /// Which retries to ask for; `None` if the queue is not held any more.
+    pub(crate) fn retries_wanted(&self, queue: &TopicQueue) -> Option<RetriesWanted> {
+        let held = self.queues.get(queue).filter(|held| !held.leaving)?;
+        let mut offsets: Vec<u64> = held.retries.held().collect();
+        offsets.extend(held.at_work.perhaps_handed_back());
+        Some(RetriesWanted {
+            room: held.retries.room(),
+            held: offsets,
+        })
+    }
+
+    /// Servers bring retries of a queue.
+    pub(crate) fn retries_came(&mut self, queue: &TopicQueue, deliveries: Vec<Delivery>) {
+        if let Some(held) = self.queues.get_mut(queue) {
+            held.retries.came(deliveries);
+        }
+    }
+
+    /// Whether a queue is held and not about to be given up.
+    pub(crate) fn stays(&self, queue: &TopicQueue) -> bool {
+        self.queues.get(queue).is_some_and(|held| !held.leaving)
+    }
+
+    /// How many deliveries of these queues are in somebody's hands.
+    pub(crate) fn running(&self, queues: &[TopicQueue]) -> usize {
+        let held = queues.iter().filter_map(|queue| self.queues.get(queue));
+        held.map(Held::running).sum()
+    }
+
+    /// Hands out nothing more and takes no more queues. Those that are held stay so until they are given up.
+    pub(crate) fn stop(&mut self) -> Vec<TopicQueue> {
+        self.closed = true;
+        let queues = self.held();
+        self.leave(&queues);
+        queues
+    }
+}
+
+#[cfg(test)]
+#[path = "one_by_one_test.rs"]
+mod one_by_one_test;

@@ -1,0 +1,260 @@
+//! The progress of a consumer that keeps it by itself: in memory, and in a file if the user names one.
+//!
+//! The file is text and replaced whole: written beside, synced, renamed. One consumer at a time; another is refused.
+//!
+//! ```text
+//! raftmq progress 1 of group billing
+//! orders 0 1234
+//! orders 1 1229
+//! ```
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use bytes::Bytes;
+use host::{Disk, blocking};
+
+use crate::consumer::delivery::TopicQueue;
+use crate::consumer::holdings::Due;
+use crate::error::Error;
+
+/// A larger file is none of ours.
+const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// See the module's text.
+pub(crate) struct ProgressFile {
+    group: String,
+    offsets: Mutex<BTreeMap<TopicQueue, u64>>,
+    /// Taken when the consumer is closed.
+    file: Mutex<Option<Arc<Place>>>,
+}
+
+/// Where the file is, and the right to write it.
+struct Place {
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
+    _lock: Box<dyn Send + Sync>,
+}
+
+impl ProgressFile {
+    /// Progress that goes with the process.
+    pub(crate) fn in_memory(group: &str) -> ProgressFile {
+        ProgressFile {
+            group: group.to_owned(),
+            offsets: Mutex::default(),
+            file: Mutex::default(),
+        }
+    }
+
+    /// Progress as a file has it, or none yet if there is no such file.
+    pub(crate) async fn open(
+        group: &str,
+        disk: Arc<dyn Disk>,
+        path: PathBuf,
+    ) -> Result<ProgressFile, Error> {
+        let (opening, named) = (disk.clone(), path.clone());
+        let opened = blocking::run(move || {
+            let lock = opening.lock(&beside(&named, "lock"))?;
+            Ok((lock, read(&*opening, &named)?))
+        });
+        let opened: io::Result<(Box<dyn Send + Sync>, Option<String>)> = opened.await;
+        let (lock, text) = opened.map_err(|error| failed("open", &path, &error.to_string()))?;
+        let offsets = match text {
+            Some(text) => {
+                parse(group, &text).map_err(|reason| failed("understand", &path, &reason))?
+            }
+            None => BTreeMap::new(),
+        };
+        let place = Place {
+            disk,
+            path,
+            _lock: lock,
+        };
+        Ok(ProgressFile {
+            group: group.to_owned(),
+            offsets: Mutex::new(offsets),
+            file: Mutex::new(Some(Arc::new(place))),
+        })
+    }
+
+    pub(super) fn offset(&self, queue: &TopicQueue) -> Option<u64> {
+        self.offsets().get(queue).copied()
+    }
+
+    pub(super) fn set(&self, due: &Due) {
+        self.offsets().insert(due.queue.clone(), due.offset);
+    }
+
+    /// Writes the file, if there is one. On the disk when it returns.
+    pub(super) async fn save(&self) -> Result<(), Error> {
+        let Some(place) = self.place().clone() else {
+            return Ok(());
+        };
+        let written = replace(&place.disk, &place.path, self.text()).await;
+        written.map_err(|error| failed("write", &place.path, &error.to_string()))
+    }
+
+    /// Writes no more, and lets another consumer have the file.
+    pub(super) fn close(&self) {
+        self.place().take();
+    }
+
+    fn place(&self) -> MutexGuard<'_, Option<Arc<Place>>> {
+        self.file
+            .lock()
+            .expect("nothing panics while the file's place is locked")
+    }
+
+    fn text(&self) -> String {
+        let mut text = format!("{}\n", header(&self.group));
+        for (TopicQueue { topic, queue }, offset) in &*self.offsets() {
+            writeln!(text, "{topic} {queue} {offset}").expect("text takes any text");
+        }
+        text
+    }
+
+    fn offsets(&self) -> MutexGuard<'_, BTreeMap<TopicQueue, u64>> {
+        self.offsets
+            .lock()
+            .expect("nothing panics while the offsets are locked")
+    }
+}
+
+fn header(group: &str) -> String {
+    format!("raftmq progress 1 of group {group}")
+}
+
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(ending);
+    name.into()
+}
+
+fn failed(verb: &'static str, path: &Path, reason: &str) -> Error {
+    Error::ProgressFile {
+        verb,
+        path: path.display().to_string(),
+        reason: reason.to_owned(),
+    }
+}
+
+fn read(disk: &dyn Disk, path: &Path) -> io::Result<Option<String>> {
+    let file = match disk.open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file?,
+    };
+    let length = file.len()?;
+    if length > FILE_BYTES_MAX {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("it has {length} bytes"),
+        ));
+    }
+    let mut content = vec![0; length as usize];
+    let read = file.read_at(0, &mut content)?;
+    content.truncate(read);
+    String::from_utf8(content)
+        .map(Some)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+async fn replace(disk: &Arc<dyn Disk>, path: &Path, text: String) -> io::Result<()> {
+    let fresh = beside(path, "new");
+    let (making, name) = (disk.clone(), fresh.clone());
+    let file = blocking::run(move || making.create(&name)).await?;
+    file.write_and_sync(0, vec![Bytes::from(text)]).await?;
+    let (renaming, from, to) = (disk.clone(), fresh, path.to_owned());
+    blocking::run(move || renaming.rename(&from, &to)).await?;
+    match path.parent().filter(|parent| *parent != Path::new("")) {
+        Some(parent) => disk.sync_dir(parent).await,
+        None => disk.sync_dir(Path::new(".")).await,
+    }
+}
+
+/// The offsets that a file's text states, or what is wrong with it.
+fn parse(group: &str, text: &str) -> Result<BTreeMap<TopicQueue, u64>, String> {
+    let mut lines = text.lines();
+    let (first, expected) = (lines.next().unwrap_or_default(), header(group));
+    if first != expected {
+        return Err(format!(
+            "it begins with {first:?} and not with {expected:?}"
+        ));
+    }
+    let line = |line: &str| {
+        let mut words = line.split(' ');
+        let topic = words.next().filter(|topic| !topic.is_empty())?;
+        let queue = TopicQueue::new(topic, words.next()?.parse().ok()?);
+        let offset = words.next()?.parse().ok()?;
+        words.next().is_none().then_some((queue, offset))
+    };
+    lines
+        .map(|text| line(text).ok_or_else(|| format!("its line {text:?} is no offset")))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use host::OsDisk;
+
+    use super::*;
+
+    fn due(queue: u32, offset: u64) -> Due {
+        Due {
+            queue: TopicQueue::new("orders", queue),
+            offset,
+        }
+    }
+
+    async fn open(group: &str, path: &Path) -> Result<ProgressFile, Error> {
+        ProgressFile::open(group, Arc::new(OsDisk::new()), path.to_owned()).await
+    }
+
+    /// Catches progress that is lost, or mixed up, with the process.
+    #[tokio::test]
+    async fn progress_outlives_the_consumer() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("progress");
+        let file = open("billing", &path).await.expect("opens");
+        assert_eq!(file.offset(&due(0, 0).queue), None);
+        for due in [due(0, 7), due(1, 5), due(0, 9)] {
+            file.set(&due);
+        }
+        file.save().await.expect("saves");
+        drop(file);
+        let file = open("billing", &path).await.expect("opens");
+        assert_eq!(file.offset(&due(0, 0).queue), Some(9));
+        assert_eq!(file.offset(&due(1, 0).queue), Some(5));
+        file.set(&due(1, 6));
+        file.save().await.expect("saves over what is there");
+        drop(file);
+        let file = open("billing", &path).await.expect("opens");
+        assert_eq!(file.offset(&due(1, 0).queue), Some(6));
+    }
+
+    /// Catches two consumers that overwrite each other's progress, and a file of another group or no file of ours, that
+    /// is taken for the start of everything.
+    #[tokio::test]
+    async fn what_is_not_ours_is_refused() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("progress");
+        let file = open("billing", &path).await.expect("opens");
+        file.set(&due(0, 7));
+        file.save().await.expect("saves");
+        assert!(open("billing", &path).await.is_err(), "it is in use");
+        drop(file);
+        let error = open("audit", &path).await.err().expect("another group's");
+        assert!(error.to_string().contains("billing"), "{error}");
+        for text in [
+            "",
+            "orders 0 7\n",
+            "raftmq progress 1 of group g\norders 0\n",
+        ] {
+            assert!(parse("g", text).is_err(), "{text:?}");
+        }
+        assert!(parse("g", "raftmq progress 1 of group g\norders 0 7\n").is_ok());
+    }
+}

@@ -1,0 +1,143 @@
+//! Asks for one queue's retries: messages that failed, that were handed back to the servers and that are due again.
+//!
+//! One call at a time. It is given up and made anew when a retry that is held here is done with, because what the servers
+//! leave out for the length of a call is what was held when it began.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use host::Shutdown;
+use proto::redelivery::{PullRetriesResponse, Retry};
+use proto::v2::Code;
+use tokio::time::Instant;
+
+use crate::answer::Attempt;
+use crate::consumer::delivery::{Delivery, TopicQueue};
+use crate::consumer::holdings::{RetriesWanted, Signals};
+use crate::consumer::redelivery;
+use crate::consumer::shared::Shared;
+use crate::pursuit::{Next, Pursuit};
+use crate::received::ReceivedMessage;
+
+/// Attempts after a mistake of the server before the longer pause.
+const REFUSALS_MAX: u32 = 5;
+/// Pause after what will not pass by itself.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
+/// Pause after a broker said that it knows no retries at all.
+const PAUSE_WITHOUT_RETRIES: Duration = Duration::from_secs(30);
+/// An empty answer that came sooner than this was not waited for: the next call does the waiting.
+const HASTY: Duration = Duration::from_millis(100);
+
+/// See the module's text.
+pub(super) struct RetryFetcher {
+    pub(super) shared: Arc<Shared>,
+    pub(super) queue: TopicQueue,
+    pub(super) signals: Arc<Signals>,
+}
+
+impl RetryFetcher {
+    /// Runs until the queue is given up.
+    pub(super) async fn run(self, shutdown: Shutdown) {
+        tokio::select! {
+            biased;
+            () = shutdown.wait() => {}
+            () = self.fetch() => {}
+        }
+    }
+
+    async fn fetch(&self) {
+        let mut pursuit = self.pursuit().await;
+        loop {
+            let Some(wanted) = self.shared.holdings().retries_wanted(&self.queue) else {
+                return;
+            };
+            if wanted.room == 0 {
+                self.signals.retried.notified().await;
+                continue;
+            }
+            let wait = tokio::select! {
+                biased;
+                () = self.signals.retried.notified() => Duration::ZERO,
+                wait = self.pull_once(wanted, &mut pursuit) => wait,
+            };
+            if !wait.is_zero() {
+                tokio::time::sleep(wait).await;
+            }
+        }
+    }
+
+    async fn pursuit(&self) -> Pursuit {
+        let route = self.shared.core.route(&self.queue.topic).await;
+        let group = route.map_or_else(|_| "".into(), |route| route.group_of(self.queue.queue));
+        Pursuit::new(group, REFUSALS_MAX)
+    }
+
+    /// One call, and what follows from it. Returns how long to wait before the next one.
+    async fn pull_once(&self, wanted: RetriesWanted, pursuit: &mut Pursuit) -> Duration {
+        let brokers = &self.shared.core.connection.brokers;
+        let address = pursuit.address(brokers);
+        let began = Instant::now();
+        let (queue, group) = (&self.queue, pursuit.group().clone());
+        let (outcome, redirected) =
+            redelivery::pull(&self.shared, queue, wanted, &group, &address).await;
+        let failure = match outcome {
+            Attempt::Answered(answer) => {
+                *pursuit = Pursuit::new(group, REFUSALS_MAX);
+                return self.take(answer, began.elapsed());
+            }
+            failure => failure,
+        };
+        self.shared.core.refresh_soon(&queue.topic);
+        match pursuit.after(&failure, redirected, brokers, &address) {
+            Next::Again(wait) => wait,
+            Next::GiveUp => {
+                tracing::debug!(%queue, ?failure, "no retries");
+                // The queue's broker group may be another by now.
+                *pursuit = self.pursuit().await;
+                match failure {
+                    Attempt::Refused(refusal) if refusal.code == Code::NotImplemented => {
+                        PAUSE_WITHOUT_RETRIES
+                    }
+                    _ => PAUSE_AFTER_FAILURE,
+                }
+            }
+        }
+    }
+
+    /// Takes an answer's retries. Returns how long to wait before the next call.
+    fn take(&self, answer: PullRetriesResponse, took: Duration) -> Duration {
+        if answer.retries.is_empty() {
+            return match took < HASTY {
+                true => PAUSE_AFTER_FAILURE.min(Duration::from_millis(answer.next_due_ms.max(1))),
+                false => Duration::ZERO,
+            };
+        }
+        let (mut deliveries, mut wait) = (Vec::new(), Duration::ZERO);
+        for retry in answer.retries {
+            match self.delivery(retry) {
+                Ok(delivery) => deliveries.push(delivery),
+                Err(reason) => {
+                    tracing::warn!(queue = %self.queue, reason, "a retry cannot be read");
+                    wait = PAUSE_AFTER_FAILURE;
+                }
+            }
+        }
+        let mut holdings = self.shared.holdings();
+        holdings.retries_came(&self.queue, deliveries);
+        drop(holdings);
+        self.shared.arrived.notify_waiters();
+        wait
+    }
+
+    fn delivery(&self, retry: Retry) -> Result<Delivery, String> {
+        let message = ReceivedMessage::decode(retry.message).map_err(|error| error.to_string())?;
+        let offset = message.queue_offset().ok_or("it has no offset")?;
+        Ok(Delivery {
+            topic: self.queue.topic.clone(),
+            queue: self.queue.queue,
+            offset,
+            attempt: retry.attempt,
+            message,
+        })
+    }
+}

@@ -1,0 +1,262 @@
+//! Hands deliveries out, no more at once than wanted, and brings each to its end: finished, or handed back to the
+//! servers, or kept to be tried again. Progress passes none before that.
+
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::Instant;
+
+use crate::consumer::Delivery;
+use crate::consumer::holdings::{Pick, Ticket};
+use crate::consumer::redelivery::{self, HandBack, HandedBack};
+use crate::consumer::shared::{Shared, Sharing};
+use crate::error::Error;
+use crate::measure;
+use crate::push_consumer::push_delivery::PushDelivery;
+
+/// How deliveries are handed out and what becomes of failed ones.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rules {
+    /// Deliveries in the user's hands at once, at most.
+    pub(super) concurrency: usize,
+    /// One at a time of each queue, and a failed one again before the next.
+    pub(super) in_order: bool,
+    /// The attempt whose failure is the last; `None`: the servers count.
+    pub(super) max_attempts: Option<u32>,
+    /// Before a failed delivery is tried again without the servers' help.
+    pub(super) pause: Duration,
+}
+
+/// See the module's text.
+pub(super) struct Engine {
+    shared: Arc<Shared>,
+    rules: Rules,
+    room: Arc<Semaphore>,
+    /// As many as there is `room` for at most: each holds its place.
+    failures: mpsc::UnboundedSender<Ended>,
+    ended: Mutex<Option<mpsc::UnboundedReceiver<Ended>>>,
+}
+
+/// A delivery's place among those in the user's hands.
+#[derive(Debug)]
+pub(super) struct Work {
+    ticket: Ticket,
+    _place: OwnedSemaphorePermit,
+}
+
+/// What the user says of a delivery that failed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Failure {
+    /// `None`: as the group's back-off has it.
+    pub(super) delay: Option<Duration>,
+    /// No further attempt.
+    pub(super) dead: bool,
+}
+
+/// A delivery that is not in the user's hands any more, and of which the servers must hear.
+#[derive(Debug)]
+struct Ended {
+    work: Work,
+    delivery: Delivery,
+    /// `None`: it went well.
+    failure: Option<Failure>,
+}
+
+impl Engine {
+    pub(super) fn new(shared: Arc<Shared>, rules: Rules) -> Engine {
+        let (failures, ended) = mpsc::unbounded_channel();
+        Engine {
+            shared,
+            rules,
+            room: Arc::new(Semaphore::new(rules.concurrency)),
+            failures,
+            ended: Mutex::new(Some(ended)),
+        }
+    }
+
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Hands out nothing any more; whoever waits for something is told.
+    pub(super) fn close(&self) {
+        self.room.close();
+        self.shared.arrived.notify_waiters();
+    }
+
+    /// The next delivery, as soon as there is one and room for it; `None` when there will be none any more.
+    pub(super) async fn next(self: &Arc<Self>) -> Result<Option<PushDelivery>, Error> {
+        let Ok(place) = self.room.clone().acquire_owned().await else {
+            return Ok(None);
+        };
+        loop {
+            let mut arrived = pin!(self.shared.arrived.notified());
+            // From here on an arrival is noticed, also one between the look and the wait.
+            arrived.as_mut().enable();
+            let now = Instant::now();
+            let picked = self.shared.holdings().pick(self.rules.in_order, now);
+            match picked {
+                Pick::Delivery(ticket, delivery) => {
+                    let work = Work {
+                        ticket,
+                        _place: place,
+                    };
+                    return Ok(Some(PushDelivery::new(delivery, self.clone(), work)));
+                }
+                Pick::Failure(error) => return Err(error),
+                Pick::Closed => return Ok(None),
+                Pick::Nothing(None) => arrived.await,
+                Pick::Nothing(Some(due)) => {
+                    // Either will do: something arrived, or it is time.
+                    let _ = tokio::time::timeout(due.saturating_duration_since(now), arrived).await;
+                }
+            }
+        }
+    }
+
+    /// A delivery went well.
+    pub(super) fn done(&self, work: Work, delivery: &Delivery) {
+        let servers_have_it = {
+            let mut holdings = self.shared.holdings();
+            let have = work.ticket.is_retry || holdings.maybe_handed_back(&work.ticket);
+            if !have {
+                holdings.finish(&work.ticket);
+            }
+            have
+        };
+        match servers_have_it {
+            true => self.end(work, delivery.clone(), None),
+            false => self.released(work),
+        }
+    }
+
+    /// A delivery failed.
+    pub(super) fn failed(&self, work: Work, delivery: Delivery, failure: Failure) {
+        self.end(work, delivery, Some(failure));
+    }
+
+    fn end(&self, work: Work, delivery: Delivery, failure: Option<Failure>) {
+        // If nobody listens, the consumer was dropped: the queue's next owner gets the delivery.
+        let _ = self.failures.send(Ended {
+            work,
+            delivery,
+            failure,
+        });
+    }
+
+    /// A delivery is in nobody's hands any more.
+    fn released(&self, work: Work) {
+        drop(work);
+        self.shared.settled.notify_waiters();
+        if self.rules.in_order {
+            // Its queue may have a next one.
+            self.shared.arrived.notify_waiters();
+        }
+    }
+
+    /// Brings failed deliveries, and retries, to their end, for as long as the consumer is there.
+    pub(super) async fn settle_failures(self: Arc<Self>) {
+        let ended = self
+            .ended
+            .lock()
+            .expect("nothing panics while it is locked")
+            .take();
+        let Some(mut ended) = ended else { return };
+        while let Some(ended) = ended.recv().await {
+            tokio::spawn(self.clone().settle(ended));
+        }
+    }
+
+    async fn settle(self: Arc<Self>, ended: Ended) {
+        let Ended {
+            work,
+            delivery,
+            failure,
+        } = ended;
+        match failure {
+            None => self.settle_done(&work.ticket, &delivery).await,
+            Some(failure) => self.settle_failed(&work.ticket, delivery, failure).await,
+        }
+        self.released(work);
+        self.shared.arrived.notify_waiters();
+    }
+
+    /// The servers are told that they need not deliver it again. They must hear it: a message that was worked on should
+    /// not come back for ever.
+    async fn settle_done(&self, ticket: &Ticket, delivery: &Delivery) {
+        let (shared, queue) = (&self.shared, &ticket.queue);
+        while let Err(error) =
+            redelivery::settle(shared, queue, delivery.offset, delivery.attempt).await
+        {
+            tracing::debug!(%queue, offset = delivery.offset, %error, "not settled");
+            if !error.is_retriable() || self.is_given_up(ticket) {
+                break;
+            }
+            tokio::time::sleep(self.rules.pause).await;
+        }
+        self.shared.holdings().finish(ticket);
+    }
+
+    async fn settle_failed(&self, ticket: &Ticket, mut delivery: Delivery, failure: Failure) {
+        let max = self.rules.max_attempts;
+        let last = failure.dead || max.is_some_and(|max| delivery.attempt >= max);
+        let alone = self.shared.settings.sharing == Sharing::AllForEach;
+        let stays = alone || (self.rules.in_order && !ticket.is_retry);
+        if stays && !last {
+            delivery.attempt = delivery.attempt.saturating_add(1);
+            self.try_again(ticket, delivery, false);
+        } else if alone {
+            let (queue, offset) = (&ticket.queue, delivery.offset);
+            tracing::warn!(%queue, offset, "a broadcast message is given up after its last attempt");
+            self.shared.holdings().finish(ticket);
+        } else {
+            self.hand_back(ticket, delivery, failure.delay, last).await;
+        }
+    }
+
+    async fn hand_back(
+        &self,
+        ticket: &Ticket,
+        delivery: Delivery,
+        delay: Option<Duration>,
+        dead: bool,
+    ) {
+        let (queue, offset) = (&ticket.queue, delivery.offset);
+        let failed = HandBack {
+            offset,
+            attempt: delivery.attempt,
+            delay,
+            dead,
+        };
+        match redelivery::send_back(&self.shared, queue, failed).await {
+            Ok(HandedBack::Kept) => {
+                measure::handed_back(self.shared.group.as_str(), &queue.topic);
+                self.shared.holdings().finish(ticket);
+            }
+            Ok(HandedBack::Gone) => {
+                tracing::warn!(%queue, offset, "a failed message was gone before it could be kept for a retry");
+                self.shared.holdings().finish(ticket);
+            }
+            Err(error) => {
+                tracing::warn!(%queue, offset, %error, "a failed message could not be handed back");
+                if ticket.is_retry {
+                    // The servers deliver it again at once: not without a pause.
+                    tokio::time::sleep(self.rules.pause).await;
+                }
+                self.try_again(ticket, delivery, error.is_outcome_unknown());
+            }
+        }
+    }
+
+    fn try_again(&self, ticket: &Ticket, delivery: Delivery, maybe_handed_back: bool) {
+        let due = Instant::now() + self.rules.pause;
+        let mut holdings = self.shared.holdings();
+        holdings.again(ticket, delivery, due, maybe_handed_back);
+    }
+
+    fn is_given_up(&self, ticket: &Ticket) -> bool {
+        !self.shared.holdings().stays(&ticket.queue)
+    }
+}
