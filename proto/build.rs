@@ -15,13 +15,14 @@ use prost::Message;
 use prost_types::field_descriptor_proto::Type;
 use prost_types::{FileDescriptorProto, FileDescriptorSet};
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "apache/rocketmq/v2/definition.proto",
     "apache/rocketmq/v2/service.proto",
     "apache/rocketmq/v2/admin.proto",
     "internal/raft.proto",
     "internal/command.proto",
     "internal/cluster.proto",
+    "internal/redelivery.proto",
 ];
 const MESSAGING_PACKAGE: &str = "apache.rocketmq.v2";
 const MESSAGING_FILES: [&str; 2] = [FILES[0], FILES[1]];

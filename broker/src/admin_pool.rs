@@ -1,10 +1,12 @@
-//! Channels to the other brokers' administration service, one per address, opened when needed.
+//! Channels to the other brokers for what the gateway does not forward, one per address, opened when needed.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use host::network::{self, ChannelOptions};
 use proto::cluster::BrokerAdminClient;
+use proto::redelivery::RedeliveryClient;
+use tonic::transport::Channel;
 use tonic::{Request, Status};
 
 /// Addresses remembered at most; a group has fewer replicas than this.
@@ -13,27 +15,37 @@ const CHANNELS_MAX: usize = 16;
 /// The channels.
 #[derive(Debug, Default)]
 pub(crate) struct AdminPool {
-    open: Mutex<BTreeMap<String, BrokerAdminClient>>,
+    open: Mutex<BTreeMap<String, Channel>>,
 }
 
 impl AdminPool {
-    /// A client of the broker at `address`.
+    /// A client of the administration service of the broker at `address`.
     pub(crate) fn client(&self, address: &str) -> Result<BrokerAdminClient, Status> {
+        self.channel(address)
+            .map(proto::cluster::broker_admin_client)
+    }
+
+    /// A client of the redelivery service of the broker at `address`.
+    pub(crate) fn redelivery_client(&self, address: &str) -> Result<RedeliveryClient, Status> {
+        self.channel(address)
+            .map(proto::redelivery::redelivery_client)
+    }
+
+    fn channel(&self, address: &str) -> Result<Channel, Status> {
         let mut open = self
             .open
             .lock()
             .expect("nothing panics while the pool is locked");
-        if let Some(client) = open.get(address) {
-            return Ok(client.clone());
+        if let Some(channel) = open.get(address) {
+            return Ok(channel.clone());
         }
         if open.len() >= CHANNELS_MAX {
             open.clear();
         }
         let channel = network::channel(address, &ChannelOptions::default())
             .map_err(|error| Status::unavailable(error.to_string()))?;
-        let client = proto::cluster::broker_admin_client(channel);
-        open.insert(address.to_owned(), client.clone());
-        Ok(client)
+        open.insert(address.to_owned(), channel.clone());
+        Ok(channel)
     }
 }
 

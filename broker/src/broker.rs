@@ -21,9 +21,11 @@ use crate::disk_space::DiskSpace;
 use crate::error::BrokerError;
 use crate::grpc::Messaging;
 use crate::leadership::Leadership;
+use crate::log_time::LogTime;
 use crate::machine::Machine;
 use crate::proposer::{GroupAgreement, Proposer, ProposerConfig};
 use crate::pullers::Pullers;
+use crate::redelivery::RedeliveryService;
 use crate::service::Service;
 use crate::view::View;
 use crate::{registration, ticker};
@@ -85,7 +87,10 @@ impl Broker {
         };
         let router = network::server(&options)
             .add_service(proto::opaque::messaging_server(Messaging(service.clone())))
-            .add_service(proto::cluster::broker_admin_server(Admin(service.clone())));
+            .add_service(proto::cluster::broker_admin_server(Admin(service.clone())))
+            .add_service(proto::redelivery::redelivery_server(RedeliveryService(
+                service.clone(),
+            )));
         let server = tokio::spawn(network::serve(listener, router, options, shutdown));
         tracing::info!(
             group = service.config.group,
@@ -213,7 +218,8 @@ fn service(
         view: view.clone(),
     };
     let leader_wait = Duration::from_millis(config.leader_wait_ms);
-    let (proposer, worker) = Proposer::start(proposer_config, agreement, host.clock.clone());
+    let log_time = Arc::new(LogTime::new(host.clock.clone()));
+    let (proposer, worker) = Proposer::start(proposer_config, agreement, log_time.clone());
     let service = Service {
         own: member(config.own_member()),
         proposer,
@@ -234,6 +240,7 @@ fn service(
                 .saturating_add(config.segment_bytes),
         ),
         long_polls: Semaphore::new(config.long_polls_max as usize),
+        log_time,
         queue_turn: AtomicU32::new(0),
         members_changed: Notify::new(),
         started: tokio::time::Instant::now(),

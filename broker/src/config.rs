@@ -131,6 +131,9 @@ pub struct BrokerConfig {
     /// Drop sealed segments whose last entry is older than this, in milliseconds. Default 259 200 000
     /// (72 hours). 0: no bound by age.
     pub log_retain_ms: u64,
+    /// Drop dead letters that died longer ago than this, in milliseconds. Until then their messages are kept, whatever
+    /// the bounds of the log say. Default 259 200 000 (72 hours). 0: no bound.
+    pub dead_letter_retain_ms: u64,
     /// How often retention and the free space of the disk are looked at, in milliseconds. Default
     /// 1 000. Rule: at least 10.
     pub retention_interval_ms: u64,
@@ -190,6 +193,7 @@ impl Default for BrokerConfig {
             segment_bytes: 128 * MIB,
             log_retain_bytes: 0,
             log_retain_ms: 72 * 60 * 60 * 1_000,
+            dead_letter_retain_ms: 72 * 60 * 60 * 1_000,
             retention_interval_ms: 1_000,
             disk_reserve_bytes: 1_024 * MIB,
             checkpoint_log_bytes: 256 * MIB,

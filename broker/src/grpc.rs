@@ -23,7 +23,9 @@ use proto::opaque::{self, receive_message_response::Content};
 use proto::v2;
 use tonic::{Request, Response, Status, Streaming};
 
-pub(crate) use self::resource::{check_group, check_topic, group_name, topic_name};
+pub(crate) use self::resource::{
+    check_group, check_topic, check_topic_to_read, group_name, topic_name,
+};
 use crate::call::{answered, lead};
 use crate::service::Service;
 

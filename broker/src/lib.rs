@@ -15,7 +15,9 @@ mod admin;
 mod call;
 mod grpc;
 mod leadership;
+mod log_time;
 mod proposer;
+mod redelivery;
 
 mod machine;
 pub mod view;

@@ -2,7 +2,8 @@
 //!
 //! `apply` is a function of (tables, entry). The leader's entries come through here on every replica,
 //! in the same order, and leave the same rows and the same replies everywhere. What is in memory
-//! mirrors the rows, so that applying reads no table but to find where retention cuts.
+//! mirrors the rows, so that applying reads no table but to find where retention cuts, and where a message
+//! stands that is sent back.
 //!
 //! Under one write lock: change memory, fill the batch, commit it; readers ([`View`]) see the outcome
 //! of a whole call or nothing of it. The cost of an append is that of its batch: message ids come as
@@ -12,17 +13,25 @@
 //! an entry says make it panic.
 
 mod append;
+pub(crate) mod backoff;
 mod changes;
+pub(crate) mod dead_letter;
 mod dedup;
 mod drop_log;
 mod entry;
 mod group;
-mod limits;
+mod keep;
+pub(crate) mod limits;
 mod offset;
 #[cfg(raftmq_mutants)]
 mod outside_log;
 mod record;
+mod references;
 mod restore;
+mod retries;
+mod send_back;
+mod settle;
+mod settled;
 mod shared;
 mod state;
 mod topic;
@@ -31,6 +40,8 @@ mod topic;
 mod machine_test;
 #[cfg(test)]
 mod model_test;
+#[cfg(test)]
+mod redelivery_test;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -41,6 +52,8 @@ use raft::{Application, Committed};
 use store::{Batch, CommitLog, Kv, StoreError};
 
 use self::changes::Changes;
+pub(crate) use self::references::Location;
+pub(crate) use self::retries::{Due, GroupQueue, Retry, RetryKey};
 pub(crate) use self::shared::{Shared, Storage};
 pub(crate) use self::state::State;
 use crate::view::View;

@@ -22,7 +22,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use host::Clock;
 use proto::command::{Command, CommandReply};
 use proto::{QueueId, TimestampMs};
 use raft::{ProposeError, RaftGroup};
@@ -32,6 +31,7 @@ use tokio::task::JoinHandle;
 pub(crate) use self::batch::QueueSend;
 use self::batch::{Batch, Request, Waiter};
 pub(crate) use self::reply::Placed;
+use crate::log_time::LogTime;
 use crate::view::View;
 
 /// Longest time that one entry may take from proposal to reply before its requests are told that the
@@ -182,7 +182,7 @@ impl Proposer {
     pub(crate) fn start<A: Agreement>(
         config: ProposerConfig,
         agreement: A,
-        clock: Arc<dyn Clock>,
+        log_time: Arc<LogTime>,
     ) -> (Proposer, JoinHandle<()>) {
         let (requests, receiver) = mpsc::channel(config.inflight_requests_max);
         let budget = Arc::new(Budget {
@@ -193,7 +193,7 @@ impl Proposer {
         let worker = Worker {
             config,
             agreement,
-            clock,
+            log_time,
             receiver,
             last_time_ms: 0,
         };
@@ -268,7 +268,7 @@ impl Proposer {
 struct Worker<A> {
     config: ProposerConfig,
     agreement: Arc<A>,
-    clock: Arc<dyn Clock>,
+    log_time: Arc<LogTime>,
     receiver: mpsc::Receiver<Request>,
     last_time_ms: TimestampMs,
 }
@@ -326,7 +326,7 @@ impl<A: Agreement> Worker<A> {
         batch: &mut Batch,
         upkeep: bool,
     ) -> impl Future<Output = ()> + Send + use<A> {
-        let now_ms = self.clock.now_ms().max(self.agreement.last_time_ms());
+        let now_ms = self.log_time.now_ms(self.agreement.last_time_ms());
         self.last_time_ms = self.last_time_ms.max(now_ms);
         let (entry, waiters) = batch.seal(&encode::Stamp {
             time_ms: self.last_time_ms,

@@ -2,7 +2,10 @@
 //!
 //! Only sealed segments go, whole and oldest first. The leader decides and proposes; the rows that point
 //! at the entries go first, on every replica alike, then each replica drops its segments, never above
-//! its newest checkpoint. Never drops anything itself.
+//! its newest checkpoint. What retries and dead letters point at is written once more before ([`keep`]).
+//! Never drops anything itself.
+
+pub(crate) mod keep;
 
 use std::time::Duration;
 
@@ -19,6 +22,13 @@ const TIMED_ENTRIES_MAX: u64 = 64;
 /// The segments are listed again after this time even if nothing was written, since a snapshot may have
 /// brought others.
 const LISTING_AGE_MAX: Duration = Duration::from_secs(60);
+
+/// What a bound by size may write once more, for each byte that is written anyway: where what must be kept
+/// is more than the bound, the log stays longer, and does not turn over for ever.
+const KEPT_SHARE: u64 = 2;
+
+/// What is written once more in one go, in bytes: other things are looked at in between.
+const KEPT_AT_ONCE: u64 = 64 << 20;
 
 /// First index to keep so that the sealed segments together hold at most `bytes_max`; `None` when they do.
 pub(crate) fn floor_by_size<'a>(
@@ -54,6 +64,8 @@ pub(crate) struct Retention {
     /// When the segments were listed, and what had been written by then: listing reads files.
     listed: Option<(Instant, u64)>,
     proposed_floor: u64,
+    /// Bytes written once more, of those that this process has written.
+    kept_bytes: u64,
 }
 
 impl Retention {
@@ -62,11 +74,13 @@ impl Retention {
             sealed: Vec::new(),
             listed: None,
             proposed_floor: 0,
+            kept_bytes: 0,
         }
     }
 
     /// Proposes to forget what is no longer kept, if there is any.
     pub(crate) async fn enforce(&mut self, service: &Service) -> Result<(), StoreError> {
+        drop_dead_letters(service).await;
         self.list(service).await?;
         let by_size = match service.config.log_retain_bytes {
             0 => None,
@@ -79,11 +93,30 @@ impl Retention {
             0 => None,
             age_ms => self.floor_by_age(service, age_ms).await?,
         };
-        match by_size.max(by_age) {
-            Some(floor) if floor > self.proposed_floor => self.propose(service, floor).await,
-            _ => {}
+        if let Some(floor) = by_age.filter(|floor| *floor > self.proposed_floor) {
+            self.release(service, floor, u64::MAX).await;
+        }
+        if let Some(floor) = by_size.filter(|floor| *floor > self.proposed_floor) {
+            let written = service.group.log().counters().bytes_written;
+            let allowed = (written + service.config.segment_bytes) / KEPT_SHARE;
+            let bytes_max = allowed.saturating_sub(self.kept_bytes);
+            self.release(service, floor, bytes_max).await;
         }
         Ok(())
+    }
+
+    /// Gives up what is before `floor`, as far as writing so many bytes once more allows.
+    async fn release(&mut self, service: &Service, floor: u64, bytes_max: u64) {
+        match keep::before(service, floor, bytes_max.min(KEPT_AT_ONCE)).await {
+            Ok(bytes) => self.kept_bytes += bytes,
+            Err(error) => tracing::warn!(%error, "what is to be kept cannot be written once more"),
+        }
+        let floor = floor.min(service.view.lowest_reference().unwrap_or(u64::MAX));
+        let given_up = self.sealed.iter().map(|one| one.info.last_index + 1);
+        let floor = given_up.take_while(|end| *end <= floor).last();
+        if let Some(floor) = floor.filter(|floor| *floor > self.proposed_floor) {
+            self.propose(service, floor).await;
+        }
     }
 
     async fn propose(&mut self, service: &Service, floor: u64) {
@@ -91,7 +124,8 @@ impl Retention {
             .propose_upkeep(Body::DropLog(command::DropLog { first_index: floor }))
             .await
         {
-            Ok(_) => {
+            Ok(reply) => {
+                let floor = floor.min(reply.value);
                 tracing::info!(
                     first_index = floor,
                     "retention drops the log before this entry"
@@ -149,6 +183,26 @@ impl Retention {
             floor = Some(segment.info.last_index + 1);
         }
         Ok(floor)
+    }
+}
+
+/// Proposes to forget the dead letters that are too old, so many at a time.
+async fn drop_dead_letters(service: &Service) {
+    let before_ms = match service.config.dead_letter_retain_ms {
+        0 => return,
+        age_ms => service.host.clock.now_ms().saturating_sub(age_ms),
+    };
+    if service
+        .view
+        .oldest_death_ms()
+        .is_none_or(|died_ms| died_ms >= before_ms)
+    {
+        return;
+    }
+    let command = Body::DropDeadLetters(command::DropDeadLetters { before_ms });
+    match service.propose_upkeep(command).await {
+        Ok(reply) => tracing::info!(count = reply.value, "old dead letters are dropped"),
+        Err(error) => tracing::debug!(?error, "dead letters are not dropped, it is tried again"),
     }
 }
 

@@ -3,18 +3,23 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
+use bytes::Bytes;
 use gateway::Forwarder;
 use host::{Host, Mutant, Shutdown, mutant};
 use proto::command::{self, Command, CommandReply, command::Body};
 use raft::{Member, RaftGroup};
+use store::StoreError;
 use tokio::sync::{Notify, Semaphore};
 
 use crate::admin_pool::AdminPool;
 use crate::clients::Clients;
 use crate::config::BrokerConfig;
 use crate::disk_space::DiskSpace;
+use crate::grpc::check_topic;
 use crate::grpc::status::{CallError, Refusal, group_not_found, topic_not_found};
 use crate::leadership::Leadership;
+use crate::log_time::LogTime;
+use crate::machine::Location;
 use crate::proposer::Proposer;
 use crate::pullers::Pullers;
 use crate::view::{Group, Topic, View};
@@ -35,6 +40,7 @@ pub(crate) struct Service {
     pub(crate) clients: Clients,
     pub(crate) pullers: Pullers,
     pub(crate) disk_space: DiskSpace,
+    pub(crate) log_time: Arc<LogTime>,
     /// A permit for each pull that waits.
     pub(crate) long_polls: Semaphore,
     /// Whose turn it is among a topic's queues, for messages whose client named none that exists.
@@ -51,7 +57,7 @@ impl Service {
         if let Some(topic) = self.view.topic(name) {
             return Ok(topic);
         }
-        if self.config.auto_create_topics {
+        if self.config.auto_create_topics && check_topic(name).is_ok() {
             self.propose(Body::PutTopic(command::PutTopic {
                 name: name.to_owned(),
                 queue_count: self.config.auto_create_queue_count,
@@ -84,6 +90,33 @@ impl Service {
             .await?;
         }
         Ok(self.view.group(name).ok_or_else(|| group_not_found(name))?)
+    }
+
+    /// The message that stands somewhere in the log, as it was stored; none if there is no message. What
+    /// turns out to be damaged on the disk is fetched from another replica first.
+    pub(crate) async fn message_at(&self, location: Location) -> Result<Option<Bytes>, StoreError> {
+        match self.view.message_at(location).await {
+            Err(error) if self.repaired(&error).await => self.view.message_at(location).await,
+            result => result,
+        }
+    }
+
+    /// Whether an entry was damaged on the disk, and another replica's has taken its place.
+    pub(crate) async fn repaired(&self, error: &StoreError) -> bool {
+        let StoreError::Corrupt {
+            index: Some(index), ..
+        } = error
+        else {
+            return false;
+        };
+        let index = *index;
+        match self.group.repair_entry(index).await {
+            Ok(()) => true,
+            Err(unrepaired) => {
+                tracing::error!(index, %unrepaired, "a damaged entry cannot be repaired");
+                false
+            }
+        }
     }
 
     /// Has one change agreed on and applied.

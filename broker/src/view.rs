@@ -8,6 +8,7 @@
 mod arrivals;
 mod entry_cache;
 mod read;
+mod retries;
 #[cfg(test)]
 mod view_test;
 
@@ -19,8 +20,8 @@ use store::StoreError;
 pub use store::table::queue_bounds::QueueBounds;
 use tokio::sync::watch;
 
-pub(crate) use self::arrivals::ArrivalRegistry;
 pub use self::arrivals::Arrivals;
+pub(crate) use self::arrivals::{ArrivalRegistry, RetryArrivals};
 pub(crate) use self::entry_cache::EntryCache;
 pub use self::read::Stored;
 use crate::machine::{Shared, State};
@@ -38,6 +39,8 @@ pub struct Topic {
     pub message_type: i32,
     /// Free settings, by name.
     pub attributes: BTreeMap<String, String>,
+    /// Whether it is the dead-letter queue of a consumer group: nobody sends to it.
+    pub dead_letters: bool,
 }
 
 /// Attribute of a topic: number of the first queue that is offered, where another broker group has the lower ones.

@@ -70,6 +70,16 @@ impl BrokerTable {
                 .for_each(&mut add);
         }
         self.seeds.iter().for_each(&mut add);
+        if for_routes {
+            // All seeds may have been replaced by others.
+            for group in self.lock().values() {
+                group
+                    .leader
+                    .iter()
+                    .chain(&group.replicas)
+                    .for_each(&mut add);
+            }
+        }
         candidates[turn % candidates.len()].clone()
     }
 
@@ -224,6 +234,17 @@ mod tests {
         assert_eq!(turns().collect::<Vec<_>>(), ["seed:2", "seed:1", "a:1"]);
         table.failed(ROUTES, "seed:2");
         assert_eq!(&*table.address(ROUTES, 0), "seed:1");
+    }
+
+    /// Catches a client that can never find a route again once all seeds were replaced.
+    #[test]
+    fn whoever_is_known_may_be_asked_about_routes() {
+        let table = table();
+        table.routed("g", "a:1");
+        table.members("g", ["b:1"].map(Address::from));
+        let asked: Vec<Address> = (0..4).map(|turn| table.address(ROUTES, turn)).collect();
+        let expected = ["seed:1", "seed:2", "a:1", "b:1"].map(Address::from);
+        assert_eq!(asked, expected);
     }
 
     /// Catches a list that grows for as long as addresses change.

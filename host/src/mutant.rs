@@ -41,6 +41,12 @@ pub enum Mutant {
     StaleOffsetCommit,
     /// openraft's default: a leader that restarts goes on in its term.
     LeaderRestore,
+    /// Retention drops what waits for another delivery, or is dead.
+    RetriesNotKept,
+    /// Messages that are sent back are taken for agreed on before they are.
+    SentBackBeforeCommit,
+    /// What was settled is not remembered.
+    SettledForgotten,
 }
 
 impl Mutant {
@@ -63,6 +69,9 @@ impl Mutant {
         Mutant::AppliedBeforeCommit,
         Mutant::StaleOffsetCommit,
         Mutant::LeaderRestore,
+        Mutant::RetriesNotKept,
+        Mutant::SentBackBeforeCommit,
+        Mutant::SettledForgotten,
     ];
 
     /// What it is called on the command line.
@@ -85,6 +94,9 @@ impl Mutant {
             Mutant::AppliedBeforeCommit => "applied-before-commit",
             Mutant::StaleOffsetCommit => "stale-offset-commit",
             Mutant::LeaderRestore => "leader-restore",
+            Mutant::RetriesNotKept => "retries-not-kept",
+            Mutant::SentBackBeforeCommit => "sent-back-before-commit",
+            Mutant::SettledForgotten => "settled-forgotten",
         }
     }
 }

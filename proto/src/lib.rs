@@ -93,3 +93,16 @@ pub mod command {
 pub mod cluster {
     tonic::include_proto!("raftmq.cluster.v1");
 }
+
+/// Retries and dead letters, between consumers and brokers.
+#[allow(
+    clippy::all,
+    clippy::pedantic,
+    clippy::unwrap_used,
+    missing_docs,
+    unreachable_pub,
+    reason = "generated code"
+)]
+pub mod redelivery {
+    tonic::include_proto!("raftmq.redelivery.v1");
+}

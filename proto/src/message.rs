@@ -6,5 +6,5 @@ mod deliver;
 mod view;
 mod wire;
 
-pub use deliver::{Delivery, deliver};
+pub use deliver::{Delivery, deliver, deliver_dead_letter};
 pub use view::{MessageError, View};

@@ -31,6 +31,10 @@ pub fn name(body: &Body) -> &'static str {
         Body::DeleteGroup(_) => "delete_group",
         Body::CommitOffset(_) => "commit_offset",
         Body::DropLog(_) => "drop_log",
+        Body::SendBack(_) => "send_back",
+        Body::Settle(_) => "settle",
+        Body::Keep(_) => "keep",
+        Body::DropDeadLetters(_) => "drop_dead_letters",
     }
 }
 

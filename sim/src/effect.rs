@@ -103,5 +103,9 @@ named! {
         ConsumerSlow => "consumer that works slowly",
         ConsumerLeft => "consumer that leaves",
         ConsumerAway => "consumer that is gone without a word",
+        SendBackUnknown => "send-back given up, outcome unknown",
+        SettleUnknown => "settle given up, outcome unknown",
+        AttemptsUsedUp => "message whose attempts are used up",
+        MessageMissing => "message sent back that is not kept any more",
     }
 }

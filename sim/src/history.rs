@@ -181,6 +181,87 @@ pub enum Event {
         /// What became of it.
         outcome: Outcome<()>,
     },
+    /// A consumer begins to send a message back.
+    SendBack {
+        /// Which call.
+        call: u64,
+        /// The group.
+        group: Arc<str>,
+        /// The message.
+        #[serde(flatten)]
+        place: Place,
+        /// Which delivery of it failed.
+        attempt: u32,
+        /// Whether it shall have no other.
+        dead: bool,
+    },
+    /// A send-back returned.
+    SentBack {
+        /// Which call.
+        call: u64,
+        /// What became of it.
+        outcome: Outcome<()>,
+    },
+    /// A consumer begins to ask which retries of a queue are due.
+    AskRetries {
+        /// Which call.
+        call: u64,
+        /// The group.
+        group: Arc<str>,
+        /// The queue.
+        #[serde(flatten)]
+        queue: Queue,
+    },
+    /// One of the answer's messages.
+    Redelivery {
+        /// Which call.
+        call: u64,
+        /// The group.
+        group: Arc<str>,
+        /// The message.
+        #[serde(flatten)]
+        place: Place,
+        /// Which delivery of it this is.
+        attempt: u32,
+        /// What it says; none if it says nothing that was ever sent.
+        value: Option<Value>,
+    },
+    /// The answer was that none is left, due or not.
+    NoRetries {
+        /// Which call.
+        call: u64,
+    },
+    /// A consumer begins to settle a message.
+    Settle {
+        /// Which call.
+        call: u64,
+        /// The group.
+        group: Arc<str>,
+        /// The message.
+        #[serde(flatten)]
+        place: Place,
+        /// Which delivery of it succeeded.
+        attempt: u32,
+    },
+    /// A settle returned.
+    Settled {
+        /// Which call.
+        call: u64,
+        /// What became of it.
+        outcome: Outcome<()>,
+    },
+    /// Somebody read a dead-letter queue.
+    DeadLetter {
+        /// The group whose message it was.
+        group: Arc<str>,
+        /// Its place there.
+        #[serde(flatten)]
+        place: Place,
+        /// The topic that it came from, as it says.
+        origin: String,
+        /// What it says; none if it says nothing that was ever sent.
+        value: Option<Value>,
+    },
     /// Somebody was told what a queue holds.
     Bounds {
         /// The queue.

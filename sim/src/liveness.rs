@@ -46,6 +46,11 @@ pub async fn everything_is_read(
     clients: &Clients,
     operator: &Operator,
 ) -> Result<(), Violation> {
+    wait("retries-drain", DRAINS_WITHIN, || {
+        let history = &clients.history;
+        history.look(|records| no_retries(&clients.plan, records))
+    })
+    .await?;
     let bounds = settled_bounds(clients, operator).await?;
     wait("drains", DRAINS_WITHIN, || {
         clients
@@ -206,6 +211,50 @@ fn drained(
                         queue.topic, queue.queue
                     ));
                 }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Every group that sends messages back was told that none is left, after it had sent back the last one.
+fn no_retries(plan: &Plan, records: &[Record]) -> Result<(), String> {
+    let mut asked: BTreeMap<u64, (&str, &Queue, usize)> = BTreeMap::new();
+    let mut sent_back: BTreeMap<(&str, &Queue), usize> = BTreeMap::new();
+    let mut none_left: BTreeMap<(&str, &Queue), usize> = BTreeMap::new();
+    let mut calls = BTreeMap::new();
+    for (at, record) in records.iter().enumerate() {
+        match &record.event {
+            Event::SendBack {
+                call, group, place, ..
+            } => {
+                calls.insert(*call, (&**group, &place.queue));
+                sent_back.insert((group, &place.queue), at);
+            }
+            Event::SentBack { call, .. } => {
+                if let Some(key) = calls.get(call) {
+                    sent_back.insert(*key, at);
+                }
+            }
+            Event::AskRetries { call, group, queue } => {
+                asked.insert(*call, (group, queue, at));
+            }
+            Event::NoRetries { call } => {
+                if let Some((group, queue, at)) = asked.get(call) {
+                    none_left.insert((group, queue), *at);
+                }
+            }
+            _ => {}
+        }
+    }
+    for retrier in &plan.retriers {
+        for ((group, queue), last) in &sent_back {
+            let told = none_left.get(&(*group, *queue));
+            if **group == *retrier.group && told.is_none_or(|told| told < last) {
+                return Err(format!(
+                    "{group} has retries in {}/{}",
+                    queue.topic, queue.queue
+                ));
             }
         }
     }

@@ -172,6 +172,7 @@ impl Minimizer {
                 fewer
                     .consumers
                     .retain(|consumer| consumer.topic != topic.name);
+                fewer.retriers.retain(|retrier| retrier.topic != topic.name);
                 fewer
             });
             let producers = (0..plan.producers.len()).map(|place| {
@@ -184,7 +185,13 @@ impl Minimizer {
                 fewer.consumers.remove(place);
                 fewer
             });
-            let plans: Vec<Plan> = topics.chain(producers).chain(consumers).collect();
+            let retriers = (0..plan.retriers.len()).map(|place| {
+                let mut fewer = plan.clone();
+                fewer.retriers.remove(place);
+                fewer
+            });
+            let clients = producers.chain(consumers).chain(retriers);
+            let plans: Vec<Plan> = topics.chain(clients).collect();
             let candidates = plans.into_iter().map(|plan| Course {
                 plan,
                 schedule: self.smallest.schedule.clone(),

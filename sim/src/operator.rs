@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use host::Host;
-use raftmq_client::{Admin, BrokerAddress, Client, Error, TopicQueue, TopicSettings};
+use prost::Message;
+use raftmq_client::{
+    Admin, BrokerAddress, Client, Delivery, Error, GroupSettings, TopicQueue, TopicSettings,
+};
 
 use crate::body;
 use crate::history::{Event, History, Member, Outcome, Place, Queue};
@@ -16,6 +19,9 @@ use crate::world::{GROUP, World};
 
 /// The group under whose name the operator reads.
 pub const READER: &str = "final-reader";
+
+/// What the topic of a dead-letter queue begins with; its group follows.
+pub const DEAD_LETTERS: &str = "%DLQ%";
 
 /// Longest wait for the membership to be changed.
 const MEMBERSHIP: Duration = Duration::from_secs(30);
@@ -61,6 +67,20 @@ impl Operator {
             };
             while let Err(error) = self.admin().create_topic(&topic.name, &settings).await {
                 tracing::debug!(%error, "no topic yet");
+            }
+        }
+    }
+
+    /// Makes the groups whose messages are tried so many times, however long it takes.
+    pub async fn make_groups(&self, plan: &Plan) {
+        for retrier in &plan.retriers {
+            let settings = GroupSettings {
+                max_attempts: retrier.attempts_max,
+                if_absent: true,
+                ..GroupSettings::default()
+            };
+            while let Err(error) = self.admin().create_group(&retrier.group, &settings).await {
+                tracing::debug!(%error, "no group yet");
             }
         }
     }
@@ -220,6 +240,11 @@ impl Operator {
         let deadline = tokio::time::Instant::now() + patience;
         let mut trouble = String::new();
         while !left.is_empty() {
+            // Dead letters are dropped to the last one.
+            left.retain(|queue, max| {
+                let next = consumer.position(&topic_queue(queue));
+                !queue.topic.starts_with(DEAD_LETTERS) || next.is_none_or(|next| next < *max)
+            });
             if tokio::time::Instant::now() > deadline {
                 let missing: Vec<String> = left
                     .keys()
@@ -242,6 +267,9 @@ impl Operator {
                     continue;
                 }
             };
+            if deliveries.is_empty() {
+                self.forget_dropped(&mut left).await;
+            }
             for delivery in deliveries {
                 let queue = Queue {
                     topic: delivery.topic.clone(),
@@ -253,23 +281,53 @@ impl Operator {
                 {
                     left.remove(&queue);
                 }
-                let value = body::decode(delivery.message.body(), plan.body_bytes_max);
-                let place = Place {
-                    queue,
-                    offset: delivery.offset,
-                };
-                let member = member.clone();
-                self.record(Event::Delivery {
-                    member,
-                    place,
-                    value,
-                });
+                self.was_read(plan, &member, &delivery);
             }
         }
         Ok(())
     }
 
+    /// Retention goes on meanwhile: what the servers have dropped by now need not be read. Should nobody
+    /// answer, everything must be.
+    async fn forget_dropped(&self, left: &mut BTreeMap<Queue, u64>) {
+        if let Ok(bounds) = self.bounds().await {
+            left.retain(|queue, max| bounds.get(queue).is_none_or(|(min, _)| min < max));
+        }
+    }
+
+    fn was_read(&self, plan: &Plan, member: &Member, delivery: &Delivery) {
+        let value = body::decode(delivery.message.body(), plan.body_bytes_max);
+        let place = Place {
+            queue: Queue {
+                topic: delivery.topic.clone(),
+                queue: delivery.queue,
+            },
+            offset: delivery.offset,
+        };
+        self.record(match place.queue.topic.strip_prefix(DEAD_LETTERS) {
+            Some(group) => Event::DeadLetter {
+                group: group.into(),
+                origin: origin(delivery),
+                place,
+                value,
+            },
+            None => Event::Delivery {
+                member: member.clone(),
+                place,
+                value,
+            },
+        });
+    }
+
     fn record(&self, event: Event) {
         self.history.record(Machine::Operator, event);
     }
+}
+
+/// The topic from which a dead letter says to have come.
+fn origin(delivery: &Delivery) -> String {
+    let message = proto::v2::Message::decode(delivery.message.encoded().clone());
+    let properties = message.ok().and_then(|message| message.system_properties);
+    let origin = properties.and_then(|properties| properties.dead_letter_queue);
+    origin.map_or_else(String::new, |origin| origin.topic)
 }

@@ -22,6 +22,7 @@
 //! | `poll-skip` of a group, over rebalances | `no-skips` |
 //! | `int-poll-skip`, `int-nonmonotonic-poll` | `polled-in-order` |
 //! | delivered again after its acknowledgement | `no-delivery-after-acknowledgement` |
+//! | acknowledged and lost, of a failure; twice dead; again after it was settled | `sent-back-comes-again`, `dies-once`, `settled-stays-settled` |
 //! | stale read (`set-full` stale): a queue's end, a group's offset | `reads-are-new`, `offsets-forward` |
 //! | an offset that nobody committed | `offsets-are-earned` |
 //! | realtime lag | no bound while faults last; afterwards `drains` is one |
@@ -34,6 +35,9 @@ mod oracle_test;
 mod order;
 mod progress;
 mod reading;
+mod redelivery;
+#[cfg(test)]
+mod redelivery_test;
 
 use std::collections::BTreeMap;
 
@@ -90,6 +94,7 @@ pub fn judge(records: &[Record]) -> Result<(), Violation> {
     model.chosen_queues_in_order()?;
     model.polls_in_order()?;
     model.progress_forward()?;
+    model.redelivered()?;
     model.ends_forward()
 }
 
@@ -128,7 +133,9 @@ impl<'a> Model<'a> {
                         model.observe(at, *value, place)?;
                     }
                 }
-                Event::Delivery { place, value, .. } => model.delivered(at, place, *value)?,
+                Event::Delivery { place, value, .. } | Event::Redelivery { place, value, .. } => {
+                    model.delivered(at, place, *value)?;
+                }
                 _ => {}
             }
         }

@@ -89,6 +89,7 @@ fn tiny_segments(chance: &mut Chance, shape: &mut Shape) {
     broker.checkpoint_log_bytes = *chance.pick(&[16, 64]) * KIB;
     broker.log_retain_bytes = *chance.pick(&[1, 300, 600]) * KIB;
     broker.retention_interval_ms = 300;
+    broker.dead_letter_retain_ms = *chance.pick(&[5, 20, 3_600]) * 1_000;
 }
 
 /// All of them.

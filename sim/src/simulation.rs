@@ -210,6 +210,7 @@ impl Story {
     async fn begin(&self) -> Operator {
         let operator = self.operator().await;
         operator.make_topics(&self.clients.plan).await;
+        operator.make_groups(&self.clients.plan).await;
         for number in 1..=self.clients.plan.machines {
             let clients = self.clients.clone();
             let init = move || run_client(clients.clone(), number);

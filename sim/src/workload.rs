@@ -7,6 +7,7 @@ mod consumer;
 mod machine;
 mod plan;
 mod producer;
+mod retrier;
 
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use crate::history::{History, Outcome};
 use crate::world::World;
 
 pub use machine::{LITTLE_PATIENCE, PATIENCE, connect, run_client};
-pub use plan::{Commits, ConsumerPlan, Plan, ProducerPlan, Size, Targets, TopicPlan};
+pub use plan::{Commits, ConsumerPlan, Plan, ProducerPlan, RetrierPlan, Size, Targets, TopicPlan};
 
 /// What clients are to do at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -18,6 +18,8 @@ mod key;
 pub mod log_floor;
 pub mod next_id;
 pub mod queue_bounds;
+pub mod retry;
+pub mod settled;
 #[cfg(test)]
 mod table_test;
 pub mod topic;
@@ -57,11 +59,15 @@ pub enum Kind {
     NextId = 9,
     /// First log entry that is still needed.
     LogFloor = 10,
+    /// Messages that consumer groups handed back.
+    Retry = 11,
+    /// Deliveries that were settled lately.
+    Settled = 12,
 }
 
 impl Kind {
     /// All kinds in the order of their numbers.
-    pub const ALL: [Kind; 10] = [
+    pub const ALL: [Kind; 12] = [
         Kind::Applied,
         Kind::Topic,
         Kind::Group,
@@ -72,6 +78,8 @@ impl Kind {
         Kind::Clock,
         Kind::NextId,
         Kind::LogFloor,
+        Kind::Retry,
+        Kind::Settled,
     ];
 
     /// First byte of its keys.
@@ -97,6 +105,8 @@ impl Kind {
             Kind::Clock => "clock",
             Kind::NextId => "next_id",
             Kind::LogFloor => "log_floor",
+            Kind::Retry => "retry",
+            Kind::Settled => "settled",
         }
     }
 
@@ -157,6 +167,6 @@ mod tests {
             assert_eq!(Kind::from_tag(kind.tag()), Some(kind));
         }
         assert_eq!(Kind::from_tag(0), None);
-        assert_eq!(Kind::from_tag(11), None);
+        assert_eq!(Kind::from_tag(13), None);
     }
 }

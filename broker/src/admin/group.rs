@@ -1,6 +1,6 @@
 //! Consumer groups: create, alter, delete, list, and who is in them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +18,8 @@ use super::messages::stored_at;
 use crate::call::Context;
 use crate::grpc::check_group;
 use crate::grpc::status::{CallError, Refusal, group_not_found};
+use crate::machine::backoff;
+use crate::machine::limits::{ATTRIBUTES_BYTES_MAX, ATTRIBUTES_MAX};
 use crate::service::Service;
 use crate::view::{Group, QueueBounds, Topic};
 
@@ -31,7 +33,8 @@ pub(super) async fn create(
     _: &Context,
 ) -> Result<AdminResponse, CallError> {
     check(request)?;
-    put(service, request, true).await
+    let attributes = request.attributes.clone();
+    put(service, request, true, attributes).await
 }
 
 /// Other settings for a group that exists.
@@ -41,16 +44,21 @@ pub(super) async fn alter(
     _: &Context,
 ) -> Result<AdminResponse, CallError> {
     check(request)?;
-    if service.view.group(&request.name).is_none() {
+    let Some(group) = service.view.group(&request.name) else {
         return Err(group_not_found(&request.name).into());
-    }
-    put(service, request, false).await
+    };
+    let attributes = match request.attributes.is_empty() {
+        true => group.attributes.clone().into_iter().collect(),
+        false => request.attributes.clone(),
+    };
+    put(service, request, false, attributes).await
 }
 
 async fn put(
     service: &Service,
     request: &PutGroupRequest,
     create: bool,
+    attributes: HashMap<String, String>,
 ) -> Result<AdminResponse, CallError> {
     let reply = service
         .propose(Body::PutGroup(command::PutGroup {
@@ -61,7 +69,7 @@ async fn put(
             max_attempts: request.max_attempts,
             consume_from: request.consume_from,
             consume_from_ms: request.consume_from_ms,
-            attributes: Default::default(),
+            attributes,
         }))
         .await?;
     Ok(done(reply.value))
@@ -224,6 +232,9 @@ fn info(service: &Service, group: &Group, topics: &BTreeMap<u64, Arc<Topic>>) ->
         consume_from_ms: group.consume_from_ms,
         offsets: offsets.collect(),
         members: service.clients.members(&group.name, Instant::now()).len() as u32,
+        attributes: (group.attributes.iter())
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect(),
     }
 }
 
@@ -241,6 +252,19 @@ fn check(request: &PutGroupRequest) -> Result<(), Refusal> {
             "start {} of the group is unknown",
             request.consume_from
         ));
+    }
+    let attributes = &request.attributes;
+    if let Some(text) = attributes.get(backoff::ATTRIBUTE)
+        && backoff::parse(text).is_none()
+    {
+        let name = backoff::ATTRIBUTE;
+        return refuse(format!("attribute {name} is no list of waits: {text:?}"));
+    }
+    let sizes = attributes
+        .iter()
+        .map(|(key, value)| key.len() + value.len());
+    if attributes.len() > ATTRIBUTES_MAX || sizes.sum::<usize>() > ATTRIBUTES_BYTES_MAX {
+        return refuse("the group's attributes are too many or too long".to_owned());
     }
     Ok(())
 }

@@ -26,11 +26,15 @@ pub(super) async fn drop_log(
     let Some(first_index) = retention::floor_by_size(&segments, request.retain_bytes) else {
         return Ok(done(0));
     };
-    service
+    // An operator's word: whatever it takes to keep what must be kept.
+    if let Err(error) = retention::keep::before(service, first_index, u64::MAX).await {
+        tracing::warn!(%error, "what is to be kept cannot be written once more");
+    }
+    let reply = service
         .propose_upkeep(Body::DropLog(command::DropLog { first_index }))
         .await?;
     if let Err(error) = service.group.drop_log().await {
         tracing::warn!(%error, "cannot drop log segments now, it is tried again");
     }
-    Ok(done(first_index))
+    Ok(done(first_index.min(reply.value)))
 }

@@ -11,8 +11,8 @@ use proto::v2::{Code, MessageType};
 
 use super::done;
 use crate::call::Context;
-use crate::grpc::check_topic;
 use crate::grpc::status::{CallError, Refusal, topic_not_found};
+use crate::grpc::{check_topic, check_topic_to_read};
 use crate::service::Service;
 use crate::view::{FIRST_QUEUE, Topic};
 
@@ -89,13 +89,13 @@ pub(super) async fn alter(
     Ok(done(reply.value))
 }
 
-/// The topic, its messages and every group's offsets in it.
+/// The topic, its messages and every group's offsets and retries in it; also a dead-letter queue.
 pub(super) async fn delete(
     service: &Service,
     request: &NameRequest,
     _: &Context,
 ) -> Result<AdminResponse, CallError> {
-    check_topic(&request.name)?;
+    check_topic_to_read(&request.name)?;
     let name = request.name.clone();
     let reply = service
         .propose(Body::DeleteTopic(command::DeleteTopic { name }))

@@ -11,10 +11,9 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use proto::QueueOffset;
-use proto::message::{Delivery, View as MessageView, deliver};
+use proto::message::{Delivery, View as MessageView, deliver, deliver_dead_letter};
 use proto::opaque::{PullMessageResponse, pull_message_response::Content};
 use proto::v2::{Code, PullMessageRequest, Status as MessagingStatus};
-use store::StoreError;
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
@@ -214,22 +213,9 @@ impl Pull<'_> {
                 .view
                 .read(topic_id, queue, from, count, bytes_max)
         };
-        let error = match read().await {
-            Err(ReadError::Store(error)) => error,
-            result => return result,
-        };
-        let StoreError::Corrupt {
-            index: Some(index), ..
-        } = error
-        else {
-            return Err(error.into());
-        };
-        match self.service.group.repair_entry(index).await {
-            Ok(()) => read().await,
-            Err(unrepaired) => {
-                tracing::error!(index, %unrepaired, "a damaged entry cannot be repaired");
-                Err(error.into())
-            }
+        match read().await {
+            Err(ReadError::Store(error)) if self.service.repaired(&error).await => read().await,
+            result => result,
         }
     }
 
@@ -277,18 +263,19 @@ impl Pull<'_> {
                     continue;
                 }
             }
-            delivered.push(deliver(
-                &one.message,
-                &Delivery {
-                    queue_id: self.place.queue,
-                    queue_offset: one.offset,
-                    store_timestamp_ms: one.time_ms,
-                    store_host: &self.service.own.client_address,
-                    receipt_handle: None,
-                    attempt: 1,
-                    invisible_duration: None,
-                },
-            ));
+            let delivery = Delivery {
+                queue_id: self.place.queue,
+                queue_offset: one.offset,
+                store_timestamp_ms: one.time_ms,
+                store_host: &self.service.own.client_address,
+                receipt_handle: None,
+                attempt: 1,
+                invisible_duration: None,
+            };
+            delivered.push(match self.place.topic.dead_letters {
+                true => deliver_dead_letter(&one.message, &delivery),
+                false => deliver(&one.message, &delivery),
+            });
         }
         (delivered, end)
     }

@@ -8,6 +8,7 @@ use proto::v2::{Code, Resource};
 use proto::{GroupName, TopicName};
 
 use super::status::{self, Refusal};
+use crate::machine::dead_letter::TOPIC_PREFIX;
 
 /// Names that RocketMQ keeps to itself; clients may not use them.
 const SYSTEM_TOPIC_PREFIX: &str = "rmq_sys_";
@@ -18,11 +19,11 @@ const SYSTEM_TOPICS: [&str; 3] = [
 ];
 const SYSTEM_GROUP_PREFIX: &str = "CID_RMQ_SYS_";
 
-/// The stored name of a topic, checked.
+/// The stored name of a topic that may be read, checked.
 pub(crate) fn topic_name(resource: Option<&Resource>) -> Result<Cow<'_, str>, Refusal> {
     let (namespace, name) = parts(resource);
     let stored = stored_name(namespace, name);
-    check_topic(&stored)?;
+    check_topic_to_read(&stored)?;
     Ok(stored)
 }
 
@@ -34,8 +35,22 @@ pub(crate) fn group_name(resource: Option<&Resource>) -> Result<Cow<'_, str>, Re
     Ok(stored)
 }
 
-/// Whether `name` can be a topic of a client's.
+/// Whether `name` can be a topic of a client's: one to make and to send to.
 pub(crate) fn check_topic(name: &str) -> Result<(), Refusal> {
+    check_topic_to_read(name)?;
+    if name.starts_with(TOPIC_PREFIX) {
+        return Err(Refusal::new(
+            Code::IllegalTopic,
+            format!(
+                "topic {name} is a dead-letter queue: the broker makes it and puts messages there"
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// Whether `name` can be a topic that a client reads.
+pub(crate) fn check_topic_to_read(name: &str) -> Result<(), Refusal> {
     TopicName::check(name).map_err(|error| status::illegal_topic(&error))?;
     if starts_with(name, SYSTEM_TOPIC_PREFIX) || SYSTEM_TOPICS.contains(&name) {
         return Err(Refusal::new(
@@ -63,6 +78,9 @@ pub(super) fn stored_name<'a>(namespace: &str, name: &'a str) -> Cow<'a, str> {
     // A name that is wrong by itself must not become right by its namespace.
     if namespace.is_empty() || name.is_empty() {
         Cow::Borrowed(name)
+    } else if let Some(group) = name.strip_prefix(TOPIC_PREFIX) {
+        // The dead letters of a group of this namespace.
+        Cow::Owned(format!("{TOPIC_PREFIX}{namespace}%{group}"))
     } else {
         Cow::Owned(format!("{namespace}%{name}"))
     }
@@ -113,6 +131,10 @@ mod tests {
             topic_name(Some(&resource("shop", ""))).unwrap_err().code,
             Code::IllegalTopic
         );
+        let letters = resource("shop", "%DLQ%readers");
+        assert_eq!(topic_name(Some(&letters)).unwrap(), "%DLQ%shop%readers");
+        let refusal = check_topic("%DLQ%shop%readers").unwrap_err();
+        assert_eq!(refusal.code, Code::IllegalTopic);
         assert_eq!(topic_name(None).unwrap_err().code, Code::IllegalTopic);
         for bad in ["", "a b", "CID_RMQ_SYS_TRANS"] {
             let refusal = group_name(Some(&resource("", bad))).unwrap_err();

@@ -55,6 +55,10 @@ fn find_queue(state: &State, append: &Append) -> Result<u64, CommandReply> {
         let detail = format!("topic {} does not exist", append.topic_id);
         return Err(refused(Refusal::TopicNotFound, detail));
     };
+    if topic.topic.dead_letters {
+        let detail = format!("topic {} takes dead letters only", topic.topic.name);
+        return Err(refused(Refusal::Invalid, detail));
+    }
     let Some(bounds) = topic.queues.get(append.queue as usize) else {
         let detail = format!("topic {} has no queue {}", topic.topic.name, append.queue);
         return Err(refused(Refusal::QueueNotFound, detail));

@@ -7,6 +7,7 @@ use store::Batch;
 use store::table::consume_queue::Row;
 use store::table::{clock, consume_queue, queue_bounds};
 
+use super::retries::GroupQueue;
 use super::state::State;
 
 /// Collected over all entries of the call.
@@ -18,6 +19,8 @@ pub(crate) struct Changes {
     /// Queues whose bounds changed: each row is written once per call, however many entries moved it.
     touched: BTreeSet<(u64, QueueId)>,
     removed_topics: Vec<u64>,
+    /// Queues of groups whose retries changed.
+    touched_retries: BTreeSet<GroupQueue>,
     config_changed: bool,
     payload_bytes: u64,
 }
@@ -38,6 +41,11 @@ impl Changes {
     /// A queue's bounds changed.
     pub(super) fn touch(&mut self, topic_id: u64, queue: QueueId) {
         self.touched.insert((topic_id, queue));
+    }
+
+    /// A group's retries in a queue changed.
+    pub(super) fn touch_retries(&mut self, queue: GroupQueue) {
+        self.touched_retries.insert(queue);
     }
 
     pub(super) fn add_payload(&mut self, bytes: usize) {
@@ -71,6 +79,10 @@ impl Changes {
 
     pub(super) fn touched_queues(&self) -> &BTreeSet<(u64, QueueId)> {
         &self.touched
+    }
+
+    pub(super) fn touched_retries(&self) -> &BTreeSet<GroupQueue> {
+        &self.touched_retries
     }
 
     pub(super) fn removed_topics(&self) -> &[u64] {

@@ -1,7 +1,11 @@
 //! Retention: removes the rows that point at entries which are no longer kept.
 //!
+//! Retries and dead letters do not go: no entry that one of them points at is given up. The leader has moved
+//! them to newer entries before; what it overlooked, or what came since, holds the floor down.
+//!
 //! The segments themselves go later, and elsewhere: only when no row points at them any more.
 
+use host::{Mutant, mutant};
 use proto::QueueId;
 use proto::command::DropLog;
 use store::table::queue_bounds::QueueBounds;
@@ -12,7 +16,7 @@ use super::changes::Changes;
 use super::entry::{Outcome, Place, done};
 use super::state::State;
 
-/// Raises the floor to `first_index`, at most to this entry, and cuts every queue there. Answers with
+/// Raises the floor to `first_index`, at most to this entry and to the lowest that is pointed at, and cuts every queue there. Answers with
 /// the floor that holds then.
 pub(super) fn apply(
     state: &mut State,
@@ -21,11 +25,19 @@ pub(super) fn apply(
     command: &DropLog,
 ) -> Result<Outcome, StoreError> {
     let floor = command.first_index.min(place.log_index);
+    // Mutant: what waits is forgotten.
+    let floor = match mutant::is(Mutant::RetriesNotKept) {
+        true => floor,
+        false => floor.min(state.references.lowest().unwrap_or(u64::MAX)),
+    };
     if floor <= state.log_floor {
         return Ok(Ok(done(state.log_floor)));
     }
     let storage = state.storage.clone().ok_or(StoreError::Closed)?;
     for (topic_id, topic) in &mut state.topics {
+        if topic.topic.dead_letters {
+            continue;
+        }
         for (queue, bounds) in topic.queues.iter_mut().enumerate() {
             let queue = queue as QueueId;
             let min_offset = cut(&*storage.kv, changes, (*topic_id, queue), *bounds, floor)?;

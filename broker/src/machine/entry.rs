@@ -10,7 +10,7 @@ use store::StoreError;
 
 use super::changes::Changes;
 use super::state::State;
-use super::{append, drop_log, group, offset, topic};
+use super::{append, dead_letter, drop_log, group, keep, offset, send_back, settle, topic};
 
 /// What the time between two entries counts for at most, in milliseconds, where it is measured how much
 /// has passed: longer than a change of leader, far shorter than the dedup window.
@@ -51,6 +51,11 @@ pub(super) fn apply(
         entry.dedup_ids_max,
         &mut changes.batch,
     );
+    (state.settled).expire(
+        state.clock.passed_ms,
+        entry.dedup_window_ms,
+        &mut changes.batch,
+    );
     let mut replies = Vec::with_capacity(entry.commands.len());
     for (number, command) in entry.commands.into_iter().enumerate() {
         let place = Place {
@@ -78,6 +83,10 @@ fn carry_out(
         Some(Body::DeleteGroup(command)) => group::delete(state, changes, &command.name),
         Some(Body::CommitOffset(command)) => offset::commit(state, changes, &command),
         Some(Body::DropLog(command)) => drop_log::apply(state, changes, place, &command)?,
+        Some(Body::SendBack(command)) => send_back::apply(state, changes, place, &command)?,
+        Some(Body::Settle(command)) => settle::apply(state, changes, place, &command),
+        Some(Body::Keep(command)) => keep::apply(state, changes, place, &command),
+        Some(Body::DropDeadLetters(command)) => dead_letter::drop_old(state, changes, &command),
         None => Err(refused(Refusal::Invalid, "unknown command")),
     };
     Ok(outcome.unwrap_or_else(|refusal| refusal))

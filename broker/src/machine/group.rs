@@ -12,6 +12,7 @@ use super::changes::Changes;
 use super::entry::{Outcome, done, refused};
 use super::limits::GROUPS_MAX;
 use super::record::{self, check_attributes, check_name};
+use super::send_back;
 use super::state::{GroupState, State};
 use crate::view::Group;
 
@@ -53,6 +54,8 @@ pub(super) fn delete(state: &mut State, changes: &mut Changes, name: &str) -> Ou
     state.offsets -= removed.offsets.len();
     table::group::delete(&mut changes.batch, name);
     consumer_offset::delete_group(&mut changes.batch, name);
+    // Its dead letters stay: they have a topic of their own.
+    send_back::forget(state, changes, removed.group.id, None);
     changes.change_config();
     Ok(done(removed.group.id))
 }

@@ -1,13 +1,14 @@
 //! The machine against a naive model of itself: every message kept, every id kept, nothing clever.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use proptest::prelude::*;
 use proto::command::command::Body;
 use proto::command::command_reply::Refusal;
 use proto::command::{
-    CommandReply, CommitOffset, DeleteGroup, DeleteTopic, DropLog, PutGroup, PutTopic,
+    CommandReply, CommitOffset, DeleteGroup, DeleteTopic, Delivery, DropDeadLetters, DropLog, Keep,
+    PutGroup, PutTopic, SendBack, Settle, Source,
 };
 use raft::{Application, Committed};
 
@@ -39,12 +40,17 @@ impl Drawn {
 enum Answer {
     Value(u64),
     Placed(Vec<(u64, bool)>),
+    /// How many were sent back, and which are not kept.
+    SentBack(u64, Vec<u64>),
     Refused(Refusal),
 }
 
 impl Answer {
     fn of(reply: &CommandReply) -> Answer {
         match reply.refusal() {
+            Refusal::None if !reply.missing.is_empty() => {
+                Answer::SentBack(reply.value, reply.missing.clone())
+            }
             Refusal::None if reply.placed.is_empty() => Answer::Value(reply.value),
             Refusal::None => Answer::Placed(placed(reply)),
             refusal => Answer::Refused(refusal),
@@ -61,11 +67,25 @@ struct Model {
     groups: BTreeMap<String, ModelGroup>,
     /// One for each id, in the order in which they were stored.
     remembered: Vec<Remembered>,
+    retries: BTreeMap<ModelKey, ModelRetry>,
+    /// Attempt and time.
+    settled: BTreeMap<ModelKey, (u32, u64)>,
+}
+
+/// Group, topic, queue and offset.
+type ModelKey = (u64, u64, u32, u64);
+
+#[derive(Clone)]
+struct ModelRetry {
+    attempt: u32,
+    due_ms: u64,
+    message: ModelMessage,
 }
 
 struct ModelTopic {
     id: u64,
     queues: Vec<ModelQueue>,
+    dead_letters: bool,
 }
 
 #[derive(Default, Clone)]
@@ -76,13 +96,15 @@ struct ModelQueue {
 
 #[derive(Clone)]
 struct ModelMessage {
-    index: u64,
+    /// Entry, command and position.
+    place: (u64, u32, u32),
     time_ms: u64,
     text: String,
 }
 
 struct ModelGroup {
     id: u64,
+    max_attempts: u32,
     offsets: BTreeMap<(u64, u32), u64>,
 }
 
@@ -106,16 +128,26 @@ impl Model {
                 Body::DeleteTopic(command) => self.delete_topic(command),
                 Body::PutGroup(command) => self.put_group(command),
                 Body::DeleteGroup(command) => match self.groups.remove(&command.name) {
-                    Some(group) => Answer::Value(group.id),
+                    Some(group) => {
+                        self.retries.retain(|key, _| key.0 != group.id);
+                        self.settled.retain(|key, _| key.0 != group.id);
+                        Answer::Value(group.id)
+                    }
                     None => Answer::Refused(Refusal::GroupNotFound),
                 },
                 Body::CommitOffset(command) => self.commit_offset(command),
                 Body::DropLog(command) => self.drop_log(command.first_index.min(index)),
+                Body::SendBack(command) => self.send_back(command),
+                Body::Settle(command) => self.settle(command),
+                Body::Keep(command) => self.keep((index, number as u32), command),
+                Body::DropDeadLetters(command) => self.drop_dead_letters(command.before_ms),
             })
             .collect()
     }
 
     fn forget(&mut self, entry: &Drawn) {
+        let old = |passed_ms| entry.window_ms > 0 && passed_ms + entry.window_ms < self.time_ms;
+        self.settled.retain(|_, (_, passed_ms)| !old(*passed_ms));
         while let Some(oldest) = self.remembered.first() {
             let old = entry.window_ms > 0 && oldest.time_ms + entry.window_ms < self.time_ms;
             let many = entry.ids_max > 0 && self.remembered.len() as u64 > entry.ids_max;
@@ -135,6 +167,9 @@ impl Model {
         else {
             return Answer::Refused(Refusal::TopicNotFound);
         };
+        if topic.dead_letters {
+            return Answer::Refused(Refusal::Invalid);
+        }
         let Some(queue) = topic.queues.get_mut(command.queue as usize) else {
             return Answer::Refused(Refusal::QueueNotFound);
         };
@@ -143,7 +178,7 @@ impl Model {
             let first = u128::from_be_bytes(run.first.as_ref().try_into().unwrap());
             (0..u128::from(run.count)).map(move |n| first + n)
         });
-        let placed = ids.map(|id| {
+        let placed = ids.zip(0..).map(|(id, position)| {
             let known = |known: &&Remembered| known.topic_id == command.topic_id && known.id == id;
             if let Some(known) = self.remembered.iter().find(known) {
                 return (known.offset, false);
@@ -159,7 +194,7 @@ impl Model {
             });
             let text = format!("message {id}");
             queue.messages.push(ModelMessage {
-                index: row.0,
+                place: (row.0, row.1 as u32, position),
                 time_ms,
                 text,
             });
@@ -181,8 +216,14 @@ impl Model {
             None => {
                 self.ids_given += 1;
                 let (id, queues) = (self.ids_given, vec![ModelQueue::default(); queue_count]);
-                self.topics
-                    .insert(command.name.clone(), ModelTopic { id, queues });
+                self.topics.insert(
+                    command.name.clone(),
+                    ModelTopic {
+                        id,
+                        queues,
+                        dead_letters: false,
+                    },
+                );
                 Answer::Value(id)
             }
         }
@@ -197,17 +238,28 @@ impl Model {
                 .offsets
                 .retain(|(topic_id, _), _| *topic_id != topic.id);
         }
+        self.retries.retain(|key, _| key.1 != topic.id);
+        self.settled.retain(|key, _| key.1 != topic.id);
         Answer::Value(topic.id)
     }
 
     fn put_group(&mut self, command: &PutGroup) -> Answer {
-        match self.groups.get(&command.name) {
-            Some(group) if !command.create || command.if_absent => Answer::Value(group.id),
+        let max_attempts = match command.max_attempts {
+            0 => 16,
+            attempts => attempts as u32,
+        };
+        match self.groups.get_mut(&command.name) {
+            Some(group) if command.create && command.if_absent => Answer::Value(group.id),
+            Some(group) if !command.create => {
+                group.max_attempts = max_attempts;
+                Answer::Value(group.id)
+            }
             Some(_) => Answer::Refused(Refusal::GroupExists),
             None => {
                 self.ids_given += 1;
                 let group = ModelGroup {
                     id: self.ids_given,
+                    max_attempts,
                     offsets: BTreeMap::new(),
                 };
                 self.groups.insert(command.name.clone(), group);
@@ -238,13 +290,200 @@ impl Model {
         if command.reset || wanted > *place {
             *place = wanted;
         }
-        Answer::Value(*place)
+        let place = *place;
+        if command.reset {
+            let queue = (group.id, command.topic_id, command.queue);
+            let anew = |key: &ModelKey| (key.0, key.1, key.2) == queue && key.3 >= wanted;
+            self.settled.retain(|key, _| !anew(key));
+        }
+        Answer::Value(place)
+    }
+
+    /// Group, attempts, and the latest delivery of each message.
+    fn deliveries(
+        &self,
+        group: &str,
+        (topic_id, queue): (u64, u32),
+        deliveries: &[Delivery],
+    ) -> Result<(&ModelGroup, BTreeMap<u64, u32>), Answer> {
+        let refused = |refusal| Err(Answer::Refused(refusal));
+        let Some(topic) = self.topics.values().find(|topic| topic.id == topic_id) else {
+            return refused(Refusal::TopicNotFound);
+        };
+        let Some(queue) = topic.queues.get(queue as usize) else {
+            return refused(Refusal::QueueNotFound);
+        };
+        let Some(group) = self.groups.get(group) else {
+            return refused(Refusal::GroupNotFound);
+        };
+        let stored = queue.messages.len() as u64;
+        let possible = |one: &Delivery| one.attempt > 0 && one.offset < stored;
+        if deliveries.is_empty() || !deliveries.iter().all(possible) {
+            return refused(Refusal::Invalid);
+        }
+        let mut latest = BTreeMap::new();
+        for one in deliveries {
+            let attempt = latest.entry(one.offset).or_insert(0);
+            *attempt = one.attempt.max(*attempt);
+        }
+        Ok((group, latest))
+    }
+
+    fn send_back(&mut self, command: &SendBack) -> Answer {
+        let place = (command.topic_id, command.queue);
+        let (group, latest) = match self.deliveries(&command.group, place, &command.failed) {
+            Ok(found) => found,
+            Err(answer) => return answer,
+        };
+        let (group_id, max_attempts) = (group.id, group.max_attempts);
+        let (mut changed, mut missing) = (0, Vec::new());
+        for (offset, attempt) in latest {
+            let key = (group_id, place.0, place.1, offset);
+            let waits = self.retries.get(&key).cloned();
+            let waited = waits.as_ref().map_or(0, |retry| retry.attempt);
+            let settled = self.settled.get(&key).map_or(0, |settled| settled.0);
+            if attempt <= waited.max(settled) {
+                continue;
+            }
+            let queue = self.topics.values().find(|topic| topic.id == place.0);
+            let queue = &queue.unwrap().queues[place.1 as usize];
+            let kept = (offset as usize >= queue.min_offset)
+                .then(|| queue.messages[offset as usize].clone());
+            let Some(message) = waits.map(|retry| retry.message).or(kept) else {
+                missing.push(offset);
+                continue;
+            };
+            changed += 1;
+            if command.dead || attempt >= max_attempts {
+                self.retries.remove(&key);
+                self.settled
+                    .insert(key, (attempt.max(settled), self.time_ms));
+                self.bury(&command.group, message);
+                continue;
+            }
+            let delay_ms = match command.delay_ms {
+                0 => [10_000, 30_000, 60_000][attempt as usize - 1],
+                delay_ms => delay_ms,
+            };
+            let due_ms = self.time_ms + delay_ms;
+            let retry = ModelRetry {
+                attempt,
+                due_ms,
+                message,
+            };
+            self.retries.insert(key, retry);
+        }
+        match missing.is_empty() {
+            true => Answer::Value(changed),
+            false => Answer::SentBack(changed, missing),
+        }
+    }
+
+    fn bury(&mut self, group: &str, message: ModelMessage) {
+        let next_id = self.ids_given + 1;
+        let made = || ModelTopic {
+            id: next_id,
+            queues: vec![ModelQueue::default()],
+            dead_letters: true,
+        };
+        let topic = self
+            .topics
+            .entry(format!("%DLQ%{group}"))
+            .or_insert_with(made);
+        self.ids_given += u64::from(topic.id == next_id);
+        topic.queues[0].messages.push(ModelMessage {
+            time_ms: self.time_ms,
+            ..message
+        });
+    }
+
+    fn settle(&mut self, command: &Settle) -> Answer {
+        let place = (command.topic_id, command.queue);
+        let (group, latest) = match self.deliveries(&command.group, place, &command.settled) {
+            Ok(found) => found,
+            Err(answer) => return answer,
+        };
+        let group_id = group.id;
+        let mut removed = 0;
+        for (offset, attempt) in latest {
+            let key = (group_id, place.0, place.1, offset);
+            let former = self.retries.remove(&key);
+            removed += u64::from(former.is_some());
+            let known = self.settled.get(&key).map_or(0, |settled| settled.0);
+            let waited = former.map_or(0, |retry| retry.attempt);
+            let attempt = attempt.max(waited).max(known);
+            self.settled.insert(key, (attempt, self.time_ms));
+        }
+        Answer::Value(removed)
+    }
+
+    /// Everything that must be kept.
+    fn referenced(&mut self) -> impl Iterator<Item = &mut ModelMessage> {
+        let dead = self.topics.values_mut().filter(|topic| topic.dead_letters);
+        let dead = dead.flat_map(|topic| {
+            let queue = &mut topic.queues[0];
+            &mut queue.messages[queue.min_offset..]
+        });
+        let retries = self.retries.values_mut().map(|retry| &mut retry.message);
+        dead.chain(retries)
+    }
+
+    /// What a leader would keep before it drops what is below an entry: the lowest few.
+    fn plan_keep(&mut self) -> Keep {
+        let texts = self
+            .referenced()
+            .map(|message| (message.place, message.text.clone()));
+        let texts: BTreeMap<(u64, u32, u32), String> = texts.collect();
+        let texts: Vec<_> = texts.into_iter().take(3).collect();
+        let source = |place: &(u64, u32, u32)| Source {
+            log_index: place.0,
+            command: place.1,
+            position: place.2,
+        };
+        Keep {
+            from: texts.iter().map(|(place, _)| source(place)).collect(),
+            sizes_bytes: texts.iter().map(|(_, text)| text.len() as u32).collect(),
+            messages: texts
+                .into_iter()
+                .map(|(_, text)| text)
+                .collect::<String>()
+                .into(),
+        }
+    }
+
+    fn keep(&mut self, (index, number): (u64, u32), command: &Keep) -> Answer {
+        let mut moved = 0;
+        for (position, from) in (0..).zip(&command.from) {
+            let from = (from.log_index, from.command, from.position);
+            for message in self.referenced().filter(|message| message.place == from) {
+                message.place = (index, number, position);
+                moved += 1;
+            }
+        }
+        Answer::Value(moved)
+    }
+
+    fn drop_dead_letters(&mut self, before_ms: u64) -> Answer {
+        let mut dropped = 0;
+        for topic in self.topics.values_mut().filter(|topic| topic.dead_letters) {
+            let queue = &mut topic.queues[0];
+            let old = |message: &&ModelMessage| message.time_ms < before_ms;
+            let count = queue.messages[queue.min_offset..]
+                .iter()
+                .take_while(old)
+                .count();
+            queue.min_offset += count;
+            dropped += count as u64;
+        }
+        Answer::Value(dropped)
     }
 
     fn drop_log(&mut self, floor: u64) -> Answer {
-        self.floor = self.floor.max(floor);
-        for queue in self.topics.values_mut().flat_map(|topic| &mut topic.queues) {
-            let kept = |message: &ModelMessage| message.index >= self.floor;
+        let lowest = self.referenced().map(|message| message.place.0).min();
+        self.floor = self.floor.max(floor.min(lowest.unwrap_or(u64::MAX)));
+        let topics = self.topics.values_mut().filter(|topic| !topic.dead_letters);
+        for queue in topics.flat_map(|topic| &mut topic.queues) {
+            let kept = |message: &ModelMessage| message.place.0 >= self.floor;
             queue.min_offset = queue
                 .messages
                 .iter()
@@ -277,7 +516,37 @@ impl Model {
             );
             for (number, queue) in topic.queues.iter().enumerate() {
                 check_queue(harness, topic.id, number as u32, queue).await;
+                for (name, group) in &self.groups {
+                    let queue = (topic.id, number as u32);
+                    self.check_retries(harness, (name, group.id), queue).await;
+                }
             }
+        }
+    }
+
+    async fn check_retries(
+        &self,
+        harness: &Harness,
+        (name, group_id): (&str, u64),
+        (topic_id, queue): (u64, u32),
+    ) {
+        let view = &harness.view;
+        let of_group = view.group_queue(name, topic_id, queue).unwrap();
+        let range = (group_id, topic_id, queue, 0)..=(group_id, topic_id, queue, u64::MAX);
+        let waiting = self.retries.range(range);
+        let mut expected: Vec<_> = waiting
+            .map(|(key, retry)| (retry.due_ms, key.3, retry))
+            .collect();
+        expected.sort_by_key(|(due_ms, offset, _)| (*due_ms, *offset));
+        let due = view.retries_due(of_group, u64::MAX, &BTreeSet::new(), usize::MAX);
+        assert_eq!(due.next_ms, None);
+        assert_eq!(due.now.len(), expected.len());
+        for ((offset, retry), (due_ms, expected_offset, expected)) in due.now.iter().zip(expected) {
+            assert_eq!((*offset, retry.due_ms), (expected_offset, due_ms));
+            assert_eq!(retry.attempt, expected.attempt);
+            assert_eq!(retry.time_ms, expected.message.time_ms);
+            let message = view.message_at(retry.location).await.unwrap();
+            assert_eq!(message.unwrap(), expected.message.text);
         }
     }
 }
@@ -325,9 +594,8 @@ fn name() -> impl Strategy<Value = String> {
 /// Commands on few topics, groups and ids, so that they meet. Some mean nothing.
 fn command() -> impl Strategy<Value = Body> {
     let runs = proptest::collection::vec((0_u128..60, 1_u32..6), 1..4);
-    let topic_id = 1_u64..7;
     prop_oneof![
-        10 => (topic_id.clone(), 0_u32..3, runs)
+        10 => (topic_id(), 0_u32..3, runs)
             .prop_map(|(topic_id, queue, runs)| append(topic_id, queue, &runs)),
         4 => (name(), 1_u32..4, any::<bool>(), any::<bool>()).prop_map(
             |(name, queue_count, create, if_absent)| {
@@ -335,17 +603,68 @@ fn command() -> impl Strategy<Value = Body> {
             }
         ),
         1 => name().prop_map(|name| Body::DeleteTopic(DeleteTopic { name })),
-        2 => (name(), any::<bool>(), any::<bool>()).prop_map(|(name, create, if_absent)| {
-            Body::PutGroup(PutGroup { name, create, if_absent, ..Default::default() })
-        }),
+        3 => (name(), any::<bool>(), any::<bool>(), 0_i32..4).prop_map(
+            |(name, create, if_absent, max_attempts)| {
+                Body::PutGroup(PutGroup { name, create, if_absent, max_attempts, ..Default::default() })
+            }
+        ),
         1 => name().prop_map(|name| Body::DeleteGroup(DeleteGroup { name })),
-        5 => (name(), topic_id, 0_u32..3, 0_u64..20, any::<bool>()).prop_map(
+        5 => (name(), topic_id(), 0_u32..3, 0_u64..20, any::<bool>()).prop_map(
             |(group, topic_id, queue, offset, reset)| {
                 Body::CommitOffset(CommitOffset { group, topic_id, queue, offset, reset })
             }
         ),
-        1 => (0_u64..40).prop_map(|first_index| Body::DropLog(DropLog { first_index })),
+        2 => (0_u64..40).prop_map(|first_index| Body::DropLog(DropLog { first_index })),
+        6 => (name(), topic_id(), 0_u32..3, deliveries(), 0_u64..400, 0_u32..5).prop_map(
+            |(group, topic_id, queue, failed, delay_ms, dead)| {
+                Body::SendBack(SendBack {
+                    group,
+                    topic_id,
+                    queue,
+                    failed,
+                    delay_ms: delay_ms.saturating_sub(200),
+                    dead: dead == 0,
+                })
+            }
+        ),
+        2 => (name(), topic_id(), 0_u32..3, deliveries()).prop_map(
+            |(group, topic_id, queue, settled)| {
+                Body::Settle(Settle { group, topic_id, queue, settled })
+            }
+        ),
+        // Filled in when it is known what there is to keep.
+        2 => Just(Body::Keep(Keep::default())),
+        1 => (0_u64..3_000).prop_map(|before_ms| {
+            Body::DropDeadLetters(DropDeadLetters { before_ms })
+        }),
+        1 => name().prop_map(|name| {
+            Body::DeleteTopic(DeleteTopic { name: format!("%DLQ%{name}") })
+        }),
     ]
+}
+
+fn topic_id() -> impl Strategy<Value = u64> {
+    1_u64..9
+}
+
+fn deliveries() -> impl Strategy<Value = Vec<Delivery>> {
+    let delivery = (0_u64..12, 1_u32..4);
+    let delivery = delivery.prop_map(|(offset, attempt)| Delivery { offset, attempt });
+    proptest::collection::vec(delivery, 1..4)
+}
+
+/// The entries as a leader would write them, the first one at `first_index`.
+fn planned(mut drawn: Vec<Drawn>, first_index: u64) -> Vec<Drawn> {
+    let mut model = Model::default();
+    for (index, entry) in (first_index..).zip(&mut drawn) {
+        for command in &mut entry.commands {
+            if let Body::Keep(keep) = command {
+                *keep = model.plan_keep();
+            }
+        }
+        model.apply(index, entry);
+    }
+    drawn
 }
 
 fn entry() -> impl Strategy<Value = Drawn> {
@@ -411,6 +730,7 @@ proptest! {
     ) {
         block_on(async {
             let mut harness = Harness::new().await;
+            let drawn = planned(drawn, harness.next_index());
             let committed = harness.append(drawn.iter().map(Drawn::body).collect()).await;
             let replies = apply(&mut harness, &committed, &calls);
             let mut model = Model::default();
@@ -433,6 +753,7 @@ proptest! {
     ) {
         block_on(async {
             let mut one = Harness::new().await;
+            let drawn = planned(drawn, one.next_index());
             let committed = one.append(drawn.iter().map(Drawn::body).collect()).await;
             let half = half.min(committed.len());
             let mut other = one.fork().await;

@@ -8,6 +8,7 @@ use store::table::consumer_offset;
 use super::changes::Changes;
 use super::entry::{Outcome, done, refused};
 use super::limits::OFFSETS_MAX;
+use super::retries::GroupQueue;
 use super::state::State;
 
 /// Sets the group's place to `offset`, at most to the queue's end. A commit never goes back; an
@@ -34,16 +35,23 @@ pub(super) fn commit(state: &mut State, changes: &mut Changes, command: &CommitO
     } else {
         wanted.max(present.unwrap_or(0))
     };
+    if present.is_none() && state.offsets >= OFFSETS_MAX {
+        let detail = format!("all groups together have at most {OFFSETS_MAX} offsets");
+        return Err(refused(Refusal::TooMany, detail));
+    }
+    if command.reset {
+        // The group is to get these anew, so it may fail them anew.
+        let of_group = GroupQueue {
+            group_id: group.group.id,
+            topic_id,
+            queue,
+        };
+        (state.settled).forget_from(&mut changes.batch, of_group, offset);
+    }
     if present == Some(offset) {
         return Ok(done(offset));
     }
-    if present.is_none() {
-        if state.offsets >= OFFSETS_MAX {
-            let detail = format!("all groups together have at most {OFFSETS_MAX} offsets");
-            return Err(refused(Refusal::TooMany, detail));
-        }
-        state.offsets += 1;
-    }
+    state.offsets += usize::from(present.is_none());
     group.offsets.insert((topic_id, queue), offset);
     consumer_offset::put(&mut changes.batch, &command.group, topic_id, queue, offset);
     Ok(done(offset))

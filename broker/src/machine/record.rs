@@ -27,6 +27,8 @@ struct TopicRecord {
     message_type: i32,
     #[prost(btree_map = "string, string", tag = "4")]
     attributes: BTreeMap<String, String>,
+    #[prost(bool, tag = "5")]
+    dead_letters: bool,
 }
 
 /// A consumer group's row; its name is in the key.
@@ -52,6 +54,7 @@ pub(super) fn put_topic(batch: &mut Batch, topic: &Topic) {
         queue_count: topic.queue_count,
         message_type: topic.message_type,
         attributes: topic.attributes.clone(),
+        dead_letters: topic.dead_letters,
     };
     table::topic::put(batch, topic.id, &record.encode_to_vec());
 }
@@ -65,6 +68,7 @@ pub(super) fn read_topic(id: u64, record: Bytes) -> Result<Topic, StoreError> {
         queue_count: record.queue_count,
         message_type: record.message_type,
         attributes: record.attributes,
+        dead_letters: record.dead_letters,
     })
 }
 

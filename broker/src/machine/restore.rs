@@ -4,13 +4,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use store::table::queue_bounds::QueueBounds;
-use store::table::{self, consumer_offset, dedup, queue_bounds};
+use store::table::{self, consume_queue, consumer_offset, dedup, queue_bounds, retry, settled};
 use store::{Kv, StoreError};
 
+use super::dead_letter::{self, DeadLetter};
 use super::limits::QUEUES_PER_TOPIC_MAX;
 use super::record;
+use super::references::{Holder, Location};
+use super::retries::Retry;
 use super::shared::Storage;
 use super::state::{GroupState, State, TopicState};
+
+/// Rows of a dead-letter queue that are read at once.
+const DEAD_LETTERS_PER_SCAN: usize = 1_024;
 
 /// The state that the tables hold. `Corrupt` if rows contradict each other.
 pub(super) fn load(kv: &dyn Kv, storage: Storage) -> Result<State, StoreError> {
@@ -27,6 +33,8 @@ pub(super) fn load(kv: &dyn Kv, storage: Storage) -> Result<State, StoreError> {
         state.dedup.load(&row);
         Ok(())
     })?;
+    load_retries(kv, &mut state)?;
+    load_dead_letters(kv, &mut state)?;
     Ok(state)
 }
 
@@ -83,4 +91,54 @@ fn load_groups(kv: &dyn Kv, state: &mut State) -> Result<(), StoreError> {
         state.offsets += 1;
         Ok(())
     })
+}
+
+fn load_retries(kv: &dyn Kv, state: &mut State) -> Result<(), StoreError> {
+    retry::scan(kv, |row| {
+        if state.queue(row.topic_id, row.queue).is_none() {
+            let (topic_id, queue) = (row.topic_id, row.queue);
+            let detail = format!("a retry in queue {topic_id}/{queue}, which does not exist");
+            return Err(retry::corrupt(detail));
+        }
+        let (key, retry) = Retry::of(&row);
+        state.retries.put(key, retry);
+        state.references.add(retry.location, Holder::Retry(key));
+        Ok(())
+    })?;
+    settled::scan(kv, |row| {
+        state.settled.load(&row);
+        Ok(())
+    })
+}
+
+fn load_dead_letters(kv: &dyn Kv, state: &mut State) -> Result<(), StoreError> {
+    let topics = state.topics.values();
+    let topics = topics.filter(|topic| topic.topic.dead_letters);
+    let topics: Vec<u64> = topics.map(|topic| topic.topic.id).collect();
+    for topic_id in topics {
+        let mut next = 0;
+        loop {
+            let rows = consume_queue::scan(kv, topic_id, 0, next, DEAD_LETTERS_PER_SCAN)?;
+            let full = rows.len() == DEAD_LETTERS_PER_SCAN;
+            for row in rows {
+                if row.count != 1 {
+                    let detail = format!("a row of {} dead letters", row.count);
+                    return Err(consume_queue::corrupt(detail));
+                }
+                let location = Location {
+                    log_index: row.log_index,
+                    command: row.command,
+                    position: row.first,
+                };
+                let time_ms = row.time_ms;
+                let letter = DeadLetter { location, time_ms };
+                dead_letter::hold(state, (topic_id, row.first_offset), letter);
+                next = row.end_offset();
+            }
+            if !full {
+                break;
+            }
+        }
+    }
+    Ok(())
 }

@@ -3,10 +3,12 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use proto::QueueId;
 use store::{CommitLog, Kv};
 use tokio::sync::watch;
 
 use super::changes::Changes;
+use super::retries::GroupQueue;
 use super::state::State;
 use crate::view::{ArrivalRegistry, EntryCache};
 
@@ -20,7 +22,8 @@ pub(crate) struct Storage {
 /// The machine's state and what hangs on it.
 pub(crate) struct Shared {
     state: RwLock<State>,
-    pub(crate) arrivals: ArrivalRegistry,
+    pub(crate) arrivals: ArrivalRegistry<(u64, QueueId)>,
+    pub(crate) retry_arrivals: ArrivalRegistry<GroupQueue>,
     pub(crate) entries: EntryCache,
     config_version: watch::Sender<u64>,
     payload_bytes: AtomicU64,
@@ -31,6 +34,7 @@ impl Shared {
         Shared {
             state: RwLock::new(State::default()),
             arrivals: ArrivalRegistry::default(),
+            retry_arrivals: ArrivalRegistry::default(),
             entries: EntryCache::default(),
             config_version: watch::Sender::new(0),
             payload_bytes: AtomicU64::new(0),
@@ -52,8 +56,12 @@ impl Shared {
     pub(super) fn publish(&self, changes: &Changes) {
         self.payload_bytes
             .fetch_add(changes.payload_bytes(), Ordering::Relaxed);
-        self.arrivals
-            .wake(changes.touched_queues(), changes.removed_topics());
+        self.arrivals.wake(changes.touched_queues());
+        for topic_id in changes.removed_topics() {
+            self.arrivals
+                .wake_range((*topic_id, 0)..=(*topic_id, QueueId::MAX));
+        }
+        self.retry_arrivals.wake(changes.touched_retries());
         if changes.config_changed() {
             self.config_version.send_modify(|version| *version += 1);
         }
@@ -64,6 +72,7 @@ impl Shared {
         self.change(|present| *present = state);
         self.entries.clear();
         self.arrivals.wake_all();
+        self.retry_arrivals.wake_all();
         self.config_version.send_modify(|version| *version += 1);
     }
 

@@ -7,7 +7,11 @@ use proto::{QueueId, QueueOffset};
 use store::table::clock::Clock;
 use store::table::queue_bounds::QueueBounds;
 
+use super::dead_letter::DeadLetters;
 use super::dedup::Dedup;
+use super::references::References;
+use super::retries::Retries;
+use super::settled::Settled;
 use super::shared::Storage;
 use crate::view::{Group, Topic};
 
@@ -26,6 +30,11 @@ pub(crate) struct State {
     /// Offsets of all groups.
     pub(crate) offsets: usize,
     pub(crate) dedup: Dedup,
+    pub(crate) retries: Retries,
+    pub(crate) settled: Settled,
+    pub(crate) dead_letters: DeadLetters,
+    /// What the retries and the dead letters point at.
+    pub(crate) references: References,
     /// Absent only before the first restore.
     pub(crate) storage: Option<Storage>,
 }

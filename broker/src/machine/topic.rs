@@ -1,5 +1,6 @@
 //! Creates, changes and deletes topics.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use proto::command::command_reply::Refusal;
@@ -12,6 +13,7 @@ use super::entry::{Outcome, done, refused};
 use super::limits::{QUEUES_MAX, QUEUES_PER_TOPIC_MAX, TOPICS_MAX};
 use super::record::{self, check_attributes, check_name};
 use super::state::{State, TopicState};
+use super::{dead_letter, send_back};
 use crate::view::Topic;
 
 pub(super) fn put(state: &mut State, changes: &mut Changes, command: PutTopic) -> Outcome {
@@ -66,40 +68,69 @@ pub(super) fn delete(state: &mut State, changes: &mut Changes, name: &str) -> Ou
             consumer_offset::delete(&mut changes.batch, group, topic_id, queue);
         }
     }
+    let groups = state.groups.values();
+    let groups: Vec<u64> = groups.map(|group| group.group.id).collect();
+    for group_id in groups {
+        send_back::forget(state, changes, group_id, Some(topic_id));
+    }
+    dead_letter::forget(state, topic_id);
     // Its ids stay remembered until they expire: no other topic ever has its number.
     changes.remove_topic(topic_id);
     Ok(done(topic_id))
 }
 
-fn create(state: &mut State, changes: &mut Changes, command: PutTopic) -> Outcome {
+/// Makes the topic of a dead-letter queue; its number. There must be [`room`] for it.
+pub(super) fn create_dead_letters(state: &mut State, changes: &mut Changes, name: String) -> u64 {
+    let topic = Topic {
+        id: state.next_id,
+        name,
+        queue_count: 1,
+        message_type: 0,
+        attributes: BTreeMap::new(),
+        dead_letters: true,
+    };
+    insert(state, changes, topic)
+}
+
+/// Whether another topic with so many queues may be made.
+pub(super) fn room(state: &State, queues: usize) -> Result<(), CommandReply> {
     if state.topics.len() >= TOPICS_MAX {
-        return Err(refused(
-            Refusal::TooMany,
-            format!("there are {TOPICS_MAX} topics already"),
-        ));
+        let detail = format!("there are {TOPICS_MAX} topics already");
+        return Err(refused(Refusal::TooMany, detail));
     }
-    let queues = command.queue_count as usize;
-    reserve_queues(state, queues)?;
-    let id = state.next_id;
+    if state.queues + queues > QUEUES_MAX {
+        let detail = format!("all topics together have at most {QUEUES_MAX} queues");
+        return Err(refused(Refusal::TooMany, detail));
+    }
+    Ok(())
+}
+
+fn create(state: &mut State, changes: &mut Changes, command: PutTopic) -> Outcome {
+    room(state, command.queue_count as usize)?;
+    let topic = describe(state.next_id, command);
+    Ok(done(insert(state, changes, topic)))
+}
+
+fn insert(state: &mut State, changes: &mut Changes, topic: Topic) -> u64 {
+    let id = topic.id;
+    let queues = vec![QueueBounds::default(); topic.queue_count as usize];
+    state.queues += queues.len();
     state.next_id += 1;
     table::next_id::put(&mut changes.batch, state.next_id);
-    state.topic_ids.insert(command.name.clone(), id);
-    let topic = describe(id, command);
+    state.topic_ids.insert(topic.name.clone(), id);
     record::put_topic(&mut changes.batch, &topic);
-    let queues = vec![QueueBounds::default(); queues];
-    state.topics.insert(
-        id,
-        TopicState {
-            topic: Arc::new(topic),
-            queues,
-        },
-    );
+    let topic = Arc::new(topic);
+    state.topics.insert(id, TopicState { topic, queues });
     changes.change_config();
-    Ok(done(id))
+    id
 }
 
 fn change(state: &mut State, changes: &mut Changes, id: u64, command: PutTopic) -> Outcome {
     let queues = command.queue_count as usize;
+    if state.topics[&id].topic.dead_letters {
+        let detail = format!("topic {} is a dead-letter queue", command.name);
+        return Err(refused(Refusal::Invalid, detail));
+    }
     let present = state.topics[&id].queues.len();
     if queues < present {
         let detail = format!(
@@ -137,5 +168,6 @@ fn describe(id: u64, command: PutTopic) -> Topic {
         queue_count: command.queue_count,
         message_type: command.message_type,
         attributes: command.attributes.into_iter().collect(),
+        dead_letters: false,
     }
 }

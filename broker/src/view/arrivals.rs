@@ -5,20 +5,26 @@
 //! they came.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use proto::{QueueId, QueueOffset};
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
-use crate::machine::Shared;
+use crate::machine::{GroupQueue, Shared};
 
-type QueueKey = (u64, QueueId);
+/// The queues that somebody waits for; `K` names one.
+pub(crate) struct ArrivalRegistry<K> {
+    waited: Mutex<BTreeMap<K, Waited>>,
+}
 
-/// The queues that somebody waits for.
-#[derive(Default)]
-pub(crate) struct ArrivalRegistry {
-    waited: Mutex<BTreeMap<QueueKey, Waited>>,
+impl<K> Default for ArrivalRegistry<K> {
+    fn default() -> ArrivalRegistry<K> {
+        let waited = Mutex::default();
+        ArrivalRegistry { waited }
+    }
 }
 
 struct Waited {
@@ -26,9 +32,9 @@ struct Waited {
     waiters: usize,
 }
 
-impl ArrivalRegistry {
-    /// Wakes the waiters of these queues, and of all queues of these topics.
-    pub(crate) fn wake(&self, queues: &BTreeSet<QueueKey>, topics: &[u64]) {
+impl<K: Ord + Copy> ArrivalRegistry<K> {
+    /// Wakes the waiters of these queues.
+    pub(crate) fn wake(&self, queues: &BTreeSet<K>) {
         let waited = self.waited();
         if waited.is_empty() {
             return;
@@ -38,10 +44,12 @@ impl ArrivalRegistry {
                 waited.notify.notify_waiters();
             }
         }
-        for topic_id in topics {
-            for (_, waited) in waited.range((*topic_id, 0)..=(*topic_id, QueueId::MAX)) {
-                waited.notify.notify_waiters();
-            }
+    }
+
+    /// Wakes the waiters of all queues between these two.
+    pub(crate) fn wake_range(&self, queues: RangeInclusive<K>) {
+        for waited in self.waited().range(queues).map(|(_, waited)| waited) {
+            waited.notify.notify_waiters();
         }
     }
 
@@ -56,7 +64,7 @@ impl ArrivalRegistry {
         self.waited().is_empty()
     }
 
-    fn enter(&self, queue: QueueKey) -> Arc<Notify> {
+    fn enter(&self, queue: K) -> Arc<Notify> {
         let mut waited = self.waited();
         let entry = waited.entry(queue).or_insert_with(|| Waited {
             notify: Arc::new(Notify::new()),
@@ -66,7 +74,7 @@ impl ArrivalRegistry {
         entry.notify.clone()
     }
 
-    fn leave(&self, queue: QueueKey) {
+    fn leave(&self, queue: K) {
         let mut waited = self.waited();
         if let Some(entry) = waited.get_mut(&queue) {
             entry.waiters -= 1;
@@ -77,7 +85,7 @@ impl ArrivalRegistry {
     }
 
     /// The map is whole after every step, so a panic elsewhere in a holder does no harm.
-    fn waited(&self) -> MutexGuard<'_, BTreeMap<QueueKey, Waited>> {
+    fn waited(&self) -> MutexGuard<'_, BTreeMap<K, Waited>> {
         self.waited.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -85,7 +93,7 @@ impl ArrivalRegistry {
 /// Waits for messages of one queue.
 pub struct Arrivals {
     shared: Arc<Shared>,
-    queue: QueueKey,
+    queue: (u64, QueueId),
     notify: Arc<Notify>,
 }
 
@@ -120,5 +128,34 @@ impl Arrivals {
 impl Drop for Arrivals {
     fn drop(&mut self) {
         self.shared.arrivals.leave(self.queue);
+    }
+}
+
+/// Waits for changes of one group's retries in one queue.
+pub(crate) struct RetryArrivals {
+    shared: Arc<Shared>,
+    queue: GroupQueue,
+    notify: Arc<Notify>,
+}
+
+impl RetryArrivals {
+    pub(super) fn new(shared: Arc<Shared>, queue: GroupQueue) -> RetryArrivals {
+        let notify = shared.retry_arrivals.enter(queue);
+        RetryArrivals {
+            shared,
+            queue,
+            notify,
+        }
+    }
+
+    /// What the next change ends, from the moment on in which this is enabled.
+    pub(crate) fn changed(&self) -> Notified<'_> {
+        self.notify.notified()
+    }
+}
+
+impl Drop for RetryArrivals {
+    fn drop(&mut self) {
+        self.shared.retry_arrivals.leave(self.queue);
     }
 }

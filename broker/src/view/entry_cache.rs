@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use prost::Message;
+use proto::command::Entry;
 use proto::command::command::Body;
-use proto::command::{Append, Entry};
 
 /// Entries kept.
 const ENTRIES_MAX: usize = 32;
@@ -39,7 +39,8 @@ impl DecodedEntry {
             .commands
             .into_iter()
             .map(|command| match command.body {
-                Some(Body::Append(append)) => messages(append),
+                Some(Body::Append(append)) => messages(&append.sizes_bytes, append.messages),
+                Some(Body::Keep(keep)) => messages(&keep.sizes_bytes, keep.messages),
                 _ => None,
             })
             .collect();
@@ -59,20 +60,16 @@ impl DecodedEntry {
     }
 }
 
-fn messages(append: Append) -> Option<Messages> {
+fn messages(sizes_bytes: &[u32], bytes: Bytes) -> Option<Messages> {
     let mut end = 0_u32;
-    let ends = append
-        .sizes_bytes
+    let ends = sizes_bytes
         .iter()
         .map(|size| {
             end = end.checked_add(*size)?;
             Some(end)
         })
         .collect::<Option<Box<[u32]>>>()?;
-    (end as usize == append.messages.len()).then_some(Messages {
-        bytes: append.messages,
-        ends,
-    })
+    (end as usize == bytes.len()).then_some(Messages { bytes, ends })
 }
 
 /// The cache; the entry used last is at the back.
@@ -129,7 +126,7 @@ impl EntryCache {
 
 #[cfg(test)]
 mod tests {
-    use proto::command::Command;
+    use proto::command::{Append, Command};
 
     use super::*;
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use proto::{QueueId, QueueOffset, TimestampMs};
+use store::StoreError;
 use store::table::consume_queue::{self, Row};
 use store::table::queue_bounds::QueueBounds;
 
@@ -13,6 +14,9 @@ use crate::machine::Storage;
 
 /// Rows fetched at once after the first one.
 const ROWS_PER_SCAN: usize = 16;
+
+/// How often a read begins anew because what it was about to read was moved or dropped.
+const MOVES_MAX: u32 = 2;
 
 /// A message as it was stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,18 +48,26 @@ impl View {
         max_messages: usize,
         max_bytes: usize,
     ) -> Result<Vec<Stored>, ReadError> {
-        let of_queue = self.open(topic_id, queue)?;
-        of_queue.check(offset)?;
-        let mut found = Found::new(offset, max_messages, max_bytes);
-        let outcome = self.fill(&of_queue, &mut found).await;
-        if let Err(error) = outcome {
-            // Retention may have taken the rows or the segments away in the meantime.
-            self.open(topic_id, queue)?.check(offset)?;
-            if found.messages.is_empty() {
-                return Err(error);
+        let mut moves = 0;
+        loop {
+            let of_queue = self.open(topic_id, queue)?;
+            of_queue.check(offset)?;
+            let mut found = Found::new(offset, max_messages, max_bytes);
+            let outcome = self.fill(&of_queue, &mut found).await;
+            if let Err(error) = outcome {
+                // Retention may have taken the rows or the segments away in the meantime, or moved what a
+                // dead letter points at.
+                self.open(topic_id, queue)?.check(offset)?;
+                if found.messages.is_empty() && moves < MOVES_MAX {
+                    moves += 1;
+                    continue;
+                }
+                if found.messages.is_empty() {
+                    return Err(error);
+                }
             }
+            return Ok(found.messages);
         }
-        Ok(found.messages)
     }
 
     /// The first offset of a queue whose message was stored at or after `time_ms`; the next offset of
@@ -132,15 +144,26 @@ impl View {
     }
 
     async fn entry(&self, queue: &Queue, row: &Row) -> Result<Arc<DecodedEntry>, ReadError> {
-        if let Some(entry) = self.shared.entries.get(row.log_index) {
-            return Ok(entry);
+        let decoded = self.decoded(&queue.storage, row.log_index).await?;
+        decoded.ok_or_else(|| queue.corrupt(row.first_offset, "its entry does not decode"))
+    }
+
+    /// An entry's messages; none if it does not decode.
+    pub(super) async fn decoded(
+        &self,
+        storage: &Storage,
+        log_index: u64,
+    ) -> Result<Option<Arc<DecodedEntry>>, StoreError> {
+        if let Some(entry) = self.shared.entries.get(log_index) {
+            return Ok(Some(entry));
         }
-        let body = queue.storage.log.entry(row.log_index).await?.body;
-        let decoded = DecodedEntry::decode(body)
-            .ok_or_else(|| queue.corrupt(row.first_offset, "its entry does not decode"))?;
+        let body = storage.log.entry(log_index).await?.body;
+        let Some(decoded) = DecodedEntry::decode(body) else {
+            return Ok(None);
+        };
         let decoded = Arc::new(decoded);
-        self.shared.entries.put(row.log_index, decoded.clone());
-        Ok(decoded)
+        self.shared.entries.put(log_index, decoded.clone());
+        Ok(Some(decoded))
     }
 }
 
@@ -185,7 +208,7 @@ impl Queue {
         )?)
     }
 
-    /// Times never decrease along a queue.
+    /// Times never decrease along a queue; those of dead letters are when they died.
     fn search(&self, time_ms: TimestampMs) -> Result<QueueOffset, ReadError> {
         let (mut low, mut high) = (self.bounds.min_offset, self.bounds.next_offset);
         while low < high {

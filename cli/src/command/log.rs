@@ -412,6 +412,23 @@ fn words(command: &command::Command) -> String {
             offset.offset
         ),
         Some(Body::DropLog(dropped)) => format!("drop the log before {}", dropped.first_index),
+        Some(Body::SendBack(back)) => format!(
+            "send back of {} in queue {} of topic #{}: {} messages{}",
+            back.group,
+            back.queue,
+            back.topic_id,
+            back.failed.len(),
+            if back.dead { ", dead" } else { "" },
+        ),
+        Some(Body::Settle(settled)) => format!(
+            "settle of {} in queue {} of topic #{}: {} messages",
+            settled.group,
+            settled.queue,
+            settled.topic_id,
+            settled.settled.len()
+        ),
+        Some(Body::Keep(kept)) => format!("keep {} messages", kept.from.len()),
+        Some(Body::DropDeadLetters(_)) => "drop old dead letters".to_owned(),
         None => "a command of a newer version".to_owned(),
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::view::View;
 use super::wire::{Fields, Value};
 use crate::{QueueId, QueueOffset, TimestampMs};
 
@@ -37,11 +38,22 @@ pub struct Delivery<'a> {
 /// panic: what is added is appended as system properties of its own.
 pub fn deliver(encoded: &Bytes, delivery: &Delivery<'_>) -> Bytes {
     // Full to the last byte, a vector becomes `Bytes` without moving.
-    Bytes::from(assemble(encoded, delivery))
+    Bytes::from(assemble(encoded, &Added::of(delivery)))
 }
 
-fn assemble(encoded: &[u8], delivery: &Delivery<'_>) -> Vec<u8> {
-    let added = Added::of(delivery);
+/// Like [`deliver`], for a message of a dead-letter queue: says which topic it came from, and what its id
+/// was there.
+pub fn deliver_dead_letter(encoded: &Bytes, delivery: &Delivery<'_>) -> Bytes {
+    let view = View::parse(encoded);
+    let origin = view.as_ref().map(|view| (view.topic, view.message_id));
+    let added = Added {
+        dead_letter: origin.ok(),
+        ..Added::of(delivery)
+    };
+    Bytes::from(assemble(encoded, &added))
+}
+
+fn assemble(encoded: &[u8], added: &Added<'_>) -> Vec<u8> {
     let field = system_properties(encoded);
     let kept = field.properties.len();
     let length = kept as u64 + added.encoded_len() as u64;
@@ -106,6 +118,8 @@ struct Added<'a> {
     queue_offset: u64,
     invisible_duration: Option<(u64, u64)>,
     attempt: u64,
+    /// Topic and message id.
+    dead_letter: Option<(&'a str, &'a str)>,
 }
 
 impl<'a> Added<'a> {
@@ -121,6 +135,7 @@ impl<'a> Added<'a> {
                 .invisible_duration
                 .map(|duration| (duration.as_secs(), duration.subsec_nanos().into())),
             attempt: delivery.attempt.into(),
+            dead_letter: None,
         }
     }
 
@@ -135,6 +150,10 @@ impl<'a> Added<'a> {
             + self.invisible_duration.map_or(0, |duration| 2 + time_len(duration))
             + 1 // the key of field 16 takes two bytes
             + number_len(self.attempt)
+            + self.dead_letter.map_or(0, |origin| {
+                let length = origin_len(origin);
+                2 + varint_len(length as u64) + length
+            })
     }
 
     fn put(&self, encoded: &mut Vec<u8>) {
@@ -150,7 +169,19 @@ impl<'a> Added<'a> {
         }
         put_varint(encoded, 16 << 3 | u64::from(VARINT));
         put_varint(encoded, self.attempt);
+        if let Some((topic, message_id)) = self.dead_letter {
+            put_varint(encoded, 20 << 3 | u64::from(BYTES));
+            put_varint(encoded, origin_len((topic, message_id)) as u64);
+            put_text(encoded, key(1, BYTES), topic);
+            put_text(encoded, key(2, BYTES), message_id);
+        }
     }
+}
+
+/// Length of a `DeadLetterQueue`. Both fields are always written, as those of a time are.
+fn origin_len((topic, message_id): (&str, &str)) -> usize {
+    let text_len = |text: &str| 1 + varint_len(text.len() as u64) + text.len();
+    text_len(topic) + text_len(message_id)
 }
 
 /// Content of a `Timestamp` or `Duration`. Both parts are always written, so that a parser that
@@ -192,8 +223,10 @@ fn varint_len(number: u64) -> usize {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use prost::Message;
 
     use super::*;
+    use crate::v2;
 
     proptest! {
         /// A wrong prediction costs a second allocation and a copy of every body.
@@ -203,14 +236,54 @@ mod tests {
             queue_id: u32, queue_offset: u64, store_timestamp_ms: u64, attempt: u32,
             store_host in ".{0,200}", receipt_handle in proptest::option::of(".{0,200}"),
             invisible_duration: Option<Duration>,
+            origin in proptest::option::of((".{0,200}", ".{0,40}")),
         ) {
             let receipt_handle = receipt_handle.as_deref();
-            let delivered = assemble(&encoded, &Delivery {
+            let delivery = Delivery {
                 queue_id, queue_offset, store_timestamp_ms, store_host: &store_host,
                 receipt_handle, attempt, invisible_duration,
-            });
+            };
+            let dead_letter = origin.as_ref().map(|(topic, id)| (topic.as_str(), id.as_str()));
+            let delivered = assemble(&encoded, &Added { dead_letter, ..Added::of(&delivery) });
             prop_assert_eq!(delivered.len(), delivered.capacity());
         }
+    }
+
+    /// Would catch a dead letter that does not say where it came from, or that says what its producer said.
+    #[test]
+    fn a_dead_letter_says_where_it_came_from() {
+        let message = v2::Message {
+            topic: Some(v2::Resource {
+                name: "orders".into(),
+                ..Default::default()
+            }),
+            system_properties: Some(v2::SystemProperties {
+                message_id: "0123".into(),
+                dead_letter_queue: Some(v2::DeadLetterQueue {
+                    topic: "elsewhere".into(),
+                    message_id: "9".into(),
+                }),
+                ..Default::default()
+            }),
+            body: "body".into(),
+            ..Default::default()
+        };
+        let delivery = Delivery {
+            queue_id: 0,
+            queue_offset: 7,
+            store_timestamp_ms: 1_000,
+            store_host: "host:1",
+            receipt_handle: None,
+            attempt: 1,
+            invisible_duration: None,
+        };
+        let delivered = deliver_dead_letter(&message.encode_to_vec().into(), &delivery);
+        let delivered = v2::Message::decode(delivered).unwrap();
+        let properties = delivered.system_properties.unwrap();
+        let origin = properties.dead_letter_queue.unwrap();
+        assert_eq!((&*origin.topic, &*origin.message_id), ("orders", "0123"));
+        assert_eq!(properties.queue_offset, Some(7));
+        assert_eq!(&delivered.body[..], b"body");
     }
 
     #[test]

@@ -108,6 +108,27 @@ pub struct ConsumerPlan {
     pub name_servers: bool,
 }
 
+/// A consumer that fails some of what it gets: it sends messages back, gets them again, and settles them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetrierPlan {
+    /// On which client machine.
+    pub machine: u8,
+    /// Its group, in which it is alone.
+    pub group: Arc<str>,
+    /// Its topic.
+    pub topic: Arc<str>,
+    /// It fails one delivery of so many.
+    pub fails_one_in: u64,
+    /// One failure of so many is the last one.
+    pub dead_one_in: u64,
+    /// Deliveries of a message, at most.
+    pub attempts_max: u32,
+    /// Pause until the next delivery, at most, in milliseconds.
+    pub delay_ms_max: u64,
+    /// Messages of one poll, at most.
+    pub poll_max: usize,
+}
+
 /// Everything.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
@@ -121,6 +142,9 @@ pub struct Plan {
     pub producers: Vec<ProducerPlan>,
     /// All consumers.
     pub consumers: Vec<ConsumerPlan>,
+    /// All consumers that fail some messages. Older cases have none.
+    #[serde(default)]
+    pub retriers: Vec<RetrierPlan>,
 }
 
 impl Plan {
@@ -148,12 +172,18 @@ impl Plan {
                 }
             }
         }
+        let mut chance = Chance::new(seed, "retriers");
+        let first = topics.iter().take(1 + chance.below(2) as usize);
+        let retriers = first
+            .map(|topic| retrier(&mut chance, size, topic))
+            .collect();
         Plan {
             machines: size.machines,
             body_bytes_max: size.body_bytes_max,
             topics,
             producers,
             consumers,
+            retriers,
         }
     }
 
@@ -185,6 +215,19 @@ fn producer(chance: &mut Chance, size: Size, topic: &TopicPlan) -> ProducerPlan 
         in_flight: *chance.pick(&[1, 1, 4, 16]),
         send_timeout_ms: *chance.pick(&[800, 3_000, 10_000, 10_000]),
         name_servers: chance.one_in(2),
+    }
+}
+
+fn retrier(chance: &mut Chance, size: Size, topic: &TopicPlan) -> RetrierPlan {
+    RetrierPlan {
+        machine: chance.between(1..=size.machines.into()) as u8,
+        group: format!("retry-{}", topic.name).into(),
+        topic: topic.name.clone(),
+        fails_one_in: *chance.pick(&[2, 4, 8]),
+        dead_one_in: *chance.pick(&[8, 32]),
+        attempts_max: *chance.pick(&[2, 3, 16]),
+        delay_ms_max: *chance.pick(&[50, 1_000, 4_000]),
+        poll_max: *chance.pick(&[1, 8, 32]),
     }
 }
 

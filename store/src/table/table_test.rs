@@ -87,6 +87,8 @@ fn read_all(kv: &dyn Kv) -> Vec<Result<(), StoreError>> {
         clock::get(kv).map(drop),
         next_id::get(kv).map(drop),
         log_floor::get(kv).map(drop),
+        retry::scan(kv, |_| Ok(())),
+        settled::scan(kv, |_| Ok(())),
     ]
 }
 
@@ -102,6 +104,12 @@ proptest! {
     ) {
         let bounds = QueueBounds { min_offset: offset / 2, next_offset: offset };
         let clock = clock::Clock { time_ms, log_index, passed_ms: offset };
+        let group_id = time_ms / 3;
+        let (command, position, attempt) = (row.command, row.first, row.count);
+        let waiting = retry::Row {
+            group_id, topic_id, queue, offset, log_index, command, position, attempt, due_ms: offset / 3, time_ms,
+        };
+        let done = settled::Row { group_id, topic_id, queue, offset, attempt, passed_ms: time_ms };
         let kv = written(|batch| {
             applied::put(batch, name.as_bytes());
             topic::put(batch, topic_id, name.as_bytes());
@@ -113,6 +121,8 @@ proptest! {
             clock::put(batch, clock);
             next_id::put(batch, topic_id);
             log_floor::put(batch, log_index);
+            retry::put(batch, &waiting);
+            settled::put(batch, &done);
         });
         let mut seen = 0;
         prop_assert_eq!(applied::get(&*kv).unwrap().unwrap(), name.as_bytes());
@@ -145,17 +155,27 @@ proptest! {
             seen += 1;
             Ok(())
         }).unwrap();
-        prop_assert_eq!(seen, 5);
+        retry::scan(&*kv, |found| {
+            assert_eq!(found, waiting);
+            seen += 1;
+            Ok(())
+        }).unwrap();
+        settled::scan(&*kv, |found| {
+            assert_eq!(found, done);
+            seen += 1;
+            Ok(())
+        }).unwrap();
+        prop_assert_eq!(seen, 7);
         prop_assert_eq!(clock::get(&*kv).unwrap(), clock);
         prop_assert_eq!(next_id::get(&*kv).unwrap(), topic_id);
         prop_assert_eq!(log_floor::get(&*kv).unwrap(), log_index);
-        prop_assert_eq!(dump(&*kv).unwrap().len(), 9);
+        prop_assert_eq!(dump(&*kv).unwrap().len(), 11);
     }
 
     /// Would catch a reader that panics on, or silently takes, a row of another shape.
     #[test]
     fn damaged_rows_are_errors(
-        kind in 1_u8..=10,
+        kind in 1_u8..=12,
         key in proptest::collection::vec(any::<u8>(), 0..40),
         value in proptest::collection::vec(any::<u8>(), 0..80),
     ) {

@@ -218,6 +218,7 @@ fn only_storable_kinds_pass() {
         queue_count: 4,
         message_type: message_type.into(),
         attributes: Default::default(),
+        dead_letters: false,
     };
     let any = topic(MessageType::Unspecified);
     let code = |kind: Kind, topic: &Topic| kind.check_storable(topic).map_err(|no| no.code);

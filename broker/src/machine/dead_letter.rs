@@ -1,0 +1,204 @@
+//! Dead-letter queues: messages that a group could not process, as rows that point at where they stand.
+//!
+//! The queue of a group is queue 0 of the topic `%DLQ%<group>`, made when the first one dies. Its rows hold
+//! one message each, and their times are those of death: they never decrease. Their log indexes follow no
+//! order, so retention does not cut such a queue where it cuts others: a dead letter holds its entry, until
+//! a command of its own ends it or [`keep`](super::keep) moves it.
+
+use std::collections::BTreeMap;
+
+use proto::TimestampMs;
+use proto::command::command_reply::Refusal;
+use proto::command::{CommandReply, DropDeadLetters};
+use store::table::consume_queue::{self, Row};
+
+use super::changes::Changes;
+use super::entry::{Outcome, Place, done, refused};
+use super::limits::{DEAD_LETTERS_DROPPED_AT_ONCE, DEAD_LETTERS_MAX, DEAD_LETTERS_PER_GROUP_MAX};
+use super::references::{Holder, Location};
+use super::state::State;
+use super::topic;
+
+/// What a dead-letter queue's topic begins with; the group's name follows.
+pub(crate) const TOPIC_PREFIX: &str = "%DLQ%";
+
+/// The queue of such a topic.
+const QUEUE: u32 = 0;
+
+/// A message that nobody tries to process any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DeadLetter {
+    pub(crate) location: Location,
+    /// When it died.
+    pub(crate) time_ms: TimestampMs,
+}
+
+/// A mirror of the rows of all dead-letter queues.
+#[derive(Default)]
+pub(crate) struct DeadLetters {
+    /// By topic and offset.
+    letters: BTreeMap<(u64, u64), DeadLetter>,
+}
+
+impl DeadLetters {
+    pub(crate) fn get(&self, topic_id: u64, offset: u64) -> Option<DeadLetter> {
+        self.letters.get(&(topic_id, offset)).copied()
+    }
+
+    /// The one that died first, and where it lies.
+    pub(crate) fn oldest_of(&self, topic_id: u64) -> Option<(u64, DeadLetter)> {
+        let of_topic = (topic_id, 0)..=(topic_id, u64::MAX);
+        let ((_, offset), letter) = self.letters.range(of_topic).next()?;
+        Some((*offset, *letter))
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.letters.len()
+    }
+
+    pub(super) fn put(&mut self, topic_id: u64, offset: u64, letter: DeadLetter) {
+        self.letters.insert((topic_id, offset), letter);
+    }
+
+    pub(super) fn remove(&mut self, topic_id: u64, offset: u64) -> Option<DeadLetter> {
+        self.letters.remove(&(topic_id, offset))
+    }
+}
+
+/// Whether so many more messages of a group may die.
+pub(super) fn room(state: &State, group: &str, count: usize) -> Result<(), CommandReply> {
+    if count == 0 {
+        return Ok(());
+    }
+    let name = topic_name(group);
+    let present = match state.topic(&name) {
+        Some(topic) if topic.topic.dead_letters => {
+            let bounds = topic.queues.first().copied().unwrap_or_default();
+            bounds.next_offset - bounds.min_offset
+        }
+        Some(_) => {
+            let detail = format!("topic {name} exists and is no dead-letter queue");
+            return Err(refused(Refusal::Invalid, detail));
+        }
+        None => {
+            topic::room(state, 1)?;
+            0
+        }
+    };
+    if present + count as u64 > DEAD_LETTERS_PER_GROUP_MAX as u64 {
+        let detail = format!("topic {name} holds at most {DEAD_LETTERS_PER_GROUP_MAX} messages");
+        return Err(refused(Refusal::TooMany, detail));
+    }
+    if state.dead_letters.count() + count > DEAD_LETTERS_MAX {
+        let detail =
+            format!("dead-letter queues hold at most {DEAD_LETTERS_MAX} messages together");
+        return Err(refused(Refusal::TooMany, detail));
+    }
+    Ok(())
+}
+
+/// Adds a message to the queue of a group. There must be [`room`] for it.
+pub(super) fn bury(
+    state: &mut State,
+    changes: &mut Changes,
+    place: Place,
+    group: &str,
+    location: Location,
+) {
+    let name = topic_name(group);
+    let topic_id = match state.topic(&name) {
+        Some(topic) => topic.topic.id,
+        None => topic::create_dead_letters(state, changes, name),
+    };
+    let letter = DeadLetter {
+        location,
+        time_ms: place.time_ms,
+    };
+    let topic = state.topics.get_mut(&topic_id);
+    let bounds = topic.and_then(|topic| topic.queues.get_mut(QUEUE as usize));
+    let bounds = bounds.expect("the topic was found or made, with one queue");
+    let offset = bounds.next_offset;
+    bounds.next_offset += 1;
+    changes.touch(topic_id, QUEUE);
+    put(state, changes, (topic_id, offset), letter);
+}
+
+/// Writes a dead letter, new or moved.
+pub(super) fn put(
+    state: &mut State,
+    changes: &mut Changes,
+    (topic_id, offset): (u64, u64),
+    letter: DeadLetter,
+) {
+    let row = Row {
+        first_offset: offset,
+        log_index: letter.location.log_index,
+        command: letter.location.command,
+        first: letter.location.position,
+        count: 1,
+        time_ms: letter.time_ms,
+    };
+    consume_queue::put(&mut changes.batch, topic_id, QUEUE, &row);
+    hold(state, (topic_id, offset), letter);
+}
+
+/// Takes a dead letter into memory.
+pub(super) fn hold(state: &mut State, (topic_id, offset): (u64, u64), letter: DeadLetter) {
+    let holder = Holder::DeadLetter { topic_id, offset };
+    if let Some(former) = state.dead_letters.remove(topic_id, offset) {
+        state.references.remove(former.location, holder);
+    }
+    state.dead_letters.put(topic_id, offset, letter);
+    state.references.add(letter.location, holder);
+}
+
+/// Ends the oldest dead letters, those that died before a time: so many at once. Answers with how many.
+pub(super) fn drop_old(
+    state: &mut State,
+    changes: &mut Changes,
+    command: &DropDeadLetters,
+) -> Outcome {
+    let topics = state.topics.values();
+    let topics = topics.filter(|topic| topic.topic.dead_letters);
+    let topics: Vec<u64> = topics.map(|topic| topic.topic.id).collect();
+    let mut dropped = 0;
+    for topic_id in topics {
+        let mut end = None;
+        while dropped < DEAD_LETTERS_DROPPED_AT_ONCE
+            && let Some((offset, letter)) = state.dead_letters.oldest_of(topic_id)
+            && letter.time_ms < command.before_ms
+        {
+            let_go(state, topic_id, offset);
+            dropped += 1;
+            end = Some(offset + 1);
+        }
+        let Some(end) = end else {
+            continue;
+        };
+        let topic = state.topics.get_mut(&topic_id);
+        if let Some(bounds) = topic.and_then(|topic| topic.queues.get_mut(QUEUE as usize)) {
+            bounds.min_offset = end;
+        }
+        consume_queue::delete_before(&mut changes.batch, topic_id, QUEUE, end);
+        changes.touch(topic_id, QUEUE);
+    }
+    Ok(done(dropped as u64))
+}
+
+/// Forgets all dead letters of a topic; the caller removes their rows.
+pub(super) fn forget(state: &mut State, topic_id: u64) {
+    while let Some((offset, _)) = state.dead_letters.oldest_of(topic_id) {
+        let_go(state, topic_id, offset);
+    }
+}
+
+fn let_go(state: &mut State, topic_id: u64, offset: u64) {
+    if let Some(letter) = state.dead_letters.remove(topic_id, offset) {
+        let holder = Holder::DeadLetter { topic_id, offset };
+        state.references.remove(letter.location, holder);
+    }
+}
+
+fn topic_name(group: &str) -> String {
+    format!("{TOPIC_PREFIX}{group}")
+}

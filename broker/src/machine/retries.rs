@@ -1,0 +1,203 @@
+//! The messages that wait for another delivery, by queue and by when they are due.
+//!
+//! A mirror of the table `retry`, whose rows are bounded, sorted once more by due time: so a poll costs
+//! what it answers, and the table needs no index.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proto::{QueueId, QueueOffset, TimestampMs};
+use store::table::retry::Row;
+
+use super::references::Location;
+
+/// A queue as one consumer group reads it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct GroupQueue {
+    /// The consumer group's number.
+    pub(crate) group_id: u64,
+    pub(crate) topic_id: u64,
+    pub(crate) queue: QueueId,
+}
+
+impl GroupQueue {
+    /// All queues of a group; of one topic, or of all.
+    pub(super) fn of_group(
+        group_id: u64,
+        topic_id: Option<u64>,
+    ) -> std::ops::RangeInclusive<GroupQueue> {
+        let queue = |topic_id, queue| GroupQueue {
+            group_id,
+            topic_id,
+            queue,
+        };
+        queue(topic_id.unwrap_or(0), 0)..=queue(topic_id.unwrap_or(u64::MAX), QueueId::MAX)
+    }
+}
+
+/// One message of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct RetryKey {
+    pub(crate) queue: GroupQueue,
+    pub(crate) offset: QueueOffset,
+}
+
+impl RetryKey {
+    pub(super) const MIN: RetryKey = RetryKey {
+        queue: GroupQueue {
+            group_id: 0,
+            topic_id: 0,
+            queue: 0,
+        },
+        offset: 0,
+    };
+}
+
+/// A message that waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Retry {
+    pub(crate) location: Location,
+    /// Deliveries that failed.
+    pub(crate) attempt: u32,
+    /// When it may be delivered again.
+    pub(crate) due_ms: TimestampMs,
+    /// When the message was stored.
+    pub(crate) time_ms: TimestampMs,
+}
+
+impl Retry {
+    pub(super) fn row(&self, key: RetryKey) -> Row {
+        Row {
+            group_id: key.queue.group_id,
+            topic_id: key.queue.topic_id,
+            queue: key.queue.queue,
+            offset: key.offset,
+            log_index: self.location.log_index,
+            command: self.location.command,
+            position: self.location.position,
+            attempt: self.attempt,
+            due_ms: self.due_ms,
+            time_ms: self.time_ms,
+        }
+    }
+
+    pub(super) fn of(row: &Row) -> (RetryKey, Retry) {
+        let queue = GroupQueue {
+            group_id: row.group_id,
+            topic_id: row.topic_id,
+            queue: row.queue,
+        };
+        let location = Location {
+            log_index: row.log_index,
+            command: row.command,
+            position: row.position,
+        };
+        let retry = Retry {
+            location,
+            attempt: row.attempt,
+            due_ms: row.due_ms,
+            time_ms: row.time_ms,
+        };
+        let offset = row.offset;
+        (RetryKey { queue, offset }, retry)
+    }
+}
+
+/// What a poll finds.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Due {
+    /// Messages that are due, the one that waits longest first.
+    pub(crate) now: Vec<(QueueOffset, Retry)>,
+    /// When the next one is due that is not among them; it may be due already.
+    pub(crate) next_ms: Option<TimestampMs>,
+}
+
+/// All messages that wait.
+#[derive(Default)]
+pub(crate) struct Retries {
+    queues: BTreeMap<GroupQueue, Waiting>,
+    count: usize,
+}
+
+#[derive(Default)]
+struct Waiting {
+    rows: BTreeMap<QueueOffset, Retry>,
+    due: BTreeSet<(TimestampMs, QueueOffset)>,
+}
+
+impl Retries {
+    pub(crate) fn get(&self, key: RetryKey) -> Option<Retry> {
+        self.queues.get(&key.queue)?.rows.get(&key.offset).copied()
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// How many wait in one queue.
+    pub(crate) fn count_of(&self, queue: GroupQueue) -> usize {
+        self.queues
+            .get(&queue)
+            .map_or(0, |waiting| waiting.rows.len())
+    }
+
+    /// Adds a message, or changes it.
+    pub(super) fn put(&mut self, key: RetryKey, retry: Retry) {
+        let waiting = self.queues.entry(key.queue).or_default();
+        match waiting.rows.insert(key.offset, retry) {
+            Some(former) => drop(waiting.due.remove(&(former.due_ms, key.offset))),
+            None => self.count += 1,
+        }
+        waiting.due.insert((retry.due_ms, key.offset));
+    }
+
+    pub(super) fn remove(&mut self, key: RetryKey) -> Option<Retry> {
+        let waiting = self.queues.get_mut(&key.queue)?;
+        let removed = waiting.rows.remove(&key.offset)?;
+        waiting.due.remove(&(removed.due_ms, key.offset));
+        self.count -= 1;
+        if waiting.rows.is_empty() {
+            self.queues.remove(&key.queue);
+        }
+        Some(removed)
+    }
+
+    /// The messages of a group; of one topic, or of all.
+    pub(super) fn of_group(&self, group_id: u64, topic_id: Option<u64>) -> Vec<RetryKey> {
+        let queues = self.queues.range(GroupQueue::of_group(group_id, topic_id));
+        let keys = queues.flat_map(|(queue, waiting)| {
+            let key = |offset: &QueueOffset| RetryKey {
+                queue: *queue,
+                offset: *offset,
+            };
+            waiting.rows.keys().map(key)
+        });
+        keys.collect()
+    }
+
+    /// What of a queue is due at `now_ms`, at most `limit`, but for those that the caller holds. Looks at
+    /// no more than both together.
+    pub(crate) fn due(
+        &self,
+        queue: GroupQueue,
+        now_ms: TimestampMs,
+        held: &BTreeSet<QueueOffset>,
+        limit: usize,
+    ) -> Due {
+        let mut due = Due::default();
+        let Some(waiting) = self.queues.get(&queue) else {
+            return due;
+        };
+        for (due_ms, offset) in &waiting.due {
+            if held.contains(offset) {
+                continue;
+            }
+            if *due_ms > now_ms || due.now.len() == limit {
+                due.next_ms = Some(*due_ms);
+                break;
+            }
+            due.now.push((*offset, waiting.rows[offset]));
+        }
+        due
+    }
+}
