@@ -13,12 +13,14 @@ use raftmq_raft::{Member, RaftConfig, Restored, restore};
 
 /// What a stopped replica keeps, as `cp -a` copies it.
 fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap().flatten() {
-        let target = to.join(entry.file_name());
-        match entry.path().is_dir() {
-            true => copy(&entry.path(), &target),
-            false => drop(std::fs::copy(entry.path(), target).unwrap()),
+    let disk = Host::real().disk;
+    disk.create_dir_all(to).unwrap();
+    for path in disk.list(from).unwrap() {
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy(&path, &target);
+        } else {
+            std::fs::copy(path, target).unwrap();
         }
     }
 }
