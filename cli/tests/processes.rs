@@ -40,5 +40,7 @@ mod kill;
 mod operator;
 #[path = "processes/pause.rs"]
 mod pause;
+#[path = "processes/pushing.rs"]
+mod pushing;
 #[path = "processes/snapshot.rs"]
 mod snapshot;

@@ -578,6 +578,6 @@ fn put_group(name: &str, settings: &GroupSettings) -> cluster::PutGroupRequest {
         consume_from,
         consume_from_ms,
         if_absent: settings.if_absent,
-        ..cluster::PutGroupRequest::default()
+        attributes: settings.attributes.clone().into_iter().collect(),
     }
 }

@@ -41,7 +41,8 @@ impl BrokerTable {
         &self.seeds
     }
 
-    /// The address for the `turn`-th attempt: the leader, then its peers, then the seeds, then the same again.
+    /// The address for the `turn`-th attempt: the leader, then its peers, then the seeds, then the same again. A seed that
+    /// is another group's broker is left out, if there is anybody else: it has other queues of the same numbers.
     pub(crate) fn address(&self, group: &str, turn: usize) -> Address {
         let mut candidates: Vec<Address> = Vec::new();
         let groups = self.lock();
@@ -49,10 +50,18 @@ impl BrokerTable {
             candidates.extend(group.leader.iter().cloned());
             candidates.extend(group.replicas.iter().cloned());
         }
+        let foreign = |seed: &Address| {
+            let others = groups.iter().filter(|(name, _)| !name.is_empty());
+            let mut others = others.filter(|(name, _)| !group.is_empty() && &***name != group);
+            others.any(|(_, other)| other.has(seed))
+        };
         for seed in &self.seeds {
-            if !candidates.contains(seed) {
+            if !candidates.contains(seed) && !foreign(seed) {
                 candidates.push(seed.clone());
             }
+        }
+        if candidates.is_empty() {
+            candidates.extend(self.seeds.iter().cloned());
         }
         candidates[turn % candidates.len()].clone()
     }
@@ -130,6 +139,11 @@ impl Group {
         }
     }
 
+    fn has(&self, address: &str) -> bool {
+        let mut all = self.leader.iter().chain(&self.replicas);
+        all.any(|known| &**known == address)
+    }
+
     fn remember(&mut self, address: &str) {
         let known = self.replicas.iter().any(|replica| &**replica == address);
         if known || self.leader.as_deref() == Some(address) {
@@ -162,6 +176,19 @@ mod tests {
         table.routed("g", "a:1");
         table.members("g", ["a:1", "b:1", "seed:2"].map(Address::from));
         assert_eq!(turns(&table, 5), ["a:1", "seed:2", "b:1", "seed:1", "a:1"]);
+    }
+
+    /// Catches a message for a queue of one group that is stored by another, in its queue of that number.
+    #[test]
+    fn brokers_of_other_groups_are_not_asked() {
+        let table = table();
+        table.routed("h", "seed:1");
+        assert_eq!(turns(&table, 2), ["seed:2", "seed:2"]);
+        table.members("h", ["seed:1", "seed:2"].map(Address::from));
+        assert_eq!(turns(&table, 2), ["seed:1", "seed:2"], "better than nobody");
+        table.routed("g", "a:1");
+        assert_eq!(turns(&table, 2), ["a:1", "a:1"]);
+        assert_eq!(&*table.address("", 1), "seed:2", "any group will do");
     }
 
     /// Catches a stale route that undoes what the leader itself said, for 30 s.

@@ -36,6 +36,7 @@ use host::{Shutdown, ShutdownTrigger};
 use proto::v2::ClientType;
 use proto::{GroupName, TopicName};
 use tokio::time::Instant;
+use tracing::Instrument;
 
 pub use allocation::{
     Allocation, Averagely, AveragelyByCircle, Configured, ConsistentHash, MachineRoom,
@@ -164,6 +165,11 @@ impl PullConsumer {
     /// What keeps a queue from being read and will not pass by itself, once for each time that it is met; messages that
     /// came before are handed out first. Reading goes on as soon as it can. [`Error::Closed`].
     pub async fn poll(&self, max: usize, timeout: Duration) -> Result<Vec<Delivery>, Error> {
+        let span = tracing::debug_span!("poll", group = self.shared.group.as_str());
+        self.poll_held(max, timeout).instrument(span).await
+    }
+
+    async fn poll_held(&self, max: usize, timeout: Duration) -> Result<Vec<Delivery>, Error> {
         if self.shared.settings.auto_commit.is_some() {
             self.shared.holdings().all_done();
         }
@@ -360,6 +366,7 @@ impl PullConsumerBuilder {
             retries: false,
             leave_timeout: Duration::ZERO,
             handover_intervals: 0,
+            lag_interval: None,
             consume_from: ConsumeFrom::Earliest,
             auto_commit: Some(Duration::from_secs(5)),
             allocation: Arc::new(Averagely),
@@ -424,6 +431,13 @@ impl PullConsumerBuilder {
         self
     }
 
+    /// How often to ask how far behind this member is, for the metric `rocketmq_consumer_lag_messages`. Default never.
+    #[must_use]
+    pub fn lag_interval(mut self, interval: Duration) -> Self {
+        self.settings.lag_interval = Some(interval);
+        self
+    }
+
     /// Most messages asked for by one pull. Default 256.
     #[must_use]
     pub fn pull_messages_max(mut self, messages: usize) -> Self {
@@ -462,6 +476,12 @@ impl PullConsumerBuilder {
                     .is_some_and(|interval| interval.is_zero()),
             ),
             ("heartbeat_interval", settings.heartbeat_interval.is_zero()),
+            (
+                "lag_interval",
+                settings
+                    .lag_interval
+                    .is_some_and(|interval| interval.is_zero()),
+            ),
             ("pull_messages_max", settings.pull_messages_max == 0),
             ("prefetch_messages", settings.prefetch.messages == 0),
             ("prefetch_bytes", settings.prefetch.bytes == 0),

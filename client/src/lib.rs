@@ -23,8 +23,61 @@
 //!
 //! - [`Client`]: the connections, the routes, the identity. One per process is enough; cheap to clone.
 //! - [`Producer`]: `send` returns when the message is on the disks of a majority of its broker group.
+//! - [`PushConsumer`], [`PushStream`]: give each message to a listener or a stream, retry those that fail, keep progress.
 //! - [`PullConsumer`]: takes its share of the queues of a consumer group, reads them in order, keeps its place.
 //! - [`Admin`]: topics, groups, brokers.
+//!
+//! # Consuming
+//!
+//! A listener is the least to write. It may work on several messages at once; what it returns an error for is delivered
+//! again later, and in the end goes to the dead letters, the topic `%DLQ%` + group.
+//!
+//! ```no_run
+//! use raftmq_client::{Client, Delivery, Filter};
+//!
+//! # async fn work_on(order: &[u8]) -> Result<(), std::io::Error> { Ok(()) }
+//! # async fn example(client: Client) -> Result<(), raftmq_client::Error> {
+//! let consumer = client
+//!     .push_consumer("billing")
+//!     .subscribe("orders", Filter::All)
+//!     .listen(async |delivery: Delivery| work_on(delivery.message.body()).await)
+//!     .await?;
+//! // … until the process shall end:
+//! consumer.close().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A stream yields deliveries of which the receiver says what became: [`PushDelivery::ack`],
+//! [`PushDelivery::retry_later`], [`PushDelivery::dead_letter`].
+//!
+//! ```no_run
+//! # use raftmq_client::{Client, Filter};
+//! # async fn example(client: Client) -> Result<(), raftmq_client::Error> {
+//! let orders = client
+//!     .push_consumer("shipping")
+//!     .subscribe("orders", Filter::Tag("paid".to_owned()))
+//!     // One message of a queue at a time: those of a message group in the order in which they were sent.
+//!     .in_order()
+//!     .stream()
+//!     .await?;
+//! while let Some(order) = orders.next().await? {
+//!     println!("attempt {}: {:?}", order.attempt, order.message.body());
+//!     order.ack();
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! With [`Consumption::Broadcasting`] each member gets every message. A [`PullConsumer`] leaves the pace, the place and the
+//! commits to its user.
+//!
+//! # What is seen of it
+//!
+//! Spans and events go to `tracing`: `send` and `poll` (debug), `consume` (info) around each call of a listener. Counts and
+//! times go to the facade `metrics`, by the feature of that name, which is on by default: sent, failed, retried and received
+//! messages, `rocketmq_send_cost_time`, `rocketmq_delivery_latency`, `rocketmq_process_time`,
+//! `rocketmq_consumer_cached_messages`, `rocketmq_consumer_lag_messages`. Without a recorder they cost next to nothing.
 //!
 //! Every call has a deadline. Every [`Error`] says whether to try again and whether it may have happened.
 //! Nothing here depends on the brokers' own crates: no log, no tables, no Raft.
@@ -43,6 +96,7 @@ mod encode;
 mod error;
 #[cfg(fuzzing)]
 pub mod fuzz;
+mod measure;
 mod message;
 mod offsets;
 mod producer;

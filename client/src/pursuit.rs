@@ -51,6 +51,15 @@ impl Pursuit {
         }
     }
 
+    /// The same call, to another broker group: refusals go on counting.
+    pub(crate) fn elsewhere(&self, group: Arc<str>) -> Pursuit {
+        Pursuit {
+            refusals: self.refusals,
+            backoff: self.backoff.clone(),
+            ..Pursuit::new(group, self.refusals_max)
+        }
+    }
+
     pub(crate) fn group(&self) -> &Arc<str> {
         &self.group
     }

@@ -113,6 +113,9 @@ pub struct GroupSettings {
     pub max_attempts: u32,
     /// Where the group starts in a queue in which it has no offset.
     pub consume_from: ConsumeFrom,
+    /// Free settings by name. `retry.backoff`: the waits before the first, the second, … retry of a failed message, as
+    /// `1s,5s,1m`; the last one goes on. When altering: none keeps what there is.
+    pub attributes: BTreeMap<String, String>,
     /// When making: an existing group of this name is not an error.
     pub if_absent: bool,
 }
@@ -124,6 +127,7 @@ impl Default for GroupSettings {
             fifo: false,
             max_attempts: 0,
             consume_from: ConsumeFrom::Earliest,
+            attributes: BTreeMap::new(),
             if_absent: false,
         }
     }
@@ -161,6 +165,8 @@ pub struct GroupDescription {
     pub max_attempts: u32,
     /// Where it starts in a queue in which it has no offset.
     pub consume_from: ConsumeFrom,
+    /// Free settings by name: see [`GroupSettings::attributes`].
+    pub attributes: BTreeMap<String, String>,
     /// How far it has come, queue by queue.
     pub offsets: Vec<CommittedOffset>,
     /// Consumers that sent a heartbeat lately.
@@ -285,6 +291,7 @@ impl From<cluster::GroupInfo> for GroupDescription {
             fifo: info.fifo,
             max_attempts: u32::try_from(info.max_attempts).unwrap_or(0),
             consume_from: ConsumeFrom::from_wire(info.consume_from, info.consume_from_ms),
+            attributes: info.attributes.into_iter().collect(),
             offsets: info.offsets.into_iter().map(committed).collect(),
             members: info.members,
         }

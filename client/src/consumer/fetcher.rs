@@ -20,6 +20,7 @@ use crate::consumer::delivery::{ConsumeFrom, Delivery, Filter, TopicQueue};
 use crate::consumer::holdings::{Due, FetchNext, Signals};
 use crate::consumer::shared::Shared;
 use crate::error::Error;
+use crate::measure;
 use crate::offsets;
 use crate::pursuit::Pursuit;
 use crate::received::ReceivedMessage;
@@ -163,6 +164,8 @@ impl Fetcher {
         let address = pursuit.address(brokers);
         let pulled = self.pull(offset, messages, pursuit.group(), &address).await;
         let any = !pulled.deliveries.is_empty();
+        let now_ms = self.shared.core.connection.clock.now_ms();
+        measure::received(self.shared.group.as_str(), &pulled.deliveries, now_ms);
         if pulled.next > offset
             && self
                 .shared

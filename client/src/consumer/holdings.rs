@@ -353,6 +353,26 @@ impl Holdings {
         }
     }
 
+    /// Of each held queue whose place is known: up to where it is done.
+    pub(crate) fn done(&self) -> Vec<(TopicQueue, u64)> {
+        let known = self.queues.iter().filter_map(|(queue, held)| {
+            let place = held.place?;
+            Some((queue.clone(), place.done))
+        });
+        known.collect()
+    }
+
+    /// Of each topic: messages that were fetched and are not finished, as far as that is known, and their bytes.
+    pub(crate) fn cached(&self) -> BTreeMap<Arc<str>, (usize, usize)> {
+        let mut cached: BTreeMap<Arc<str>, (usize, usize)> = BTreeMap::new();
+        for (queue, held) in &self.queues {
+            let of_topic = cached.entry(queue.topic.clone()).or_default();
+            of_topic.0 += held.buffer.len() + held.at_work.len();
+            of_topic.1 += held.buffered_bytes + held.at_work.bytes();
+        }
+        cached
+    }
+
     /// What is done and not committed.
     pub(crate) fn due(&self) -> Vec<Due> {
         self.queues

@@ -19,6 +19,9 @@ use crate::error::Error;
 /// Bytes of retries in one answer; a larger one comes alone.
 const RETRIES_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
+/// The longest wait for a retry that brokers take.
+const DELAY_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
 /// A failed delivery, and what shall become of its message.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HandBack {
@@ -55,7 +58,7 @@ pub(crate) async fn send_back(
         }],
         delay_ms: failed.delay.map_or(0, |delay| {
             // 0 would mean the group's back-off.
-            u64::try_from(delay.as_millis()).unwrap_or(u64::MAX).max(1)
+            (delay.min(DELAY_MAX).as_millis() as u64).max(1)
         }),
         dead: failed.dead,
     };

@@ -47,6 +47,8 @@ pub(crate) struct Settings {
     /// Heartbeat intervals for which a queue that another living member held before is left to it, so that it can finish
     /// and commit.
     pub(crate) handover_intervals: u32,
+    /// How often the lag is measured.
+    pub(crate) lag_interval: Option<Duration>,
     pub(crate) consume_from: ConsumeFrom,
     /// `None`: only when told to.
     pub(crate) auto_commit: Option<Duration>,

@@ -11,7 +11,7 @@
 //! longest: round-robin by request and not by message, so that requests are large. But no request takes more than its
 //! share of what waits if that makes several of a fair size: while one is stored, the next one travels.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -66,6 +66,8 @@ pub(super) struct Batch<T> {
     pub(super) items: Vec<(u32, Handed<T>)>,
     /// Busy until `done`.
     pub(super) queues: Vec<u32>,
+    /// Any other queue would do as well.
+    pub(super) anywhere: bool,
 }
 
 /// What a worker shall do.
@@ -96,6 +98,8 @@ pub(super) struct Gatherer<T> {
     waiting_bytes: usize,
     /// Place in the queues of the last choice made while none was idle.
     turn: usize,
+    /// Broker groups that get what may go anywhere only if there is no other.
+    avoided: BTreeSet<Arc<str>>,
     workers: usize,
     /// A worker was called for and has not cut yet: it will see whatever is handed over until then.
     starting: bool,
@@ -121,6 +125,7 @@ impl<T> Gatherer<T> {
             waiting: 0,
             waiting_bytes: 0,
             turn: 0,
+            avoided: BTreeSet::new(),
             workers: 0,
             starting: false,
         };
@@ -141,7 +146,8 @@ impl<T> Gatherer<T> {
 
     /// The queue for items that may go anywhere, but together: the longest idle one, or else the next in turn.
     pub(super) fn next_queue(&mut self) -> Target {
-        if let Some(queue) = self.idle.pop_front() {
+        if let Some(queue) = self.best_idle() {
+            self.idle.retain(|idle| *idle != queue);
             self.idle.push_back(queue);
             return Target::Queue(queue);
         }
@@ -156,6 +162,21 @@ impl<T> Gatherer<T> {
         }
         self.turn = (self.turn + 1) % writable.len();
         Target::Queue(writable[self.turn])
+    }
+
+    /// Broker groups to keep away from, as long as there are others.
+    pub(super) fn avoid(&mut self, groups: BTreeSet<Arc<str>>) {
+        self.avoided = groups;
+    }
+
+    /// The queue that has been idle for longest, of those that need not be avoided if there is one.
+    fn best_idle(&self) -> Option<u32> {
+        let mut idle = self.idle.iter().copied();
+        if self.avoided.is_empty() {
+            return idle.next();
+        }
+        let good = idle.find(|queue| !self.avoided.contains(&self.group_of(*queue)));
+        good.or(self.idle.front().copied())
     }
 
     /// Whether what waits is enough for a whole request, as far as bounds go.
@@ -325,6 +346,7 @@ impl<T> Gatherer<T> {
             group: self.group_of(first),
             items: Vec::new(),
             queues: Vec::new(),
+            anywhere: false,
         };
         let mut bytes = 0;
         let mut elsewhere = VecDeque::new();
@@ -361,11 +383,12 @@ impl<T> Gatherer<T> {
     }
 
     fn cut_anywhere(&mut self) -> Option<Batch<T>> {
-        let queue = *self.idle.front()?;
+        let queue = self.best_idle()?;
         let mut batch = Batch {
             group: self.group_of(queue),
             items: Vec::new(),
             queues: vec![queue],
+            anywhere: true,
         };
         let share = self
             .anywhere

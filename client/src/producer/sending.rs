@@ -31,6 +31,8 @@ pub(super) struct Sending {
 
 struct Entry {
     encoded: Bytes,
+    /// What was encoded, where another queue would do as well.
+    source: Option<(Message, u64)>,
     message_id: String,
     queue: u32,
     bytes: usize,
@@ -40,10 +42,12 @@ struct Entry {
 }
 
 impl Sending {
-    /// Encodes a request's messages. `new_id` is asked, in order, for those that have none of their own.
+    /// Encodes a request's messages. `new_id` is asked, in order, for those that have none of their own. `movable`: they
+    /// may be moved to another queue later.
     pub(super) fn encode(
         topic: Arc<str>,
         items: Vec<(u32, Handed<Pending>)>,
+        movable: bool,
         mut new_id: impl FnMut(u32) -> String,
     ) -> Sending {
         let total = items
@@ -65,6 +69,7 @@ impl Sending {
             };
             Entry {
                 encoded: encode(&mut buffer, &message, stamp),
+                source: movable.then_some((message, born_ms)),
                 message_id,
                 queue,
                 bytes: handed.bytes,
@@ -85,6 +90,34 @@ impl Sending {
 
     pub(super) fn len(&self) -> usize {
         self.entries.len()
+    }
+
+    /// How many are not settled.
+    pub(super) fn open_count(&self) -> usize {
+        self.open().count()
+    }
+
+    /// Whether all that is left may go to another queue.
+    pub(super) fn is_movable(&self) -> bool {
+        self.open().all(|entry| entry.source.is_some())
+    }
+
+    /// Encodes what is left for another queue, under the same ids. Only for messages that were surely not stored: a
+    /// broker recognises what it has by id and queue.
+    pub(super) fn move_to(&mut self, queue: u32) {
+        let mut buffer = BytesMut::new();
+        for entry in self.entries.iter_mut() {
+            let Some((message, born_ms)) = &entry.source else {
+                continue;
+            };
+            let stamp = Stamp {
+                message_id: &entry.message_id,
+                queue,
+                born_ms: *born_ms,
+            };
+            entry.encoded = encode(&mut buffer, message, stamp);
+            entry.queue = queue;
+        }
     }
 
     /// What the next attempt sends: everything not settled. Positions in its answer are positions from here on.
@@ -179,6 +212,11 @@ impl Entry {
         let _ = completion.send(outcome(std::mem::take(&mut self.message_id)));
         Some(self.bytes)
     }
+}
+
+/// Whether a result says that its message is stored.
+pub(super) fn is_stored(result: &SendResultEntry) -> bool {
+    stored_at(result).is_ok()
 }
 
 fn stored_at(result: &SendResultEntry) -> Result<u64, Refusal> {

@@ -19,10 +19,13 @@ use crate::answer::{Attempt, Patience, Refusal};
 use crate::connection::late;
 use crate::core::Core;
 use crate::error::Error;
+use crate::measure;
 use crate::producer::ProducerBuilder;
+use crate::producer::fault_table::FaultTable;
 use crate::producer::gatherer::{Batch, Gatherer, Handed, Queue, Target};
 use crate::producer::in_flight::InFlight;
-use crate::producer::sending::{Pending, Sending};
+use crate::producer::sending::{Pending, Sending, is_stored};
+use crate::producer::way::Way;
 use crate::pursuit::{Next, Pursuit};
 use crate::route::Route;
 
@@ -31,6 +34,7 @@ pub(super) struct TopicSender {
     topic: Arc<str>,
     core: Arc<Core>,
     in_flight: Arc<InFlight>,
+    faults: Arc<FaultTable>,
     retries: u32,
     linger: Duration,
     /// A whole request waits.
@@ -57,18 +61,21 @@ struct Trouble {
 }
 
 /// What to do after an attempt.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug)]
 enum Then {
     /// Send what is still open again, if anything is.
     GoOn,
     /// Send the halves one after the other.
     Split,
+    /// Surely nothing was stored: another broker group may be better, and this one again after the wait.
+    Elsewhere(Duration, Trouble),
 }
 
 impl TopicSender {
     pub(super) fn new(
         core: Arc<Core>,
         in_flight: Arc<InFlight>,
+        faults: Arc<FaultTable>,
         route: Arc<Route>,
         settings: &ProducerBuilder,
     ) -> TopicSender {
@@ -76,6 +83,7 @@ impl TopicSender {
             topic: route.topic.clone(),
             core,
             in_flight,
+            faults,
             retries: settings.retries,
             linger: settings.linger,
             filled: Notify::new(),
@@ -116,6 +124,10 @@ impl TopicSender {
             host::task::yield_now().await;
             self.linger().await;
             self.adopt_route();
+            if self.faults.is_on() {
+                let avoided = self.faults.avoided(Instant::now());
+                self.gatherer().avoid(avoided);
+            }
             self.expire_waiting(
                 Instant::now(),
                 "nobody",
@@ -182,28 +194,77 @@ impl TopicSender {
 
     /// Sends until every message is settled.
     async fn bring_through(self: &Arc<Self>, batch: Batch<Pending>) {
-        let sending = Sending::encode(self.topic.clone(), batch.items, |queue| self.new_id(queue));
-        let mut parts = VecDeque::from([(sending, false)]);
-        while let Some((mut sending, maybe_stored)) = parts.pop_front() {
-            let mut pursuit = Pursuit::new(batch.group.clone(), self.retries);
-            pursuit.maybe_done = maybe_stored;
+        let movable = batch.anywhere && self.has_several_groups();
+        let id = |queue| self.new_id(queue);
+        let sending = Sending::encode(self.topic.clone(), batch.items, movable, id);
+        let mut parts = VecDeque::from([(sending, Way::new(batch.group, self.retries))]);
+        while let Some((mut sending, mut way)) = parts.pop_front() {
             while !sending.is_settled() {
-                match self.send_once(&mut sending, &mut pursuit).await {
+                match self.send_once(&mut sending, &mut way.pursuit).await {
                     Then::GoOn => {}
                     // One message spoils the request for the others: find it.
-                    Then::Split => parts.push_front((sending.split(), pursuit.maybe_done)),
+                    Then::Split => {
+                        let mut other = Way::new(way.pursuit.group().clone(), self.retries);
+                        other.pursuit.maybe_done = way.pursuit.maybe_done;
+                        parts.push_front((sending.split(), other));
+                    }
+                    Then::Elsewhere(wait, trouble) => {
+                        if self.go_elsewhere(&mut sending, &mut way) {
+                            self.pause(wait, &mut sending, &trouble).await;
+                        }
+                    }
                 }
             }
         }
+    }
+
+    /// Goes to the next broker group that can take what is left. Returns whether all were tried before: then a wait is
+    /// due.
+    fn go_elsewhere(&self, sending: &mut Sending, way: &mut Way) -> bool {
+        let avoided = self.faults.avoided(Instant::now());
+        let route = self
+            .route
+            .lock()
+            .expect("nothing panics while it is locked");
+        let Some((group, queue, tried)) = way.next_group(&route, &avoided) else {
+            return true;
+        };
+        drop(route);
+        tracing::debug!(topic = %self.topic, %group, queue, "trying another broker group");
+        way.go_to(group);
+        sending.move_to(queue);
+        tried
+    }
+
+    /// Whether another broker group could take what may go anywhere.
+    fn has_several_groups(&self) -> bool {
+        let route = self
+            .route
+            .lock()
+            .expect("nothing panics while it is locked");
+        let mut queues = route.writable();
+        let first = queues.next();
+        first.is_some_and(|first| queues.any(|queue| queue.group != first.group))
     }
 
     /// One attempt, what its outcome means for the messages, and the wait before the next.
     async fn send_once(self: &Arc<Self>, sending: &mut Sending, pursuit: &mut Pursuit) -> Then {
         let brokers = &self.core.connection.brokers;
         let address = pursuit.address(brokers);
+        let began = Instant::now();
         let Some((outcome, redirected)) = self.attempt(sending, pursuit, &address).await else {
             return Then::GoOn;
         };
+        let failed = match &outcome {
+            Attempt::Answered(_) => false,
+            Attempt::Refused(refusal) => refusal.patience() != Patience::None,
+            Attempt::Lost { .. } => true,
+        };
+        let took = began.elapsed();
+        let answered = matches!(outcome, Attempt::Answered(_));
+        measure::request(&self.topic, took, answered);
+        self.faults
+            .observe(pursuit.group(), took, failed, began + took);
         let (next, code, reason) = match outcome {
             Attempt::Answered(answer) => match self.settle(sending, pursuit, &answer, &address) {
                 None => return Then::GoOn,
@@ -232,6 +293,12 @@ impl TopicSender {
                 maybe_stored: pursuit.maybe_done,
             };
             tracing::debug!(topic = %self.topic, ?trouble, ?wait, "will send again");
+            measure::send_retried(&self.topic, sending.open_count());
+            // Who named another leader has that one tried first. What may be stored stays with its queue, whose broker
+            // group recognises it.
+            if !pursuit.maybe_done && !redirected && sending.is_movable() {
+                return Then::Elsewhere(wait, trouble);
+            }
             self.pause(wait, sending, &trouble).await;
         }
         Then::GoOn
@@ -308,6 +375,10 @@ impl TopicSender {
             |refusal| refusal.patience() != Patience::None,
             |refusal, id| self.refusal(refusal, address, id, pursuit.maybe_done),
         );
+        let stored = answer.entries.iter().filter(|entry| is_stored(entry));
+        let stored = stored.count().min(settled.len());
+        measure::sent(&self.topic, stored);
+        measure::send_failed(&self.topic, settled.len() - stored);
         self.in_flight.leave(settled);
         kept
     }
@@ -326,6 +397,7 @@ impl TopicSender {
             let maybe_stored = pursuit.maybe_done;
             let settled =
                 sending.give_up(None, |id| self.refusal(&refusal, address, id, maybe_stored));
+            measure::send_failed(&self.topic, settled.len());
             self.in_flight.leave(settled);
         }
         (next, Some(refusal.code), refusal.reason)
@@ -356,6 +428,7 @@ impl TopicSender {
     /// Gives up messages past their deadline: of this request, and those that wait behind it.
     fn expire(&self, now: Instant, sending: &mut Sending, trouble: &Trouble) {
         let settled = sending.give_up(Some(now), |id| self.failure(trouble, id));
+        measure::send_failed(&self.topic, settled.len());
         self.in_flight.leave(settled);
         let reason = format!("earlier messages are still being sent: {}", trouble.reason);
         self.expire_waiting(now, &trouble.address, &reason);
@@ -364,6 +437,7 @@ impl TopicSender {
     /// Gives up messages that passed their deadline before they were sent.
     fn expire_waiting(&self, now: Instant, address: &str, reason: &str) {
         let waiting = self.gatherer().expire(now);
+        measure::send_failed(&self.topic, waiting.len());
         self.in_flight
             .leave(waiting.iter().map(|handed| handed.bytes));
         for handed in waiting {

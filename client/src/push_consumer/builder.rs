@@ -63,6 +63,7 @@ impl PushConsumerBuilder {
             retries: true,
             leave_timeout: Duration::from_secs(10),
             handover_intervals: 2,
+            lag_interval: Some(Duration::from_secs(30)),
             consume_from: ConsumeFrom::Earliest,
             auto_commit: Some(Duration::from_secs(5)),
             allocation: Arc::new(Averagely),
@@ -191,6 +192,13 @@ impl PushConsumerBuilder {
     #[must_use]
     pub fn long_polling_timeout(mut self, timeout: Duration) -> Self {
         self.settings.long_polling_timeout = timeout;
+        self
+    }
+
+    /// How often to ask how far behind this member is, for the metric `rocketmq_consumer_lag_messages`. Default 30 s.
+    #[must_use]
+    pub fn lag_interval(mut self, interval: Duration) -> Self {
+        self.settings.lag_interval = Some(interval);
         self
     }
 
@@ -332,6 +340,12 @@ impl PushConsumerBuilder {
                 commits.is_some_and(|interval| interval.is_zero()),
             ),
             ("heartbeat_interval", settings.heartbeat_interval.is_zero()),
+            (
+                "lag_interval",
+                settings
+                    .lag_interval
+                    .is_some_and(|interval| interval.is_zero()),
+            ),
             ("pull_messages_max", settings.pull_messages_max == 0),
             ("queue_messages_max", settings.prefetch.messages == 0),
             ("queue_bytes_max", settings.prefetch.bytes == 0),

@@ -13,6 +13,7 @@ use crate::consumer::holdings::{Pick, Ticket};
 use crate::consumer::redelivery::{self, HandBack, HandedBack};
 use crate::consumer::shared::{Shared, Sharing};
 use crate::error::Error;
+use crate::measure;
 use crate::push_consumer::push_delivery::PushDelivery;
 
 /// How deliveries are handed out and what becomes of failed ones.
@@ -230,7 +231,10 @@ impl Engine {
             dead,
         };
         match redelivery::send_back(&self.shared, queue, failed).await {
-            Ok(HandedBack::Kept) => self.shared.holdings().finish(ticket),
+            Ok(HandedBack::Kept) => {
+                measure::handed_back(self.shared.group.as_str(), &queue.topic);
+                self.shared.holdings().finish(ticket);
+            }
             Ok(HandedBack::Gone) => {
                 tracing::warn!(%queue, offset, "a failed message was gone before it could be kept for a retry");
                 self.shared.holdings().finish(ticket);

@@ -6,8 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
+use tokio::time::Instant;
+use tracing::Instrument;
 
 use crate::consumer::Delivery;
+use crate::measure;
 use crate::push_consumer::engine::Engine;
 use crate::push_consumer::push_delivery::PushDelivery;
 
@@ -55,8 +58,26 @@ pub(super) async fn listen<L: Listener>(engine: Arc<Engine>, listener: L, timeou
 }
 
 async fn call<L: Listener>(listener: Arc<L>, delivery: PushDelivery, timeout: Duration) {
+    let span = tracing::info_span!(
+        "consume",
+        topic = &*delivery.topic,
+        queue = delivery.queue,
+        offset = delivery.offset,
+        attempt = delivery.attempt,
+        message_id = delivery.message.message_id(),
+    );
+    let began = Instant::now();
     let called = AssertUnwindSafe(async { listener.consume((*delivery).clone()).await });
-    let reason = match tokio::time::timeout(timeout, called.catch_unwind()).await {
+    let called = called.catch_unwind().instrument(span);
+    let outcome = tokio::time::timeout(timeout, called).await;
+    let succeeded = matches!(outcome, Ok(Ok(Ok(()))));
+    measure::consumed(
+        delivery.group(),
+        &delivery.topic,
+        began.elapsed(),
+        succeeded,
+    );
+    let reason = match outcome {
         Ok(Ok(Ok(()))) => return delivery.ack(),
         Ok(Ok(Err(error))) => error.to_string(),
         Ok(Err(_)) => "the listener panicked".to_owned(),

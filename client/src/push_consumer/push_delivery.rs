@@ -39,8 +39,8 @@ impl PushDelivery {
         self.fail(Failure::default());
     }
 
-    /// It failed: to be delivered again, to whichever member has its queue then, after `delay` and not before. In order,
-    /// and when broadcasting, the consumer's own pause counts instead.
+    /// It failed: to be delivered again, to whichever member has its queue then, after `delay` (30 days at most) and not
+    /// before. In order, and when broadcasting, the consumer's own pause counts instead.
     pub fn retry_after(mut self, delay: Duration) {
         self.fail(Failure {
             delay: Some(delay),
@@ -54,6 +54,10 @@ impl PushDelivery {
             delay: None,
             dead: true,
         });
+    }
+
+    pub(super) fn group(&self) -> &str {
+        self.engine.shared().group.as_str()
     }
 
     fn fail(&mut self, failure: Failure) {

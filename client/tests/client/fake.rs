@@ -69,6 +69,8 @@ pub(crate) struct World {
     pub offsets: BTreeMap<(String, u32), u64>,
     /// Messages that were handed back.
     pub redelivery: RedeliveryBook,
+    /// Queues of the topic that another broker group has: its name, its leader's address, their numbers.
+    pub elsewhere: Option<(String, String, std::ops::Range<i32>)>,
     /// Each commit that came, in order.
     pub commits: Vec<(u32, u64)>,
     pub members: BTreeMap<String, String>,
@@ -374,6 +376,18 @@ impl FakeBroker {
     }
 }
 
+fn endpoints_of(address: &str) -> v2::Endpoints {
+    let (host, port) = address.rsplit_once(':').expect("host:port");
+    let address = v2::Address {
+        host: host.to_owned(),
+        port: port.parse().expect("a port"),
+    };
+    v2::Endpoints {
+        scheme: v2::AddressScheme::IPv4 as i32,
+        addresses: vec![address],
+    }
+}
+
 pub(crate) fn delivered(queue: usize, offset: u64, attempt: u32, encoded: &Bytes) -> Bytes {
     let delivery = Delivery {
         queue_id: queue as u32,
@@ -415,15 +429,7 @@ impl MessagingService for FakeBroker {
             let world = self.world();
             (world.addresses[world.leader].clone(), world.queues.len())
         };
-        let (host, port) = leader.rsplit_once(':').expect("host:port");
-        let address = v2::Address {
-            host: host.to_owned(),
-            port: port.parse().expect("a port"),
-        };
-        let endpoints = v2::Endpoints {
-            scheme: v2::AddressScheme::IPv4 as i32,
-            addresses: vec![address],
-        };
+        let endpoints = endpoints_of(&leader);
         let broker = v2::Broker {
             name: "g".to_owned(),
             id: 0,
@@ -436,7 +442,17 @@ impl MessagingService for FakeBroker {
             broker: Some(broker.clone()),
             accept_message_types: vec![],
         };
-        let message_queues = (0..count as i32).map(queue).collect();
+        let mut message_queues: Vec<v2::MessageQueue> = (0..count as i32).map(queue).collect();
+        let elsewhere = self.world().elsewhere.clone();
+        if let Some((name, leader, numbers)) = elsewhere {
+            message_queues.retain(|queue| !numbers.contains(&queue.id));
+            message_queues.extend(numbers.map(queue).map(|mut queue| {
+                let broker = queue.broker.as_mut().expect("has one");
+                broker.name.clone_from(&name);
+                broker.endpoints = Some(endpoints_of(&leader));
+                queue
+            }));
+        }
         Ok(self.answer(v2::QueryRouteResponse {
             status: status(Code::Ok, ""),
             message_queues,

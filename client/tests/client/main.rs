@@ -3,9 +3,12 @@
 #![cfg(not(madsim))]
 
 mod administration;
+mod choosing;
 mod consuming;
 mod fake;
 mod fake_redelivery;
+#[cfg(feature = "metrics")]
+mod measuring;
 mod producing;
 mod pushing;
 #[cfg(feature = "tls")]

@@ -430,6 +430,19 @@ async fn a_queue_changes_hands_when_the_work_on_it_is_done() {
     other.close().await.expect("closes");
 }
 
+/// Catches a new queue that nobody reads until routes are fetched for some other reason.
+#[tokio::test]
+async fn a_new_queue_is_read_as_soon_as_it_is_there() {
+    let cluster = FakeCluster::start(1, 1).await;
+    let client = client(&cluster, "c").await;
+    let (consumer, calls) = listening(builder(&client), |_| false).await;
+    until("its first queue", || consumer.assignment().len() == 1).await;
+    cluster.world().queues.push(Vec::new());
+    cluster.fill(1, numbers(0..2));
+    until("work on its messages", || calls.count() == 2).await;
+    consumer.close().await.expect("closes");
+}
+
 /// Catches members that share what each should read, progress on the servers, and a restart that forgets.
 #[tokio::test]
 async fn a_broadcast_message_comes_to_each_member_and_each_keeps_its_place() {
