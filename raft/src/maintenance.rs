@@ -132,6 +132,10 @@ impl Maintenance {
             Err(StoreError::DiskFull { .. }) => true,
             Err(error) => return Err(error.into()),
         });
+        // A peer that did not take a segment of a snapshot would not take it next time either.
+        for first_index in self.snapshots.take_refused() {
+            self.check_segment(first_index).await?;
+        }
         if self.snapshots.take_damaged() {
             self.renew_checkpoint(raft).await?;
         }
@@ -249,22 +253,28 @@ impl Maintenance {
             if !segment.sealed {
                 continue;
             }
-            match self.log.verify_segment(segment.first_index).await {
-                // Or dropped in the meantime.
-                Ok(_) | Err(StoreError::OutOfRange { .. }) => {}
-                Err(error) if error.is_corruption() => {
-                    match self.repairer.repair(&error, segment.first_index).await {
-                        Ok(()) => repaired += 1,
-                        // It stays refused to readers, and the next pass tries again.
-                        Err(error) if error.is_corruption() => {}
-                        Err(error) => return Err(error.into()),
-                    }
-                }
-                Err(error) => return Err(error.into()),
+            if self.check_segment(segment.first_index).await? {
+                repaired += 1;
             }
             Counters::add(&self.state.counters.segments_scrubbed, 1);
         }
         Ok(repaired)
+    }
+
+    /// Reads a full segment and repairs it if it is damaged; whether it was.
+    async fn check_segment(&self, first_index: u64) -> Result<bool, RaftError> {
+        let error = match self.log.verify_segment(first_index).await {
+            // Or dropped in the meantime.
+            Ok(_) | Err(StoreError::OutOfRange { .. }) => return Ok(false),
+            Err(error) if error.is_corruption() => error,
+            Err(error) => return Err(error.into()),
+        };
+        match self.repairer.repair(&error, first_index).await {
+            Ok(()) => Ok(true),
+            // It stays refused to readers, and the next pass tries again.
+            Err(error) if error.is_corruption() => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 

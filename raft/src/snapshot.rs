@@ -18,8 +18,9 @@ mod outgoing;
 mod receiving;
 mod segments;
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
 
 use host::Disk;
 use store::{
@@ -42,6 +43,7 @@ use crate::state::Counters;
 use crate::tables::Tables;
 use crate::types::{RaftSnapshot, SnapshotMeta, StoredMembership};
 use hold::Hold;
+use manifest::{Content, Source};
 
 /// A snapshot as openraft passes it around.
 #[derive(Clone)]
@@ -60,8 +62,12 @@ pub(crate) struct LocalSnapshot {
     disk: Arc<dyn Disk>,
     /// Set when the checkpoint turns out to be damaged.
     damaged: Arc<AtomicBool>,
+    refused: RefusedSegments,
     _hold: Arc<Hold>,
 }
+
+/// Full segments of this replica that a peer did not take: the first index of each.
+type RefusedSegments = Arc<std::sync::Mutex<BTreeSet<u64>>>;
 
 /// Files under `incoming/`, complete and durable.
 #[derive(Clone)]
@@ -72,6 +78,16 @@ pub(crate) struct ReceivedSnapshot {
     membership: StoredMembership,
     /// Keeps another snapshot from taking the place of these files, and our segments in place.
     _installing: Arc<(OwnedMutexGuard<()>, Arc<Hold>)>,
+}
+
+impl LocalSnapshot {
+    /// A peer did not take `source`: if it is a segment, it will be looked at.
+    fn was_refused(&self, source: &Source) {
+        if let Content::Segment(segment) = &source.content {
+            let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+            refused.insert(segment.info().first_index);
+        }
+    }
 }
 
 impl SnapshotData {
@@ -103,6 +119,7 @@ pub(crate) struct Snapshots {
     pushing: Arc<Mutex<()>>,
     /// Whether the newest checkpoint turned out to be damaged.
     damaged: Arc<AtomicBool>,
+    refused: RefusedSegments,
 }
 
 /// What [`Snapshots`] works with.
@@ -132,6 +149,7 @@ impl Snapshots {
             made: watch::channel(made).0,
             pushing: Arc::default(),
             damaged: Arc::default(),
+            refused: Arc::default(),
         })
     }
 
@@ -171,6 +189,7 @@ impl Snapshots {
             log: self.log.clone(),
             disk: self.data_dir.disk().clone(),
             damaged: self.damaged.clone(),
+            refused: self.refused.clone(),
             _hold: Arc::new(hold),
         });
         Ok(openraft::Snapshot { meta, snapshot })
@@ -190,6 +209,11 @@ impl Snapshots {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Segments that a peer did not take since the last call: they may be damaged here.
+    pub(crate) fn take_refused(&self) -> BTreeSet<u64> {
+        std::mem::take(&mut *self.refused.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Whether a checkpoint turned out to be damaged since the last call.

@@ -13,8 +13,8 @@ use host::{Mutant, mutant};
 use proto::raft as wire;
 use proto::raft::raft_client::RaftClient;
 use store::StoreError;
-use tonic::Status;
 use tonic::transport::Channel;
+use tonic::{Code, Status};
 
 use super::manifest::{CHUNK_BYTES, Content, Source, checkpoint_sources, snapshot_id};
 use super::{LocalSnapshot, SnapshotData};
@@ -79,7 +79,13 @@ async fn send(
         let source = source.ok_or_else(|| {
             Status::invalid_argument(format!("peer wants {:?}, which was not offered", want.name))
         })?;
-        send_file(&mut client, &id, source, want.position).await?;
+        let sent = send_file(&mut client, &id, source, want.position).await;
+        if let Err(status) = &sent
+            && matches!(status.code(), Code::DataLoss | Code::Internal)
+        {
+            snapshot.was_refused(source);
+        }
+        sent?;
     }
     // What is sent stays in place until here.
     drop(snapshot);
