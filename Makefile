@@ -30,7 +30,7 @@ FILE ?= $(shell for file in $(DEMO_FILES); do \
 	if [ "$$lines" -ge 2000 ]; then echo $$file; break; fi; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help build up test demo bench interop fuzz sim sim-unit sim-determinism sim-minimize sim-mutants lint \
+.PHONY: help build up test demo bench interop deploy-test fuzz sim sim-unit sim-determinism sim-minimize sim-mutants lint \
 	lint-code lint-sim lint-dependencies fmt doc packages
 
 help: ## List the commands
@@ -59,6 +59,10 @@ interop: build ## The official Python and Node.js clients against a running grou
 	@scripts/system-packages interop
 	python3 interop/wire_compat.py --self-test
 	python3 interop/run.py --raftmq $(RAFTMQ) $(ARGS)
+
+deploy-test: build ## The guide's own commands on machines made of network namespaces (as root; exit code 77: skipped)
+	@scripts/system-packages deploy
+	deploy/test/run --raftmq $(RAFTMQ) $(ARGS)
 
 fuzz: ## Any bytes into every decoder, 20 s each (one of them, for longer: TARGET=record SECONDS=60)
 	@CARGO_TARGET_DIR=$(BUILD_DIR)/fuzz RUSTFLAGS="$(SIM_RUSTFLAGS)" fuzz/run "$(or $(SECONDS),20)" $(TARGET)

@@ -127,7 +127,12 @@ pub(crate) async fn lead<C: LeaderCall>(
     }
     let mut maybe_done = None;
     loop {
-        let standing = service.leadership.standing(context.deadline).await;
+        let standing = tokio::select! {
+            biased;
+            standing = service.leadership.standing(context.deadline) => standing,
+            // A replica that has ended hears of no leader any more: its caller finds another broker at once.
+            () = service.shutdown.wait() => Standing::Unavailable,
+        };
         let tried = tokio::select! {
             biased;
             tried = attempt(service, &context, &call, &standing) => tried?,

@@ -2,6 +2,8 @@
 //!
 //! Asked by every call. Knows no clock but the monotonic one, and never waits without a bound.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use proto::BrokerId;
@@ -14,7 +16,7 @@ use tokio::time::Instant;
 pub(crate) enum Standing {
     /// This broker leads and has applied all that its log held when it was elected.
     Serving,
-    /// Another broker leads; the address at which clients reach it.
+    /// Another broker leads, or knows more about it; the address at which clients reach it.
     Forward(String),
     /// No leader became known in time.
     Unavailable,
@@ -26,6 +28,8 @@ pub(crate) struct Leadership {
     changes: watch::Receiver<raft::Leadership>,
     own: BrokerId,
     wait_max: Duration,
+    /// Which survivor of a group that this broker was taken out of is asked next.
+    turn: Arc<AtomicUsize>,
 }
 
 impl Leadership {
@@ -38,6 +42,7 @@ impl Leadership {
             changes,
             own,
             wait_max,
+            turn: Arc::default(),
         }
     }
 
@@ -45,6 +50,10 @@ impl Leadership {
     pub(crate) async fn standing(&self, until: Instant) -> Standing {
         if let Some(standing) = self.decide(&self.changes.borrow()) {
             return standing;
+        }
+        // Whoever is still sent here, by an old route or as its access point, is passed on.
+        if let Some(survivor) = self.survivor() {
+            return Standing::Forward(survivor);
         }
         let wait = until
             .saturating_duration_since(Instant::now())
@@ -89,6 +98,15 @@ impl Leadership {
     /// A receiver of its own, for tasks that follow every change.
     pub(crate) fn changes(&self) -> watch::Receiver<raft::Leadership> {
         self.changes.clone()
+    }
+
+    /// Of a broker that was taken out of its group: one of those that stayed, another one each time.
+    fn survivor(&self) -> Option<String> {
+        let leadership = self.changes.borrow();
+        let count = leadership.survivors.len();
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let survivor = leadership.survivors.get(turn.checked_rem(count)?)?;
+        Some(survivor.client_address.clone())
     }
 
     fn decide(&self, leadership: &raft::Leadership) -> Option<Standing> {

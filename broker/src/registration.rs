@@ -145,6 +145,7 @@ impl Follower {
                 name: topic.name.clone(),
                 queue_count: topic.queue_count,
                 message_type: topic.message_type,
+                first_queue: topic.first_queue(),
             })
             .collect();
         topics.sort_by(|one, other| one.name.cmp(&other.name));

@@ -27,6 +27,9 @@ const LISTING_AGE_MAX: Duration = Duration::from_secs(60);
 /// is more than the bound, the log stays longer, and does not turn over for ever.
 const KEPT_SHARE: u64 = 2;
 
+/// What is written once more in one go, in bytes: other things are looked at in between.
+const KEPT_AT_ONCE: u64 = 64 << 20;
+
 /// First index to keep so that the sealed segments together hold at most `bytes_max`; `None` when they do.
 pub(crate) fn floor_by_size<'a>(
     segments: impl IntoIterator<Item = &'a SegmentInfo> + Clone,
@@ -104,7 +107,7 @@ impl Retention {
 
     /// Gives up what is before `floor`, as far as writing so many bytes once more allows.
     async fn release(&mut self, service: &Service, floor: u64, bytes_max: u64) {
-        match keep::before(service, floor, bytes_max).await {
+        match keep::before(service, floor, bytes_max.min(KEPT_AT_ONCE)).await {
             Ok(bytes) => self.kept_bytes += bytes,
             Err(error) => tracing::warn!(%error, "what is to be kept cannot be written once more"),
         }

@@ -33,7 +33,7 @@ pub struct Topic {
     pub id: u64,
     /// Its name.
     pub name: String,
-    /// Its queues have the numbers 0 to `queue_count - 1`.
+    /// Its queues have the numbers 0 to `queue_count - 1`; those below [`Topic::first_queue`] are never offered.
     pub queue_count: u32,
     /// `apache.rocketmq.v2.MessageType`; 0 accepts any.
     pub message_type: i32,
@@ -41,6 +41,19 @@ pub struct Topic {
     pub attributes: BTreeMap<String, String>,
     /// Whether it is the dead-letter queue of a consumer group: nobody sends to it.
     pub dead_letters: bool,
+}
+
+/// Attribute of a topic: number of the first queue that is offered, where another broker group has the lower ones.
+pub(crate) const FIRST_QUEUE: &str = "queues.first";
+
+impl Topic {
+    /// Number of the first queue that clients are told of; 0 unless broker groups share the topic.
+    pub fn first_queue(&self) -> u32 {
+        let first = self.attributes.get(FIRST_QUEUE);
+        let first = first.and_then(|number| number.parse().ok()).unwrap_or(0);
+        // One queue is always offered.
+        u32::min(first, self.queue_count.saturating_sub(1))
+    }
 }
 
 /// A consumer group's settings.

@@ -7,6 +7,8 @@
 
 mod support;
 
+use std::time::Duration;
+
 use proto::cluster::{BrokerStatusRequest, ListRequest, TransferLeadershipRequest};
 use proto::v2::{Code, HeartbeatRequest, Message, QueryOffsetPolicy};
 use support::client::{code, from_client, pull_request, resource};
@@ -225,4 +227,37 @@ async fn each_broker_tells_its_own_status() {
         assert_eq!((status.voters, status.replicas.len()), (vec![1, 2, 3], 3));
         assert!(status.appended > 0 && status.term > 0 && status.log_syncs > 0);
     }
+}
+
+/// Catches a broker that stops and keeps its callers waiting for a leader that it will not hear of any more: during an
+/// upgrade, producers would stand still for as long as that.
+#[tokio::test]
+async fn a_broker_that_stops_keeps_nobody_waiting() {
+    let mut cluster = Cluster::start(3, |config| config.leader_wait_ms = 25_000).await;
+    cluster
+        .leader_client()
+        .await
+        .create_topic("orders", 1)
+        .await;
+    let last = cluster.follower().await;
+    for place in (0..3).filter(|place| *place != last) {
+        cluster.stop(place).await;
+    }
+    let mut leadership = cluster.broker(last).group().leadership();
+    let alone = leadership.wait_for(|leadership| leadership.leader.is_none());
+    tokio::time::timeout(PATIENCE, alone)
+        .await
+        .unwrap()
+        .unwrap();
+    let client = cluster.client(last);
+    let mut sending = tokio::spawn(async move { client.send(&[message("orders", 0, 1)]).await });
+    let moment = Duration::from_millis(500);
+    let answered = tokio::time::timeout(moment, &mut sending).await;
+    assert!(answered.is_err(), "it did not wait for a leader");
+    let stopping = tokio::time::Instant::now();
+    cluster.stop(last).await;
+    let refused = sending.await.unwrap();
+    assert_eq!(code(&refused.status), Code::HaNotAvailable, "{refused:?}");
+    let took = stopping.elapsed();
+    assert!(took < Duration::from_secs(10), "it took {took:?}");
 }

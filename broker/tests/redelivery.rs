@@ -51,13 +51,15 @@ impl Retrier {
             attributes: [("retry.backoff".to_owned(), "1ms".to_owned())].into(),
             ..Default::default()
         };
-        let answer = self.client.admin.clone().create_group(Request::new(group));
-        assert_eq!(answer.await.unwrap().get_ref().code, Code::Ok as i32);
+        let mut admin = self.client.admin.clone();
+        let answer = admin.create_group(Request::new(group)).await.unwrap();
+        assert_eq!(answer.get_ref().code, Code::Ok as i32);
     }
 
     async fn send_back_with(&self, request: SendBackRequest) -> RedeliveryResponse {
-        let answer = self.redelivery.clone().send_back(from_client(request));
-        answer.await.unwrap().into_inner()
+        let mut redelivery = self.redelivery.clone();
+        let answer = redelivery.send_back(from_client(request)).await;
+        answer.unwrap().into_inner()
     }
 
     async fn send_back(&self, offset: u64, attempt: u32) {
@@ -81,8 +83,9 @@ impl Retrier {
     }
 
     async fn pull_with(&self, request: PullRetriesRequest) -> PullRetriesResponse {
-        let answer = self.redelivery.clone().pull_retries(from_client(request));
-        answer.await.unwrap().into_inner()
+        let mut redelivery = self.redelivery.clone();
+        let answer = redelivery.pull_retries(from_client(request)).await;
+        answer.unwrap().into_inner()
     }
 
     /// Waits for retries; each one's attempt and message.
@@ -304,11 +307,9 @@ async fn what_cannot_be_is_refused() {
         name: LETTERS.to_owned(),
         ..Default::default()
     };
-    let made = asked.client.admin.clone().create_topic(Request::new(topic));
-    assert_eq!(
-        made.await.unwrap().get_ref().code,
-        Code::IllegalTopic as i32
-    );
+    let mut admin = asked.client.admin.clone();
+    let made = admin.create_topic(Request::new(topic)).await.unwrap();
+    assert_eq!(made.get_ref().code, Code::IllegalTopic as i32);
     let pulled = asked.client.pull(LETTERS, 0, 0, 1).await;
     assert_eq!(pulled.code, Code::TopicNotFound);
     let group = PutGroupRequest {
@@ -316,8 +317,8 @@ async fn what_cannot_be_is_refused() {
         attributes: [("retry.backoff".to_owned(), "soon".to_owned())].into(),
         ..Default::default()
     };
-    let made = asked.client.admin.clone().create_group(Request::new(group));
-    assert_eq!(made.await.unwrap().get_ref().code, Code::BadRequest as i32);
+    let made = admin.create_group(Request::new(group)).await.unwrap();
+    assert_eq!(made.get_ref().code, Code::BadRequest as i32);
 }
 
 /// Tries again until a condition holds; what it waits for has no event.
@@ -375,9 +376,10 @@ async fn retention_leaves_what_waits_and_what_is_dead() {
     let dropped = admin().drop_log(Request::new(drop_all)).await.unwrap();
     assert_eq!(dropped.get_ref().code, Code::Ok as i32);
     until("the segments are dropped", async || {
-        let checkpoint = admin().checkpoint(Request::new(BrokerStatusRequest {}));
+        let mut admin = admin();
+        let checkpoint = admin.checkpoint(Request::new(BrokerStatusRequest {}));
         checkpoint.await.unwrap();
-        let status = admin().status(Request::new(BrokerStatusRequest {})).await;
+        let status = admin.status(Request::new(BrokerStatusRequest {})).await;
         status.unwrap().get_ref().dropped > 20
     })
     .await;

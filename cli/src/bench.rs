@@ -8,6 +8,7 @@
 mod consume;
 mod failover;
 mod goals;
+mod large_log;
 mod latency;
 mod measured;
 mod observe;
@@ -16,10 +17,12 @@ mod scene;
 mod sdk_send;
 mod send;
 mod template;
+mod written;
 
 pub use consume::{catch_up, fill, tail};
 pub use failover::{failovers, starts};
 pub use goals::judge;
+pub use large_log::{LargeLog, large_log};
 pub use latency::end_to_end;
 pub use measured::{Measured, merge, round};
 pub use observe::Observation;
@@ -27,3 +30,4 @@ pub use report::{Column, Report};
 pub use scene::Scene;
 pub use sdk_send::{SdkLoad, sdk_send};
 pub use send::{SendLoad, send};
+pub use written::written;

@@ -47,6 +47,24 @@ pub fn replace_private_text(path: &Path, text: &str) -> io::Result<()> {
     }
 }
 
+/// Makes the kernel forget what it keeps in memory of the files below `directory`, as far as it is on the disk;
+/// the sum of their lengths, bytes.
+pub fn forget_cached(directory: &Path) -> io::Result<u64> {
+    let mut bytes = 0;
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            bytes += forget_cached(&entry.path())?;
+        } else {
+            let file = File::open(entry.path())?;
+            file.sync_all()?;
+            rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
+            bytes += file.metadata()?.len();
+        }
+    }
+    Ok(bytes)
+}
+
 fn write_private(path: &Path, text: &str) -> io::Result<()> {
     let mut file = OpenOptions::new()
         .write(true)

@@ -4,7 +4,12 @@
 //! Pure but for its lock; asks nobody.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+
+/// The group of calls for routes, which no group has: a broker knows its own queues only, a name server those of all
+/// groups that share a topic. So the seeds are asked, and brokers only when no seed answers.
+pub(crate) const ROUTES: &str = ":routes";
 
 /// Addresses, `host:port`.
 type Address = Arc<str>;
@@ -17,6 +22,8 @@ const REPLICAS_MAX: usize = 16;
 pub(crate) struct BrokerTable {
     seeds: Vec<Address>,
     groups: Mutex<BTreeMap<Arc<str>, Group>>,
+    /// Place of the seed that is asked for routes first: one that answered, as far as we know.
+    route_seed: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -34,6 +41,7 @@ impl BrokerTable {
         BrokerTable {
             seeds,
             groups: Mutex::new(BTreeMap::new()),
+            route_seed: AtomicUsize::new(0),
         }
     }
 
@@ -45,20 +53,38 @@ impl BrokerTable {
     /// is another group's broker is left out, if there is anybody else: it has other queues of the same numbers.
     pub(crate) fn address(&self, group: &str, turn: usize) -> Address {
         let mut candidates: Vec<Address> = Vec::new();
-        let groups = self.lock();
-        if let Some(group) = groups.get(group) {
-            candidates.extend(group.leader.iter().cloned());
-            candidates.extend(group.replicas.iter().cloned());
-        }
-        let foreign = |seed: &Address| {
-            let others = groups.iter().filter(|(name, _)| !name.is_empty());
-            let mut others = others.filter(|(name, _)| !group.is_empty() && &***name != group);
-            others.any(|(_, other)| other.has(seed))
-        };
-        for seed in &self.seeds {
-            if !candidates.contains(seed) && !foreign(seed) {
-                candidates.push(seed.clone());
+        let mut add = |address: &Address| {
+            if !candidates.contains(address) {
+                candidates.push(address.clone());
             }
+        };
+        let (for_routes, name) = named(group);
+        let groups = self.lock();
+        if for_routes {
+            let (later, first) = self.seeds.split_at(self.route_seed.load(Ordering::Relaxed));
+            first.iter().chain(later).for_each(&mut add);
+        }
+        if let Some(group) = groups.get(name) {
+            group.addresses().for_each(&mut add);
+        }
+        if for_routes {
+            // All seeds may have been replaced by others.
+            groups
+                .values()
+                .flat_map(Group::addresses)
+                .for_each(&mut add);
+        } else {
+            let others = || {
+                groups
+                    .iter()
+                    .filter(|(other, _)| !name.is_empty() && !other.is_empty())
+            };
+            let foreign = |seed: &&Address| {
+                let mut others = others().filter(|(other, _)| &***other != name);
+                others.any(|(_, other)| other.addresses().any(|known| known == *seed))
+            };
+            let seeds = self.seeds.iter().filter(|seed| !foreign(seed));
+            seeds.for_each(&mut add);
         }
         if candidates.is_empty() {
             candidates.extend(self.seeds.iter().cloned());
@@ -66,13 +92,14 @@ impl BrokerTable {
         candidates[turn % candidates.len()].clone()
     }
 
-    /// An answer named the leader. Returns whether that is someone else than who was asked.
+    /// An answer named the leader. Returns whether that is someone else than who was asked, and better asked.
     pub(crate) fn heard(&self, group: &str, leader: &str, asked: &str) -> bool {
+        let (for_routes, group) = named(group);
         let mut groups = self.lock();
         let group = entry(&mut groups, group);
         group.lead(leader);
         group.suspect = false;
-        leader != asked
+        leader != asked && !for_routes
     }
 
     /// A route names the leader. It may be older than what an answer said, so it counts only if we know no better.
@@ -107,6 +134,12 @@ impl BrokerTable {
 
     /// An address did not answer.
     pub(crate) fn failed(&self, group: &str, address: &str) {
+        let (for_routes, group) = named(group);
+        let place = self.route_seed.load(Ordering::Relaxed);
+        if for_routes && &*self.seeds[place] == address {
+            let next = (place + 1) % self.seeds.len();
+            self.route_seed.store(next, Ordering::Relaxed);
+        }
         if let Some(group) = self.lock().get_mut(group)
             && group.leader.as_deref() == Some(address)
         {
@@ -121,6 +154,14 @@ impl BrokerTable {
     }
 }
 
+/// Whether a call is for routes; the group whose addresses it may use.
+fn named(group: &str) -> (bool, &str) {
+    match group {
+        ROUTES => (true, ""),
+        group => (false, group),
+    }
+}
+
 fn entry<'a>(groups: &'a mut BTreeMap<Arc<str>, Group>, name: &str) -> &'a mut Group {
     if !groups.contains_key(name) {
         groups.insert(name.into(), Group::default());
@@ -129,6 +170,10 @@ fn entry<'a>(groups: &'a mut BTreeMap<Arc<str>, Group>, name: &str) -> &'a mut G
 }
 
 impl Group {
+    fn addresses(&self) -> impl Iterator<Item = &Address> {
+        self.leader.iter().chain(&self.replicas)
+    }
+
     fn lead(&mut self, leader: &str) {
         if self.leader.as_deref() == Some(leader) {
             return;
@@ -137,11 +182,6 @@ impl Group {
         if let Some(former) = self.leader.replace(leader.into()) {
             self.remember(&former);
         }
-    }
-
-    fn has(&self, address: &str) -> bool {
-        let mut all = self.leader.iter().chain(&self.replicas);
-        all.any(|known| &**known == address)
     }
 
     fn remember(&mut self, address: &str) {
@@ -203,6 +243,34 @@ mod tests {
         table.failed("g", "new:1");
         table.routed("g", "old:1");
         assert_eq!(turns(&table, 2), ["old:1", "new:1"]);
+    }
+
+    /// Catches a client that asks one broker group for the queues of all, and one that has nobody to ask when its
+    /// name servers are gone, or asks the dead one first each time.
+    #[test]
+    fn seeds_are_asked_for_routes_and_brokers_only_after_them() {
+        let table = table();
+        let turns = || (0..3).map(|turn| table.address(ROUTES, turn).to_string());
+        assert!(!table.heard(ROUTES, "a:1", "seed:1"));
+        assert_eq!(turns().collect::<Vec<_>>(), ["seed:1", "seed:2", "a:1"]);
+        assert_eq!(&*table.address("", 0), "a:1");
+        table.failed(ROUTES, "seed:2");
+        assert_eq!(&*table.address(ROUTES, 0), "seed:1");
+        table.failed(ROUTES, "seed:1");
+        assert_eq!(turns().collect::<Vec<_>>(), ["seed:2", "seed:1", "a:1"]);
+        table.failed(ROUTES, "seed:2");
+        assert_eq!(&*table.address(ROUTES, 0), "seed:1");
+    }
+
+    /// Catches a client that can never find a route again once all seeds were replaced.
+    #[test]
+    fn whoever_is_known_may_be_asked_about_routes() {
+        let table = table();
+        table.routed("g", "a:1");
+        table.members("g", ["b:1"].map(Address::from));
+        let asked: Vec<Address> = (0..4).map(|turn| table.address(ROUTES, turn)).collect();
+        let expected = ["seed:1", "seed:2", "a:1", "b:1"].map(Address::from);
+        assert_eq!(asked, expected);
     }
 
     /// Catches a list that grows for as long as addresses change.

@@ -13,6 +13,7 @@ use proto::cluster::BrokerStatusRequest;
 use proto::v2;
 use tokio::time::Instant;
 
+use crate::broker_table::ROUTES;
 use crate::connection::{Call, Connection};
 use crate::error::Error;
 use crate::route::{Route, endpoints, resource};
@@ -172,7 +173,7 @@ impl Core {
         let call = Call {
             operation: "query route",
             subject: format!("topic {topic}"),
-            group: "".into(),
+            group: ROUTES.into(),
             timeout: self.connection.request_timeout,
             changes: false,
         };

@@ -220,6 +220,7 @@ fn registration(epoch: u64) -> Registration {
             name: "t".into(),
             queue_count: 2,
             message_type: 0,
+            first_queue: 0,
         }],
         cluster_id: "c".into(),
     }

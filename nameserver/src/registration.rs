@@ -249,6 +249,7 @@ mod tests {
             name: name.into(),
             queue_count: 4,
             message_type: 0,
+            first_queue: 0,
         }
     }
 

@@ -214,6 +214,7 @@ mod tests {
                 name: (*name).into(),
                 queue_count: 1,
                 message_type: 0,
+                first_queue: 0,
             };
             Arc::new(Registration {
                 group: group.into(),

@@ -24,7 +24,9 @@ pub struct RouteTable {
 pub struct Share<'a> {
     /// The group's registration.
     pub registration: &'a Registration,
-    /// Queues of the topic in this group.
+    /// Number of the topic's first queue in this group.
+    pub first_queue: u32,
+    /// Number after that of its last queue in this group.
     pub queue_count: u32,
     /// A `v2::MessageType`, or 0 for any.
     pub message_type: i32,
@@ -68,6 +70,7 @@ impl RouteTable {
             let route = &topics[found];
             (route.queue_count > 0).then_some(Share {
                 registration,
+                first_queue: route.first_queue,
                 queue_count: route.queue_count,
                 message_type: route.message_type,
             })
@@ -148,7 +151,7 @@ pub fn message_queues(
             endpoints: Some(endpoints),
         };
         let accept_message_types = accepted(share.message_type);
-        for id in 0..share.queue_count {
+        for id in share.first_queue..share.queue_count {
             queues.push(MessageQueue {
                 topic: Some(topic.clone()),
                 id: id as i32,
@@ -207,6 +210,7 @@ mod tests {
             name: (*name).into(),
             queue_count: *queue_count,
             message_type: *message_type,
+            first_queue: 0,
         };
         Arc::new(Registration {
             group: group.into(),
@@ -262,6 +266,21 @@ mod tests {
             ]
         );
         assert!(table.shares("unknown").is_empty());
+    }
+
+    /// Catches two queues of one number, of which a client would see one only.
+    #[test]
+    fn groups_that_share_a_topic_offer_their_own_queues() {
+        let mut second = Registration::clone(&registration("b", 1, &[("t", 4, 0)]));
+        second.topics[0].first_queue = 2;
+        let groups = vec![registration("a", 1, &[("t", 2, 0)]), Arc::new(second)];
+        let table = RouteTable::new(1, groups);
+        let queues = message_queues(&resource("t"), &table.shares("t"), None);
+        let numbers: Vec<i32> = queues.iter().map(|queue| queue.id).collect();
+        assert_eq!(numbers, [0, 1, 2, 3]);
+        let names = queues.iter().filter_map(|queue| queue.broker.as_ref());
+        let names: Vec<&str> = names.map(|broker| broker.name.as_str()).collect();
+        assert_eq!(names, ["a", "a", "b", "b"]);
     }
 
     /// Catches a client that does not follow leaders being sent to one, and a call whose group nobody could tell.

@@ -47,6 +47,13 @@ impl Incarnation {
             number: starts << 32 | random_number() >> 32,
         })
     }
+
+    /// Makes the locked directory `dir` one that nobody has heard of; returns its replica id.
+    pub(crate) async fn renew(host: &Host, dir: &Path) -> Result<u64, RaftError> {
+        let replica_id = random_number() | 1;
+        write(host, dir, &dir.join(FILE_NAME), replica_id, 0).await?;
+        Ok(replica_id)
+    }
 }
 
 fn random_number() -> u64 {

@@ -117,11 +117,16 @@ impl Introductions {
     }
 
     fn addresses(&self) -> BTreeMap<u64, String> {
+        let id = self.peers.identity().broker_id;
         let mut addresses = self.configured.clone();
-        for (broker_id, node) in self.state.membership().nodes() {
-            addresses.insert(*broker_id, node.peer_address.clone());
+        let membership = self.state.membership();
+        // The tables of a restored copy know the members of the group that it was copied from: no peers of its own.
+        if membership.nodes().any(|(broker_id, _)| *broker_id == id) {
+            for (broker_id, node) in membership.nodes() {
+                addresses.insert(*broker_id, node.peer_address.clone());
+            }
         }
-        addresses.remove(&self.peers.identity().broker_id);
+        addresses.remove(&id);
         addresses
     }
 

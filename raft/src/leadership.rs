@@ -11,7 +11,9 @@ use host::{Mutant, Shutdown, mutant};
 use openraft::ServerState;
 use openraft::metrics::RaftServerMetrics;
 use openraft_rt::{Instant as _, WatchReceiver as _};
+use tokio::sync::watch;
 
+use crate::introductions::Acquaintances;
 use crate::member::Member;
 use crate::state::State;
 use crate::types::{Raft, RaftLogId, TypeConfig};
@@ -28,6 +30,9 @@ pub struct Leadership {
     /// Whether this replica leads, has applied all that its log held when it was elected, and has
     /// heard from a majority within an election timeout.
     pub serving: bool,
+    /// Of a replica that was taken out of its group: the members that it knew last, who know more by now. Empty for a
+    /// member.
+    pub survivors: Vec<Member>,
 }
 
 /// Publishes [`Leadership`] while Raft runs, and its failure.
@@ -36,6 +41,8 @@ pub(crate) struct LeadershipWatch {
     pub(crate) state: Arc<State>,
     /// How long a majority's silence is believed to be harmless: the leader's lease.
     pub(crate) lease: Duration,
+    /// What peers say of the group.
+    pub(crate) known: watch::Receiver<Acquaintances>,
     /// Time between looks at the lease, which ends without an event.
     pub(crate) interval: Duration,
 }
@@ -79,7 +86,13 @@ impl LeadershipWatch {
     ) -> Leadership {
         let is_leader = server.state == ServerState::Leader;
         let term = server.vote.leader_id.term;
-        let leader = server.current_leader.and_then(|broker_id| {
+        let survivors = match is_leader {
+            true => Vec::new(),
+            false => self.survivors(server, applied),
+        };
+        // Nobody tells a replica that was taken out when this changes.
+        let leader = server.current_leader.filter(|_| survivors.is_empty());
+        let leader = leader.and_then(|broker_id| {
             let node = server.membership_config.get_node(&broker_id)?;
             Some(Member::from_node(broker_id, node))
         });
@@ -90,7 +103,35 @@ impl LeadershipWatch {
             leader,
             is_leader,
             serving,
+            survivors,
         }
+    }
+
+    /// Who is left of a group that this replica was taken out of, if it was: as a peer says that has agreed on
+    /// more than is known here, else as this replica's own log says.
+    fn survivors(
+        &self,
+        server: &RaftServerMetrics<TypeConfig>,
+        applied: Option<RaftLogId>,
+    ) -> Vec<Member> {
+        let applied = applied.map_or(0, |log_id| log_id.index);
+        let known = self.known.borrow();
+        let statuses = known.values().map(|peer| &peer.status);
+        let ahead = statuses
+            .filter(|status| !status.members.is_empty() && status.committed > applied)
+            .max_by_key(|status| status.committed);
+        if let Some(status) = ahead {
+            let members = status.members.iter().map(Member::from_status);
+            let members: Vec<Member> = members.collect();
+            let is_member = members.iter().any(|one| one.broker_id == server.id);
+            return if is_member { Vec::new() } else { members };
+        }
+        let membership = &server.membership_config;
+        let taken_out = membership.get_node(&server.id).is_none();
+        let nodes = membership.nodes().filter(|_| taken_out);
+        nodes
+            .map(|(id, node)| Member::from_node(*id, node))
+            .collect()
     }
 
     /// Whether a majority answered this leader within the lease. A leader alone is its own majority.

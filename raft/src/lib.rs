@@ -23,6 +23,7 @@ mod network;
 mod peers;
 mod repair;
 mod request_stream;
+mod restore;
 mod runtime;
 mod service;
 mod snapshot;
@@ -40,6 +41,7 @@ pub use error::{ChangeError, ProposeError, RaftError};
 pub use group::{Proposed, RaftGroup};
 pub use leadership::Leadership;
 pub use member::Member;
+pub use restore::{Restored, restore};
 pub use state::Phase;
 pub use status::{GroupStatus, MemberStatus, Vote};
 

@@ -1,5 +1,6 @@
 //! A replica as configuration and clients know it.
 
+use proto::raft as wire;
 use serde::{Deserialize, Serialize};
 
 use crate::types::Node;
@@ -21,6 +22,14 @@ impl Member {
             broker_id,
             peer_address: node.peer_address.clone(),
             client_address: node.client_address.clone(),
+        }
+    }
+
+    pub(crate) fn from_status(status: &wire::MemberStatus) -> Member {
+        Member {
+            broker_id: status.broker_id,
+            peer_address: status.peer_address.clone(),
+            client_address: status.client_address.clone(),
         }
     }
 

@@ -109,6 +109,7 @@ impl Startup {
             raft: raft.clone(),
             state: self.state.clone(),
             lease: Duration::from_millis(self.config.election_timeout_ms_max),
+            known: self.known.clone(),
             interval: Duration::from_millis(self.config.heartbeat_interval_ms),
         };
         tokio::join!(

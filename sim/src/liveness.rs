@@ -249,7 +249,7 @@ fn no_retries(plan: &Plan, records: &[Record]) -> Result<(), String> {
     }
     for retrier in &plan.retriers {
         for ((group, queue), last) in &sent_back {
-            let told = none_left.get(&(group, queue));
+            let told = none_left.get(&(*group, *queue));
             if **group == *retrier.group && told.is_none_or(|told| told < last) {
                 return Err(format!(
                     "{group} has retries in {}/{}",

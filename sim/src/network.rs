@@ -256,8 +256,25 @@ impl Wire for Network {
         self.inner
             .trace
             .event(format_args!("{path} arrives again in {delay:?}"));
-        self.inner.trace.happened(Effect::RequestTwice);
         Some((delay, copy))
+    }
+
+    fn may_repeat(&self, answer: &BoxMessage) -> bool {
+        let taken = |status: Option<&v2::Status>| {
+            status.is_some_and(|status| status.code == i32::from(v2::Code::Ok))
+        };
+        let may = if let Some(sent) = answer.downcast_ref::<v2::SendMessageResponse>() {
+            let mut entries = sent.entries.iter();
+            taken(sent.status.as_ref()) && entries.all(|entry| taken(entry.status.as_ref()))
+        } else if let Some(updated) = answer.downcast_ref::<v2::UpdateOffsetResponse>() {
+            taken(updated.status.as_ref())
+        } else {
+            true
+        };
+        if may {
+            self.inner.trace.happened(Effect::RequestTwice);
+        }
+        may
     }
 }
 

@@ -240,6 +240,11 @@ impl Operator {
         let deadline = tokio::time::Instant::now() + patience;
         let mut trouble = String::new();
         while !left.is_empty() {
+            // Dead letters are dropped to the last one.
+            left.retain(|queue, max| {
+                let next = consumer.position(&topic_queue(queue));
+                !queue.topic.starts_with(DEAD_LETTERS) || next.is_none_or(|next| next < *max)
+            });
             if tokio::time::Instant::now() > deadline {
                 let missing: Vec<String> = left
                     .keys()
@@ -262,6 +267,9 @@ impl Operator {
                     continue;
                 }
             };
+            if deliveries.is_empty() {
+                self.forget_dropped(&mut left).await;
+            }
             for delivery in deliveries {
                 let queue = Queue {
                     topic: delivery.topic.clone(),
@@ -273,27 +281,42 @@ impl Operator {
                 {
                     left.remove(&queue);
                 }
-                let value = body::decode(delivery.message.body(), plan.body_bytes_max);
-                let place = Place {
-                    queue,
-                    offset: delivery.offset,
-                };
-                self.record(match place.queue.topic.strip_prefix(DEAD_LETTERS) {
-                    Some(group) => Event::DeadLetter {
-                        group: group.into(),
-                        origin: origin(&delivery),
-                        place,
-                        value,
-                    },
-                    None => Event::Delivery {
-                        member: member.clone(),
-                        place,
-                        value,
-                    },
-                });
+                self.was_read(plan, &member, &delivery);
             }
         }
         Ok(())
+    }
+
+    /// Retention goes on meanwhile: what the servers have dropped by now need not be read. Should nobody
+    /// answer, everything must be.
+    async fn forget_dropped(&self, left: &mut BTreeMap<Queue, u64>) {
+        if let Ok(bounds) = self.bounds().await {
+            left.retain(|queue, max| bounds.get(queue).is_none_or(|(min, _)| min < max));
+        }
+    }
+
+    fn was_read(&self, plan: &Plan, member: &Member, delivery: &Delivery) {
+        let value = body::decode(delivery.message.body(), plan.body_bytes_max);
+        let place = Place {
+            queue: Queue {
+                topic: delivery.topic.clone(),
+                queue: delivery.queue,
+            },
+            offset: delivery.offset,
+        };
+        self.record(match place.queue.topic.strip_prefix(DEAD_LETTERS) {
+            Some(group) => Event::DeadLetter {
+                group: group.into(),
+                origin: origin(delivery),
+                place,
+                value,
+            },
+            None => Event::Delivery {
+                member: member.clone(),
+                place,
+                value,
+            },
+        });
     }
 
     fn record(&self, event: Event) {

@@ -36,6 +36,8 @@ mod order;
 mod progress;
 mod reading;
 mod redelivery;
+#[cfg(test)]
+mod redelivery_test;
 
 use std::collections::BTreeMap;
 

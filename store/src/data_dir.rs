@@ -96,6 +96,14 @@ impl DataDir {
         self.update(|superblock| superblock.vote = vote).await
     }
 
+    /// Gives the directory to somebody else; durable when this returns. The log and the tables stay as they are: what
+    /// they say about who promised what is the caller's to put right first.
+    pub async fn save_identity(&self, identity: Identity) -> Result<()> {
+        check_names(&identity)?;
+        self.update(|superblock| superblock.identity = identity)
+            .await
+    }
+
     /// Makes another generation of the tables the one that counts; durable when this returns.
     pub async fn save_tables_generation(&self, generation: u64) -> Result<()> {
         self.update(|superblock| superblock.tables_generation = generation)
@@ -268,7 +276,7 @@ async fn replace(disk: &dyn Disk, dir: &Path, superblock: &Superblock) -> Result
         .map_err(StoreError::io("sync", dir))
 }
 
-fn fresh(identity: &Identity, log: &LogConfig) -> Result<Superblock> {
+fn check_names(identity: &Identity) -> Result<()> {
     for (field, text) in [
         ("cluster_id", &identity.cluster_id),
         ("group", &identity.group),
@@ -279,6 +287,11 @@ fn fresh(identity: &Identity, log: &LogConfig) -> Result<Superblock> {
             });
         }
     }
+    Ok(())
+}
+
+fn fresh(identity: &Identity, log: &LogConfig) -> Result<Superblock> {
+    check_names(identity)?;
     Ok(Superblock {
         identity: identity.clone(),
         vote: Bytes::new(),

@@ -14,7 +14,7 @@ use crate::call::Context;
 use crate::grpc::status::{CallError, Refusal, topic_not_found};
 use crate::grpc::{check_topic, check_topic_to_read};
 use crate::service::Service;
-use crate::view::Topic;
+use crate::view::{FIRST_QUEUE, Topic};
 
 /// Most queues of one topic.
 const QUEUE_COUNT_MAX: u32 = 1_024;
@@ -62,6 +62,10 @@ pub(super) async fn alter(
         0 => topic.queue_count,
         count => count,
     };
+    if request.attributes.get(FIRST_QUEUE) != topic.attributes.get(FIRST_QUEUE) {
+        let reason = format!("{FIRST_QUEUE} of topic {} cannot change", topic.name);
+        return Err(Refusal::new(Code::BadRequest, reason).into());
+    }
     if queue_count < topic.queue_count {
         return Err(Refusal::new(
             Code::BadRequest,
@@ -121,7 +125,7 @@ pub(super) async fn list(
 }
 
 fn info(service: &Service, topic: &Arc<Topic>) -> TopicInfo {
-    let queues = (0..topic.queue_count).filter_map(|queue| {
+    let queues = (topic.first_queue()..topic.queue_count).filter_map(|queue| {
         let bounds = service.view.queue(topic.id, queue)?;
         Some(QueueRange {
             queue,
@@ -152,6 +156,17 @@ fn check(request: &PutTopicRequest) -> Result<(), Refusal> {
         return refuse(format!("message type {} is unknown", request.message_type));
     }
     let attributes = &request.attributes;
+    let below = |first: &String| {
+        first
+            .parse()
+            .is_ok_and(|first: u32| first < request.queue_count)
+    };
+    if let Some(first) = attributes.get(FIRST_QUEUE).filter(|first| !below(first)) {
+        let count = request.queue_count;
+        return refuse(format!(
+            "{FIRST_QUEUE} is {first:?}, not a number below {count}"
+        ));
+    }
     let bytes: usize = attributes
         .iter()
         .map(|(key, value)| key.len() + value.len())

@@ -123,7 +123,7 @@ fn route(
         id: LEADER_ID,
         endpoints: Some(endpoints),
     };
-    let message_queues = (0..topic.queue_count)
+    let message_queues = (topic.first_queue()..topic.queue_count)
         .map(|queue| message_queue(queue, &resource, &broker, topic))
         .collect();
     QueryRouteResponse {

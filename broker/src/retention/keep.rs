@@ -59,6 +59,11 @@ async fn gather(
     service: &Service,
     locations: &[Location],
 ) -> Result<(command::Keep, u64), KeepError> {
+    // An entry of its own must not be most of a segment.
+    let target = service
+        .config
+        .entry_bytes_target
+        .min(service.config.segment_bytes / 4);
     let mut keep = command::Keep::default();
     let mut messages = Vec::new();
     for location in locations {
@@ -84,7 +89,7 @@ async fn gather(
             position,
         });
         messages.extend_from_slice(&message);
-        if messages.len() as u64 >= service.config.entry_bytes_target {
+        if messages.len() as u64 >= target {
             break;
         }
     }

@@ -71,6 +71,13 @@ const GOALS: &[Goal] = &[
         bound: Bound::AtMost(1.1),
     },
     Goal {
+        what: "1 KiB, bytes written to the disk per payload byte, tables included",
+        measure: "written",
+        holds_for: |_| true,
+        figure: "/disk_bytes_per_payload_byte_max",
+        bound: Bound::AtMost(1.3),
+    },
+    Goal {
         what: "cost of a leader's death, p99 ms",
         measure: "failover",
         holds_for: |_| true,
@@ -83,6 +90,13 @@ const GOALS: &[Goal] = &[
         holds_for: |_| true,
         figure: "/max_ms",
         bound: Bound::AtMost(3_000.0),
+    },
+    Goal {
+        what: "a broker with 10 GiB of log, from start to ready to vote, max ms",
+        measure: "large_log",
+        holds_for: |row| number(row, "/log_gib") >= 10.0,
+        figure: "/to_vote/max_ms",
+        bound: Bound::AtMost(2_000.0),
     },
     Goal {
         what: "an idle broker, resident MiB",

@@ -42,8 +42,31 @@ impl Scene {
         directory: &Path,
         settings: &[(String, toml::Value)],
     ) -> Result<(Scene, Duration), Failure> {
-        let mut plan = GroupPlan::on_free_ports(program, &directory.join("group"), "bench")?
+        let plan = GroupPlan::on_free_ports(program, &directory.join("group"), "bench")?
             .with("log_retain_bytes", LOG_RETAIN_BYTES);
+        Scene::start_plan(plan, directory, settings).await
+    }
+
+    /// The same with a group of one broker, whose log is kept as `settings` say.
+    ///
+    /// # Errors
+    ///
+    /// If it does not lead in time.
+    pub async fn alone(
+        program: &Path,
+        directory: &Path,
+        settings: &[(String, toml::Value)],
+    ) -> Result<(Scene, Duration), Failure> {
+        let mut plan = GroupPlan::on_free_ports(program, &directory.join("alone"), "alone")?;
+        plan.brokers.retain(|id, _| *id == 1);
+        Scene::start_plan(plan, directory, settings).await
+    }
+
+    async fn start_plan(
+        mut plan: GroupPlan,
+        directory: &Path,
+        settings: &[(String, toml::Value)],
+    ) -> Result<(Scene, Duration), Failure> {
         for (key, value) in settings {
             plan = plan.with(key, value.clone());
         }

@@ -34,6 +34,9 @@ pub(crate) struct BenchArguments {
     /// How long each load is measured, seconds
     #[arg(long)]
     seconds: Option<f32>,
+    /// Size of the log whose starts are timed, GiB
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=1024))]
+    log_gib: u64,
     /// How often the leader is killed
     #[arg(long)]
     kills: Option<u32>,
@@ -70,6 +73,8 @@ enum Part {
     Idle,
     /// Raw calls, each cell of the matrix, with the ceiling of the same blocks beside it
     Send,
+    /// What a replica writes for a byte of payload, tables included
+    Written,
     /// The SDK's producer, messages handed over one by one
     Sdk,
     /// Catching up, and at the tail
@@ -82,6 +87,8 @@ enum Part {
     Start,
     /// Sends, the SDK, consumption and latency again with one follower dead
     FollowerDead,
+    /// Starts of a broker with a log of ten gibibytes, which this part writes; not with --quick
+    LargeLog,
 }
 
 impl BenchArguments {
@@ -155,6 +162,9 @@ async fn run_parts(arguments: &BenchArguments, directory: &std::path::Path) -> R
         parts::follower_dead(arguments, &mut scene, &mut report).await?;
     }
     scene.group.end().await;
+    if arguments.has(Part::LargeLog) && (!arguments.quick || !arguments.only.is_empty()) {
+        parts::large_log(arguments, &mut report, &program, directory).await?;
+    }
     for verdict in judge(report.all()) {
         report.add(verdict);
     }

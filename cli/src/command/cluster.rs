@@ -133,11 +133,10 @@ fn shown_state(status: &BrokerStatus) -> String {
 }
 
 fn judge(groups: &[GroupSurvey], output: Output) -> Result<(), Failure> {
-    let troubles: Vec<String> = groups
-        .iter()
-        .flat_map(|group| group.troubles(LAG_MAX_DEFAULT))
-        .map(|trouble| trouble.text)
-        .collect();
+    let troubles = groups.iter();
+    let troubles = troubles.flat_map(|group| group.troubles(LAG_MAX_DEFAULT));
+    let troubles = troubles.map(|trouble| trouble.text);
+    let troubles: Vec<String> = none_known(groups).into_iter().chain(troubles).collect();
     if !troubles.is_empty() {
         return Err(Failure::Unhealthy(troubles.join("; ")));
     }
@@ -184,7 +183,7 @@ async fn probe(admin: &Admin, asked: &HealthArguments, output: Output) -> Result
 
 async fn cluster_health(admin: &Admin, asked: &HealthArguments) -> Result<Health, Failure> {
     let groups = survey(admin).await?;
-    let mut troubles = Vec::new();
+    let mut troubles: Vec<String> = none_known(&groups).into_iter().collect();
     for group in &groups {
         let found = group.troubles(asked.max_lag).into_iter();
         let counts = found.filter(|trouble| !asked.serving || !trouble.serves);
@@ -205,6 +204,12 @@ async fn cluster_health(admin: &Admin, asked: &HealthArguments) -> Result<Health
         troubles,
         seen: format!("broker groups: {}, brokers: {replicas}", groups.len()),
     })
+}
+
+/// A system without brokers is not well, however few of them fail.
+fn none_known(groups: &[GroupSurvey]) -> Option<String> {
+    let none = groups.is_empty();
+    none.then(|| "no broker group has registered with the name servers".to_owned())
 }
 
 /// Has the leader hear from a majority: a listing is answered only after that.

@@ -46,6 +46,9 @@ enum Verb {
     TransferLeader {
         /// Its broker id; without it, the voter that has come furthest
         to: Option<u64>,
+        /// Only if the broker at this client address leads; otherwise nothing is done. For what stops that broker
+        #[arg(long, value_name = "HOST:PORT")]
+        away_from: Option<String>,
     },
     /// Add a replica: it is given everything, and votes once it has caught up
     ///
@@ -83,13 +86,26 @@ enum Verb {
 /// Does what was asked of broker groups.
 pub(crate) async fn run(arguments: GroupArguments) -> Result<(), Failure> {
     let admin = arguments.seeds.client().await?.admin();
-    let groups = survey(&admin).await?;
     let output = arguments.output;
+    let mut name = arguments.group;
+    if let Verb::TransferLeader {
+        away_from: Some(address),
+        ..
+    } = &arguments.verb
+    {
+        let status = admin.status(address).await?;
+        if status.state != "leader" {
+            follows(&status, output);
+            return Ok(());
+        }
+        name = Some(status.group);
+    }
+    let groups = survey(&admin).await?;
     if let Verb::List = arguments.verb {
         list(&groups, output);
         return Ok(());
     }
-    let group = choose(groups, arguments.group.as_deref())?;
+    let group = choose(groups, name.as_deref())?;
     let change = change::Change {
         admin: admin.broker_group(group.name.clone()),
         group,
@@ -103,11 +119,22 @@ pub(crate) async fn run(arguments: GroupArguments) -> Result<(), Failure> {
             output.show(|| as_json(group), || described(group));
             Ok(())
         }
-        Verb::TransferLeader { to } => change.transfer(to).await,
+        Verb::TransferLeader { to, .. } => change.transfer(to).await,
         Verb::AddReplica { address, learner } => change.add(&address, learner).await,
         Verb::RemoveReplica { id, force } => change.remove(id, force).await,
         Verb::Replace { old, address } => change.replace(old, &address).await,
     }
+}
+
+/// Says that a broker has nothing to hand over.
+fn follows(status: &BrokerStatus, output: Output) {
+    let BrokerStatus {
+        broker_id, group, ..
+    } = status;
+    output.show(
+        || json!({ "leader": status.leader, "group": group }),
+        || format!("broker {broker_id} does not lead group {group}: nothing to hand over"),
+    );
 }
 
 /// The group that is meant.

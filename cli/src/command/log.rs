@@ -1,6 +1,7 @@
-//! `raftmq log inspect DIRECTORY`: what stands in the data directory of a stopped broker.
+//! `raftmq log inspect DIRECTORY`: what stands in the data directory of a stopped broker. `raftmq log restore`: makes a
+//! copy of one the first replica of its group.
 //!
-//! Verifies every record, index file and checkpoint. Holds the directory's lock meanwhile and changes
+//! `inspect` verifies every record, index file and checkpoint. It holds the directory's lock meanwhile and changes
 //! nothing: repairing is the broker's business, which has peers to repair from.
 
 use std::path::{Path, PathBuf};
@@ -33,6 +34,31 @@ pub(crate) struct LogArguments {
 enum Verb {
     /// Identity, segments, terms, checksums and checkpoints of a stopped broker; exit code 6 if anything is damaged
     Inspect(InspectArguments),
+    /// Make a copy of a data directory the first and only replica of its group, which is lost
+    ///
+    /// The copy goes on where it was made, under a broker id that was never used in the group; further replicas are added
+    /// as to any group. Never while the group lives: two groups of one name would both take messages. To look at
+    /// a backup meanwhile, give the copy another cluster with --cluster-id.
+    Restore(RestoreArguments),
+}
+
+#[derive(Args, Debug)]
+struct RestoreArguments {
+    /// The copy; it is changed
+    #[arg(value_name = "DIRECTORY")]
+    directory: PathBuf,
+    /// Broker id of the replica that the copy becomes
+    #[arg(long)]
+    broker_id: u64,
+    /// Where clients will reach it: its `advertise`, or its `client_address` in `members`
+    #[arg(long, value_name = "HOST:PORT")]
+    client_address: String,
+    /// Where other replicas will reach it: its `peer_advertise`, or its `peer_address` in `members`
+    #[arg(long, value_name = "HOST:PORT")]
+    peer_address: String,
+    /// A cluster of its own [default: that of the copy]
+    #[arg(long, value_name = "NAME")]
+    cluster_id: Option<String>,
 }
 
 #[derive(Args, Debug)]
@@ -61,7 +87,10 @@ struct Report {
 
 /// Looks at a data directory; touches no network.
 pub(crate) async fn run(arguments: LogArguments) -> Result<(), Failure> {
-    let Verb::Inspect(asked) = arguments.verb;
+    let asked = match arguments.verb {
+        Verb::Inspect(asked) => asked,
+        Verb::Restore(asked) => return restore(asked, arguments.output).await,
+    };
     let report = read(&asked.directory).await.map_err(|error| match error {
         StoreError::Locked { .. } => Failure::Operation(format!(
             "{} is in use: stop the broker first, or look at a copy",
@@ -80,6 +109,41 @@ pub(crate) async fn run(arguments: LogArguments) -> Result<(), Failure> {
         damages if damages.is_empty() => Ok(()),
         damages => Err(Failure::Unhealthy(damages.join("; "))),
     }
+}
+
+async fn restore(asked: RestoreArguments, output: Output) -> Result<(), Failure> {
+    if asked.broker_id == 0 {
+        let rule = "--broker-id must not be 0".to_owned();
+        return Err(Failure::Configuration(rule));
+    }
+    let member = raft::Member {
+        broker_id: asked.broker_id,
+        peer_address: asked.peer_address,
+        client_address: asked.client_address,
+    };
+    let restored = raft::restore(&Host::real(), &asked.directory, &member, asked.cluster_id)
+        .await
+        .map_err(|error| Failure::Operation(error.to_string()))?;
+    let (identity, from) = (&restored.identity, &restored.from);
+    output.show(
+        || {
+            json!({
+                "cluster_id": identity.cluster_id, "group": identity.group, "broker_id": identity.broker_id,
+                "copy_of": from.broker_id, "last": log_id_json(Some(restored.last)),
+            })
+        },
+        || {
+            format!(
+                "broker {} alone is group {} of cluster {}, with what broker {} had up to entry {}",
+                identity.broker_id,
+                identity.group,
+                identity.cluster_id,
+                from.broker_id,
+                restored.last.index
+            )
+        },
+    );
+    Ok(())
 }
 
 async fn read(directory: &Path) -> Result<Report, StoreError> {

@@ -83,14 +83,17 @@ struct GetArguments {
 pub(crate) async fn run(arguments: MessageArguments) -> Result<(), Failure> {
     let Verb::Get(asked) = arguments.verb;
     let admin = arguments.seeds.client().await?.admin();
-    let admin = admin.of_topic(&asked.topic).await?;
-    let topic = admin.topic(&asked.topic).await?;
-    let missing = || Failure::NotFound(format!("topic {} does not exist", asked.topic));
-    let queues = queues(&topic.ok_or_else(missing)?, asked.queue)?;
+    let mut queues = Vec::new();
+    for admin in admin.each_of_topic(&asked.topic).await? {
+        let topic = admin.topic(&asked.topic).await?;
+        let missing = || Failure::NotFound(format!("topic {} does not exist", asked.topic));
+        queues.extend(held(&admin, &topic.ok_or_else(missing)?));
+    }
+    let queues = only(queues, &asked)?;
     match asked.offset {
-        Some(offset) => at_place(&admin, &queues[0].queue, offset, arguments.output).await,
+        Some(offset) => at_place(&queues[0], offset, arguments.output).await,
         None => {
-            let mut search = Search::new(&admin, &asked, arguments.output);
+            let mut search = Search::new(&asked, arguments.output);
             search.run(&queues).await
         }
     }
@@ -98,41 +101,47 @@ pub(crate) async fn run(arguments: MessageArguments) -> Result<(), Failure> {
 
 /// A queue, and what was in it when the command began.
 struct Held {
+    /// Calls to the broker group that has it.
+    admin: Admin,
     queue: TopicQueue,
     bounds: QueueBounds,
 }
 
-fn queues(topic: &TopicDescription, only: Option<u32>) -> Result<Vec<Held>, Failure> {
+fn held(admin: &Admin, topic: &TopicDescription) -> Vec<Held> {
     let bounds = topic.queues.iter();
-    let queues: Vec<Held> = bounds
-        .filter(|bounds| only.is_none_or(|only| only == bounds.queue))
-        .map(|bounds| Held {
-            queue: TopicQueue::new(topic.name.as_str(), bounds.queue),
-            bounds: *bounds,
-        })
-        .collect();
-    match (queues.is_empty(), only) {
-        (true, Some(queue)) => Err(Failure::NotFound(format!(
-            "topic {} has no queue {queue}: it has {}",
-            topic.name, topic.queue_count
-        ))),
-        _ => Ok(queues),
-    }
+    let held = bounds.map(|bounds| Held {
+        admin: admin.clone(),
+        queue: TopicQueue::new(topic.name.as_str(), bounds.queue),
+        bounds: *bounds,
+    });
+    held.collect()
 }
 
-async fn at_place(
-    admin: &Admin,
-    queue: &TopicQueue,
-    offset: u64,
-    output: Output,
-) -> Result<(), Failure> {
+/// Those that are asked for.
+fn only(queues: Vec<Held>, asked: &GetArguments) -> Result<Vec<Held>, Failure> {
+    let Some(queue) = asked.queue else {
+        return Ok(queues);
+    };
+    let count = queues.len();
+    let wanted = queues.into_iter().find(|held| held.queue.queue == queue);
+    let wanted = wanted.ok_or_else(|| {
+        let topic = &asked.topic;
+        Failure::NotFound(format!(
+            "topic {topic} has no queue {queue}: it has {count}"
+        ))
+    })?;
+    Ok(vec![wanted])
+}
+
+async fn at_place(held: &Held, offset: u64, output: Output) -> Result<(), Failure> {
+    let queue = &held.queue;
     let query = MessageQuery {
         offset,
         end_offset: Some(offset.saturating_add(1)),
         messages_max: 1,
         ..MessageQuery::default()
     };
-    let page = admin.read_messages(queue, &query).await?;
+    let page = held.admin.read_messages(queue, &query).await?;
     match page.messages.first() {
         Some(found) if found.offset == offset => {
             print(found, output);
@@ -162,7 +171,6 @@ fn progress() -> ProgressBar {
 
 /// A search through the queues of a topic.
 struct Search<'a> {
-    admin: &'a Admin,
     asked: &'a GetArguments,
     output: Output,
     since_ms: Option<u64>,
@@ -175,13 +183,12 @@ struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    fn new(admin: &'a Admin, asked: &'a GetArguments, output: Output) -> Search<'a> {
+    fn new(asked: &'a GetArguments, output: Output) -> Search<'a> {
         let now_ms = SystemClock.now_ms();
         let at = |moment: Option<Moment>| moment.map(|moment| moment.at_ms(now_ms));
         let made = asked.id.as_deref().and_then(made_ms);
         let hint = made.map(|made_ms| made_ms.saturating_sub(CLOCK_MARGIN_MS));
         Search {
-            admin,
             asked,
             output,
             since_ms: at(asked.time).or(at(asked.since)).or(hint),
@@ -231,10 +238,10 @@ impl<'a> Search<'a> {
         let most = usize::try_from(self.asked.max).unwrap_or(usize::MAX);
         let mut found: Vec<Delivery> = Vec::new();
         for held in queues {
-            let (queue, (mut next, end)) = (&held.queue, self.bounds(held).await?);
+            let (mut next, end) = self.bounds(held).await?;
             let mut left = self.asked.max;
             while next < end && left > 0 {
-                let page = self.page(queue, next, Some(end), left).await?;
+                let page = self.page(held, next, Some(end), left).await?;
                 if page.next_offset == next {
                     break;
                 }
@@ -271,7 +278,7 @@ impl<'a> Search<'a> {
             }
             let stop = end.min(next.saturating_add(left));
             let page = self
-                .page(queue, next, Some(stop), PAGE_MESSAGES.into())
+                .page(held, next, Some(stop), PAGE_MESSAGES.into())
                 .await?;
             if page.next_offset == next {
                 break;
@@ -306,11 +313,11 @@ impl<'a> Search<'a> {
     /// Where to begin, and where to end.
     async fn bounds(&self, held: &Held) -> Result<(u64, u64), Failure> {
         let begin = match self.since_ms {
-            Some(since_ms) => self.admin.offset_at(&held.queue, since_ms).await?,
+            Some(since_ms) => held.admin.offset_at(&held.queue, since_ms).await?,
             None => 0,
         };
         let end = match self.until_ms {
-            Some(until_ms) => self.admin.offset_at(&held.queue, until_ms).await?,
+            Some(until_ms) => held.admin.offset_at(&held.queue, until_ms).await?,
             None => held.bounds.max_offset,
         };
         Ok((begin.max(held.bounds.min_offset), end))
@@ -318,7 +325,7 @@ impl<'a> Search<'a> {
 
     async fn page(
         &self,
-        queue: &TopicQueue,
+        held: &Held,
         offset: u64,
         end_offset: Option<u64>,
         most: u64,
@@ -332,7 +339,7 @@ impl<'a> Search<'a> {
             message_id: self.asked.id.clone(),
             key: self.asked.key.clone(),
         };
-        Ok(self.admin.read_messages(queue, &query).await?)
+        Ok(held.admin.read_messages(&held.queue, &query).await?)
     }
 }
 

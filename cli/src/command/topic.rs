@@ -11,6 +11,9 @@ use crate::failure::Failure;
 use crate::output::Output;
 use crate::terminal::{pairs, table};
 
+/// Attribute of a topic that says with which number its queues begin in a broker group.
+const FIRST_QUEUE: &str = "queues.first";
+
 /// Flags of `raftmq topic`.
 #[derive(Args, Debug)]
 pub(crate) struct TopicArguments {
@@ -33,6 +36,10 @@ enum Verb {
         /// How many consumers of one group can share it
         #[arg(long, default_value_t = 4)]
         queues: u32,
+        /// Number of its first queue in this broker group, where another group has the lower ones: broker groups that
+        /// share a topic share out its queues. Cannot be changed later
+        #[arg(long, default_value_t = 0)]
+        first_queue: u32,
         /// Which messages it takes
         #[arg(long = "type", value_enum, default_value_t = Kind::Any)]
         kind: Kind,
@@ -97,16 +104,21 @@ pub(crate) async fn run(arguments: TopicArguments) -> Result<(), Failure> {
         Verb::Create {
             name,
             queues,
+            first_queue,
             kind,
             if_absent,
             attributes,
         } => {
-            let settings = TopicSettings {
-                queue_count: queues,
+            let mut settings = TopicSettings {
+                queue_count: first_queue.saturating_add(queues),
                 message_type: kind.into(),
                 attributes: attributes.into_iter().collect(),
                 if_absent,
             };
+            if first_queue > 0 {
+                let (key, number) = (FIRST_QUEUE.to_owned(), first_queue.to_string());
+                settings.attributes.insert(key, number);
+            }
             admin.create_topic(&name, &settings).await?;
             done(output, &name, "created");
         }
@@ -116,7 +128,13 @@ pub(crate) async fn run(arguments: TopicArguments) -> Result<(), Failure> {
             kind,
             attributes,
         } => {
-            let (admin, topic) = find(admin, chosen, &name).await?;
+            let mut parts = find(&admin, chosen, &name).await?;
+            if parts.len() > 1 {
+                let reason =
+                    format!("broker groups share topic {name}: choose one with --broker-group");
+                return Err(Failure::Configuration(reason));
+            }
+            let (admin, topic) = parts.swap_remove(0);
             let settings = altered(topic, queues, kind, attributes);
             admin.alter_topic(&name, &settings).await?;
             done(output, &name, "altered");
@@ -124,12 +142,21 @@ pub(crate) async fn run(arguments: TopicArguments) -> Result<(), Failure> {
         Verb::List if chosen => list(&admin.list_topics().await?, output),
         Verb::List => list(&everywhere(&admin).await?, output),
         Verb::Describe { name } => {
-            let (_, topic) = find(admin, chosen, &name).await?;
-            describe(&topic, output);
+            let parts = find(&admin, chosen, &name).await?;
+            let parts = parts.into_iter().map(|(_, topic)| topic);
+            // Of a topic that broker groups share, all queues.
+            let whole = parts.reduce(|mut whole, part| {
+                whole.queues.extend(part.queues);
+                whole
+            });
+            if let Some(topic) = whole {
+                describe(&topic, output);
+            }
         }
         Verb::Delete { name } => {
-            let (admin, _) = find(admin, chosen, &name).await?;
-            admin.delete_topic(&name).await?;
+            for (admin, _) in find(&admin, chosen, &name).await? {
+                admin.delete_topic(&name).await?;
+            }
             done(output, &name, "deleted");
         }
     }
@@ -151,19 +178,23 @@ async fn everywhere(admin: &Admin) -> Result<Vec<TopicDescription>, Failure> {
     Ok(topics)
 }
 
-/// The topic, and the calls to the group that has it.
+/// The topic, and the calls to the group that has it; of each group that shares it. At least one.
 async fn find(
-    admin: Admin,
+    admin: &Admin,
     chosen: bool,
     name: &str,
-) -> Result<(Admin, TopicDescription), Failure> {
-    let admin = match chosen {
-        true => admin,
-        false => admin.of_topic(name).await?,
+) -> Result<Vec<(Admin, TopicDescription)>, Failure> {
+    let admins = match chosen {
+        true => vec![admin.clone()],
+        false => admin.each_of_topic(name).await?,
     };
-    let topic = admin.topic(name).await?;
-    let topic = topic.ok_or_else(|| Failure::NotFound(format!("topic {name} does not exist")))?;
-    Ok((admin, topic))
+    let mut parts = Vec::new();
+    for admin in admins {
+        let topic = admin.topic(name).await?;
+        let missing = || Failure::NotFound(format!("topic {name} does not exist"));
+        parts.push((admin, topic.ok_or_else(missing)?));
+    }
+    Ok(parts)
 }
 
 /// A topic's settings with some of them changed.
@@ -174,6 +205,9 @@ fn altered(
     changes: Vec<(String, String)>,
 ) -> TopicSettings {
     let mut attributes = topic.attributes;
+    let first = attributes.get(FIRST_QUEUE);
+    let first: u32 = first.and_then(|number| number.parse().ok()).unwrap_or(0);
+    let queues = queues.map(|queues| queues.saturating_add(first));
     for (key, value) in changes {
         if value.is_empty() {
             attributes.remove(&key);
@@ -214,7 +248,7 @@ fn list(topics: &[TopicDescription], output: Output) {
                     vec![
                         topic.name.clone(),
                         kind_name(topic.message_type),
-                        topic.queue_count.to_string(),
+                        topic.queues.len().to_string(),
                         messages(topic).to_string(),
                     ]
                 })

@@ -93,6 +93,12 @@ async fn a_name_server_that_nobody_told(cluster: &Cluster, terminal: &Terminal) 
         symptoms(&both).await,
         ["a broker without a route", "name servers disagree"]
     );
+    // Nobody is ill where nobody is, and it is no health either.
+    let alone = Terminal::at(&address);
+    for probe in ["health", "status"] {
+        let words = alone.complaint(6, &["cluster", probe]).await;
+        assert!(words.contains("has registered"), "{words}");
+    }
     lonely.kill().unwrap();
     lonely.wait().unwrap();
     let words = both.complaint(6, &["route"]).await;
@@ -209,6 +215,43 @@ async fn topics(terminal: &Terminal) {
     terminal
         .expect(4, &["topic", "delete", "nothing"], "")
         .await;
+    a_part_of_a_topic(terminal).await;
+}
+
+/// Queues whose numbers begin where another broker group's end.
+async fn a_part_of_a_topic(terminal: &Terminal) {
+    let create = ["topic", "create", "part", "--queues", "2"];
+    let words = [&create[..], &["--first-queue", "100"]].concat();
+    terminal.expect(0, &words, "").await;
+    let numbers = async || {
+        let topic = terminal.json(&["topic", "describe", "part"]).await;
+        let queues = topic["queues"].as_array().unwrap().iter();
+        queues
+            .map(|queue| queue["queue"].as_u64().unwrap())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(numbers().await, [100, 101]);
+    let alter = ["topic", "alter", "part", "--queues", "3"];
+    terminal.expect(0, &alter, "").await;
+    assert_eq!(numbers().await, [100, 101, 102]);
+    for first in ["queues.first=", "queues.first=7"] {
+        let words = ["topic", "alter", "part", "--attribute", first];
+        let words = terminal.complaint(1, &words).await;
+        assert!(words.contains("cannot change"), "{words}");
+    }
+    let sent = terminal
+        .expect(0, &["produce", "part", "--json"], "a\nb\nc\n")
+        .await;
+    assert_eq!(sent.lines().count(), 3);
+    let looked = [
+        "consume", "part", "--from", "earliest", "--count", "3", "--json",
+    ];
+    let read = terminal.expect(0, &looked, "").await;
+    for line in sent.lines().chain(read.lines()) {
+        let message: Value = serde_json::from_str(line).unwrap();
+        assert!(message["queue"].as_u64().unwrap() >= 100, "{line}");
+    }
+    terminal.expect(0, &["topic", "delete", "part"], "").await;
 }
 
 async fn messages(terminal: &Terminal) {
@@ -458,6 +501,17 @@ async fn leaders(cluster: &Cluster, terminal: &Terminal) {
     assert_ne!(cluster.led().await.broker_id, led);
     let group = terminal.json(&["group", "describe"]).await;
     assert_eq!(group["leader"].to_string(), to);
+    // What is run before a broker stops: only the leader hands over.
+    for (broker, moves) in [(led, false), (cluster.led().await.broker_id, true)] {
+        let address = cluster.plan().client_address(broker);
+        let words = ["group", "transfer-leader", "--away-from", &address];
+        terminal.expect(0, &words, "").await;
+        let moved = cluster.led().await.broker_id.to_string() != to;
+        assert_eq!(moved, moves, "after {words:?}");
+    }
+    let back = ["group", "transfer-leader", &to];
+    terminal.expect(0, &back, "").await;
+    let group = terminal.json(&["group", "describe"]).await;
     let roles = group["replicas"].as_array().unwrap().iter();
     assert_eq!(roles.filter(|one| one["role"] == "voter").count(), 2);
     terminal

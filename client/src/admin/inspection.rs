@@ -1,5 +1,6 @@
 //! Looking closely: one consumer group, single messages, what each name server believes.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures::future::join_all;
@@ -225,14 +226,19 @@ impl Admin {
         .await
     }
 
-    /// The broker group that serves a topic, if a name server knows one.
+    /// The broker group that serves a topic, if a name server knows one; the first by name of those that share it.
     pub async fn group_of_topic(&self, name: &str) -> Option<String> {
+        self.groups_of_topic(name).await.pop_first()
+    }
+
+    /// The broker groups that serve a topic, as far as name servers know.
+    pub async fn groups_of_topic(&self, name: &str) -> BTreeSet<String> {
         let tables = self.name_server_tables().await;
         let known = tables.into_iter().filter_map(|(_, table)| table.ok());
         let serving = known
             .flat_map(|table| table.groups)
             .filter(|group| group.topics.iter().any(|(topic, _)| topic == name));
-        serving.map(|group| group.group).min()
+        serving.map(|group| group.group).collect()
     }
 
     /// What every name server believes: those among the seeds, and those that they know. A seed that is a broker has no
@@ -270,24 +276,34 @@ impl Admin {
         (address.to_owned(), answer)
     }
 
-    /// The same, for the broker group that serves a topic.
+    /// The same, for the broker group that serves a topic; for the first by name of those that share it.
     ///
     /// # Errors
     /// As [`Admin::topic`]; [`Error::Refused`] with `TOPIC_NOT_FOUND` if no group has it.
     pub async fn of_topic(&self, name: &str) -> Result<Admin, Error> {
-        match self.group_of_topic(name).await {
-            Some(group) => Ok(self.clone().broker_group(group)),
-            // Name servers may lag behind a topic that was just made, or there may be none: the brokers know.
-            None => match self.topic(name).await? {
-                Some(_) => Ok(self.clone()),
-                None => Err(Error::Refused {
-                    operation: "find",
-                    subject: topic(name),
-                    address: self.core.connection.brokers.seeds().join(","),
-                    code: proto::v2::Code::TopicNotFound,
-                    reason: "no broker group has it".to_owned(),
-                }),
-            },
+        Ok(self.each_of_topic(name).await?.swap_remove(0))
+    }
+
+    /// The same, for each of the broker groups that share a topic, by name; at least one.
+    ///
+    /// # Errors
+    /// As [`Admin::of_topic`].
+    pub async fn each_of_topic(&self, name: &str) -> Result<Vec<Admin>, Error> {
+        let groups = self.groups_of_topic(name).await;
+        if !groups.is_empty() {
+            let each = groups.into_iter();
+            return Ok(each.map(|group| self.clone().broker_group(group)).collect());
+        }
+        // Name servers may lag behind a topic that was just made, or there may be none: the brokers know.
+        match self.topic(name).await? {
+            Some(_) => Ok(vec![self.clone()]),
+            None => Err(Error::Refused {
+                operation: "find",
+                subject: topic(name),
+                address: self.core.connection.brokers.seeds().join(","),
+                code: proto::v2::Code::TopicNotFound,
+                reason: "no broker group has it".to_owned(),
+            }),
         }
     }
 }
@@ -296,7 +312,10 @@ fn route(registration: cluster::Registration) -> GroupRoute {
     let mut topics: Vec<(String, u32)> = registration
         .topics
         .into_iter()
-        .map(|topic| (topic.name, topic.queue_count))
+        .map(|topic| {
+            let queues = topic.queue_count.saturating_sub(topic.first_queue);
+            (topic.name, queues)
+        })
         .collect();
     topics.sort_unstable();
     GroupRoute {

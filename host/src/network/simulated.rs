@@ -61,8 +61,12 @@ pub trait Wire: Send + Sync {
     /// Resolves to true when the message may pass, and to false when it is lost: its connection breaks then.
     fn pass(&self, passing: Passing<'_>) -> BoxFuture<'static, bool>;
 
-    /// A copy of a request that shall arrive twice, and how much later.
+    /// A copy of a request that shall arrive twice, and how long after it was answered.
     fn duplicate(&self, path: &str, request: &BoxMessage) -> Option<(Duration, BoxMessage)>;
+
+    /// Whether a request may arrive again after `answer`. A transport that repeats a request does not tell its
+    /// sender of a refusal that the second try may belie.
+    fn may_repeat(&self, answer: &BoxMessage) -> bool;
 }
 
 thread_local! {
@@ -207,8 +211,11 @@ impl Server {
             () = call.broken.notified() => return,
             () = call.to_server(Event::Request) => {}
         }
-        let request = self.incoming(&call, request, receiver, peer, &path);
-        let answering = self.services().call(path, request);
+        let (request, again) = self.incoming(&call, request, receiver, peer, &path);
+        let mut answering = self.services().call(path, request);
+        if let Some(again) = again {
+            answering = self.clone().answer_and_repeat(answering, again).boxed();
+        }
         let answer = call.answer(answering, &sender, streams);
         tokio::select! {
             biased;
@@ -221,7 +228,7 @@ impl Server {
         }
     }
 
-    /// The request as services want it: a stream, of one item or of many.
+    /// The request as services want it: a stream, of one item or of many; and what shall arrive once more.
     fn incoming(
         &self,
         call: &Arc<Call>,
@@ -229,29 +236,48 @@ impl Server {
         receiver: Receiver,
         peer: SocketAddr,
         path: &PathAndQuery,
-    ) -> Request<BoxMessageStream> {
+    ) -> (Request<BoxMessageStream>, Option<Again>) {
         request.set_tcp_connect_info(self.address, peer);
         let (metadata, extensions, message) = request.into_parts();
-        let items: BoxMessageStream = if message.downcast_ref::<()>().is_some() {
-            call.clone().request_items(receiver)
-        } else {
-            let copy = wire().and_then(|wire| wire.duplicate(&call.path, &message));
-            if let Some((delay, copy)) = copy {
-                let copy = single(copy);
-                let again = Request::from_parts(metadata.clone(), extensions.clone(), copy);
-                self.call_again(delay, path.clone(), again);
+        if message.downcast_ref::<()>().is_some() {
+            let items = call.clone().request_items(receiver);
+            return (Request::from_parts(metadata, extensions, items), None);
+        }
+        let copy = wire().and_then(|wire| wire.duplicate(&call.path, &message));
+        let again = copy.map(|(delay, copy)| Again {
+            delay,
+            path: path.clone(),
+            request: Request::from_parts(metadata.clone(), extensions.clone(), single(copy)),
+        });
+        let items = single(message);
+        (Request::from_parts(metadata, extensions, items), again)
+    }
+
+    /// The answer to a request, which is repeated after it was answered if it may be.
+    async fn answer_and_repeat(
+        self,
+        answering: Answering,
+        again: Again,
+    ) -> Result<Response<BoxMessageStream>, Status> {
+        let mut again = Some(again);
+        let repeat = move |item: &Result<BoxMessage, Status>| {
+            let (Ok(answer), Some(again)) = (item, again.take()) else {
+                return;
+            };
+            if wire().is_some_and(|wire| wire.may_repeat(answer)) {
+                self.call_again(again);
             }
-            single(message)
         };
-        Request::from_parts(metadata, extensions, items)
+        let answer = answering.await?;
+        Ok(answer.map(|items| items.inspect(repeat).boxed()))
     }
 
     /// A request that arrives a second time: its answer finds nobody.
-    fn call_again(&self, delay: Duration, path: PathAndQuery, request: Request<BoxMessageStream>) {
+    fn call_again(&self, again: Again) {
         let server = self.clone();
         tokio::spawn(async move {
-            tokio::time::sleep(delay).await;
-            let answering = server.services().call(path, request);
+            tokio::time::sleep(again.delay).await;
+            let answering = server.services().call(again.path, again.request);
             tokio::select! {
                 biased;
                 () = server.forced.wait() => {}
@@ -266,6 +292,16 @@ impl Server {
         // Making a call's future runs no code of the service.
         self.services.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+type Answering = BoxFuture<'static, Result<Response<BoxMessageStream>, Status>>;
+
+/// A request that shall arrive a second time.
+struct Again {
+    /// After its first answer.
+    delay: Duration,
+    path: PathAndQuery,
+    request: Request<BoxMessageStream>,
 }
 
 fn single(message: BoxMessage) -> BoxMessageStream {

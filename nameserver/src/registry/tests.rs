@@ -30,6 +30,7 @@ fn registration(group: &str, epoch: u64, version: u64, leader: u64) -> Registrat
             name: "t".into(),
             queue_count: 4,
             message_type: 0,
+            first_queue: 0,
         }],
         cluster_id: "c".into(),
     }

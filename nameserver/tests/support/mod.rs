@@ -281,6 +281,7 @@ pub fn topic(name: &str) -> TopicRoute {
         name: name.into(),
         queue_count: 2,
         message_type: 0,
+        first_queue: 0,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{drained, sends};
+use super::{drained, no_retries, sends};
 use crate::history::{Event, Member, Outcome, Place, Queue, Record, Target};
 use crate::machine::Machine;
 use crate::workload::{Plan, Size};
@@ -94,4 +94,35 @@ fn every_group_must_come_to_the_end_of_every_queue() {
     // Nothing is left to read.
     let empty = BTreeMap::from([(queue(&plan), (2, 2))]);
     assert_eq!(drained(&plan, &empty, &records(Vec::new())), Ok(()));
+}
+
+#[test]
+fn nothing_must_be_left_to_deliver_again() {
+    let plan = plan();
+    let group = plan.retriers[0].group.clone();
+    let send_back = |call| Event::SendBack {
+        call,
+        group: group.clone(),
+        place: Place {
+            queue: queue(&plan),
+            offset: 0,
+        },
+        attempt: 1,
+        dead: false,
+    };
+    let asks = |call| Event::AskRetries {
+        call,
+        group: group.clone(),
+        queue: queue(&plan),
+    };
+    let none = |call| Event::NoRetries { call };
+    let left = |events| no_retries(&plan, &records(events));
+    assert_eq!(left(Vec::new()), Ok(()));
+    assert_eq!(left(vec![send_back(1), asks(2), none(2)]), Ok(()));
+    assert!(left(vec![send_back(1), asks(2)]).is_err());
+    // Asked before it was sent back, or before that was known.
+    assert!(left(vec![asks(2), send_back(1), none(2)]).is_err());
+    let outcome = Outcome::Done(());
+    let known = Event::SentBack { call: 1, outcome };
+    assert!(left(vec![send_back(1), asks(2), known, none(2)]).is_err());
 }

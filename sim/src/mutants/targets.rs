@@ -36,9 +36,32 @@ const KEPT: &[&str] = &[
     "acknowledged-is-durable",
 ];
 
+/// Scenarios, invariants, worlds.
+type Row = (&'static [&'static str], &'static [&'static str], u64);
+
+/// What becomes of messages that are sent back.
+fn of_redelivery(mutant: Mutant) -> Row {
+    match mutant {
+        Mutant::RetriesNotKept => (
+            &["snapshots"],
+            &["retries-drain", "sent-back-comes-again", "readable"],
+            40,
+        ),
+        Mutant::SentBackBeforeCommit => (
+            &["partitions"],
+            &["sent-back-comes-again", "redelivery-is-earned"],
+            60,
+        ),
+        _ => (
+            &["kills", "partitions"],
+            &["settled-stays-settled", "dies-once"],
+            40,
+        ),
+    }
+}
+
 impl Target {
     pub(super) fn of(mutant: Mutant) -> Target {
-        type Row = (&'static [&'static str], &'static [&'static str], u64);
         let (scenarios, invariants, worlds): Row = match mutant {
             Mutant::AcknowledgedBeforeSync => (&["kills"], &["committed-on-quorum"], 20),
             Mutant::AcknowledgedBeforeCommit => (
@@ -98,21 +121,9 @@ impl Target {
             ),
             Mutant::StaleOffsetCommit => (&["partitions"], OFFSETS, 20),
             Mutant::LeaderRestore => (&["kills"], LOGS, 60),
-            Mutant::RetriesNotKept => (
-                &["snapshots"],
-                &["retries-drain", "sent-back-comes-again", "readable"],
-                40,
-            ),
-            Mutant::SentBackBeforeCommit => (
-                &["partitions"],
-                &["sent-back-comes-again", "redelivery-is-earned"],
-                60,
-            ),
-            Mutant::SettledForgotten => (
-                &["kills", "partitions"],
-                &["settled-stays-settled", "dies-once"],
-                40,
-            ),
+            Mutant::RetriesNotKept | Mutant::SentBackBeforeCommit | Mutant::SettledForgotten => {
+                of_redelivery(mutant)
+            }
         };
         Target {
             mutant,

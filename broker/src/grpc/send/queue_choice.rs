@@ -33,12 +33,50 @@ impl Choice {
 /// of the topic, is no reason to lose the message: it goes to the next queue in turn. `turn` is shared by
 /// all topics: only evenness matters.
 pub(super) fn choose(choice: &Choice, topic: &Topic, turn: &AtomicU32) -> QueueId {
-    let count = topic.queue_count.max(1);
+    let (first, end) = (topic.first_queue(), topic.queue_count);
+    let count = end.saturating_sub(first).max(1);
     match *choice {
-        Choice::Group(hash) => (hash % u64::from(count)) as QueueId,
+        Choice::Group(hash) => first + (hash % u64::from(count)) as QueueId,
         Choice::Wish(wish) => match QueueId::try_from(wish) {
-            Ok(queue) if queue < count => queue,
-            _ => turn.fetch_add(1, Ordering::Relaxed) % count,
+            Ok(queue) if (first..end).contains(&queue) => queue,
+            _ => first + turn.fetch_add(1, Ordering::Relaxed) % count,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::view::FIRST_QUEUE;
+
+    /// Catches a message in a queue that consumers are never told of.
+    #[test]
+    fn only_queues_that_are_offered_are_chosen() {
+        let topic = |first: &str| Topic {
+            id: 1,
+            name: "orders".to_owned(),
+            queue_count: 6,
+            message_type: 0,
+            attributes: [(FIRST_QUEUE.to_owned(), first.to_owned())].into(),
+        };
+        let turn = AtomicU32::new(0);
+        for (first, offered) in [("0", 0..6), ("4", 4..6), ("9", 5..6), ("x", 0..6)] {
+            let topic = topic(first);
+            let choices = (-1..8)
+                .map(Choice::Wish)
+                .chain((0..20).map(|name: u32| Choice::group(&name.to_string())));
+            for choice in choices {
+                let chosen = choose(&choice, &topic, &turn);
+                assert!(
+                    offered.contains(&chosen),
+                    "{first}: {choice:?} gave {chosen}"
+                );
+                if let Choice::Wish(wish) = choice
+                    && u32::try_from(wish).is_ok_and(|wish| offered.contains(&wish))
+                {
+                    assert_eq!(i64::from(chosen), i64::from(wish), "{first}");
+                }
+            }
+        }
     }
 }

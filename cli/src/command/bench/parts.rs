@@ -30,6 +30,10 @@ const LATENCY_SECONDS_QUICK: u64 = 3;
 const STARTS: u32 = 5;
 const STARTS_QUICK: u32 = 2;
 const REPLICAS: usize = 3;
+/// Starts with a large log.
+const LARGE_LOG_STARTS: u32 = 3;
+/// What else the disk must have room for when a large log is written.
+const LARGE_LOG_ROOM_BYTES: u64 = 2 << 30;
 
 const SEND_COLUMNS: [bench::Column; 15] = [
     ("bytes", "/message_bytes"),
@@ -130,6 +134,9 @@ pub(crate) async fn loads(
             .map_err(|error| Failure::during("creating the ceiling's directory", error))?;
         let ceiling = Ceiling::start(program, directory.path())?;
         send(arguments, scene, report, Some(Arc::new(ceiling))).await?;
+    }
+    if arguments.has(Part::Written) {
+        written(scene, report).await?;
     }
     if arguments.has(Part::Sdk) {
         sdk(arguments, scene, report, REPLICAS).await?;
@@ -405,5 +412,77 @@ pub(crate) async fn start(
         "From starting the processes to a leader that serves",
         &columns,
     );
+    Ok(())
+}
+
+/// What a replica writes for a byte of payload.
+async fn written(scene: &mut Scene, report: &mut Report) -> Result<(), Failure> {
+    let (message_bytes, batch) = (KIB, 32);
+    let (measured, usage) = bench::written(scene, "written", message_bytes, batch).await?;
+    let figure = "disk_bytes_per_payload_byte";
+    let most = usage["brokers"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|broker| broker[figure].as_f64())
+        .fold(0.0, f64::max);
+    let mut row = json!({
+        "measure": "written", "message_bytes": message_bytes, "batch": batch,
+        "disk_bytes_per_payload_byte_max": most,
+    });
+    merge(&mut row, measured.as_json());
+    merge(&mut row, json!({ "usage": usage }));
+    report.add(row);
+    let columns = [
+        ("bytes", "/message_bytes"),
+        ("batch", "/batch"),
+        ("messages", "/messages"),
+        (
+            "leader's log B/B",
+            "/usage/leader/log_bytes_per_payload_byte",
+        ),
+        ("most disk B/B", "/disk_bytes_per_payload_byte_max"),
+    ];
+    let title = "Bytes written by a replica for each byte of payload, tables flushed";
+    report.end_part(title, &columns);
+    Ok(())
+}
+
+/// Starts of a broker that has a large log.
+pub(crate) async fn large_log(
+    arguments: &BenchArguments,
+    report: &mut Report,
+    program: &Path,
+    directory: &Path,
+) -> Result<(), Failure> {
+    let log_bytes = arguments.log_gib << 30;
+    let free_bytes = host::Host::real()
+        .disk
+        .free_bytes(directory)
+        .map_err(|error| Failure::during(directory.display(), error))?;
+    if free_bytes < log_bytes + LARGE_LOG_ROOM_BYTES {
+        report.add(json!({
+            "measure": "large_log", "skipped": true, "free_bytes": free_bytes,
+            "log_bytes": log_bytes,
+        }));
+        report.progress("too little space for a large log: its starts are not measured");
+        report.end_part("", &[]);
+        return Ok(());
+    }
+    report.progress(format_args!("a log of {} GiB is filled", arguments.log_gib));
+    let found = bench::large_log(program, directory, log_bytes, LARGE_LOG_STARTS).await?;
+    report.add(json!({
+        "measure": "large_log", "starts": LARGE_LOG_STARTS,
+        "log_gib": round(found.log_bytes as f64 / f64::from(1 << 30)),
+        "to_vote": found.to_vote.times_as_json(), "to_serve": found.to_serve.times_as_json(),
+    }));
+    let columns = [
+        ("log GiB", "/log_gib"),
+        ("starts", "/starts"),
+        ("to vote, max ms", "/to_vote/max_ms"),
+        ("to serve, max ms", "/to_serve/max_ms"),
+    ];
+    let title = "A broker with a large log: killed, nothing of it cached, started";
+    report.end_part(title, &columns);
     Ok(())
 }

@@ -24,14 +24,17 @@ pub(super) async fn run(client: &Client, arguments: &ConsumeArguments) -> Result
         None if arguments.follow => Start::Latest,
         None => Start::Earliest,
     };
-    let admin = client.admin().of_topic(&arguments.topic).await?;
-    let mut next = places(&admin, &arguments.topic, from).await?;
+    let mut next = Vec::new();
+    for admin in client.admin().each_of_topic(&arguments.topic).await? {
+        let places = places(&admin, &arguments.topic, from).await?.into_iter();
+        next.extend(places.map(|(queue, offset)| (admin.clone(), queue, offset)));
+    }
     let mut printing = Printing::new(arguments);
     let tags = arguments.tag.as_deref().map(tags);
     let read = async {
         while !printing.is_over() {
             let mut found = false;
-            for (queue, offset) in &mut next {
+            for (admin, queue, offset) in &mut next {
                 let query = MessageQuery {
                     offset: *offset,
                     messages_max: u32::try_from(POLL_MESSAGES).unwrap_or(u32::MAX),
