@@ -48,7 +48,8 @@ impl Held {
         if self.leaving || self.paused || (in_order && self.running() > 0) {
             return false;
         }
-        let fresh = !self.buffer.is_empty() && !(in_order && !self.at_work.is_empty());
+        let next_may_go = !in_order || self.at_work.is_empty();
+        let fresh = next_may_go && !self.buffer.is_empty();
         fresh || self.retries.is_ready() || self.at_work.next_due().is_some_and(|due| due <= now)
     }
 
