@@ -214,6 +214,26 @@ async fn a_leader_repairs_what_a_follower_needs() {
     assert_logs_equal(&cluster, 0..=last).await;
 }
 
+/// Catches a leader that offers a rotten segment in every snapshot, which no peer ever takes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_repairs_a_segment_that_a_peer_does_not_take() {
+    let mut cluster = Cluster::three().await;
+    let last = cluster.fill(10, 1_000).await;
+    cluster.settle(last).await;
+    let behind = cluster.follower().await;
+    cluster.stop(behind).await;
+    let last = cluster.fill(40, 4_000).await;
+    drop_log(&mut cluster, last).await;
+    let leader = cluster.leader().await;
+    let kept = log_files(&cluster.data_dir(leader), ".seg");
+    damage(&kept[0], 3_000, 10);
+    cluster.start(behind).await;
+    let last = cluster.fill(5, 100).await;
+    cluster.settle(last).await;
+    assert_eq!(cluster.group(behind).status().snapshots_installed, 1);
+    assert!(cluster.group(leader).status().segments_repaired > 0);
+}
+
 async fn first_bad(group: &raftmq_raft::RaftGroup, last: u64) -> Option<u64> {
     for index in 0..=last {
         match group.log().entry(index).await {
