@@ -240,11 +240,6 @@ impl Operator {
         let deadline = tokio::time::Instant::now() + patience;
         let mut trouble = String::new();
         while !left.is_empty() {
-            // Dead letters are dropped to the last one.
-            left.retain(|queue, max| {
-                let next = consumer.position(&topic_queue(queue));
-                !queue.topic.starts_with(DEAD_LETTERS) || next.is_none_or(|next| next < *max)
-            });
             if tokio::time::Instant::now() > deadline {
                 let missing: Vec<String> = left
                     .keys()
