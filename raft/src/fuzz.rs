@@ -77,7 +77,7 @@ pub struct Receiver {
 impl Receiver {
     /// The receiver of the replica with this directory and log.
     pub fn new(data_dir: Arc<DataDir>, log: CommitLog) -> Receiver {
-        let incoming = Incoming::new(data_dir.clone(), log, Holds::default());
+        let incoming = Incoming::new(data_dir.clone(), log, Holds::default(), 0);
         Receiver { incoming, data_dir }
     }
 
