@@ -244,6 +244,7 @@ fn meta() -> CheckpointMeta {
     let files = vec![CheckpointFile {
         name: "image".into(),
         size_bytes: 9,
+        crc32c: 7,
     }];
     CheckpointMeta {
         log_id: store::LogId { term: 1, index: 2 },
