@@ -53,7 +53,7 @@ use store::{Batch, CommitLog, Kv, StoreError};
 
 use self::changes::Changes;
 pub(crate) use self::references::Location;
-pub(crate) use self::retries::{Due, GroupQueue, Retry, RetryKey};
+pub(crate) use self::retries::{Due, Retry};
 pub(crate) use self::shared::{Shared, Storage};
 pub(crate) use self::state::State;
 use crate::view::View;

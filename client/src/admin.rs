@@ -357,7 +357,9 @@ impl Admin {
     /// It did not answer, or it could not.
     pub async fn checkpoint(&self, address: &str) -> Result<u64, Error> {
         let connection = &self.core.connection;
-        let call = self.call_to("checkpoint", address, true);
+        let mut call = self.call_to("checkpoint", address, true);
+        // Longer than other calls: all its tables are written and synced first.
+        call.timeout = self.timeout;
         let timeout = call.timeout;
         let answer: cluster::AdminResponse = connection
             .call_at(call, address, async {

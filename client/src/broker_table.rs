@@ -74,16 +74,11 @@ impl BrokerTable {
                 .flat_map(Group::addresses)
                 .for_each(&mut add);
         } else {
-            let others = || {
-                groups
-                    .iter()
-                    .filter(|(other, _)| !name.is_empty() && !other.is_empty())
-            };
-            let foreign = |seed: &&Address| {
-                let mut others = others().filter(|(other, _)| &***other != name);
-                others.any(|(_, other)| other.addresses().any(|known| known == *seed))
-            };
-            let seeds = self.seeds.iter().filter(|seed| !foreign(seed));
+            let others = groups
+                .iter()
+                .filter(|(other, _)| !name.is_empty() && !other.is_empty() && &***other != name);
+            let foreign: Vec<&Address> = others.flat_map(|(_, other)| other.addresses()).collect();
+            let seeds = self.seeds.iter().filter(|seed| !foreign.contains(seed));
             seeds.for_each(&mut add);
         }
         if candidates.is_empty() {

@@ -11,8 +11,8 @@ use bytes::Bytes;
 use prost::Message;
 use proto::command::command::Body;
 use proto::command::{
-    Append, Command, CommitOffset, DeleteGroup, DeleteTopic, DropLog, Entry, IdRun, PutGroup,
-    PutTopic, Reply,
+    Append, Command, CommitOffset, DeleteGroup, DeleteTopic, Delivery, DropDeadLetters, DropLog,
+    Entry, IdRun, Keep, PutGroup, PutTopic, Reply, SendBack, Settle, Source,
 };
 use raft::{Application, Committed};
 use raftmq_fuzz::{Input, World, tables};
@@ -115,7 +115,7 @@ fn pieces(mut input: Input<'_>) -> Vec<Bytes> {
 fn script(mut input: Input<'_>) -> Vec<Bytes> {
     let (mut bodies, mut entry) = (Vec::new(), Entry::default());
     while !input.is_empty() && bodies.len() < 100 {
-        let body = match input.byte() % 9 {
+        let body = match input.byte() % 12 {
             0..=2 => append(&mut input),
             3 => Body::PutTopic(PutTopic {
                 name: name(&mut input),
@@ -132,6 +132,7 @@ fn script(mut input: Input<'_>) -> Vec<Bytes> {
                 create: input.byte() % 2 == 0,
                 if_absent: input.byte() % 2 == 0,
                 consume_from: i32::from(input.byte() % 5),
+                max_attempts: i32::from(input.byte() % 4),
                 ..Default::default()
             }),
             6 => match input.byte() % 4 {
@@ -149,6 +150,26 @@ fn script(mut input: Input<'_>) -> Vec<Bytes> {
             7 => Body::DropLog(DropLog {
                 first_index: number(&mut input),
             }),
+            8 => Body::SendBack(SendBack {
+                group: name(&mut input),
+                topic_id: u64::from(input.byte() % 6),
+                queue: u32::from(input.byte() % 6),
+                failed: deliveries(&mut input),
+                delay_ms: number(&mut input),
+                dead: input.byte() % 4 == 0,
+            }),
+            9 => Body::Settle(Settle {
+                group: name(&mut input),
+                topic_id: u64::from(input.byte() % 6),
+                queue: u32::from(input.byte() % 6),
+                settled: deliveries(&mut input),
+            }),
+            10 => match input.byte() % 2 {
+                0 => keep(&mut input),
+                _ => Body::DropDeadLetters(DropDeadLetters {
+                    before_ms: number(&mut input),
+                }),
+            },
             _ => {
                 entry.time_ms = number(&mut input);
                 entry.dedup_window_ms = number(&mut input);
@@ -186,6 +207,29 @@ fn append(input: &mut Input<'_>) -> Body {
         sizes_bytes: vec![1; count as usize],
         ids,
         messages: Bytes::from(vec![b'm'; count as usize]),
+    })
+}
+
+fn deliveries(input: &mut Input<'_>) -> Vec<Delivery> {
+    let count = input.byte() % 4;
+    let delivery = |_| Delivery {
+        offset: number(input),
+        attempt: u32::from(input.byte() % 5),
+    };
+    (0..count).map(delivery).collect()
+}
+
+fn keep(input: &mut Input<'_>) -> Body {
+    let count = usize::from(input.byte() % 4);
+    let source = |_| Source {
+        log_index: number(input),
+        command: u32::from(input.byte() % 4),
+        position: u32::from(input.byte() % 4),
+    };
+    Body::Keep(Keep {
+        from: (0..count).map(source).collect(),
+        sizes_bytes: vec![1; count],
+        messages: Bytes::from(vec![b'k'; count]),
     })
 }
 

@@ -8,7 +8,7 @@ use raft::Application;
 use raftmq_fuzz::{Input, World, tables};
 use store::table::{
     applied, clock, consume_queue, consumer_offset, dedup, dump, group, log_floor, next_id,
-    queue_bounds, topic,
+    queue_bounds, retry, settled, topic,
 };
 use store::{Batch, Kv, Pair, StoreError};
 
@@ -48,7 +48,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
 /// The rows of the tables that have more than one.
 fn scanned(kv: &dyn Kv) -> Vec<Pair> {
     let mut rows = dump(kv).expect("tables in memory can be read");
-    rows.retain(|(key, _)| (2..=7).contains(&key[0]));
+    rows.retain(|(key, _)| matches!(key[0], 2..=7 | 11..=12));
     rows
 }
 
@@ -64,6 +64,8 @@ fn copy(kv: &dyn Kv) -> Result<Batch, StoreError> {
         Ok(consumer_offset::put(batch, group, topic, queue, offset))
     })?;
     dedup::scan(kv, |row| Ok(dedup::put(batch, &row)))?;
+    retry::scan(kv, |row| Ok(retry::put(batch, &row)))?;
+    settled::scan(kv, |row| Ok(settled::put(batch, &row)))?;
     consume_queue::scan_all(kv, |topic, queue, row| {
         Ok(consume_queue::put(batch, topic, queue, &row))
     })?;

@@ -35,9 +35,10 @@ fn main() {
         "entry",
         "script",
         &[
-            1, 3, 0, 3, 0, 0, 5, 0, 0, 0, 0, 8, 1, 9, 9, 0, 0, 1, 1, 5, 3, 8, 2, 9, 9, 7, 2,
+            1, 3, 0, 3, 0, 0, 5, 0, 0, 0, 0, 2, 11, 1, 9, 9, 0, 0, 1, 1, 5, 3, 11, 2, 9, 9, 7, 2,
         ],
     );
+    put("entry", "redelivery", &redelivery_script());
     put("wire", "append", &append_request().encode_to_vec());
     put("wire", "vote", &vote_request().encode_to_vec());
     put("snapshot", "offer", &offer().encode_to_vec());
@@ -143,6 +144,31 @@ fn pieces() -> Vec<u8> {
         bytes.extend_from_slice(&entry);
     }
     bytes
+}
+
+/// A topic, a group of two attempts, three messages; the first is sent back twice and dies, the second waits
+/// and is settled, the third is kept once more.
+fn redelivery_script() -> Vec<u8> {
+    let end = |time: u8| vec![11, time, 9, 9];
+    let topic = vec![3, 0, 1, 0, 0];
+    let group = vec![5, 0, 0, 0, 0, 2];
+    let messages = vec![0, 0, 0, 1, 1, 3];
+    let send_back = |offset, attempt| vec![8, 0, 0, 0, 1, offset, attempt, 1, 1];
+    let settle = vec![9, 0, 0, 0, 1, 1, 2];
+    let keep = vec![10, 0, 1, 2, 0, 2];
+    let drop_letters = vec![10, 1, 9];
+    let script = [vec![1], topic, group, end(1), messages, end(2)];
+    let sent_back = [send_back(0, 1), send_back(1, 1), send_back(2, 1), end(3)];
+    let last = [
+        send_back(0, 2),
+        settle,
+        keep,
+        end(4),
+        vec![7, 3],
+        drop_letters,
+        end(9),
+    ];
+    [script.concat(), sent_back.concat(), last.concat()].concat()
 }
 
 fn vote() -> Option<Vote> {

@@ -121,8 +121,7 @@ impl LeadershipWatch {
             .filter(|status| !status.members.is_empty() && status.committed > applied)
             .max_by_key(|status| status.committed);
         if let Some(status) = ahead {
-            let members = status.members.iter().map(Member::from_status);
-            let members: Vec<Member> = members.collect();
+            let members: Vec<Member> = status.members.iter().map(Member::from_status).collect();
             let is_member = members.iter().any(|one| one.broker_id == server.id);
             return if is_member { Vec::new() } else { members };
         }

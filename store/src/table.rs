@@ -13,6 +13,7 @@ pub mod clock;
 pub mod consume_queue;
 pub mod consumer_offset;
 pub mod dedup;
+mod delivery_key;
 pub mod group;
 mod key;
 pub mod log_floor;
@@ -27,6 +28,7 @@ mod value;
 
 use std::path::Path;
 
+pub use self::delivery_key::{DeliveryKey, GroupQueue};
 use self::key::Key;
 use self::value::Fields;
 use crate::error::StoreError;

@@ -7,8 +7,8 @@ use store::Batch;
 use store::table::consume_queue::Row;
 use store::table::{clock, consume_queue, queue_bounds};
 
-use super::retries::GroupQueue;
 use super::state::State;
+use store::table::GroupQueue;
 
 /// Collected over all entries of the call.
 #[derive(Default)]

@@ -8,8 +8,8 @@ use store::table::consumer_offset;
 use super::changes::Changes;
 use super::entry::{Outcome, done, refused};
 use super::limits::OFFSETS_MAX;
-use super::retries::GroupQueue;
 use super::state::State;
+use store::table::GroupQueue;
 
 /// Sets the group's place to `offset`, at most to the queue's end. A commit never goes back; an
 /// operator's reset may. Answers with the place that the group has then.

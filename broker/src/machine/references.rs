@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use super::retries::RetryKey;
+use store::table::DeliveryKey;
 
 /// Where a message stands in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,7 +22,7 @@ pub(crate) struct Location {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Holder {
     /// A row of `retry`.
-    Retry(RetryKey),
+    Retry(DeliveryKey),
     /// A row of a dead-letter queue.
     DeadLetter {
         /// The queue's topic.
@@ -79,7 +79,7 @@ impl References {
 
 impl Holder {
     /// Sorts before every other.
-    const MIN: Holder = Holder::Retry(RetryKey::MIN);
+    const MIN: Holder = Holder::Retry(DeliveryKey::MIN);
 }
 
 #[cfg(test)]

@@ -95,8 +95,8 @@ fn load_groups(kv: &dyn Kv, state: &mut State) -> Result<(), StoreError> {
 
 fn load_retries(kv: &dyn Kv, state: &mut State) -> Result<(), StoreError> {
     retry::scan(kv, |row| {
-        if state.queue(row.topic_id, row.queue).is_none() {
-            let (topic_id, queue) = (row.topic_id, row.queue);
+        let (topic_id, queue) = (row.key.queue.topic_id, row.key.queue.queue);
+        if state.queue(topic_id, queue).is_none() {
             let detail = format!("a retry in queue {topic_id}/{queue}, which does not exist");
             return Err(retry::corrupt(detail));
         }

@@ -5,52 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use proto::{QueueId, QueueOffset, TimestampMs};
+use proto::{QueueOffset, TimestampMs};
 use store::table::retry::Row;
+use store::table::{DeliveryKey, GroupQueue};
 
 use super::references::Location;
-
-/// A queue as one consumer group reads it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct GroupQueue {
-    /// The consumer group's number.
-    pub(crate) group_id: u64,
-    pub(crate) topic_id: u64,
-    pub(crate) queue: QueueId,
-}
-
-impl GroupQueue {
-    /// All queues of a group; of one topic, or of all.
-    pub(super) fn of_group(
-        group_id: u64,
-        topic_id: Option<u64>,
-    ) -> std::ops::RangeInclusive<GroupQueue> {
-        let queue = |topic_id, queue| GroupQueue {
-            group_id,
-            topic_id,
-            queue,
-        };
-        queue(topic_id.unwrap_or(0), 0)..=queue(topic_id.unwrap_or(u64::MAX), QueueId::MAX)
-    }
-}
-
-/// One message of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct RetryKey {
-    pub(crate) queue: GroupQueue,
-    pub(crate) offset: QueueOffset,
-}
-
-impl RetryKey {
-    pub(super) const MIN: RetryKey = RetryKey {
-        queue: GroupQueue {
-            group_id: 0,
-            topic_id: 0,
-            queue: 0,
-        },
-        offset: 0,
-    };
-}
 
 /// A message that waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,12 +24,9 @@ pub(crate) struct Retry {
 }
 
 impl Retry {
-    pub(super) fn row(&self, key: RetryKey) -> Row {
+    pub(super) fn row(&self, key: DeliveryKey) -> Row {
         Row {
-            group_id: key.queue.group_id,
-            topic_id: key.queue.topic_id,
-            queue: key.queue.queue,
-            offset: key.offset,
+            key,
             log_index: self.location.log_index,
             command: self.location.command,
             position: self.location.position,
@@ -80,12 +36,7 @@ impl Retry {
         }
     }
 
-    pub(super) fn of(row: &Row) -> (RetryKey, Retry) {
-        let queue = GroupQueue {
-            group_id: row.group_id,
-            topic_id: row.topic_id,
-            queue: row.queue,
-        };
+    pub(super) fn of(row: &Row) -> (DeliveryKey, Retry) {
         let location = Location {
             log_index: row.log_index,
             command: row.command,
@@ -97,8 +48,7 @@ impl Retry {
             due_ms: row.due_ms,
             time_ms: row.time_ms,
         };
-        let offset = row.offset;
-        (RetryKey { queue, offset }, retry)
+        (row.key, retry)
     }
 }
 
@@ -125,7 +75,7 @@ struct Waiting {
 }
 
 impl Retries {
-    pub(crate) fn get(&self, key: RetryKey) -> Option<Retry> {
+    pub(crate) fn get(&self, key: DeliveryKey) -> Option<Retry> {
         self.queues.get(&key.queue)?.rows.get(&key.offset).copied()
     }
 
@@ -142,7 +92,7 @@ impl Retries {
     }
 
     /// Adds a message, or changes it.
-    pub(super) fn put(&mut self, key: RetryKey, retry: Retry) {
+    pub(super) fn put(&mut self, key: DeliveryKey, retry: Retry) {
         let waiting = self.queues.entry(key.queue).or_default();
         match waiting.rows.insert(key.offset, retry) {
             Some(former) => drop(waiting.due.remove(&(former.due_ms, key.offset))),
@@ -151,7 +101,7 @@ impl Retries {
         waiting.due.insert((retry.due_ms, key.offset));
     }
 
-    pub(super) fn remove(&mut self, key: RetryKey) -> Option<Retry> {
+    pub(super) fn remove(&mut self, key: DeliveryKey) -> Option<Retry> {
         let waiting = self.queues.get_mut(&key.queue)?;
         let removed = waiting.rows.remove(&key.offset)?;
         waiting.due.remove(&(removed.due_ms, key.offset));
@@ -163,10 +113,10 @@ impl Retries {
     }
 
     /// The messages of a group; of one topic, or of all.
-    pub(super) fn of_group(&self, group_id: u64, topic_id: Option<u64>) -> Vec<RetryKey> {
+    pub(super) fn of_group(&self, group_id: u64, topic_id: Option<u64>) -> Vec<DeliveryKey> {
         let queues = self.queues.range(GroupQueue::of_group(group_id, topic_id));
         let keys = queues.flat_map(|(queue, waiting)| {
-            let key = |offset: &QueueOffset| RetryKey {
+            let key = |offset: &QueueOffset| DeliveryKey {
                 queue: *queue,
                 offset: *offset,
             };

@@ -9,20 +9,20 @@ use proto::command::command_reply::Refusal;
 use proto::command::{CommandReply, Delivery, SendBack};
 use proto::{QueueOffset, TimestampMs};
 use store::StoreError;
-use store::table::consume_queue;
+use store::table::{DeliveryKey, GroupQueue, consume_queue};
 
 use super::changes::Changes;
 use super::entry::{Outcome, Place, refused};
 use super::limits::{ATTEMPTS_DEFAULT, DELIVERIES_MAX, RETRIES_MAX, RETRIES_PER_QUEUE_MAX};
 use super::references::{Holder, Location};
-use super::retries::{GroupQueue, Retry, RetryKey};
+use super::retries::Retry;
 use super::state::State;
 use super::{backoff, dead_letter};
 use crate::view::Group;
 
 /// A message that is to be sent back.
 struct Failed {
-    key: RetryKey,
+    key: DeliveryKey,
     /// Deliveries that failed.
     attempt: u32,
     location: Location,
@@ -51,7 +51,7 @@ pub(super) fn apply(
     let mut missing = Vec::new();
     let mut failed = Vec::new();
     for (offset, attempt) in deliveries {
-        let key = RetryKey { queue, offset };
+        let key = DeliveryKey { queue, offset };
         let known = state.retries.get(key);
         let newest = known.map_or(0, |retry| retry.attempt);
         if attempt <= newest.max(state.settled.attempt(key)) {
@@ -161,7 +161,7 @@ pub(super) fn check(
 }
 
 /// Adds a retry or changes it.
-pub(super) fn put(state: &mut State, changes: &mut Changes, key: RetryKey, retry: Retry) {
+pub(super) fn put(state: &mut State, changes: &mut Changes, key: DeliveryKey, retry: Retry) {
     remove(state, changes, key);
     state.retries.put(key, retry);
     state.references.add(retry.location, Holder::Retry(key));
@@ -169,15 +169,10 @@ pub(super) fn put(state: &mut State, changes: &mut Changes, key: RetryKey, retry
 }
 
 /// Removes a retry, if there is one.
-pub(super) fn remove(state: &mut State, changes: &mut Changes, key: RetryKey) -> Option<Retry> {
+pub(super) fn remove(state: &mut State, changes: &mut Changes, key: DeliveryKey) -> Option<Retry> {
     let removed = state.retries.remove(key)?;
     (state.references).remove(removed.location, Holder::Retry(key));
-    let GroupQueue {
-        group_id,
-        topic_id,
-        queue,
-    } = key.queue;
-    store::table::retry::delete(&mut changes.batch, group_id, topic_id, queue, key.offset);
+    store::table::retry::delete(&mut changes.batch, key);
     changes.touch_retries(key.queue);
     Some(removed)
 }
@@ -222,7 +217,7 @@ fn room(state: &State, queue: GroupQueue, waiting: &[Failed]) -> Result<(), Comm
 fn locate(
     state: &State,
     changes: &Changes,
-    key: RetryKey,
+    key: DeliveryKey,
 ) -> Result<Option<(Location, TimestampMs)>, StoreError> {
     let (topic_id, queue, offset) = (key.queue.topic_id, key.queue.queue, key.offset);
     if let Some(letter) = state.dead_letters.get(topic_id, offset) {

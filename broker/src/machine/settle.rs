@@ -4,9 +4,9 @@ use proto::command::Settle;
 
 use super::changes::Changes;
 use super::entry::{Outcome, Place, done};
-use super::retries::RetryKey;
 use super::send_back;
 use super::state::State;
+use store::table::DeliveryKey;
 
 /// Removes the retries, whichever delivery they wait for: one success is enough. Remembers each, so that a
 /// failure of this delivery or of an earlier one that is told late changes nothing. Answers with how many
@@ -21,7 +21,7 @@ pub(super) fn apply(
     let deliveries = send_back::check(state, queue, &command.settled)?;
     let mut removed = 0;
     for (offset, attempt) in deliveries {
-        let key = RetryKey { queue, offset };
+        let key = DeliveryKey { queue, offset };
         let former = send_back::remove(state, changes, key);
         removed += u64::from(former.is_some());
         let attempt = former.map_or(attempt, |retry| retry.attempt.max(attempt));

@@ -9,16 +9,16 @@ use host::{Mutant, mutant};
 use proto::QueueOffset;
 use store::Batch;
 use store::table::settled::{self, Row};
+use store::table::{DeliveryKey, GroupQueue};
 
 use super::limits::SETTLED_MAX;
-use super::retries::{GroupQueue, RetryKey};
 
 /// The messages that are remembered.
 #[derive(Default)]
 pub(crate) struct Settled {
-    rows: BTreeMap<RetryKey, Remembered>,
+    rows: BTreeMap<DeliveryKey, Remembered>,
     /// The oldest first. The same order on every replica, whatever it was restored from.
-    order: BTreeSet<(u64, RetryKey)>,
+    order: BTreeSet<(u64, DeliveryKey)>,
 }
 
 #[derive(Clone, Copy)]
@@ -29,7 +29,7 @@ struct Remembered {
 
 impl Settled {
     /// The delivery that settled a message or was its last; 0 if nothing is known.
-    pub(super) fn attempt(&self, key: RetryKey) -> u32 {
+    pub(super) fn attempt(&self, key: DeliveryKey) -> u32 {
         // Mutant: whatever was settled.
         if mutant::is(Mutant::SettledForgotten) {
             return 0;
@@ -41,13 +41,18 @@ impl Settled {
     pub(super) fn remember(
         &mut self,
         batch: &mut Batch,
-        key: RetryKey,
+        key: DeliveryKey,
         attempt: u32,
         passed_ms: u64,
     ) {
         let attempt = attempt.max(self.attempt(key));
         self.insert(key, Remembered { attempt, passed_ms });
-        settled::put(batch, &row(key, attempt, passed_ms));
+        let row = Row {
+            key,
+            attempt,
+            passed_ms,
+        };
+        settled::put(batch, &row);
         while self.rows.len() > SETTLED_MAX {
             let Some((_, oldest)) = self.order.first().copied() else {
                 return;
@@ -58,17 +63,8 @@ impl Settled {
 
     /// Loads a row.
     pub(super) fn load(&mut self, row: &Row) {
-        let queue = GroupQueue {
-            group_id: row.group_id,
-            topic_id: row.topic_id,
-            queue: row.queue,
-        };
-        let key = RetryKey {
-            queue,
-            offset: row.offset,
-        };
         let (attempt, passed_ms) = (row.attempt, row.passed_ms);
-        self.insert(key, Remembered { attempt, passed_ms });
+        self.insert(row.key, Remembered { attempt, passed_ms });
     }
 
     /// Forgets what is older than `window_ms` when `passed_ms` have passed. A window of 0 does not bound.
@@ -99,47 +95,31 @@ impl Settled {
         last: GroupQueue,
         from: QueueOffset,
     ) {
-        let first = RetryKey {
+        let first = DeliveryKey {
             queue: first,
             offset: from,
         };
-        let last = RetryKey {
+        let last = DeliveryKey {
             queue: last,
             offset: QueueOffset::MAX,
         };
-        let keys: Vec<RetryKey> = self.rows.range(first..=last).map(|(key, _)| *key).collect();
+        let keys: Vec<DeliveryKey> = self.rows.range(first..=last).map(|(key, _)| *key).collect();
         for key in keys {
             self.forget(batch, key);
         }
     }
 
-    fn forget(&mut self, batch: &mut Batch, key: RetryKey) {
+    fn forget(&mut self, batch: &mut Batch, key: DeliveryKey) {
         if let Some(row) = self.rows.remove(&key) {
             self.order.remove(&(row.passed_ms, key));
-            let GroupQueue {
-                group_id,
-                topic_id,
-                queue,
-            } = key.queue;
-            settled::delete(batch, group_id, topic_id, queue, key.offset);
+            settled::delete(batch, key);
         }
     }
 
-    fn insert(&mut self, key: RetryKey, row: Remembered) {
+    fn insert(&mut self, key: DeliveryKey, row: Remembered) {
         if let Some(former) = self.rows.insert(key, row) {
             self.order.remove(&(former.passed_ms, key));
         }
         self.order.insert((row.passed_ms, key));
-    }
-}
-
-fn row(key: RetryKey, attempt: u32, passed_ms: u64) -> Row {
-    Row {
-        group_id: key.queue.group_id,
-        topic_id: key.queue.topic_id,
-        queue: key.queue.queue,
-        offset: key.offset,
-        attempt,
-        passed_ms,
     }
 }

@@ -8,9 +8,9 @@ use store::{CommitLog, Kv};
 use tokio::sync::watch;
 
 use super::changes::Changes;
-use super::retries::GroupQueue;
 use super::state::State;
 use crate::view::{ArrivalRegistry, EntryCache};
+use store::table::GroupQueue;
 
 /// Where rows and message bodies are read from.
 #[derive(Clone)]

@@ -21,9 +21,10 @@ use crate::call::{Context, Effect, LeaderCall};
 use crate::grpc::status::{
     CallError, Refusal, group_not_found, not_available, too_many_requests, unreadable,
 };
-use crate::machine::{Due, GroupQueue, Retry, RetryKey};
+use crate::machine::{Due, Retry};
 use crate::service::Service;
 use crate::view::ReadError;
+use store::table::{DeliveryKey, GroupQueue};
 
 /// Messages in an answer when the caller names no number.
 const MESSAGES_DEFAULT: u32 = 32;
@@ -223,7 +224,7 @@ impl Pull<'_> {
                 Err(error) => error.into(),
             };
             // Retention may have moved it in the meantime.
-            match self.service.view.retry(RetryKey { queue, offset }) {
+            match self.service.view.retry(DeliveryKey { queue, offset }) {
                 None => return Ok(None),
                 Some(now) if now.location != retry.location && moves < MOVES_MAX => {
                     retry = now;

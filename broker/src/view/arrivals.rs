@@ -13,7 +13,8 @@ use proto::{QueueId, QueueOffset};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
-use crate::machine::{GroupQueue, Shared};
+use crate::machine::Shared;
+use store::table::GroupQueue;
 
 /// The queues that somebody waits for; `K` names one.
 pub(crate) struct ArrivalRegistry<K> {

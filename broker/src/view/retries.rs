@@ -7,7 +7,8 @@ use proto::{QueueId, QueueOffset, TimestampMs};
 use store::StoreError;
 
 use super::{RetryArrivals, View};
-use crate::machine::{Due, GroupQueue, Location, Retry, RetryKey};
+use crate::machine::{Due, Location, Retry};
+use store::table::{DeliveryKey, GroupQueue};
 
 impl View {
     /// A queue as a group reads it; none if one of them does not exist.
@@ -45,7 +46,7 @@ impl View {
     }
 
     /// The message that waits; none if it does not any more.
-    pub(crate) fn retry(&self, key: RetryKey) -> Option<Retry> {
+    pub(crate) fn retry(&self, key: DeliveryKey) -> Option<Retry> {
         self.look(|state| state.retries.get(key))
     }
 

@@ -5,15 +5,12 @@
 
 use std::time::Duration;
 
-use proto::cluster::BrokerStatusRequest;
-use proto::v2::Code;
 use serde_json::Value;
 use tokio::time::Instant;
 
 use super::send::{SendLoad, send};
 use super::{Measured, Observation, Scene};
 use crate::failure::Failure;
-use crate::process::with_admin;
 
 /// Payload that is sent at least.
 const PAYLOAD_BYTES: u64 = 1 << 30;
@@ -57,28 +54,10 @@ pub async fn written(
     }
     for id in scene.group.ids() {
         scene.wait_until_caught_up(id).await?;
-        checkpoint(scene, id).await?;
+        let address = scene.group.plan().client_address(id);
+        let admin = scene.client().await?.admin().timeout(CHECKPOINT_PATIENCE);
+        admin.checkpoint(&address).await?;
     }
     let usage = observation.end(&scene.group, &measured).await;
     Ok((measured, usage))
-}
-
-/// Broker `id` writes its tables out.
-async fn checkpoint(scene: &Scene, id: u64) -> Result<(), Failure> {
-    let address = scene.group.plan().client_address(id);
-    let during = |error: &dyn std::fmt::Display| {
-        Failure::Operation(format!("a checkpoint of broker {id}: {error}"))
-    };
-    let mut admin = with_admin(&address)?;
-    let call = admin.checkpoint(BrokerStatusRequest {});
-    let answer = tokio::time::timeout(CHECKPOINT_PATIENCE, call)
-        .await
-        .map_err(|error| during(&error))?
-        .map_err(|status| during(&status))?
-        .into_inner();
-    if answer.code == i32::from(Code::Ok) {
-        Ok(())
-    } else {
-        Err(during(&answer.message))
-    }
 }

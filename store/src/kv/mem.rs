@@ -29,7 +29,7 @@ const MAGIC: &[u8; 8] = b"RMQTABL1";
 const CHECKSUM_BYTES: usize = 4;
 
 /// Time between flushes that nobody asked for.
-#[cfg(madsim)]
+#[cfg(all(madsim, not(fuzzing)))]
 const FLUSH_INTERVAL: std::time::Duration = std::time::Duration::from_millis(400);
 
 /// The pairs, and the sum of their hashes: it does not depend on how the pairs came to be.
@@ -91,7 +91,7 @@ impl KvEngine for MemEngine {
                 batches: AtomicU64::new(0),
                 flushes: AtomicU64::new(0),
             });
-            #[cfg(madsim)]
+            #[cfg(all(madsim, not(fuzzing)))]
             tokio::spawn(flush_now_and_then(Arc::downgrade(&kv)));
             Ok::<Arc<dyn Kv>, StoreError>(kv)
         }
@@ -219,7 +219,7 @@ impl Kv for MemKv {
 }
 
 /// RocksDB flushes when it pleases, however far the log has been synced: so does its twin in the simulator.
-#[cfg(madsim)]
+#[cfg(all(madsim, not(fuzzing)))]
 async fn flush_now_and_then(kv: std::sync::Weak<MemKv>) {
     loop {
         tokio::time::sleep(FLUSH_INTERVAL).await;

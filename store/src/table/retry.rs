@@ -10,21 +10,15 @@
 
 use crate::error::StoreError;
 use crate::kv::{Batch, Kv};
-use crate::table::{Fields, Key, Kind, for_each, key};
+use crate::table::{DeliveryKey, Fields, Key, Kind, for_each};
 
 const VALUE_BYTES: usize = 8 + 4 + 4 + 4 + 8 + 8;
 
 /// One message that waits for its next delivery to one group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Row {
-    /// The consumer group's number.
-    pub group_id: u64,
-    /// The topic.
-    pub topic_id: u64,
-    /// The queue.
-    pub queue: u32,
-    /// The message's place in the queue.
-    pub offset: u64,
+    /// The group, the queue and the message.
+    pub key: DeliveryKey,
     /// The entry that holds it.
     pub log_index: u64,
     /// The command in that entry, from 0.
@@ -45,8 +39,8 @@ pub fn scan(
     mut visit: impl FnMut(Row) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
     let (from, to) = Key::range(Kind::Retry);
-    for_each(kv, from.as_ref(), to.as_ref(), |(row_key, value)| {
-        visit(decode(&row_key, &value)?)
+    for_each(kv, from.as_ref(), to.as_ref(), |(key, value)| {
+        visit(decode(&key, &value)?)
     })
 }
 
@@ -59,13 +53,12 @@ pub fn put(batch: &mut Batch, row: &Row) {
     value.extend_from_slice(&row.attempt.to_be_bytes());
     value.extend_from_slice(&row.due_ms.to_be_bytes());
     value.extend_from_slice(&row.time_ms.to_be_bytes());
-    let key = row_key(row.group_id, row.topic_id, row.queue, row.offset);
-    batch.put(key, value);
+    batch.put(row.key.encode(Kind::Retry), value);
 }
 
 /// Removes a row.
-pub fn delete(batch: &mut Batch, group_id: u64, topic_id: u64, queue: u32, offset: u64) {
-    batch.delete(row_key(group_id, topic_id, queue, offset));
+pub fn delete(batch: &mut Batch, key: DeliveryKey) {
+    batch.delete(key.encode(Kind::Retry));
 }
 
 /// The error of rows that contradict others.
@@ -73,19 +66,10 @@ pub fn corrupt(detail: impl Into<String>) -> StoreError {
     Kind::Retry.corrupt(detail)
 }
 
-fn row_key(group_id: u64, topic_id: u64, queue: u32, offset: u64) -> Key {
-    let of_queue = Key::new(Kind::Retry).u64(group_id).u64(topic_id).u32(queue);
-    of_queue.u64(offset)
-}
-
-fn decode(row_key: &[u8], value: &[u8]) -> Result<Row, StoreError> {
-    let mut of_key = key::fields(Kind::Retry, row_key)?;
+fn decode(key: &[u8], value: &[u8]) -> Result<Row, StoreError> {
     let mut fields = Fields::new(Kind::Retry, value);
     let row = Row {
-        group_id: of_key.u64()?,
-        topic_id: of_key.u64()?,
-        queue: of_key.u32()?,
-        offset: of_key.u64()?,
+        key: DeliveryKey::decode(Kind::Retry, key)?,
         log_index: fields.u64()?,
         command: fields.u32()?,
         position: fields.u32()?,
@@ -93,7 +77,6 @@ fn decode(row_key: &[u8], value: &[u8]) -> Result<Row, StoreError> {
         due_ms: fields.u64()?,
         time_ms: fields.u64()?,
     };
-    of_key.end()?;
     fields.end()?;
     if row.attempt == 0 {
         return Err(corrupt("a retry of a message that was never delivered"));

@@ -11,19 +11,13 @@
 
 use crate::error::StoreError;
 use crate::kv::{Batch, Kv};
-use crate::table::{Fields, Key, Kind, for_each, key};
+use crate::table::{DeliveryKey, Fields, Key, Kind, for_each};
 
 /// One message that one group is done with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Row {
-    /// The consumer group's number.
-    pub group_id: u64,
-    /// The topic.
-    pub topic_id: u64,
-    /// The queue.
-    pub queue: u32,
-    /// The message's place in the queue.
-    pub offset: u64,
+    /// The group, the queue and the message.
+    pub key: DeliveryKey,
     /// The delivery that settled it, or that was the last one.
     pub attempt: u32,
     /// How much time had passed along the log.
@@ -36,18 +30,13 @@ pub fn scan(
     mut visit: impl FnMut(Row) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
     let (from, to) = Key::range(Kind::Settled);
-    for_each(kv, from.as_ref(), to.as_ref(), |(row_key, value)| {
-        let mut of_key = key::fields(Kind::Settled, &row_key)?;
+    for_each(kv, from.as_ref(), to.as_ref(), |(key, value)| {
         let mut fields = Fields::new(Kind::Settled, &value);
         let row = Row {
-            group_id: of_key.u64()?,
-            topic_id: of_key.u64()?,
-            queue: of_key.u32()?,
-            offset: of_key.u64()?,
+            key: DeliveryKey::decode(Kind::Settled, &key)?,
             attempt: fields.u32()?,
             passed_ms: fields.u64()?,
         };
-        of_key.end()?;
         fields.end()?;
         visit(row)
     })
@@ -58,19 +47,10 @@ pub fn put(batch: &mut Batch, row: &Row) {
     let mut value = [0; 12];
     value[..4].copy_from_slice(&row.attempt.to_be_bytes());
     value[4..].copy_from_slice(&row.passed_ms.to_be_bytes());
-    let key = row_key(row.group_id, row.topic_id, row.queue, row.offset);
-    batch.put(key, value);
+    batch.put(row.key.encode(Kind::Settled), value);
 }
 
 /// Removes a row.
-pub fn delete(batch: &mut Batch, group_id: u64, topic_id: u64, queue: u32, offset: u64) {
-    batch.delete(row_key(group_id, topic_id, queue, offset));
-}
-
-fn row_key(group_id: u64, topic_id: u64, queue: u32, offset: u64) -> Key {
-    let of_queue = Key::new(Kind::Settled)
-        .u64(group_id)
-        .u64(topic_id)
-        .u32(queue);
-    of_queue.u64(offset)
+pub fn delete(batch: &mut Batch, key: DeliveryKey) {
+    batch.delete(key.encode(Kind::Settled));
 }

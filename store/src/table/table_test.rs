@@ -106,10 +106,9 @@ proptest! {
         let clock = clock::Clock { time_ms, log_index, passed_ms: offset };
         let group_id = time_ms / 3;
         let (command, position, attempt) = (row.command, row.first, row.count);
-        let waiting = retry::Row {
-            group_id, topic_id, queue, offset, log_index, command, position, attempt, due_ms: offset / 3, time_ms,
-        };
-        let done = settled::Row { group_id, topic_id, queue, offset, attempt, passed_ms: time_ms };
+        let key = DeliveryKey { queue: GroupQueue { group_id, topic_id, queue }, offset };
+        let waiting = retry::Row { key, log_index, command, position, attempt, due_ms: offset / 3, time_ms };
+        let done = settled::Row { key, attempt, passed_ms: time_ms };
         let kv = written(|batch| {
             applied::put(batch, name.as_bytes());
             topic::put(batch, topic_id, name.as_bytes());
