@@ -134,6 +134,10 @@ pub struct BrokerConfig {
     /// Drop dead letters that died longer ago than this, in milliseconds. Until then their messages are kept, whatever
     /// the bounds of the log say. Default 259 200 000 (72 hours). 0: no bound.
     pub dead_letter_retain_ms: u64,
+    /// Number of the queue in which this group's dead letters are, of the topic `%DLQ%<consumer group>`. Give each broker
+    /// group that shares a system another one before the first message dies: consumers know queues by their numbers. A
+    /// queue that exists keeps its number. Default 0. Rule: at most 255.
+    pub dead_letter_queue: u32,
     /// How often retention and the free space of the disk are looked at, in milliseconds. Default
     /// 1 000. Rule: at least 10.
     pub retention_interval_ms: u64,
@@ -194,6 +198,7 @@ impl Default for BrokerConfig {
             log_retain_bytes: 0,
             log_retain_ms: 72 * 60 * 60 * 1_000,
             dead_letter_retain_ms: 72 * 60 * 60 * 1_000,
+            dead_letter_queue: 0,
             retention_interval_ms: 1_000,
             disk_reserve_bytes: 1_024 * MIB,
             checkpoint_log_bytes: 256 * MIB,
@@ -406,6 +411,7 @@ impl BrokerConfig {
             0,
             3_600_000,
         )?;
+        between("dead_letter_queue", self.dead_letter_queue.into(), 0, 255)?;
         between("long_polls_max", self.long_polls_max, 1, 1 << 20)?;
         between(
             "pull_messages_max",

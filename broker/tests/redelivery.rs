@@ -178,8 +178,11 @@ async fn a_poll_waits_for_what_is_due() {
         tokio::time::sleep(Duration::from_millis(50)).await;
         asked.send_back(2, 1).await;
     };
+    let begun = Instant::now();
     let (pulled, ()) = tokio::join!(asked.pull(), arrival);
     assert_eq!(pulled.len(), 1);
+    let waited = begun.elapsed();
+    assert!(waited < PATIENCE / 2, "{waited:?}");
     asked.settle(2, 2).await;
 
     let late = SendBackRequest {

@@ -52,6 +52,13 @@ impl Route {
                 }
             };
             let permission = v2::Permission::try_from(queue.permission).unwrap_or_default();
+            let known = by_number.get(&number).map(|known| &known.group);
+            if let Some(known) = known.filter(|known| **known != group) {
+                tracing::warn!(
+                    %topic, queue = number, %known, other = %group,
+                    "two broker groups have a queue of this number: the other's messages are not seen"
+                );
+            }
             by_number.entry(number).or_insert(RouteQueue {
                 queue: number,
                 group,

@@ -107,7 +107,13 @@ impl Replica {
 fn pieces(mut input: Input<'_>) -> Vec<Bytes> {
     let mut bodies = Vec::new();
     while !input.is_empty() {
-        bodies.push(input.long());
+        let body = input.long();
+        // A replica stops at a command of a newer version.
+        let is_newer = Entry::decode(body.clone())
+            .is_ok_and(|entry| entry.commands.iter().any(|one| one.body.is_none()));
+        if !is_newer {
+            bodies.push(body);
+        }
     }
     bodies
 }
@@ -157,6 +163,7 @@ fn script(mut input: Input<'_>) -> Vec<Bytes> {
                 failed: deliveries(&mut input),
                 delay_ms: number(&mut input),
                 dead: input.byte() % 4 == 0,
+                dead_letter_queue: u32::from(input.byte() % 3),
             }),
             9 => Body::Settle(Settle {
                 group: name(&mut input),

@@ -153,7 +153,7 @@ fn redelivery_script() -> Vec<u8> {
     let topic = vec![3, 0, 1, 0, 0];
     let group = vec![5, 0, 0, 0, 0, 2];
     let messages = vec![0, 0, 0, 1, 1, 3];
-    let send_back = |offset, attempt| vec![8, 0, 0, 0, 1, offset, attempt, 1, 1];
+    let send_back = |offset, attempt| vec![8, 0, 0, 0, 1, offset, attempt, 1, 1, 0];
     let settle = vec![9, 0, 0, 0, 1, 1, 2];
     let keep = vec![10, 0, 1, 2, 0, 2];
     let drop_letters = vec![10, 1, 9];

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use store::CommitLog;
+use store::{CommitLog, Room};
 use tokio::sync::watch;
 
 use crate::error::{ChangeError, ProposeError, RaftError};
@@ -48,16 +48,21 @@ impl RaftGroup {
     /// Refused before anything is proposed while the disk is full; see
     /// [`RaftGroup::propose_upkeep`].
     pub async fn propose(&self, body: Bytes) -> Result<Proposed, ProposeError> {
-        if self.inner.state.is_disk_full() {
+        if self.inner.state.room() > Room::Everything {
             return Err(ProposeError::Full);
         }
         self.propose_upkeep(body).await
     }
 
     /// Like [`RaftGroup::propose`], also while the disk is full: for the small entries that make
-    /// room, such as retention's. They use what is held in reserve.
+    /// room, such as retention's. They use what is held in reserve; see [`RaftGroup::room`].
     pub async fn propose_upkeep(&self, body: Bytes) -> Result<Proposed, ProposeError> {
         propose::propose(&self.inner.state, body, self.inner.propose_timeout).await
+    }
+
+    /// What this replica's disk had room for when it was looked at last, less than two seconds ago.
+    pub fn room(&self) -> Room {
+        self.inner.state.room()
     }
 
     /// Returns when this replica is the leader, a majority has confirmed it after the call, and

@@ -127,11 +127,7 @@ impl Maintenance {
     }
 
     async fn round(&self, raft: &Raft) -> Result<(), RaftError> {
-        self.state.set_disk_full(match self.log.space() {
-            Ok(()) => false,
-            Err(StoreError::DiskFull { .. }) => true,
-            Err(error) => return Err(error.into()),
-        });
+        self.state.set_room(self.log.room()?);
         // A peer that did not take a segment of a snapshot would not take it next time either.
         for first_index in self.snapshots.take_refused() {
             self.check_segment(first_index).await?;

@@ -2,13 +2,13 @@
 //!
 //! Holds facts, decides nothing, and never waits.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use openraft::metrics::RaftMetrics;
 use openraft_rt::WatchReceiver as _;
 use proto::raft as wire;
-use store::{CommitLog, DataDir};
+use store::{CommitLog, DataDir, Room};
 use tokio::sync::watch;
 use tonic::Status;
 
@@ -76,7 +76,7 @@ pub(crate) struct State {
     membership_at_start: StoredMembership,
     leadership: watch::Sender<Leadership>,
     failure: watch::Sender<Option<String>>,
-    disk_full: AtomicBool,
+    room: watch::Sender<Room>,
     checkpoint: watch::Receiver<Option<u64>>,
     repair_snapshot: watch::Sender<Option<Arc<SnapshotData>>>,
     pub(crate) counters: Arc<Counters>,
@@ -107,7 +107,7 @@ impl State {
             membership_at_start: parts.membership,
             leadership: watch::channel(Leadership::default()).0,
             failure: watch::channel(None).0,
-            disk_full: AtomicBool::new(false),
+            room: watch::channel(Room::default()).0,
             checkpoint: parts.checkpoint,
             repair_snapshot: watch::channel(None).0,
             counters: parts.counters,
@@ -179,13 +179,15 @@ impl State {
         self.applied.borrow().as_ref().map(|log_id| log_id.index())
     }
 
-    pub(crate) fn is_disk_full(&self) -> bool {
-        self.disk_full.load(Ordering::Relaxed)
+    /// What the disk has room for.
+    pub(crate) fn room(&self) -> Room {
+        *self.room.borrow()
     }
 
-    pub(crate) fn set_disk_full(&self, full: bool) {
-        if self.disk_full.swap(full, Ordering::Relaxed) != full {
-            tracing::warn!(full, "disk changes between full and not full");
+    pub(crate) fn set_room(&self, room: Room) {
+        let before = self.room.send_replace(room);
+        if before != room {
+            tracing::warn!(?before, ?room, "what the disk has room for changes");
         }
     }
 

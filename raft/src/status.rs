@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use store::{CommitLog, LogCounters};
+use store::{CommitLog, LogCounters, Room};
 
 use crate::leadership::Leadership;
 use crate::member::Member;
@@ -112,7 +112,7 @@ impl GroupStatus {
             flushed: positions.flushed.map(|flushed| flushed.index),
             appended: log.last().map(|last| last.index),
             members: membership.nodes().map(member).collect(),
-            disk_full: state.is_disk_full(),
+            disk_full: state.room() > Room::Everything,
             log: log.counters(),
             segments_repaired: count(&counters.segments_repaired),
             entries_repaired: count(&counters.entries_repaired),

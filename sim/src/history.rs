@@ -262,6 +262,13 @@ pub enum Event {
         /// What it says; none if it says nothing that was ever sent.
         value: Option<Value>,
     },
+    /// A group exists, and its messages are delivered so many times at most.
+    GroupMade {
+        /// The group.
+        group: Arc<str>,
+        /// Deliveries of one message.
+        attempts_max: u32,
+    },
     /// Somebody was told what a queue holds.
     Bounds {
         /// The queue.

@@ -82,6 +82,10 @@ impl Operator {
             while let Err(error) = self.admin().create_group(&retrier.group, &settings).await {
                 tracing::debug!(%error, "no group yet");
             }
+            self.record(Event::GroupMade {
+                group: retrier.group.clone(),
+                attempts_max: retrier.attempts_max,
+            });
         }
     }
 

@@ -244,6 +244,12 @@ impl World {
         node.is_some_and(|node| node.wanted == Wanted::Running)
     }
 
+    fn has_ended(&self, machine: Machine) -> bool {
+        let nodes = self.nodes();
+        let node = nodes.get(&machine);
+        node.is_some_and(|node| self.simulator.is_exit(node.id))
+    }
+
     /// Ends a process by force. It stays down until it is started.
     pub fn crash(&self, machine: Machine, crash: Crash) {
         let Some(id) = self.want(machine, Wanted::Down) else {
@@ -287,9 +293,11 @@ impl World {
         }
     }
 
-    /// Stops a process from doing anything, as if its machine were suspended.
+    /// Stops a process from doing anything, as if its machine were suspended. One that has ended by itself is about to
+    /// be started again, and is not there to be stopped.
     pub fn pause(&self, machine: Machine) {
         if self.is_running(machine)
+            && !self.has_ended(machine)
             && let Some(id) = self.want(machine, Wanted::Paused)
         {
             self.simulator.pause(id);

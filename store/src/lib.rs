@@ -27,7 +27,7 @@ pub use kv::RocksEngine;
 pub use kv::{Batch, Kv, KvCounters, KvEngine, MemEngine, Operation, Pair, default_engine};
 pub use log::inspect::{IndexReport, SegmentReport, SyncedReport};
 pub use log::{
-    Adoption, CommitLog, Damage, Done, LogCounters, Positions, Recovered, SYNC_TIME_BUCKETS,
+    Adoption, CommitLog, Damage, Done, LogCounters, Positions, Recovered, Room, SYNC_TIME_BUCKETS,
     SegmentExport, SegmentInfo, SegmentWriter, Staging,
 };
 pub use superblock::{Identity, Superblock};

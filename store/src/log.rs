@@ -46,6 +46,7 @@ pub use adopt::Adoption;
 pub use counters::{LogCounters, SYNC_TIME_BUCKETS};
 pub use export::{SegmentExport, SegmentInfo};
 pub use recovery::Recovered;
+pub use space::Room;
 pub use staging::{SegmentWriter, Staging};
 pub use state::{Damage, Done, Positions};
 
@@ -171,11 +172,11 @@ impl CommitLog {
         self.shared.counters.snapshot()
     }
 
-    /// Whether there is room for new client data. Appends themselves are refused only below half
-    /// the reserve, so that entries which make space again still fit.
-    pub fn space(&self) -> Result<()> {
+    /// What the disk has room for. Appends themselves are refused only below half the reserve, so that
+    /// entries which make space again still fit.
+    pub fn room(&self) -> Result<Room> {
         let dir = self.shared.dir.path();
-        self.shared.space.check_reserve(&**self.shared.disk(), dir)
+        self.shared.space.room(&**self.shared.disk(), dir)
     }
 
     /// Returns once the log is broken for good, with the reason. The replica must stop then.

@@ -1,21 +1,20 @@
 //! What one call of `apply` changes: the batch for the tables, and whom to tell afterwards.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proto::QueueId;
 use store::Batch;
 use store::table::consume_queue::Row;
-use store::table::{clock, consume_queue, queue_bounds};
+use store::table::{GroupQueue, clock, consume_queue, queue_bounds};
 
 use super::state::State;
-use store::table::GroupQueue;
 
 /// Collected over all entries of the call.
 #[derive(Default)]
 pub(crate) struct Changes {
     pub(super) batch: Batch,
     /// Rows that are in the batch and not in the tables yet.
-    rows: Vec<(u64, QueueId, Row)>,
+    rows: BTreeMap<(u64, QueueId), Vec<Row>>,
     /// Queues whose bounds changed: each row is written once per call, however many entries moved it.
     touched: BTreeSet<(u64, QueueId)>,
     removed_topics: Vec<u64>,
@@ -29,13 +28,12 @@ impl Changes {
     /// A row was added to a queue.
     pub(super) fn add_row(&mut self, topic_id: u64, queue: QueueId, row: Row) {
         consume_queue::put(&mut self.batch, topic_id, queue, &row);
-        self.rows.push((topic_id, queue, row));
+        self.rows.entry((topic_id, queue)).or_default().push(row);
     }
 
     /// The rows that this call added to a queue, in order.
     pub(super) fn rows_of(&self, topic_id: u64, queue: QueueId) -> impl Iterator<Item = &Row> {
-        let of_queue = move |row: &&(u64, QueueId, Row)| (row.0, row.1) == (topic_id, queue);
-        self.rows.iter().filter(of_queue).map(|(_, _, row)| row)
+        self.rows.get(&(topic_id, queue)).into_iter().flatten()
     }
 
     /// A queue's bounds changed.

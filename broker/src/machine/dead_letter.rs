@@ -1,15 +1,15 @@
 //! Dead-letter queues: messages that a group could not process, as rows that point at where they stand.
 //!
-//! The queue of a group is queue 0 of the topic `%DLQ%<group>`, made when the first one dies. Its rows hold
-//! one message each, and their times are those of death: they never decrease. Their log indexes follow no
+//! The queue of a group is the last one of the topic `%DLQ%<group>`, made when the first one dies; broker groups that
+//! share a system have it under different numbers, and those below are empty. Its rows hold one message each, and their times are those of death: they never decrease. Their log indexes follow no
 //! order, so retention does not cut such a queue where it cuts others: a dead letter holds its entry, until
 //! a command of its own ends it or [`keep`](super::keep) moves it.
 
 use std::collections::BTreeMap;
 
-use proto::TimestampMs;
 use proto::command::command_reply::Refusal;
 use proto::command::{CommandReply, DropDeadLetters};
+use proto::{QueueId, TimestampMs};
 use store::table::consume_queue::{self, Row};
 
 use super::changes::Changes;
@@ -18,12 +18,18 @@ use super::limits::{DEAD_LETTERS_DROPPED_AT_ONCE, DEAD_LETTERS_MAX, DEAD_LETTERS
 use super::references::{Holder, Location};
 use super::state::State;
 use super::topic;
+use crate::view::Topic;
 
 /// What a dead-letter queue's topic begins with; the group's name follows.
 pub(crate) const TOPIC_PREFIX: &str = "%DLQ%";
 
+/// Highest number of such a queue: what lies below it takes memory.
+const QUEUE_MAX: u32 = 255;
+
 /// The queue of such a topic.
-const QUEUE: u32 = 0;
+pub(super) fn queue_of(topic: &Topic) -> QueueId {
+    topic.queue_count.saturating_sub(1)
+}
 
 /// A message that nobody tries to process any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,14 +72,19 @@ impl DeadLetters {
 }
 
 /// Whether so many more messages of a group may die.
-pub(super) fn room(state: &State, group: &str, count: usize) -> Result<(), CommandReply> {
+pub(super) fn room(
+    state: &State,
+    group: &str,
+    count: usize,
+    queue: QueueId,
+) -> Result<(), CommandReply> {
     if count == 0 {
         return Ok(());
     }
     let name = topic_name(group);
     let present = match state.topic(&name) {
         Some(topic) if topic.topic.dead_letters => {
-            let bounds = topic.queues.first().copied().unwrap_or_default();
+            let bounds = topic.queues.last().copied().unwrap_or_default();
             bounds.next_offset - bounds.min_offset
         }
         Some(_) => {
@@ -81,7 +92,7 @@ pub(super) fn room(state: &State, group: &str, count: usize) -> Result<(), Comma
             return Err(refused(Refusal::Invalid, detail));
         }
         None => {
-            topic::room(state, 1)?;
+            topic::room(state, queue.min(QUEUE_MAX) as usize + 1)?;
             0
         }
     };
@@ -103,23 +114,25 @@ pub(super) fn bury(
     changes: &mut Changes,
     place: Place,
     group: &str,
+    queue: QueueId,
     location: Location,
 ) {
     let name = topic_name(group);
     let topic_id = match state.topic(&name) {
         Some(topic) => topic.topic.id,
-        None => topic::create_dead_letters(state, changes, name),
+        None => topic::create_dead_letters(state, changes, name, queue.min(QUEUE_MAX)),
     };
     let letter = DeadLetter {
         location,
         time_ms: place.time_ms,
     };
     let topic = state.topics.get_mut(&topic_id);
-    let bounds = topic.and_then(|topic| topic.queues.get_mut(QUEUE as usize));
-    let bounds = bounds.expect("the topic was found or made, with one queue");
+    let topic = topic.expect("it was found or made");
+    let queue = queue_of(&topic.topic);
+    let bounds = topic.queues.last_mut().expect("a topic has a queue");
     let offset = bounds.next_offset;
     bounds.next_offset += 1;
-    changes.touch(topic_id, QUEUE);
+    changes.touch(topic_id, queue);
     put(state, changes, (topic_id, offset), letter);
 }
 
@@ -138,7 +151,8 @@ pub(super) fn put(
         count: 1,
         time_ms: letter.time_ms,
     };
-    consume_queue::put(&mut changes.batch, topic_id, QUEUE, &row);
+    let topic = &state.topics[&topic_id].topic;
+    consume_queue::put(&mut changes.batch, topic_id, queue_of(topic), &row);
     hold(state, (topic_id, offset), letter);
 }
 
@@ -176,11 +190,13 @@ pub(super) fn drop_old(
             continue;
         };
         let topic = state.topics.get_mut(&topic_id);
-        if let Some(bounds) = topic.and_then(|topic| topic.queues.get_mut(QUEUE as usize)) {
+        let topic = topic.expect("it is one of them");
+        let queue = queue_of(&topic.topic);
+        if let Some(bounds) = topic.queues.last_mut() {
             bounds.min_offset = end;
         }
-        consume_queue::delete_before(&mut changes.batch, topic_id, QUEUE, end);
-        changes.touch(topic_id, QUEUE);
+        consume_queue::delete_before(&mut changes.batch, topic_id, queue, end);
+        changes.touch(topic_id, queue);
     }
     Ok(done(dropped as u64))
 }

@@ -28,7 +28,8 @@ pub(super) struct Place {
     pub(super) passed_ms: u64,
 }
 
-/// Applies one entry; its encoded reply. An error means that the tables cannot be read.
+/// Applies one entry; its encoded reply. An error means that the tables cannot be read, or that the entry is of a
+/// newer version.
 pub(super) fn apply(
     state: &mut State,
     changes: &mut Changes,
@@ -87,9 +88,21 @@ fn carry_out(
         Some(Body::Settle(command)) => settle::apply(state, changes, place, &command),
         Some(Body::Keep(command)) => keep::apply(state, changes, place, &command),
         Some(Body::DropDeadLetters(command)) => dead_letter::drop_old(state, changes, &command),
-        None => Err(refused(Refusal::Invalid, "unknown command")),
+        None => return Err(unknown(place)),
     };
     Ok(outcome.unwrap_or_else(|refusal| refusal))
+}
+
+/// Others may have carried it out: a replica that passed over it would differ from them for ever, one that stops
+/// goes on where it stopped once it is upgraded.
+fn unknown(place: Place) -> StoreError {
+    let Place {
+        log_index, command, ..
+    } = place;
+    let detail = format!(
+        "command {command} of entry {log_index} is of a newer version than this program: upgrade this broker"
+    );
+    StoreError::Refused { detail }
 }
 
 /// What a command answers: its success, or why it changed nothing.

@@ -160,13 +160,25 @@ async fn nonsense_is_refused() {
     let mut harness = Harness::new().await;
     let topic = harness.topic("orders", 1).await;
     let garbage = Bytes::from_static(b"\xff\xff\xff not an entry");
-    let unknown = Bytes::from_static(&[0x12, 0x03, 0xf2, 0x7f, 0x00]);
-    let committed = harness.append(vec![garbage, unknown]).await;
+    let committed = harness.append(vec![garbage]).await;
     for reply in harness.apply_committed(&committed) {
         assert_eq!(reply.commands.len(), 1);
         assert_eq!(reply.commands[0].refusal(), Refusal::Invalid);
     }
     assert_eq!(harness.view.queue(topic, 0), bounds(0, 0));
+}
+
+/// Would catch a replica that passes over what replicas of a newer version carry out, and differs from them for ever.
+#[tokio::test]
+async fn a_command_of_a_newer_version_stops_the_replica() {
+    let mut harness = Harness::new().await;
+    let newer = Bytes::from_static(&[0x12, 0x03, 0xf2, 0x7f, 0x00]);
+    let committed = harness.append(vec![newer]).await;
+    let kv = harness.kv.clone();
+    let mut write = |batch| kv.write(batch);
+    let stopped = harness.machine.apply(&committed, &mut write);
+    let reason = stopped.expect_err("it is unknown here").to_string();
+    assert!(reason.contains("upgrade this broker"), "{reason}");
 }
 
 /// Would catch a command that is believed although it contradicts itself, or names what is not there.

@@ -624,6 +624,7 @@ fn command() -> impl Strategy<Value = Body> {
                     failed,
                     delay_ms: delay_ms.saturating_sub(200),
                     dead: dead == 0,
+                    dead_letter_queue: 0,
                 })
             }
         ),

@@ -3,13 +3,12 @@
 use host::{Mutant, mutant};
 use proto::command::CommitOffset;
 use proto::command::command_reply::Refusal;
-use store::table::consumer_offset;
+use store::table::{GroupQueue, consumer_offset};
 
 use super::changes::Changes;
 use super::entry::{Outcome, done, refused};
 use super::limits::OFFSETS_MAX;
 use super::state::State;
-use store::table::GroupQueue;
 
 /// Sets the group's place to `offset`, at most to the queue's end. A commit never goes back; an
 /// operator's reset may. Answers with the place that the group has then.

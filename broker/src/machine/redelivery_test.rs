@@ -81,8 +81,10 @@ impl Scene {
     async fn letters(&self) -> Vec<(u64, String)> {
         let view = &self.harness.view;
         let topic = view.topic(LETTERS).unwrap();
-        let min = view.queue(topic.id, 0).unwrap().min_offset;
-        let stored = view.read(topic.id, 0, min, 100, usize::MAX).await.unwrap();
+        let queue = topic.first_queue();
+        let min = view.queue(topic.id, queue).unwrap().min_offset;
+        let stored = view.read(topic.id, queue, min, 100, usize::MAX);
+        let stored = stored.await.unwrap();
         let text = |message: &[u8]| String::from_utf8(message.to_vec()).unwrap();
         stored
             .iter()
@@ -163,6 +165,37 @@ async fn a_message_is_tried_until_it_is_settled_or_dead() {
     let later_ms = 400 + WINDOW_MS;
     assert_eq!(scene.send_back(later_ms, 3, 1).await.value, 1);
     assert_eq!(scene.waiting(), [(3, 1)]);
+}
+
+/// Would catch dead letters of two broker groups under one queue number, of which clients would see one group's; and
+/// a restart, a drop or another setting that looks for them elsewhere.
+#[tokio::test]
+async fn the_queue_of_dead_letters_has_the_number_that_it_was_made_with() {
+    let mut scene = Scene::new().await;
+    for (offset, dead_letter_queue) in [(2, 3), (4, 0)] {
+        let dead = SendBack {
+            group: GROUP.into(),
+            topic_id: scene.topic,
+            failed: deliveries(&[(offset, 1)]),
+            dead: true,
+            dead_letter_queue,
+            ..Default::default()
+        };
+        let reply = scene.harness.command(20 + offset, Body::SendBack(dead));
+        assert_eq!(reply.await.value, 1);
+    }
+    let mut scene = Scene {
+        harness: scene.harness.restart(),
+        ..scene
+    };
+    let topic = scene.harness.view.topic(LETTERS).unwrap();
+    assert_eq!((topic.first_queue(), topic.queue_count), (3, 4));
+    let letters = [(0, "message 2".to_owned()), (1, "message 4".to_owned())];
+    assert_eq!(scene.letters().await, letters);
+    let before_ms = 23;
+    let drop_old = Body::DropDeadLetters(DropDeadLetters { before_ms });
+    assert_eq!(scene.harness.command(50, drop_old).await.value, 1);
+    assert_eq!(scene.letters().await, letters[1..]);
 }
 
 /// Would catch a dead letter that anybody may send, a queue of them that is altered, and one that is made

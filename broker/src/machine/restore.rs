@@ -14,6 +14,7 @@ use super::references::{Holder, Location};
 use super::retries::Retry;
 use super::shared::Storage;
 use super::state::{GroupState, State, TopicState};
+use crate::view::Topic;
 
 /// Rows of a dead-letter queue that are read at once.
 const DEAD_LETTERS_PER_SCAN: usize = 1_024;
@@ -114,11 +115,11 @@ fn load_retries(kv: &dyn Kv, state: &mut State) -> Result<(), StoreError> {
 fn load_dead_letters(kv: &dyn Kv, state: &mut State) -> Result<(), StoreError> {
     let topics = state.topics.values();
     let topics = topics.filter(|topic| topic.topic.dead_letters);
-    let topics: Vec<u64> = topics.map(|topic| topic.topic.id).collect();
-    for topic_id in topics {
-        let mut next = 0;
+    let topics: Vec<Arc<Topic>> = topics.map(|topic| topic.topic.clone()).collect();
+    for topic in topics {
+        let (topic_id, queue, mut next) = (topic.id, dead_letter::queue_of(&topic), 0);
         loop {
-            let rows = consume_queue::scan(kv, topic_id, 0, next, DEAD_LETTERS_PER_SCAN)?;
+            let rows = consume_queue::scan(kv, topic_id, queue, next, DEAD_LETTERS_PER_SCAN)?;
             let full = rows.len() == DEAD_LETTERS_PER_SCAN;
             for row in rows {
                 if row.count != 1 {

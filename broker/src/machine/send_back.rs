@@ -28,8 +28,15 @@ struct Failed {
     location: Location,
     /// When it was stored.
     time_ms: TimestampMs,
-    /// Whether it waits already.
-    waits: bool,
+}
+
+/// Messages whose next delivery is to be decided.
+#[derive(Default)]
+struct News {
+    waiting: Vec<Failed>,
+    dead: Vec<Failed>,
+    /// Offsets of those that are not kept any more.
+    missing: Vec<QueueOffset>,
 }
 
 /// Sends back what is news; all of it or nothing, but for messages that are not kept any more. Answers
@@ -48,40 +55,20 @@ pub(super) fn apply(
         Ok(deliveries) => deliveries,
         Err(refusal) => return Ok(Err(refusal)),
     };
-    let mut missing = Vec::new();
-    let mut failed = Vec::new();
-    for (offset, attempt) in deliveries {
-        let key = DeliveryKey { queue, offset };
-        let known = state.retries.get(key);
-        let newest = known.map_or(0, |retry| retry.attempt);
-        if attempt <= newest.max(state.settled.attempt(key)) {
-            continue;
-        }
-        let found = match known {
-            Some(retry) => Some((retry.location, retry.time_ms)),
-            None => locate(state, changes, key)?,
-        };
-        match found {
-            Some((location, time_ms)) => failed.push(Failed {
-                key,
-                attempt,
-                location,
-                time_ms,
-                waits: known.is_some(),
-            }),
-            None => missing.push(offset),
-        }
-    }
-    let attempts_max = attempts_max(&group);
-    let is_dead = |failed: &Failed| command.dead || failed.attempt >= attempts_max;
-    let (dead, waiting): (Vec<Failed>, Vec<Failed>) = failed.into_iter().partition(is_dead);
-    if let Err(refusal) = room(state, queue, &waiting)
-        .and_then(|()| dead_letter::room(state, &group.name, dead.len()))
-    {
+    let last_attempt = match command.dead {
+        true => 0,
+        false => attempts_max(&group),
+    };
+    let news = match sort_out(state, changes, queue, deliveries, last_attempt)? {
+        Ok(news) => news,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    let letters = command.dead_letter_queue;
+    if let Err(refusal) = dead_letter::room(state, &group.name, news.dead.len(), letters) {
         return Ok(Err(refusal));
     }
-    let value = (dead.len() + waiting.len()) as u64;
-    for failed in waiting {
+    let value = (news.dead.len() + news.waiting.len()) as u64;
+    for failed in news.waiting {
         let delay_ms = match command.delay_ms {
             0 => backoff::delay_ms(&group.attributes, failed.attempt),
             delay_ms => delay_ms,
@@ -94,17 +81,66 @@ pub(super) fn apply(
         };
         put(state, changes, failed.key, retry);
     }
-    for failed in dead {
-        dead_letter::bury(state, changes, place, &group.name, failed.location);
+    for failed in news.dead {
+        dead_letter::bury(state, changes, place, &group.name, letters, failed.location);
         remove(state, changes, failed.key);
         let batch = &mut changes.batch;
         (state.settled).remember(batch, failed.key, failed.attempt, place.passed_ms);
     }
     Ok(Ok(CommandReply {
         value,
-        missing,
+        missing: news.missing,
         ..CommandReply::default()
     }))
+}
+
+/// Finds the messages of deliveries that are news. Refused where too many would wait.
+fn sort_out(
+    state: &State,
+    changes: &Changes,
+    queue: GroupQueue,
+    deliveries: BTreeMap<QueueOffset, u32>,
+    last_attempt: u32,
+) -> Result<Result<News, CommandReply>, StoreError> {
+    let mut news = News::default();
+    let mut added = 0;
+    for (offset, attempt) in deliveries {
+        let key = DeliveryKey { queue, offset };
+        let known = state.retries.get(key);
+        let newest = known.map_or(0, |retry| retry.attempt);
+        if attempt <= newest.max(state.settled.attempt(key)) {
+            continue;
+        }
+        let dies = attempt >= last_attempt;
+        let found = match known {
+            Some(retry) => Some((retry.location, retry.time_ms)),
+            None => {
+                added += usize::from(!dies);
+                // Before the tables are asked, which costs far more than to say no.
+                if let Err(refusal) = room(state, queue, added) {
+                    return Ok(Err(refusal));
+                }
+                locate(state, changes, key)?
+            }
+        };
+        let Some((location, time_ms)) = found else {
+            added -= usize::from(!dies);
+            news.missing.push(offset);
+            continue;
+        };
+        let of_its_kind = if dies {
+            &mut news.dead
+        } else {
+            &mut news.waiting
+        };
+        of_its_kind.push(Failed {
+            key,
+            attempt,
+            location,
+            time_ms,
+        });
+    }
+    Ok(Ok(news))
 }
 
 /// The group, and the queue as that reads it.
@@ -166,6 +202,7 @@ pub(super) fn put(state: &mut State, changes: &mut Changes, key: DeliveryKey, re
     state.retries.put(key, retry);
     state.references.add(retry.location, Holder::Retry(key));
     store::table::retry::put(&mut changes.batch, &retry.row(key));
+    changes.touch_retries(key.queue);
 }
 
 /// Removes a retry, if there is one.
@@ -198,8 +235,7 @@ fn attempts_max(group: &Group) -> u32 {
     }
 }
 
-fn room(state: &State, queue: GroupQueue, waiting: &[Failed]) -> Result<(), CommandReply> {
-    let added = waiting.iter().filter(|failed| !failed.waits).count();
+fn room(state: &State, queue: GroupQueue, added: usize) -> Result<(), CommandReply> {
     if state.retries.count_of(queue) + added > RETRIES_PER_QUEUE_MAX {
         let detail = format!(
             "at most {RETRIES_PER_QUEUE_MAX} messages of a queue wait for another delivery to a group"

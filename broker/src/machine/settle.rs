@@ -1,12 +1,12 @@
 //! Ends retries whose delivery succeeded.
 
 use proto::command::Settle;
+use store::table::DeliveryKey;
 
 use super::changes::Changes;
 use super::entry::{Outcome, Place, done};
 use super::send_back;
 use super::state::State;
-use store::table::DeliveryKey;
 
 /// Removes the retries, whichever delivery they wait for: one success is enough. Remembers each, so that a
 /// failure of this delivery or of an earlier one that is told late changes nothing. Answers with how many

@@ -4,13 +4,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use proto::QueueId;
+use store::table::GroupQueue;
 use store::{CommitLog, Kv};
 use tokio::sync::watch;
 
 use super::changes::Changes;
 use super::state::State;
 use crate::view::{ArrivalRegistry, EntryCache};
-use store::table::GroupQueue;
 
 /// Where rows and message bodies are read from.
 #[derive(Clone)]

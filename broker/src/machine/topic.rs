@@ -1,8 +1,8 @@
 //! Creates, changes and deletes topics.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use proto::QueueId;
 use proto::command::command_reply::Refusal;
 use proto::command::{CommandReply, PutTopic};
 use store::table::queue_bounds::QueueBounds;
@@ -14,7 +14,7 @@ use super::limits::{QUEUES_MAX, QUEUES_PER_TOPIC_MAX, TOPICS_MAX};
 use super::record::{self, check_attributes, check_name};
 use super::state::{State, TopicState};
 use super::{dead_letter, send_back};
-use crate::view::Topic;
+use crate::view::{FIRST_QUEUE, Topic};
 
 pub(super) fn put(state: &mut State, changes: &mut Changes, command: PutTopic) -> Outcome {
     check_name(&command.name)?;
@@ -79,14 +79,20 @@ pub(super) fn delete(state: &mut State, changes: &mut Changes, name: &str) -> Ou
     Ok(done(topic_id))
 }
 
-/// Makes the topic of a dead-letter queue; its number. There must be [`room`] for it.
-pub(super) fn create_dead_letters(state: &mut State, changes: &mut Changes, name: String) -> u64 {
+/// Makes the topic of a dead-letter queue of this number; the topic's number. There must be [`room`] for it.
+pub(super) fn create_dead_letters(
+    state: &mut State,
+    changes: &mut Changes,
+    name: String,
+    queue: QueueId,
+) -> u64 {
+    let first = (queue > 0).then(|| (FIRST_QUEUE.to_owned(), queue.to_string()));
     let topic = Topic {
         id: state.next_id,
         name,
-        queue_count: 1,
+        queue_count: queue + 1,
         message_type: 0,
-        attributes: BTreeMap::new(),
+        attributes: first.into_iter().collect(),
         dead_letters: true,
     };
     insert(state, changes, topic)

@@ -13,6 +13,7 @@ use proto::QueueOffset;
 use proto::message::{self, deliver};
 use proto::redelivery::{PullRetriesRequest, PullRetriesResponse};
 use proto::v2::Code;
+use store::table::{DeliveryKey, GroupQueue};
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
@@ -24,13 +25,12 @@ use crate::grpc::status::{
 use crate::machine::{Due, Retry};
 use crate::service::Service;
 use crate::view::ReadError;
-use store::table::{DeliveryKey, GroupQueue};
 
 /// Messages in an answer when the caller names no number.
 const MESSAGES_DEFAULT: u32 = 32;
 
-/// Offsets that a caller may hold.
-const HELD_MAX: usize = 16_384;
+/// Offsets that a caller may hold. A call that waits keeps them, and so may thousands of calls.
+const HELD_MAX: usize = 1024;
 
 /// Kept back from the deadline by a pull that waits, to answer in.
 const ANSWER_RESERVE: Duration = Duration::from_millis(200);
@@ -163,9 +163,17 @@ impl Pull<'_> {
     async fn answer(&self, now_ms: u64, due: Due) -> Result<PullRetriesResponse, CallError> {
         let mut retries = Vec::with_capacity(due.now.len());
         let (mut bytes, mut next_ms) = (0, due.next_ms);
+        let mut failure = None;
         for (offset, retry) in due.now {
-            let Some((retry, stored)) = self.read(offset, retry).await? else {
-                continue;
+            let (retry, stored) = match self.read(offset, retry).await {
+                Ok(Some(found)) => found,
+                Ok(None) => continue,
+                // It is due first each time: those behind it must not wait until it is repaired.
+                Err(error) => {
+                    tracing::warn!(%error, "a retry is passed over, it cannot be read");
+                    failure = Some(error);
+                    continue;
+                }
             };
             bytes += stored.len();
             if bytes > self.bytes_max && !retries.is_empty() {
@@ -173,6 +181,9 @@ impl Pull<'_> {
                 break;
             }
             retries.push(self.deliver(offset, &retry, &stored));
+        }
+        if let Some(error) = failure.filter(|_| retries.is_empty()) {
+            return Err(unreadable(&self.target.topic.name, &error).into());
         }
         Ok(PullRetriesResponse {
             code: Code::Ok.into(),
@@ -209,7 +220,7 @@ impl Pull<'_> {
         &self,
         offset: QueueOffset,
         mut retry: Retry,
-    ) -> Result<Option<(Retry, Bytes)>, CallError> {
+    ) -> Result<Option<(Retry, Bytes)>, ReadError> {
         let queue = self.queue;
         let mut moves = 0;
         loop {
@@ -230,7 +241,7 @@ impl Pull<'_> {
                     retry = now;
                     moves += 1;
                 }
-                Some(_) => return Err(unreadable(&self.target.topic.name, &error).into()),
+                Some(_) => return Err(error),
             }
         }
     }

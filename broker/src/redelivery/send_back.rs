@@ -38,6 +38,7 @@ impl LeaderCall for SendBackRequest {
             failed,
             delay_ms: self.delay_ms,
             dead: self.dead,
+            dead_letter_queue: service.config.dead_letter_queue,
         });
         // Mutant: see there.
         #[cfg(raftmq_mutants)]

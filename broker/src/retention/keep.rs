@@ -5,6 +5,7 @@
 
 use host::{Mutant, mutant};
 use proto::command::{self, Source, command::Body};
+use store::Room;
 
 use crate::grpc::status::CallError;
 use crate::machine::Location;
@@ -12,6 +13,9 @@ use crate::service::Service;
 
 /// Messages of one command.
 const MESSAGES_MAX: usize = 256;
+
+/// Commands in one go: other things are looked at in between, and small messages are many.
+const COMMANDS_AT_ONCE: usize = 16;
 
 /// Why not everything was kept that must be.
 #[derive(Debug, thiserror::Error)]
@@ -24,13 +28,16 @@ pub(crate) enum KeepError {
         position: u32,
         reason: String,
     },
+    /// Writing it would take the space that is left for letting go of it.
+    #[error("the disk has no room to write {0} messages once more: free some")]
+    NoRoom(usize),
     /// The command was not agreed on.
     #[error("not agreed on: {0:?}")]
     Proposal(CallError),
 }
 
-/// Moves what is pointed at in the entries before `first_index`, until at least `bytes_max` bytes were written;
-/// how many were.
+/// Moves what is pointed at in the entries before `first_index`, until `bytes_max` bytes or as many commands
+/// as go at once were written; how many bytes were.
 pub(crate) async fn before(
     service: &Service,
     first_index: u64,
@@ -41,10 +48,13 @@ pub(crate) async fn before(
         return Ok(0);
     }
     let mut bytes = 0;
-    while bytes < bytes_max {
+    for _ in 0..COMMANDS_AT_ONCE {
         let locations = service.view.referenced_below(first_index, MESSAGES_MAX);
-        if locations.is_empty() {
+        if locations.is_empty() || bytes >= bytes_max {
             break;
+        }
+        if service.group.room() > Room::Keeping {
+            return Err(KeepError::NoRoom(locations.len()));
         }
         let (keep, size) = gather(service, &locations).await?;
         let proposed = service.propose_upkeep(Body::Keep(keep)).await;

@@ -10,11 +10,11 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use proto::{QueueId, QueueOffset};
+use store::table::GroupQueue;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
 use crate::machine::Shared;
-use store::table::GroupQueue;
 
 /// The queues that somebody waits for; `K` names one.
 pub(crate) struct ArrivalRegistry<K> {

@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use proto::{QueueId, QueueOffset, TimestampMs};
 use store::StoreError;
+use store::table::{DeliveryKey, GroupQueue};
 
 use super::{RetryArrivals, View};
 use crate::machine::{Due, Location, Retry};
-use store::table::{DeliveryKey, GroupQueue};
 
 impl View {
     /// A queue as a group reads it; none if one of them does not exist.

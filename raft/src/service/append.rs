@@ -3,6 +3,7 @@
 use futures::stream::BoxStream;
 use futures::{StreamExt, stream};
 use proto::raft as wire;
+use store::Room;
 use tonic::{Status, Streaming};
 
 use super::{Service, stopped};
@@ -42,11 +43,11 @@ pub(super) async fn stream(
         .boxed())
 }
 
-/// Entries are refused while the disk is full: the leader tries again later, where a failed append
-/// would end this replica.
+/// Entries are refused once the disk has room for nothing: the leader tries again later, where a failed append
+/// would end this replica. Before that the leader takes no client's data: what still comes makes room.
 #[allow(clippy::result_large_err, reason = "the transport's own error type")]
 fn convert(service: &Service, request: wire::AppendRequest) -> Result<Request, Status> {
-    if !request.entries.is_empty() && service.state.is_disk_full() {
+    if !request.entries.is_empty() && service.state.room() == Room::Nothing {
         return Err(Status::resource_exhausted("disk is full"));
     }
     Ok(append_from_wire(request)?)

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{drained, no_retries, sends};
+use super::{drained, no_retries, sends, still_there};
 use crate::history::{Event, Member, Outcome, Place, Queue, Record, Target};
 use crate::machine::Machine;
 use crate::workload::{Plan, Size};
@@ -84,16 +84,30 @@ fn a_producer_is_served_by_what_it_sends_after_the_heal() {
 fn every_group_must_come_to_the_end_of_every_queue() {
     let plan = plan();
     let group = plan.groups(&plan.topics[0].name).remove(0);
+    let retrier = plan.retriers[0].group.clone();
     let bounds = BTreeMap::from([(queue(&plan), (0, 2))]);
-    let all = vec![delivery(&plan, &group, 0), delivery(&plan, &group, 1)];
+    let read = |group: &Arc<str>, offset| delivery(&plan, group, offset);
+    let all = vec![read(&group, 0), read(&group, 1), read(&retrier, 1)];
     assert_eq!(drained(&plan, &bounds, &records(all)), Ok(()));
-    let first = vec![delivery(&plan, &group, 0)];
+    let first = vec![read(&group, 0), read(&retrier, 1)];
     assert!(drained(&plan, &bounds, &records(first)).is_err());
-    let other = vec![delivery(&plan, &"another".into(), 1)];
+    let other = vec![read(&"another".into(), 1), read(&retrier, 1)];
     assert!(drained(&plan, &bounds, &records(other)).is_err());
+    let no_retrier = vec![read(&group, 0), read(&group, 1)];
+    assert!(drained(&plan, &bounds, &records(no_retrier)).is_err());
     // Nothing is left to read.
     let empty = BTreeMap::from([(queue(&plan), (2, 2))]);
     assert_eq!(drained(&plan, &empty, &records(Vec::new())), Ok(()));
+}
+
+#[test]
+fn what_retention_took_meanwhile_is_not_waited_for() {
+    let plan = plan();
+    let held = BTreeMap::from([(queue(&plan), (0, 2))]);
+    for (min, expected) in [(1, (1, 2)), (3, (3, 2))] {
+        let left = BTreeMap::from([(queue(&plan), (min, 5))]);
+        assert_eq!(still_there(&held, &left), [(queue(&plan), expected)].into());
+    }
 }
 
 #[test]

@@ -16,11 +16,20 @@ const REMEMBERED: u64 = 60_000_000_000;
 
 type Key<'a> = (&'a str, &'a Place);
 
+/// A call that sent a message back.
+#[derive(Clone, Copy)]
+struct Failure {
+    /// Its place.
+    at: usize,
+    attempt: u32,
+    /// No other delivery may follow: it was asked for, or it was the last that the group allows.
+    last: bool,
+}
+
 /// What a group did with a message, and got.
 #[derive(Default)]
 struct Lot {
-    /// Places and attempts of calls that sent it back.
-    sent_back: Vec<(usize, u32)>,
+    sent_back: Vec<Failure>,
     /// The latest attempt of which the answer was yes, and that answer.
     taken: Option<(u32, usize)>,
     /// Attempts that somebody wanted to settle, whatever came of it.
@@ -38,6 +47,8 @@ struct Walk<'a> {
     /// Where the calls stand that ask for retries.
     asked: BTreeMap<u64, usize>,
     lots: BTreeMap<Key<'a>, Lot>,
+    /// Deliveries that a group allows.
+    attempts_max: BTreeMap<&'a str, u32>,
     /// Group and value, and where it was seen.
     letters: BTreeMap<(&'a str, Value), usize>,
 }
@@ -79,10 +90,11 @@ impl<'a> Model<'a> {
     /// A delivery follows a failure of the one before.
     fn is_earned(&self, at: usize, lot: &Lot, attempt: u32) -> Result<(), Violation> {
         let mut failures = lot.sent_back.iter();
-        if failures.any(|(_, failed)| failed.checked_add(1) == Some(attempt)) {
+        if failures.any(|failed| failed.attempt.checked_add(1) == Some(attempt) && !failed.last) {
             return Ok(());
         }
-        let what = format!("delivery {attempt}, and nobody failed the one before");
+        let what =
+            format!("delivery {attempt}, and nobody failed the one before, but not for good");
         Err(Violation::new("redelivery-is-earned", what).proved_by(self.show([at])))
     }
 
@@ -95,7 +107,7 @@ impl<'a> Model<'a> {
                 continue;
             }
             let mut failures = lot.sent_back.iter();
-            if !failures.any(|(_, failed)| failed > settled) {
+            if !failures.any(|failed| failed.attempt > *settled) {
                 let what = format!("delivered again after delivery {settled} was settled");
                 let proof = self.show([*answered, asked, at]);
                 return Err(Violation::new("settled-stays-settled", what).proved_by(proof));
@@ -121,11 +133,12 @@ impl<'a> Model<'a> {
         };
         let lot = walk.lots.get(&(group, stored));
         let sent_back = lot.map(|lot| lot.sent_back.as_slice()).unwrap_or_default();
-        if sent_back.is_empty() || *stored.queue.topic != *origin {
-            let what = format!("a dead letter of {origin:?} that was not sent back there {where_}");
+        if !sent_back.iter().any(|failed| failed.last) || *stored.queue.topic != *origin {
+            let what =
+                format!("a dead letter of {origin:?} that did not fail there for good {where_}");
             return Err(Violation::new("dead-letters-are-earned", what).proved_by(self.show([at])));
         }
-        let moments = sent_back.iter().map(|(called, _)| self.records[*called].at);
+        let moments = sent_back.iter().map(|failed| self.records[failed.at].at);
         let (first, last) = (moments.clone().min(), moments.max());
         let soon = last
             .zip(first)
@@ -156,7 +169,8 @@ impl<'a> Model<'a> {
             let value = self.values.get(*place).map(|(value, _)| *value);
             let is_dead = value.is_some_and(|value| walk.letters.contains_key(&(*group, value)));
             let is_settled = lot.settles.iter().any(|settled| *settled >= attempt);
-            if lot.redelivered > attempt || is_settled || is_dead || dropped(group) {
+            let may_have_died = lot.sent_back.iter().any(|failed| failed.last) && dropped(group);
+            if lot.redelivered > attempt || is_settled || is_dead || may_have_died {
                 continue;
             }
             let what = format!(
@@ -178,16 +192,19 @@ impl<'a> Walk<'a> {
                 group,
                 place,
                 attempt,
-                ..
+                dead,
             } => {
                 let (key, attempt) = ((&**group, place), *attempt);
-                self.lots
-                    .entry(key)
-                    .or_default()
-                    .sent_back
-                    .push((at, attempt));
+                let allowed = self.attempts_max.get(&**group);
+                let last = *dead || allowed.is_some_and(|allowed| attempt >= *allowed);
+                let lot = self.lots.entry(key).or_default();
+                lot.sent_back.push(Failure { at, attempt, last });
                 self.calls.insert(*call, (key, attempt));
             }
+            Event::GroupMade {
+                group,
+                attempts_max,
+            } => drop(self.attempts_max.insert(group, *attempts_max)),
             Event::SentBack {
                 call,
                 outcome: Outcome::Done(()),

@@ -7,6 +7,7 @@ use crate::operator::READER;
 
 const TOPIC: &str = "topic-0";
 const GROUP: &str = "retry-topic-0";
+const ATTEMPTS_MAX: u32 = 4;
 
 fn queue(topic: &str) -> Queue {
     Queue {
@@ -41,7 +42,14 @@ impl Story {
             lane: 1,
         };
         let outcome = Outcome::Done(place(0));
-        let story = story.then(send).then(Event::Sent { value: 7, outcome });
+        let made = Event::GroupMade {
+            group: GROUP.into(),
+            attempts_max: ATTEMPTS_MAX,
+        };
+        let story = story
+            .then(made)
+            .then(send)
+            .then(Event::Sent { value: 7, outcome });
         story.gets(GROUP)
     }
 
@@ -63,7 +71,15 @@ impl Story {
         })
     }
 
-    fn sends_back(mut self, attempt: u32, outcome: Outcome<()>) -> Story {
+    fn sends_back(self, attempt: u32, outcome: Outcome<()>) -> Story {
+        self.fails(attempt, false, outcome)
+    }
+
+    fn gives_up(self, attempt: u32, outcome: Outcome<()>) -> Story {
+        self.fails(attempt, true, outcome)
+    }
+
+    fn fails(mut self, attempt: u32, dead: bool, outcome: Outcome<()>) -> Story {
         self.calls += 1;
         let call = self.calls;
         let send_back = Event::SendBack {
@@ -71,7 +87,7 @@ impl Story {
             group: GROUP.into(),
             place: place(0),
             attempt,
-            dead: false,
+            dead,
         };
         self.then(send_back).then(Event::SentBack { call, outcome })
     }
@@ -164,9 +180,12 @@ fn what_is_sent_back_comes_again_or_is_dead() {
     let sent_back = || Story::new().sends_back(1, done());
     sent_back().ends(0).breaks("sent-back-comes-again");
     sent_back().asks().gets_again(2).ends(0).holds();
-    sent_back().is_dead(0, TOPIC, 7).ends(0).holds();
-    // Dropped after its time, or settled by somebody else.
-    sent_back().ends(1).holds();
+    let gave_up = || Story::new().gives_up(1, done());
+    gave_up().is_dead(0, TOPIC, 7).ends(0).holds();
+    gave_up().ends(0).breaks("sent-back-comes-again");
+    // Dropped after its time, which what is not dead has none of; or settled by somebody else.
+    gave_up().ends(1).holds();
+    sent_back().ends(1).breaks("sent-back-comes-again");
     sent_back().settles(1, unknown()).ends(0).holds();
     Story::new().sends_back(1, unknown()).ends(0).holds();
     let twice = sent_back().asks().gets_again(2).sends_back(2, done());
@@ -203,22 +222,35 @@ fn a_delivery_follows_a_failure() {
         .asks()
         .gets_again(2)
         .breaks("redelivery-is-earned");
+    // Not after one that was said to be the last, or that is the last which the group allows.
+    let gave_up = Story::new().gives_up(1, done()).asks();
+    gave_up.gets_again(2).breaks("redelivery-is-earned");
+    let used_up = Story::new().sends_back(ATTEMPTS_MAX, done()).asks();
+    used_up
+        .gets_again(ATTEMPTS_MAX + 1)
+        .breaks("redelivery-is-earned");
 }
 
 #[test]
 fn a_dead_letter_was_sent_back_and_dies_once() {
-    let sent_back = || Story::new().sends_back(1, done());
+    let gave_up = || Story::new().gives_up(1, done());
     Story::new()
         .is_dead(0, TOPIC, 7)
         .breaks("dead-letters-are-earned");
-    sent_back()
+    let too_early = Story::new().sends_back(1, done());
+    too_early
+        .is_dead(0, TOPIC, 7)
+        .breaks("dead-letters-are-earned");
+    let used_up = Story::new().sends_back(ATTEMPTS_MAX, done());
+    used_up.is_dead(0, TOPIC, 7).ends(0).holds();
+    gave_up()
         .is_dead(0, "elsewhere", 7)
         .breaks("dead-letters-are-earned");
-    sent_back().is_dead(0, TOPIC, 8).breaks("no-phantom");
-    let twice = || sent_back().is_dead(0, TOPIC, 7).is_dead(1, TOPIC, 7);
+    gave_up().is_dead(0, TOPIC, 8).breaks("no-phantom");
+    let twice = || gave_up().is_dead(0, TOPIC, 7).is_dead(1, TOPIC, 7);
     twice().breaks("dies-once");
-    let long_after = Story::new().sends_back(1, done()).slowly();
-    let long_after = long_after.sends_back(1, done()).sends_back(1, done());
+    let long_after = Story::new().gives_up(1, done()).slowly();
+    let long_after = long_after.gives_up(1, done()).gives_up(1, done());
     let long_after = long_after.is_dead(0, TOPIC, 7).is_dead(1, TOPIC, 7);
     long_after.ends(0).holds();
 }

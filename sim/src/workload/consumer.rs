@@ -17,6 +17,9 @@ use crate::machine::Machine;
 /// How long a poll waits for messages.
 const POLL: Duration = Duration::from_millis(1_000);
 
+/// Messages of one poll, at least, once everything is to be read.
+const DRAIN_POLL: usize = 64;
+
 /// Pause after a poll or a subscription that failed.
 const AGAIN: Duration = Duration::from_millis(300);
 
@@ -107,7 +110,7 @@ impl Reader {
         // The next offset to commit, by queue.
         let mut done: BTreeMap<TopicQueue, u64> = BTreeMap::new();
         while self.clients.phase() < Phase::Stop {
-            match self.consumer.poll(self.plan.poll_max, POLL).await {
+            match self.consumer.poll(self.poll_max(), POLL).await {
                 Ok(deliveries) => {
                     for delivery in &deliveries {
                         self.delivered(delivery);
@@ -137,6 +140,14 @@ impl Reader {
             {
                 return;
             }
+        }
+    }
+
+    /// One message after the other, the rest of the queue would take longer than there is time for.
+    fn poll_max(&self) -> usize {
+        match self.clients.phase() {
+            Phase::Work => self.plan.poll_max,
+            _ => self.plan.poll_max.max(DRAIN_POLL),
         }
     }
 

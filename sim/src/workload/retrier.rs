@@ -27,6 +27,9 @@ use crate::machine::{CLIENT_PORT, Machine};
 /// How long a poll for new messages waits.
 const POLL: Duration = Duration::from_millis(200);
 
+/// Messages of one poll, at least, once everything is to be read.
+const DRAIN_POLL: usize = 512;
+
 /// How long a poll for retries waits, at most.
 const RETRY_WAIT_MS: u64 = 300;
 
@@ -82,7 +85,7 @@ impl Retrier {
         });
         let queues = self.queues().await;
         while self.clients.phase() < Phase::Stop {
-            match self.consumer.poll(self.plan.poll_max, POLL).await {
+            match self.consumer.poll(self.poll_max(), POLL).await {
                 Ok(deliveries) => self.first_time(&deliveries).await,
                 Err(error) => {
                     tracing::debug!(%error, "poll failed");
@@ -96,6 +99,14 @@ impl Retrier {
         self.record(Event::Leave {
             member: self.member.clone(),
         });
+    }
+
+    /// It takes its time, of which there is not enough in the end.
+    fn poll_max(&self) -> usize {
+        match self.clients.phase() {
+            Phase::Work => self.plan.poll_max,
+            _ => self.plan.poll_max.max(DRAIN_POLL),
+        }
     }
 
     async fn queues(&self) -> Vec<Queue> {

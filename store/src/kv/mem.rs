@@ -27,6 +27,8 @@ const IMAGE: &str = "image";
 const IMAGE_BUILDING: &str = "image.building";
 const MAGIC: &[u8; 8] = b"RMQTABL1";
 const CHECKSUM_BYTES: usize = 4;
+/// Before each pair.
+const LENGTHS_BYTES: usize = 4 + 4;
 
 /// Time between flushes that nobody asked for.
 #[cfg(all(madsim, not(fuzzing)))]
@@ -36,6 +38,8 @@ const FLUSH_INTERVAL: std::time::Duration = std::time::Duration::from_millis(400
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Rows {
     pairs: BTreeMap<Bytes, Bytes>,
+    /// Of all keys and values.
+    bytes: usize,
     digest: u64,
 }
 
@@ -43,12 +47,14 @@ impl Rows {
     fn insert(&mut self, key: Bytes, value: Bytes) {
         self.remove(&key);
         self.digest = self.digest.wrapping_add(hash(&key, &value));
+        self.bytes += key.len() + value.len();
         self.pairs.insert(key, value);
     }
 
     fn remove(&mut self, key: &[u8]) {
         if let Some(value) = self.pairs.remove(key) {
             self.digest = self.digest.wrapping_sub(hash(key, &value));
+            self.bytes -= key.len() + value.len();
         }
     }
 }
@@ -198,15 +204,8 @@ impl Kv for MemKv {
     }
 
     fn counters(&self) -> KvCounters {
-        let memory = self.rows(|rows| {
-            rows.pairs
-                .iter()
-                .map(|(key, value)| key.len() + value.len())
-                .sum()
-        });
-        let memory: usize = memory;
         KvCounters {
-            memory_bytes: memory as u64,
+            memory_bytes: self.rows(|rows| rows.bytes) as u64,
             disk_bytes: self.image_bytes.load(Ordering::Relaxed),
             batches: self.batches.load(Ordering::Relaxed),
             flushes: self.flushes.load(Ordering::Relaxed),
@@ -257,7 +256,10 @@ fn change(rows: &mut Rows, operation: Operation<'_>) {
 }
 
 fn encode(rows: &Rows) -> Bytes {
-    let mut image = Vec::from(MAGIC);
+    let lengths = rows.pairs.len() * LENGTHS_BYTES;
+    let capacity = MAGIC.len() + 8 + lengths + rows.bytes + CHECKSUM_BYTES;
+    let mut image = Vec::with_capacity(capacity);
+    image.extend_from_slice(MAGIC);
     image.extend_from_slice(&(rows.pairs.len() as u64).to_be_bytes());
     for (key, value) in &rows.pairs {
         image.extend_from_slice(&(key.len() as u32).to_be_bytes());

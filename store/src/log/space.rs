@@ -1,7 +1,7 @@
 //! Whether the disk has room for more.
 //!
-//! Two levels: below the reserve new client data shall be refused; below half of it every append
-//! is, before anything is written. What lies between is for the entries that make space again. The
+//! Below the reserve new client data shall be refused; below half of it every append is, before anything
+//! is written. What lies between is for the entries that make space again, and [`Room`] says what for. The
 //! file system is asked at most once for so many bytes written and once in so much time.
 
 use std::path::Path;
@@ -18,6 +18,33 @@ const CHECK_BYTES: u64 = 16 << 20;
 
 /// Time after which the free space is looked at again.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What the free space still allows, the most first. Replicas of a group often have disks of one size that fill
+/// together: so each level leaves the next one room to make space in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Room {
+    /// At least the reserve is free: new client data.
+    #[default]
+    Everything,
+    /// At least 7/8 of it: what must be kept is written once more, so that older entries can go.
+    Keeping,
+    /// At least 3/4 of it: the small entries that let older ones go.
+    Upkeep,
+    /// Less: nothing that a leader sends.
+    Nothing,
+}
+
+impl Room {
+    fn of(free_bytes: u64, reserve_bytes: u64) -> Room {
+        let eighth = reserve_bytes / 8;
+        match free_bytes {
+            free if free >= reserve_bytes => Room::Everything,
+            free if free >= reserve_bytes - eighth => Room::Keeping,
+            free if free >= reserve_bytes - 2 * eighth => Room::Upkeep,
+            _ => Room::Nothing,
+        }
+    }
+}
 
 pub(crate) struct Space {
     reserve_bytes: u64,
@@ -39,14 +66,15 @@ impl Space {
         }
     }
 
-    /// Whether there is room for new client data.
-    pub(crate) fn check_reserve(&self, disk: &dyn Disk, dir: &Path) -> Result<()> {
-        self.check(disk, dir, 0, self.reserve_bytes)
+    /// What there is room for.
+    pub(crate) fn room(&self, disk: &dyn Disk, dir: &Path) -> Result<Room> {
+        Ok(Room::of(self.free_bytes(disk, dir, 0)?, self.reserve_bytes))
     }
 
     /// Whether an append of `bytes` may be written.
     pub(crate) fn check_append(&self, disk: &dyn Disk, dir: &Path, bytes: u64) -> Result<()> {
-        self.check(disk, dir, bytes, self.reserve_bytes / 2)
+        let free_bytes = self.free_bytes(disk, dir, bytes)?;
+        self.judge(dir, free_bytes, self.reserve_bytes / 2)
     }
 
     /// Looks at the free space at once, before a file of `len` bytes is made.
@@ -55,7 +83,8 @@ impl Space {
         self.judge(dir, free_bytes, len + self.reserve_bytes / 2)
     }
 
-    fn check(&self, disk: &dyn Disk, dir: &Path, bytes: u64, limit: u64) -> Result<()> {
+    /// The free space, as it was lately, before an append of `bytes`.
+    fn free_bytes(&self, disk: &dyn Disk, dir: &Path, bytes: u64) -> Result<u64> {
         let recent = {
             let mut last = self.last();
             last.as_mut().and_then(|look| {
@@ -64,11 +93,10 @@ impl Space {
                 fresh.then_some(look.free_bytes)
             })
         };
-        let free_bytes = match recent {
-            Some(free_bytes) => free_bytes,
-            None => self.look(disk, dir)?,
-        };
-        self.judge(dir, free_bytes, limit)
+        match recent {
+            Some(free_bytes) => Ok(free_bytes),
+            None => self.look(disk, dir),
+        }
     }
 
     fn look(&self, disk: &dyn Disk, dir: &Path) -> Result<u64> {

@@ -9,6 +9,9 @@
 //! `first + count - 1` of that command have the queue offsets `first_offset` and on. Within a queue
 //! rows neither overlap nor leave a gap, and their log indexes and times never decrease. Rows go
 //! from the front, when retention drops the entries that they point at, or with their topic.
+//!
+//! In a queue of dead letters only times never decrease, and rows go when they are old: see [`retry`](super::retry)
+//! for what they point at.
 
 use bytes::Bytes;
 

@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 
 use host::testing::{Fault, Operation};
-use store::StoreError;
+use store::{Room, StoreError};
 
 use crate::world::{World, append, entries, id};
 
@@ -15,7 +15,13 @@ async fn below_the_reserve_clients_are_refused_and_below_half_of_it_everybody() 
     let log = world.open().await;
     append(&log, entries(1, 0..5, 10)).await.unwrap();
     drop(log);
-    for (free, clients, appends) in [(1000, true, true), (999, false, true), (499, false, false)] {
+    for (free, room, appends) in [
+        (1000, Room::Everything, true),
+        (999, Room::Keeping, true),
+        (874, Room::Upkeep, true),
+        (749, Room::Nothing, true),
+        (499, Room::Nothing, false),
+    ] {
         // Opened anew, so that no earlier look at the free space counts.
         world.disk.set_free_bytes(Some(free));
         let log = loop {
@@ -26,7 +32,7 @@ async fn below_the_reserve_clients_are_refused_and_below_half_of_it_everybody() 
             }
         };
         let next = log.last().unwrap().index + 1;
-        assert_eq!(log.space().is_ok(), clients, "{free} bytes free");
+        assert_eq!(log.room().unwrap(), room, "{free} bytes free");
         let result = append(&log, entries(1, next..next + 1, 10)).await;
         assert_eq!(result.is_ok(), appends, "{free} bytes free");
         if let Err(error) = result {

@@ -189,10 +189,7 @@ impl File for OpenFile {
     }
 
     fn write_at(&self, position: u64, buffers: &[Bytes]) -> io::Result<()> {
-        let bytes: Vec<u8> = buffers
-            .iter()
-            .flat_map(|buffer| buffer.iter().copied())
-            .collect();
+        let bytes = buffers.concat();
         self.with(|file| file.write(position as usize, bytes))
     }
 
