@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use host::{Mutant, Shutdown, mutant};
 use store::{CommitLog, StoreError};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 
 use crate::config::RaftConfig;
@@ -168,9 +168,7 @@ impl Maintenance {
         let mut made = self.snapshots.made();
         while made.borrow_and_update().is_none_or(|made| made < applied) {
             // One that was being made already reaches less far: ask again after it.
-            raft.trigger().snapshot().await.map_err(failed)?;
-            let left = deadline.saturating_duration_since(Instant::now());
-            if !matches!(tokio::time::timeout(left, made.changed()).await, Ok(Ok(()))) {
+            if !another_checkpoint(&raft, &mut made, deadline).await? {
                 let reason = format!("no checkpoint was made within {timeout:?}");
                 return Err(RaftError::Failed { reason });
             }
@@ -191,10 +189,10 @@ impl Maintenance {
     async fn renew_checkpoint(&self, raft: &Raft) -> Result<(), RaftError> {
         let mut made = self.snapshots.made();
         made.mark_unchanged();
-        raft.trigger().snapshot().await.map_err(failed)?;
-        match tokio::time::timeout(CHECKPOINT_TIMEOUT, made.changed()).await {
-            Ok(Ok(())) => Ok(()),
-            _ => Err(RaftError::Failed {
+        let deadline = Instant::now() + CHECKPOINT_TIMEOUT;
+        match another_checkpoint(raft, &mut made, deadline).await? {
+            true => Ok(()),
+            false => Err(RaftError::Failed {
                 reason: format!("no checkpoint was made within {CHECKPOINT_TIMEOUT:?}"),
             }),
         }
@@ -272,6 +270,25 @@ impl Maintenance {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// Waits until a checkpoint is made; false: not before the deadline. Raft forgets a wish that it hears while it has not
+/// noticed yet that the checkpoint before is done, so it is told again.
+async fn another_checkpoint(
+    raft: &Raft,
+    made: &mut watch::Receiver<Option<u64>>,
+    deadline: Instant,
+) -> Result<bool, RaftError> {
+    while Instant::now() < deadline {
+        raft.trigger().snapshot().await.map_err(failed)?;
+        let asked_until = deadline.min(Instant::now() + INTERVAL);
+        match tokio::time::timeout_at(asked_until, made.changed()).await {
+            Ok(Ok(())) => return Ok(true),
+            Ok(Err(_)) => return Ok(false),
+            Err(_) => {}
+        }
+    }
+    Ok(false)
 }
 
 fn failed(error: impl std::fmt::Display) -> RaftError {

@@ -127,7 +127,8 @@ async fn drop_log(cluster: &mut Cluster, last: u64) {
     }
 }
 
-/// Catches a checkpoint that rotted and is sent to others, or stays until it is needed.
+/// Catches a checkpoint that rotted and is sent to others, or stays until it is needed; and a new one that is wished for
+/// right after another and never made.
 #[tokio::test(flavor = "multi_thread")]
 async fn scrubbing_renews_a_damaged_checkpoint() {
     let cluster = Cluster::three().await;
@@ -139,13 +140,15 @@ async fn scrubbing_renews_a_damaged_checkpoint() {
     let made = group.status().checkpoints_made;
     let disk = Host::real().disk;
     let dir = cluster.data_dir(damaged).join("checkpoints");
-    let checkpoint = disk.list(&dir).unwrap().pop().unwrap();
-    let tables = disk.list(&checkpoint.join("tables")).unwrap();
-    damage(&tables[0], 20, 3);
+    for round in 1..=10 {
+        let checkpoint = disk.list(&dir).unwrap().pop().unwrap();
+        let tables = disk.list(&checkpoint.join("tables")).unwrap();
+        damage(&tables[0], 20, 3);
+        group.scrub().await.unwrap();
+        assert_eq!(group.status().checkpoints_made, made + round);
+    }
     group.scrub().await.unwrap();
-    assert_eq!(group.status().checkpoints_made, made + 1);
-    group.scrub().await.unwrap();
-    assert_eq!(group.status().checkpoints_made, made + 1);
+    assert_eq!(group.status().checkpoints_made, made + 10);
 }
 
 /// Catches rot in a full segment that is served, or that stays until somebody needs the bytes.
