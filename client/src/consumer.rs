@@ -1,8 +1,9 @@
-//! Consumers that pull: they choose their place in each queue, keep it, and tell the servers.
+//! Consumers of every kind: they find their place in each queue, keep it, and tell the servers. The pull consumer's face is
+//! here; what becomes of each delivery of a push consumer is in `push_consumer`, which uses all the rest.
 //!
 //! | file | what it does |
 //! | --- | --- |
-//! | `consumer` | the public face |
+//! | `consumer` | the pull consumer's public face |
 //! | `shared` | who the consumer is and what it holds; commits |
 //! | `holdings` | queues, buffers, offsets; pure |
 //! | `at_work`, `retries` | what of one queue is worked on; pure |
@@ -10,6 +11,7 @@
 //! | `retry_fetcher`, `redelivery` | messages that failed |
 //! | `progress`, `progress_file` | where progress is kept |
 //! | `rebalancer` | shares queues with the group's other members |
+//! | `hand_over` | whose queues are left alone for a while; pure |
 //! | `upkeep` | rebalances and commits in the background |
 //! | `allocation`, `membership` | who reads what; pure |
 //! | `delivery` | plain data |
@@ -18,6 +20,7 @@ mod allocation;
 mod at_work;
 mod delivery;
 mod fetcher;
+mod hand_over;
 pub(crate) mod holdings;
 mod membership;
 pub(crate) mod progress;
@@ -293,10 +296,12 @@ impl PullConsumer {
             self.shared.holdings().all_done();
         }
         let due = self.shared.holdings().close();
-        self.running.shut_down();
         self.shared.arrived.notify_waiters();
         let committed = self.shared.commit(due).await;
-        let left = self.rebalancer.lock().await.leave(&self.shared).await;
+        // A round may be about to commit what it gives up: not before it is through.
+        let mut rebalancer = self.rebalancer.lock().await;
+        self.running.shut_down();
+        let left = rebalancer.leave(&self.shared).await;
         committed.and(left)
     }
 
@@ -476,6 +481,10 @@ impl PullConsumerBuilder {
                     .is_some_and(|interval| interval.is_zero()),
             ),
             ("heartbeat_interval", settings.heartbeat_interval.is_zero()),
+            (
+                "long_polling_timeout",
+                settings.long_polling_timeout.is_zero(),
+            ),
             (
                 "lag_interval",
                 settings

@@ -66,7 +66,7 @@ impl PushConsumer {
     fn start(engine: Arc<Engine>, rebalancer: Arc<tokio::sync::Mutex<Rebalancer>>) -> PushConsumer {
         let (running, shutdown) = Shutdown::new();
         upkeep::start(engine.shared(), &rebalancer, &shutdown);
-        let settling = engine.clone().settle_failures();
+        let settling = engine.clone().settle_ended();
         tokio::spawn(upkeep::until(shutdown, settling));
         PushConsumer {
             engine,
@@ -102,8 +102,10 @@ impl PushConsumer {
         let held = self.shared().holdings().stop();
         self.engine.close();
         let committed = self.shared().release(&held).await;
+        // A round may be about to commit what it gives up: not before it is through.
+        let mut rebalancer = self.rebalancer.lock().await;
         self.running.shut_down();
-        let left = self.rebalancer.lock().await.leave(self.shared()).await;
+        let left = rebalancer.leave(self.shared()).await;
         self.shared().close_progress();
         committed.and(left)
     }
@@ -171,5 +173,43 @@ impl PushStream {
     /// As there.
     pub async fn close(&self) -> Result<(), Error> {
         self.consumer.close().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures::poll;
+
+    use super::*;
+    use crate::consumer::progress::Progress;
+    use crate::consumer::shared::testing::without_servers;
+    use crate::push_consumer::engine::Rules;
+
+    /// Catches a hand-over that is cut off before its commit, because the consumer is closed meanwhile.
+    #[tokio::test]
+    async fn closing_waits_for_the_round_that_is_under_way() {
+        let rules = Rules {
+            concurrency: 1,
+            in_order: false,
+            max_attempts: None,
+            pause: Duration::from_secs(1),
+        };
+        let shared = without_servers(Progress::OfGroup, Duration::ZERO);
+        let rebalancer = Arc::new(tokio::sync::Mutex::new(Rebalancer::default()));
+        let (running, shutdown) = Shutdown::new();
+        let consumer = PushConsumer {
+            engine: Arc::new(Engine::new(shared, rules)),
+            rebalancer: rebalancer.clone(),
+            running,
+        };
+        let round = rebalancer.lock().await;
+        let mut close = Box::pin(consumer.close());
+        assert!(poll!(close.as_mut()).is_pending());
+        assert!(!shutdown.is_shut_down());
+        drop(round);
+        close.await.expect("closes");
+        assert!(shutdown.is_shut_down());
     }
 }

@@ -12,7 +12,7 @@ use futures::StreamExt;
 use futures::stream;
 use gateway::{Answer, AnswerStream, CLIENT_ID, Forwarder, is_unreachable, set_leader};
 use host::Shutdown;
-use proto::v2::{Code, MessageQueue, Resource};
+use proto::v2::{self, Code, MessageQueue, Resource};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
@@ -130,7 +130,8 @@ impl Relay {
         request: Request<Q>,
         call: impl AsyncFn(Forwarder, String, Request<Q>) -> Result<Response<A>, Status>,
     ) -> Result<Response<A>, Status> {
-        self.forward(target, request, A::refused, call).await
+        self.forward(target, request, A::refused, denies::<A>, call)
+            .await
     }
 
     /// Forwards a call with a stream of answers. If the stream breaks, its last item says so.
@@ -141,7 +142,9 @@ impl Relay {
         call: impl AsyncFn(Forwarder, String, Request<Q>) -> Result<Response<AnswerStream<A>>, Status>,
     ) -> Result<Response<AnswerStream<A>>, Status> {
         let refuse = |code, reason: String| one(A::refused(code, reason));
-        let answers = self.forward(target, request, refuse, call).await?;
+        // A stream is not looked into; what answers with one changes nothing that its client counts on.
+        let denies = |_: &AnswerStream<A>| false;
+        let answers = self.forward(target, request, refuse, denies, call).await?;
         Ok(answers.map(|answers| {
             let explained = answers.map(|answer| match answer {
                 Err(status) if is_unreachable(&status) => {
@@ -158,6 +161,7 @@ impl Relay {
         target: Target,
         request: Request<Q>,
         refuse: impl Fn(Code, String) -> A,
+        denies: impl Fn(&A) -> bool,
         call: impl AsyncFn(Forwarder, String, Request<Q>) -> Result<Response<A>, Status>,
     ) -> Result<Response<A>, Status> {
         if !names_client(request.metadata()) {
@@ -169,26 +173,51 @@ impl Relay {
         self.directory.filled().await;
         let addresses = route(&self.directory.table(), &target);
         let (metadata, _, message) = request.into_parts();
-        // Nothing was sent yet: this refusal is certain. Once a call is out, its effect is unknown.
-        let mut refusal = (Code::HaNotAvailable, NO_LEADER.to_owned());
+        // Why nobody knows whether the call was carried out. As long as nothing was sent, a refusal is certain.
+        let mut unknown = None;
         for address in &addresses {
             let mut attempt = Request::new(message.clone());
             *attempt.metadata_mut() = metadata.clone();
             match call(self.forwarder.clone(), address.clone(), attempt).await {
                 Err(status) if is_unreachable(&status) => {
-                    refusal = (Code::ProxyTimeout, status.message().to_owned());
+                    unknown = Some(status.message().to_owned());
                     if status.code() == tonic::Code::DeadlineExceeded {
                         break;
                     }
                 }
-                settled => return settled,
+                settled => return Ok(certain(settled?, unknown, denies, refuse)),
             }
         }
-        let mut refused = Response::new(refuse(refusal.0, refusal.1));
+        let mut refused = Response::new(match unknown {
+            Some(reason) => refuse(Code::ProxyTimeout, reason),
+            None => refuse(Code::HaNotAvailable, NO_LEADER.to_owned()),
+        });
         if let Some(leader) = addresses.first() {
             set_leader(refused.metadata_mut(), leader);
         }
         Ok(refused)
+    }
+}
+
+/// Whether an answer says that nothing was done, for reasons that lie in the moment.
+fn denies<A: Answer>(answer: &A) -> bool {
+    let code = answer.status().map(v2::Status::code);
+    matches!(code, Some(Code::TooManyRequests | Code::HaNotAvailable))
+}
+
+/// What may be said after an attempt that may have been carried out: not that it was not done, which is all that the next
+/// process knows of itself.
+fn certain<A>(
+    response: Response<A>,
+    unknown: Option<String>,
+    denies: impl Fn(&A) -> bool,
+    refuse: impl Fn(Code, String) -> A,
+) -> Response<A> {
+    match unknown {
+        Some(reason) if denies(response.get_ref()) => {
+            response.map(|_| refuse(Code::ProxyTimeout, reason))
+        }
+        _ => response,
     }
 }
 
@@ -275,5 +304,30 @@ mod tests {
         };
         assert_eq!(full_name(&resource("")), "t");
         assert_eq!(full_name(&resource("space")), "space%t");
+    }
+
+    /// Catches a message that the dead leader stored and of which the client hears that it surely was not: it would be sent
+    /// elsewhere, and be there twice.
+    #[test]
+    fn nobody_denies_what_another_may_have_done() {
+        type Sent = v2::SendMessageResponse;
+        let after = |unknown: Option<&str>, code| {
+            let mut response = Response::new(Sent::refused(code, "said"));
+            set_leader(response.metadata_mut(), "a-1:1");
+            let unknown = unknown.map(str::to_owned);
+            let response = certain(response, unknown, denies::<Sent>, Sent::refused);
+            assert!(response.metadata().contains_key(gateway::LEADER));
+            let status = response.into_inner().status.expect("it has one");
+            (status.code(), status.message)
+        };
+        let lost = Some("connection reset");
+        for denial in [Code::HaNotAvailable, Code::TooManyRequests] {
+            let told = (Code::ProxyTimeout, "connection reset".to_owned());
+            assert_eq!(after(lost, denial), told);
+            assert_eq!(after(None, denial), (denial, "said".to_owned()));
+        }
+        for other in [Code::Ok, Code::MessageBodyTooLarge, Code::ProxyTimeout] {
+            assert_eq!(after(lost, other), (other, "said".to_owned()));
+        }
     }
 }

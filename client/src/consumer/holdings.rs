@@ -28,7 +28,8 @@ use crate::consumer::delivery::{Delivery, TopicQueue};
 use crate::consumer::retries::Retries;
 use crate::error::Error;
 
-/// Limits of what is kept of one queue: of what is ready, and of what was handed out one by one and is not finished.
+/// Limits of what is kept of one queue: of what is ready, and of what was handed out one by one and is not finished. The
+/// bytes of retries count too; their number has a limit of its own.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PrefetchBounds {
     pub(crate) messages: usize,
@@ -129,6 +130,16 @@ impl Held {
                 .front()
                 .map_or(fetched, |delivery| delivery.offset),
         )
+    }
+
+    /// Messages that were fetched and are not finished.
+    fn messages(&self) -> usize {
+        self.buffer.len() + self.at_work.len() + self.retries.len()
+    }
+
+    /// Their bytes.
+    fn bytes(&self) -> usize {
+        self.buffered_bytes + self.at_work.bytes() + self.retries.bytes()
     }
 
     /// Progress where deliveries are finished one by one: up to the lowest that is not.
@@ -238,9 +249,8 @@ impl Holdings {
         let bounds = &self.bounds;
         let kept = held.buffer.len() + held.at_work.len();
         let room = bounds.messages.saturating_sub(kept);
-        let bytes = held.buffered_bytes + held.at_work.bytes();
         let span = place.fetched.saturating_sub(place.done);
-        if room == 0 || bytes >= bounds.bytes || span >= bounds.span {
+        if room == 0 || held.bytes() >= bounds.bytes || span >= bounds.span {
             return FetchNext::Full;
         }
         FetchNext::Pull {
@@ -367,8 +377,8 @@ impl Holdings {
         let mut cached: BTreeMap<Arc<str>, (usize, usize)> = BTreeMap::new();
         for (queue, held) in &self.queues {
             let of_topic = cached.entry(queue.topic.clone()).or_default();
-            of_topic.0 += held.buffer.len() + held.at_work.len();
-            of_topic.1 += held.buffered_bytes + held.at_work.bytes();
+            of_topic.0 += held.messages();
+            of_topic.1 += held.bytes();
         }
         cached
     }

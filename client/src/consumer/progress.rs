@@ -52,6 +52,14 @@ impl Progress {
         }
     }
 
+    /// Whether what was committed is for good only after a `save`.
+    pub(super) fn needs_save(&self) -> bool {
+        match self {
+            Progress::OfGroup => false,
+            Progress::Own(_) => true,
+        }
+    }
+
     /// Makes what was committed last.
     pub(super) async fn save(&self) -> Result<(), Error> {
         match self {

@@ -1,6 +1,7 @@
 //! The progress of a consumer that keeps it by itself: in memory, and in a file if the user names one.
 //!
-//! The file is text and replaced whole: written beside, synced, renamed. One consumer at a time; another is refused.
+//! The file is text and replaced whole: written beside, synced, renamed. One consumer at a time; another is refused. A
+//! replacement that was begun goes on to its end, whoever waits for it: two at once would spoil each other's work.
 //!
 //! ```text
 //! raftmq progress 1 of group billing
@@ -27,9 +28,20 @@ const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// See the module's text.
 pub(crate) struct ProgressFile {
     group: String,
-    offsets: Mutex<BTreeMap<TopicQueue, u64>>,
+    offsets: Mutex<Offsets>,
     /// Taken when the consumer is closed.
     file: Mutex<Option<Arc<Place>>>,
+    /// Held by whoever replaces the file.
+    writing: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default)]
+struct Offsets {
+    of_queues: BTreeMap<TopicQueue, u64>,
+    /// Grows with each change.
+    version: u64,
+    /// The version that is in the file.
+    saved: u64,
 }
 
 /// Where the file is, and the right to write it.
@@ -46,6 +58,7 @@ impl ProgressFile {
             group: group.to_owned(),
             offsets: Mutex::default(),
             file: Mutex::default(),
+            writing: tokio::sync::Mutex::default(),
         }
     }
 
@@ -62,11 +75,15 @@ impl ProgressFile {
         });
         let opened: io::Result<(Box<dyn Send + Sync>, Option<String>)> = opened.await;
         let (lock, text) = opened.map_err(|error| failed("open", &path, &error.to_string()))?;
-        let offsets = match text {
+        let of_queues = match text {
             Some(text) => {
                 parse(group, &text).map_err(|reason| failed("understand", &path, &reason))?
             }
             None => BTreeMap::new(),
+        };
+        let offsets = Offsets {
+            of_queues,
+            ..Offsets::default()
         };
         let place = Place {
             disk,
@@ -77,24 +94,48 @@ impl ProgressFile {
             group: group.to_owned(),
             offsets: Mutex::new(offsets),
             file: Mutex::new(Some(Arc::new(place))),
+            writing: tokio::sync::Mutex::default(),
         })
     }
 
     pub(super) fn offset(&self, queue: &TopicQueue) -> Option<u64> {
-        self.offsets().get(queue).copied()
+        self.offsets().of_queues.get(queue).copied()
     }
 
+    /// Progress never goes back: what comes late and is older is none.
     pub(super) fn set(&self, due: &Due) {
-        self.offsets().insert(due.queue.clone(), due.offset);
+        let mut offsets = self.offsets();
+        let known = offsets.of_queues.get(&due.queue);
+        if known.is_none_or(|known| *known < due.offset) {
+            offsets.of_queues.insert(due.queue.clone(), due.offset);
+            offsets.version += 1;
+        }
     }
 
-    /// Writes the file, if there is one. On the disk when it returns.
-    pub(super) async fn save(&self) -> Result<(), Error> {
+    /// Writes the file, if there is one and there is something new. On the disk when it returns. Whoever stops waiting for
+    /// it does not stop it.
+    pub(super) async fn save(self: &Arc<Self>) -> Result<(), Error> {
         let Some(place) = self.place().clone() else {
             return Ok(());
         };
-        let written = replace(&place.disk, &place.path, self.text()).await;
+        let (this, at) = (self.clone(), place.clone());
+        let written = tokio::spawn(async move { this.write(&at).await }).await;
+        let written = written.unwrap_or_else(|error| Err(error.into()));
         written.map_err(|error| failed("write", &place.path, &error.to_string()))
+    }
+
+    async fn write(&self, place: &Place) -> io::Result<()> {
+        let _writing = self.writing.lock().await;
+        let (text, version) = {
+            let offsets = self.offsets();
+            if offsets.saved == offsets.version {
+                return Ok(());
+            }
+            (text(&self.group, &offsets.of_queues), offsets.version)
+        };
+        replace(&place.disk, &place.path, text).await?;
+        self.offsets().saved = version;
+        Ok(())
     }
 
     /// Writes no more, and lets another consumer have the file.
@@ -108,19 +149,19 @@ impl ProgressFile {
             .expect("nothing panics while the file's place is locked")
     }
 
-    fn text(&self) -> String {
-        let mut text = format!("{}\n", header(&self.group));
-        for (TopicQueue { topic, queue }, offset) in &*self.offsets() {
-            writeln!(text, "{topic} {queue} {offset}").expect("text takes any text");
-        }
-        text
-    }
-
-    fn offsets(&self) -> MutexGuard<'_, BTreeMap<TopicQueue, u64>> {
+    fn offsets(&self) -> MutexGuard<'_, Offsets> {
         self.offsets
             .lock()
             .expect("nothing panics while the offsets are locked")
     }
+}
+
+fn text(group: &str, offsets: &BTreeMap<TopicQueue, u64>) -> String {
+    let mut text = format!("{}\n", header(group));
+    for (TopicQueue { topic, queue }, offset) in offsets {
+        writeln!(text, "{topic} {queue} {offset}").expect("text takes any text");
+    }
+    text
 }
 
 fn header(group: &str) -> String {
@@ -198,7 +239,10 @@ fn parse(group: &str, text: &str) -> Result<BTreeMap<TopicQueue, u64>, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use host::OsDisk;
+    use host::testing::{Fault, FaultyDisk, Operation};
 
     use super::*;
 
@@ -209,8 +253,10 @@ mod tests {
         }
     }
 
-    async fn open(group: &str, path: &Path) -> Result<ProgressFile, Error> {
-        ProgressFile::open(group, Arc::new(OsDisk::new()), path.to_owned()).await
+    async fn open(group: &str, path: &Path) -> Result<Arc<ProgressFile>, Error> {
+        let disk = Arc::new(OsDisk::new());
+        let file = ProgressFile::open(group, disk, path.to_owned()).await?;
+        Ok(Arc::new(file))
     }
 
     /// Catches progress that is lost, or mixed up, with the process.
@@ -220,13 +266,13 @@ mod tests {
         let path = directory.path().join("progress");
         let file = open("billing", &path).await.expect("opens");
         assert_eq!(file.offset(&due(0, 0).queue), None);
-        for due in [due(0, 7), due(1, 5), due(0, 9)] {
+        for due in [due(0, 7), due(1, 5), due(0, 9), due(0, 8)] {
             file.set(&due);
         }
         file.save().await.expect("saves");
         drop(file);
         let file = open("billing", &path).await.expect("opens");
-        assert_eq!(file.offset(&due(0, 0).queue), Some(9));
+        assert_eq!(file.offset(&due(0, 0).queue), Some(9), "8 came late");
         assert_eq!(file.offset(&due(1, 0).queue), Some(5));
         file.set(&due(1, 6));
         file.save().await.expect("saves over what is there");
@@ -256,5 +302,54 @@ mod tests {
             assert!(parse("g", text).is_err(), "{text:?}");
         }
         assert!(parse("g", "raftmq progress 1 of group g\norders 0 7\n").is_ok());
+    }
+
+    /// Catches a replacement that ends half-way with the wait for it: what it still does would meet the next one's work.
+    #[tokio::test]
+    async fn a_replacement_goes_on_without_whoever_began_it() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("progress");
+        let file = open("billing", &path).await.expect("opens");
+        file.set(&due(0, 7));
+        let mut save = Box::pin(file.save());
+        assert!(futures::poll!(save.as_mut()).is_pending());
+        drop(save);
+        let written = async {
+            while !path.exists() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let written = tokio::time::timeout(Duration::from_secs(10), written).await;
+        written.expect("the file is written all the same");
+        for offset in 8..50 {
+            file.set(&due(0, offset));
+            let mut save = Box::pin(file.save());
+            let _ = futures::poll!(save.as_mut());
+        }
+        file.save().await.expect("saves");
+        let text = read(&OsDisk::new(), &path).expect("is there");
+        assert_eq!(
+            text.as_deref(),
+            Some("raftmq progress 1 of group billing\norders 0 49\n")
+        );
+    }
+
+    /// Catches a write that failed and is taken for done: progress that was committed would be gone with the process.
+    #[tokio::test]
+    async fn what_was_not_written_is_written_later() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("progress");
+        let disk = FaultyDisk::new(Arc::new(OsDisk::new()));
+        let opened = ProgressFile::open("billing", Arc::new(disk.clone()), path.clone()).await;
+        let file = Arc::new(opened.expect("opens"));
+        file.set(&due(0, 7));
+        disk.inject(Fault::once(
+            Operation::Rename,
+            "progress",
+            io::ErrorKind::Other,
+        ));
+        assert!(file.save().await.is_err());
+        file.save().await.expect("nothing new, but not written yet");
+        assert!(path.exists());
     }
 }

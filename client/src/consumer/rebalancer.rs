@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::join_all;
 use proto::cluster::{ListMembersResponse, NameRequest};
@@ -18,8 +19,10 @@ use tokio::time::Instant;
 use crate::connection::Call;
 use crate::consumer::allocation::SharedQueue;
 use crate::consumer::delivery::{Filter, TopicQueue};
+use crate::consumer::hand_over::{HandOver, ShareOut};
 use crate::consumer::membership::Membership;
 use crate::consumer::shared::{Shared, Sharing};
+use crate::deadline;
 use crate::error::Error;
 use crate::route::{Route, RouteQueue, resource};
 
@@ -31,12 +34,18 @@ const GRACE_INTERVALS: u32 = 3;
 pub(crate) struct Rebalancer {
     subscriptions: BTreeMap<Arc<str>, Filter>,
     membership: Membership,
-    /// Members at the last share-out.
-    former: Vec<String>,
-    /// Queues that are left to their former owners until then.
-    handed_over: BTreeMap<TopicQueue, Instant>,
+    hand_over: HandOver,
     /// Broker groups that were told of this member.
     known_to: BTreeSet<Arc<str>>,
+    /// Broker groups that did not hear the last beat, while others did.
+    silent: BTreeSet<Arc<str>>,
+}
+
+/// Broker groups after a beat.
+#[derive(Debug)]
+struct Heard {
+    by: BTreeSet<Arc<str>>,
+    silent: BTreeSet<Arc<str>>,
 }
 
 impl Rebalancer {
@@ -80,68 +89,81 @@ impl Rebalancer {
         }
         let broker_groups: BTreeSet<Arc<str>> =
             routes.iter().flat_map(|route| route.groups()).collect();
-        let Some(first) = broker_groups.first().cloned() else {
+        let Some(lists) = self.beat(shared, broker_groups).await? else {
             return Ok(());
         };
-        let beats = broker_groups
-            .iter()
-            .map(|broker_group| heartbeat(shared, broker_group));
-        for (beat, broker_group) in join_all(beats).await.into_iter().zip(&broker_groups) {
-            beat?;
-            self.known_to.insert(broker_group.clone());
-        }
         if shared.settings.sharing == Sharing::AllForEach {
             exchange(shared, self.all_of(&routes)).await;
             return Ok(());
         }
-        // Any one broker group's list would do; all members must use the same one's.
-        let listed = list_members(shared, &first).await?;
-        let leader = shared.core.connection.brokers.address(&first, 0);
-        let grace = shared.settings.heartbeat_interval * GRACE_INTERVALS;
+        let listed = list_members(shared, &lists).await?;
+        let leader = shared.core.connection.brokers.address(&lists, 0);
+        let grace = age_max
+            .saturating_mul(GRACE_INTERVALS)
+            .min(deadline::LONGEST);
         let members = self
             .membership
-            .observe(leader, listed, Instant::now(), grace)
+            .observe((lists, leader), listed, Instant::now(), grace)
             .to_vec();
         let own = shared.identity.client_id();
         if !members.iter().any(|member| member == own) {
             tracing::debug!(group = %shared.group, "not listed as a member yet");
             return Ok(());
         }
-        let mut shares = self.share_of(shared, &routes, &members, own);
-        self.leave_to_former_owners(shared, &routes, &members, &mut shares);
+        let share_out = ShareOut {
+            allocation: &*shared.settings.allocation,
+            queues: routes.iter().map(|route| shared_queues(route)).collect(),
+            members: &members,
+        };
+        let shares = self.share_of(shared, &share_out);
         exchange(shared, shares).await;
         Ok(())
     }
 
-    /// Takes those queues out of a share which another living member held before the members changed, until it has had
-    /// time to hear of it, to finish and to commit.
-    fn leave_to_former_owners(
+    /// Tells all broker groups that this member lives. Returns the one whose list of members counts: the first by name that
+    /// heard it, which is the same one for all members, or is so again soon after a group became silent or came back.
+    async fn beat(
         &mut self,
         shared: &Shared,
-        routes: &[Arc<Route>],
-        members: &[String],
-        share: &mut BTreeMap<TopicQueue, Filter>,
-    ) {
-        let (now, settings) = (Instant::now(), &shared.settings);
-        if self.former != members {
-            let own = shared.identity.client_id();
-            let mut former = std::mem::replace(&mut self.former, members.to_vec());
-            if former.is_empty() {
-                former = members.to_vec();
-                former.retain(|member| member != own);
-            }
-            let until = now + settings.heartbeat_interval * settings.handover_intervals;
-            let living = |member: &&String| *member != own && members.contains(*member);
-            for member in former.iter().filter(living) {
-                let held = self.share_of(shared, routes, &former, member);
-                let wanted = held.into_keys().filter(|queue| share.contains_key(queue));
-                self.handed_over.extend(wanted.map(|queue| (queue, until)));
-            }
-        }
-        let waits = |queue: &TopicQueue, until: &Instant| share.contains_key(queue) && *until > now;
-        self.handed_over.retain(|queue, until| waits(queue, until));
+        broker_groups: BTreeSet<Arc<str>>,
+    ) -> Result<Option<Arc<str>>, Error> {
+        let full = shared.core.connection.request_timeout;
+        let beats = broker_groups.iter().map(|broker_group| {
+            let timeout = match self.silent.contains(broker_group) {
+                // The others' queues should not wait for it each time.
+                true => full.min(shared.settings.heartbeat_interval),
+                false => full,
+            };
+            heartbeat(shared, broker_group, timeout)
+        });
+        let beats = join_all(beats).await;
+        let is_first = self.known_to.is_empty();
+        let heard = heard(broker_groups.into_iter().zip(beats).collect(), is_first)?;
+        self.known_to.extend(heard.by.iter().cloned());
+        self.silent = heard.silent;
+        Ok(heard.by.first().cloned())
+    }
+
+    /// This member's share, without the queues that are left to their former owners yet.
+    fn share_of(
+        &mut self,
+        shared: &Shared,
+        share_out: &ShareOut<'_>,
+    ) -> BTreeMap<TopicQueue, Filter> {
+        let (own, settings) = (shared.identity.client_id(), &shared.settings);
+        let wait = settings
+            .heartbeat_interval
+            .saturating_mul(settings.handover_intervals);
+        self.hand_over
+            .note(share_out, own, Instant::now(), deadline::after(wait));
+        let mut share = share_out.share(own);
         let holdings = shared.holdings();
-        share.retain(|queue, _| holdings.holds(queue) || !self.handed_over.contains_key(queue));
+        share.retain(|queue| holdings.holds(queue) || !self.hand_over.waits(queue));
+        let filtered = share.into_iter().map(|queue| {
+            let filter = self.filter(&queue.topic).cloned();
+            (queue, filter.unwrap_or_default())
+        });
+        filtered.collect()
     }
 
     /// All readable queues, each with its filter.
@@ -155,31 +177,39 @@ impl Rebalancer {
             .collect()
     }
 
-    /// One member's share of the queues, each with its filter.
-    fn share_of(
-        &self,
-        shared: &Shared,
-        routes: &[Arc<Route>],
-        members: &[String],
-        member: &str,
-    ) -> BTreeMap<TopicQueue, Filter> {
-        let mut shares = BTreeMap::new();
-        for route in routes {
-            let queues = shared_queues(route);
-            let filter = self.filter(&route.topic).cloned().unwrap_or_default();
-            let mut share = shared.settings.allocation.share(&queues, members, member);
-            share.retain(|queue| queues.iter().any(|shared| shared.queue == *queue));
-            shares.extend(share.into_iter().map(|queue| (queue, filter.clone())));
-        }
-        shares
-    }
-
     /// Tells the servers that this member is gone, so that the others need not wait until it is missed.
     pub(crate) async fn leave(&mut self, shared: &Arc<Shared>) -> Result<(), Error> {
         self.subscriptions.clear();
         let groups = std::mem::take(&mut self.known_to);
         let results = join_all(groups.iter().map(|group| say_goodbye(shared, group))).await;
         results.into_iter().collect()
+    }
+}
+
+/// Who heard a beat: one broker group without a leader must not keep the queues of the others from being shared. An error if
+/// none did; and at the `first` beat if one of them will never hear it, so that the user is told.
+fn heard(beats: Vec<(Arc<str>, Result<(), Error>)>, first: bool) -> Result<Heard, Error> {
+    let mut heard = Heard {
+        by: BTreeSet::new(),
+        silent: BTreeSet::new(),
+    };
+    let mut failure = None;
+    for (broker_group, beat) in beats {
+        match beat {
+            Ok(()) => {
+                heard.by.insert(broker_group);
+            }
+            Err(error) if first && !error.is_retriable() => return Err(error),
+            Err(error) => {
+                tracing::debug!(%broker_group, %error, "heartbeat not heard");
+                heard.silent.insert(broker_group);
+                failure.get_or_insert(error);
+            }
+        }
+    }
+    match failure {
+        Some(error) if heard.by.is_empty() => Err(error),
+        _ => Ok(heard),
     }
 }
 
@@ -210,20 +240,25 @@ async fn exchange(shared: &Arc<Shared>, shares: BTreeMap<TopicQueue, Filter>) {
     }
 }
 
-async fn heartbeat(shared: &Shared, broker_group: &Arc<str>) -> Result<(), Error> {
+async fn heartbeat(
+    shared: &Shared,
+    broker_group: &Arc<str>,
+    timeout: Duration,
+) -> Result<(), Error> {
     let request = HeartbeatRequest {
         group: Some(resource(shared.group.as_str())),
         client_type: shared.settings.client_type as i32,
     };
     let connection = &shared.core.connection;
+    let call = Call {
+        timeout,
+        ..call(shared, "heartbeat", broker_group)
+    };
     let _: HeartbeatResponse = connection
-        .call(
-            call(shared, "heartbeat", broker_group),
-            |address, timeout| {
-                let request = shared.identity.request(request.clone(), timeout);
-                async move { connection.messaging(&address)?.heartbeat(request).await }
-            },
-        )
+        .call(call, |address, timeout| {
+            let request = shared.identity.request(request.clone(), timeout);
+            async move { connection.messaging(&address)?.heartbeat(request).await }
+        })
         .await?;
     Ok(())
 }
@@ -271,5 +306,43 @@ fn call(shared: &Shared, operation: &'static str, broker_group: &Arc<str>) -> Ca
         group: broker_group.clone(),
         timeout: shared.core.connection.request_timeout,
         changes: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn beats(answers: &[(&str, Option<bool>)]) -> Vec<(Arc<str>, Result<(), Error>)> {
+        let beat = |(broker_group, failure): &(&str, Option<bool>)| {
+            let beat = match failure {
+                None => Ok(()),
+                Some(true) => Err(Error::TimedOut {
+                    operation: "heartbeat",
+                    subject: "group billing".to_owned(),
+                    address: "a:1".to_owned(),
+                    reason: "nobody leads".to_owned(),
+                }),
+                Some(false) => Err(Error::invalid("group billing", "refused for good")),
+            };
+            (Arc::from(*broker_group), beat)
+        };
+        answers.iter().map(beat).collect()
+    }
+
+    /// Catches one broker group without a leader that keeps the queues of all others where they are; and a refusal of
+    /// which the user never hears, or one that stops everything later on.
+    #[test]
+    fn one_group_that_heard_the_beat_is_enough() {
+        let (passes, stays) = (Some(true), Some(false));
+        let outcome = heard(beats(&[("a", passes), ("b", None), ("c", None)]), true);
+        let outcome = outcome.expect("two heard it");
+        assert_eq!(outcome.by.first(), Some(&"b".into()), "its list counts");
+        assert_eq!(outcome.silent, BTreeSet::from([Arc::from("a")]));
+        assert!(heard(beats(&[("a", passes), ("b", passes)]), false).is_err());
+        assert!(heard(beats(&[("a", None), ("b", stays)]), true).is_err());
+        assert!(heard(beats(&[("a", None), ("b", stays)]), false).is_ok());
+        let nobody = heard(Vec::new(), true).expect("there is nobody to tell");
+        assert!(nobody.by.is_empty());
     }
 }

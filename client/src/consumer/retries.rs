@@ -3,9 +3,10 @@
 //! Progress has passed them; the servers keep each until it is settled or handed back again. So what is dropped here is
 //! not lost: the servers hand it out again.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::consumer::delivery::Delivery;
+use crate::consumer::holdings::size;
 
 /// Retries of one queue that are held at once.
 pub(super) const RETRIES_HELD_MAX: usize = 32;
@@ -14,8 +15,9 @@ pub(super) const RETRIES_HELD_MAX: usize = 32;
 #[derive(Debug, Default)]
 pub(super) struct Retries {
     ready: VecDeque<Delivery>,
-    /// Offsets of those that are ready and those in somebody's hands.
-    held: BTreeSet<u64>,
+    /// Offsets of those that are ready and those in somebody's hands, and the bytes of each.
+    held: BTreeMap<u64, usize>,
+    bytes: usize,
     running: usize,
 }
 
@@ -26,7 +28,16 @@ impl Retries {
     }
 
     pub(super) fn held(&self) -> impl Iterator<Item = u64> {
-        self.held.iter().copied()
+        self.held.keys().copied()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Of all that are held.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Deliveries in somebody's hands.
@@ -41,7 +52,10 @@ impl Retries {
     /// Servers bring some. Those that are held already are left out.
     pub(super) fn came(&mut self, deliveries: Vec<Delivery>) {
         for delivery in deliveries {
-            if self.room() > 0 && self.held.insert(delivery.offset) {
+            if self.room() > 0 && !self.held.contains_key(&delivery.offset) {
+                let bytes = size(&delivery);
+                self.held.insert(delivery.offset, bytes);
+                self.bytes += bytes;
                 self.ready.push_back(delivery);
             }
         }
@@ -56,7 +70,8 @@ impl Retries {
 
     /// One is in nobody's hands any more, finished or not.
     pub(super) fn end(&mut self, offset: u64) {
-        if self.held.remove(&offset) {
+        if let Some(bytes) = self.held.remove(&offset) {
+            self.bytes -= bytes;
             self.running -= 1;
         }
     }

@@ -94,12 +94,8 @@ impl RetryFetcher {
                 tracing::debug!(%queue, ?failure, "no retries");
                 // The queue's broker group may be another by now.
                 *pursuit = self.pursuit().await;
-                match failure {
-                    Attempt::Refused(refusal) if refusal.code == Code::NotImplemented => {
-                        PAUSE_WITHOUT_RETRIES
-                    }
-                    _ => PAUSE_AFTER_FAILURE,
-                }
+                let is_seed = brokers.seeds().contains(&address);
+                pause_after(&failure, is_seed)
             }
         }
     }
@@ -107,10 +103,7 @@ impl RetryFetcher {
     /// Takes an answer's retries. Returns how long to wait before the next call.
     fn take(&self, answer: PullRetriesResponse, took: Duration) -> Duration {
         if answer.retries.is_empty() {
-            return match took < HASTY {
-                true => PAUSE_AFTER_FAILURE.min(Duration::from_millis(answer.next_due_ms.max(1))),
-                false => Duration::ZERO,
-            };
+            return pause_after_nothing(answer.next_due_ms, took);
         }
         let (mut deliveries, mut wait) = (Vec::new(), Duration::ZERO);
         for retry in answer.retries {
@@ -139,5 +132,52 @@ impl RetryFetcher {
             attempt: retry.attempt,
             message,
         })
+    }
+}
+
+/// How long to wait after a failure that stands. A seed that does not know the call may be a name server, which is asked
+/// when no broker of the group is known: that says nothing about its brokers.
+fn pause_after<R>(failure: &Attempt<R>, is_seed: bool) -> Duration {
+    match failure {
+        Attempt::Refused(refusal) if refusal.code == Code::NotImplemented && !is_seed => {
+            PAUSE_WITHOUT_RETRIES
+        }
+        _ => PAUSE_AFTER_FAILURE,
+    }
+}
+
+/// How long to wait after an answer without retries, which took so long. `next_due_ms`: until there is one; 0: there is none.
+fn pause_after_nothing(next_due_ms: u64, took: Duration) -> Duration {
+    match next_due_ms {
+        _ if took >= HASTY => Duration::ZERO,
+        0 => PAUSE_AFTER_FAILURE,
+        due_ms => PAUSE_AFTER_FAILURE.min(Duration::from_millis(due_ms)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::answer::Refusal;
+
+    /// Catches retries that wait half a minute because a name server was asked while no broker was known.
+    #[test]
+    fn only_a_broker_can_say_that_it_knows_no_retries() {
+        let refused = |code: Code| Attempt::<()>::Refused(Refusal::new(code as i32, "no"));
+        let unknown = refused(Code::NotImplemented);
+        assert_eq!(pause_after(&unknown, true), PAUSE_AFTER_FAILURE);
+        assert_eq!(pause_after(&unknown, false), PAUSE_WITHOUT_RETRIES);
+        let other = refused(Code::InternalServerError);
+        assert_eq!(pause_after(&other, false), PAUSE_AFTER_FAILURE);
+    }
+
+    /// Catches a thousand calls a second to a broker that answers at once that there is nothing.
+    #[test]
+    fn an_answer_that_nobody_waited_for_is_waited_for_here() {
+        let ms = Duration::from_millis;
+        assert_eq!(pause_after_nothing(0, ms(1)), PAUSE_AFTER_FAILURE);
+        assert_eq!(pause_after_nothing(20, ms(1)), ms(20));
+        assert_eq!(pause_after_nothing(60_000, ms(1)), PAUSE_AFTER_FAILURE);
+        assert_eq!(pause_after_nothing(0, HASTY), Duration::ZERO);
     }
 }

@@ -4,11 +4,12 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use futures::future::join_all;
 use futures::stream::{self, StreamExt};
 use host::Shutdown;
 use proto::GroupName;
 use proto::v2::ClientType;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, RwLock};
 use tokio::time::Instant;
 
 use crate::connection::Identity;
@@ -23,7 +24,7 @@ use crate::deadline;
 use crate::error::Error;
 
 /// Commits on their way at once. Brokers gather them, so a few are enough.
-const COMMITS_AT_ONCE: usize = 16;
+const COMMITS_AT_ONCE: u32 = 16;
 
 /// Who reads the queues of a topic.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -71,8 +72,9 @@ pub(crate) struct Shared {
     pub(crate) settled: Notify,
     progress: Progress,
     holdings: Mutex<Holdings>,
-    /// One round of commits at a time, so that an older offset never follows a newer one.
-    committing: tokio::sync::Mutex<()>,
+    /// So that an older offset never follows a newer one: a round of commits has it alone; queues that are given up share
+    /// it, since nobody else commits them any more.
+    committing: RwLock<()>,
 }
 
 impl Shared {
@@ -92,7 +94,7 @@ impl Shared {
             arrived: Notify::new(),
             settled: Notify::new(),
             progress,
-            committing: tokio::sync::Mutex::new(()),
+            committing: RwLock::with_max_readers((), COMMITS_AT_ONCE),
         }
     }
 
@@ -137,7 +139,8 @@ impl Shared {
     }
 
     /// Gives up queues: from here on nothing of them is handed out. Waits for those who work on their messages, but not
-    /// longer than the leave timeout; then commits what is done in them.
+    /// longer than the leave timeout; then commits what is done in them. Each queue for itself: one of which a message takes
+    /// long does not keep the others.
     pub(crate) async fn give_up(&self, queues: &[TopicQueue]) {
         if let Err(error) = self.release(queues).await {
             // Its next owner starts a little earlier and delivers a few messages again.
@@ -145,34 +148,36 @@ impl Shared {
         }
     }
 
-    /// As `give_up`, and says what went wrong with the commit.
+    /// As `give_up`, and says what went wrong with the commits: the first of it.
     pub(crate) async fn release(&self, queues: &[TopicQueue]) -> Result<(), Error> {
         self.holdings().leave(queues);
-        self.wait_for_work_on(queues).await;
-        let due: Vec<Due> = {
-            let mut holdings = self.holdings();
-            queues
-                .iter()
-                .filter_map(|queue| holdings.give_up(queue))
-                .collect()
-        };
-        self.commit(due).await
+        let released = join_all(queues.iter().map(|queue| self.release_one(queue))).await;
+        released.into_iter().collect::<Result<(), Error>>()?;
+        // What was committed before may not be saved yet, also if none of these queues had anything to commit.
+        self.progress.save().await
     }
 
-    /// Returns when nothing of these queues is in anybody's hands, or the leave timeout is over.
-    async fn wait_for_work_on(&self, queues: &[TopicQueue]) {
+    async fn release_one(&self, queue: &TopicQueue) -> Result<(), Error> {
+        self.wait_for_work_on(queue).await;
+        let _committing = self.committing.read().await;
+        let due = self.holdings().give_up(queue);
+        self.commit_all(due.into_iter().collect()).await
+    }
+
+    /// Returns when nothing of a queue is in anybody's hands, or the leave timeout is over.
+    async fn wait_for_work_on(&self, queue: &TopicQueue) {
         let deadline = deadline::after(self.settings.leave_timeout);
         loop {
             let mut settled = pin!(self.settled.notified());
             // From here on an end is noticed, also one between the look and the wait.
             settled.as_mut().enable();
-            let running = self.holdings().running(queues);
+            let running = self.holdings().running(queue);
             if running == 0 {
                 return;
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() || tokio::time::timeout(left, settled).await.is_err() {
-                tracing::warn!(group = %self.group, running, "messages are still worked on: their queues' next owners get them too");
+                tracing::warn!(group = %self.group, %queue, running, "messages are still worked on: the queue's next owner gets them too");
                 return;
             }
         }
@@ -190,28 +195,192 @@ impl Shared {
 
     /// Tells the servers what is done. The first error, if there is any; the others were tried all the same.
     pub(crate) async fn commit_due(&self) -> Result<(), Error> {
+        let _committing = self.committing.write().await;
+        // Not before it is this round's turn: the round before may be about newer offsets otherwise.
         let due = self.holdings().due();
-        self.commit(due).await
+        self.commit_all(due).await
     }
 
     pub(crate) async fn commit(&self, due: Vec<Due>) -> Result<(), Error> {
-        if due.is_empty() {
-            return Ok(());
-        }
-        let _committing = self.committing.lock().await;
+        let _committing = self.committing.write().await;
+        self.commit_all(due).await
+    }
+
+    /// One round of commits, for whoever has the right to it.
+    async fn commit_all(&self, due: Vec<Due>) -> Result<(), Error> {
         let mut results = stream::iter(due)
             .map(|due| async move { (self.progress.commit(self, &due).await, due) })
-            .buffered(COMMITS_AT_ONCE);
-        let mut failure = None;
+            .buffered(COMMITS_AT_ONCE as usize);
+        let (mut failure, mut unsaved) = (None, Vec::new());
         while let Some((result, due)) = results.next().await {
             match result {
+                Ok(()) if self.progress.needs_save() => unsaved.push(due),
                 Ok(()) => self.holdings().committed(&due),
                 Err(error) => {
                     failure.get_or_insert(error);
                 }
             }
         }
-        let saved = self.progress.save().await;
-        failure.map_or(saved, Err)
+        match self.progress.save().await {
+            Ok(()) => {
+                let mut holdings = self.holdings();
+                for due in &unsaved {
+                    holdings.committed(due);
+                }
+            }
+            Err(error) => {
+                failure.get_or_insert(error);
+            }
+        }
+        failure.map_or(Ok(()), Err)
+    }
+}
+
+/// A consumer's parts without servers.
+#[cfg(test)]
+pub(crate) mod testing {
+    use bytes::Bytes;
+    use host::Host;
+
+    use super::*;
+    use crate::connection::Connection;
+    use crate::consumer::Averagely;
+    use crate::consumer::delivery::Delivery;
+    use crate::consumer::holdings::FetchNext;
+    use crate::received::ReceivedMessage;
+
+    pub(crate) fn queue(number: u32) -> TopicQueue {
+        TopicQueue::new("t", number)
+    }
+
+    pub(crate) fn delivery(number: u32, offset: u64) -> Delivery {
+        let message = ReceivedMessage::decode(Bytes::from_static(b"\x22\x01x"));
+        Delivery {
+            topic: "t".into(),
+            queue: number,
+            offset,
+            attempt: 1,
+            message: message.expect("decodes"),
+        }
+    }
+
+    /// Nobody answers at its seed.
+    pub(crate) fn without_servers(progress: Progress, leave_timeout: Duration) -> Arc<Shared> {
+        let (host, second) = (Host::real(), Duration::from_secs(1));
+        let identity = Identity::new("m1").expect("valid");
+        let seeds = vec!["127.0.0.1:1".into()];
+        let connection = Connection::new(identity.clone(), seeds, host.clock, second, second, None);
+        let settings = Settings {
+            client_type: ClientType::PushConsumer,
+            sharing: Sharing::AmongMembers,
+            finishing: Finishing::OneByOne,
+            retries: false,
+            leave_timeout,
+            handover_intervals: 2,
+            lag_interval: None,
+            consume_from: ConsumeFrom::Earliest,
+            auto_commit: None,
+            allocation: Arc::new(Averagely),
+            heartbeat_interval: second,
+            long_polling_timeout: second,
+            pull_messages_max: 32,
+            prefetch: PrefetchBounds {
+                messages: 100,
+                bytes: 1000,
+                span: 100,
+            },
+        };
+        let group = GroupName::new("billing".to_owned()).expect("valid");
+        let core = Arc::new(Core::new(connection, host.disk));
+        Arc::new(Shared::new(core, identity, group, settings, progress))
+    }
+
+    /// Holds a queue from offset 0 on, with so many messages. Nobody fetches more.
+    pub(crate) fn hold(shared: &Shared, number: u32, messages: u64) {
+        let (mut holdings, queue) = (shared.holdings(), queue(number));
+        assert!(holdings.take(queue.clone(), Arc::default(), Shutdown::new().0));
+        let FetchNext::FindStart { epoch } = holdings.fetch_next(&queue) else {
+            panic!("no start")
+        };
+        holdings.start_at(&queue, epoch, 0, None);
+        let deliveries = (0..messages).map(|offset| delivery(number, offset));
+        assert!(holdings.fetched(&queue, epoch, deliveries.collect(), messages));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::poll;
+    use host::OsDisk;
+    use host::testing::{Fault, FaultyDisk, Operation};
+
+    use super::testing::{hold, queue, without_servers};
+    use super::*;
+    use crate::consumer::holdings::{Pick, Ticket};
+    use crate::consumer::progress_file::ProgressFile;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn pick(shared: &Shared) -> Ticket {
+        match shared.holdings().pick(false, Instant::now()) {
+            Pick::Delivery(ticket, _) => ticket,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Catches a queue that is ready to go and waits for a message of another one.
+    #[tokio::test]
+    async fn each_queue_is_released_for_itself() {
+        let file = Arc::new(ProgressFile::in_memory("billing"));
+        let shared = without_servers(Progress::Own(file.clone()), LONG);
+        hold(&shared, 0, 1);
+        hold(&shared, 1, 1);
+        let (done, slow) = (pick(&shared), pick(&shared));
+        shared.holdings().finish(&done);
+        let queues = [done.queue, slow.queue.clone()];
+        let mut released = Box::pin(shared.release(&queues));
+        assert!(poll!(released.as_mut()).is_pending());
+        assert_eq!(shared.holdings().held(), [queue(1)]);
+        assert_eq!(file.offset(&queue(0)), Some(1));
+        shared.holdings().finish(&slow);
+        shared.settled.notify_waiters();
+        released.await.expect("releases");
+        assert_eq!(file.offset(&queue(1)), Some(1));
+    }
+
+    /// Catches progress that counts as committed although its file was not written.
+    #[tokio::test]
+    async fn a_write_that_failed_is_done_by_the_next_commit() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("progress");
+        let disk = FaultyDisk::new(Arc::new(OsDisk::new()));
+        let file = ProgressFile::open("billing", Arc::new(disk.clone()), path.clone()).await;
+        let shared = without_servers(Progress::Own(Arc::new(file.expect("opens"))), LONG);
+        hold(&shared, 0, 1);
+        let ticket = pick(&shared);
+        shared.holdings().finish(&ticket);
+        let fault = Fault::once(Operation::Rename, "progress", std::io::ErrorKind::Other);
+        disk.inject(fault);
+        assert!(shared.commit_due().await.is_err());
+        assert_eq!(shared.holdings().due().len(), 1);
+        shared.commit_due().await.expect("writes");
+        assert_eq!(shared.holdings().due(), []);
+        assert!(path.exists());
+    }
+
+    /// Catches a round of commits that follows another one with older offsets.
+    #[tokio::test]
+    async fn what_is_due_is_looked_up_when_its_turn_has_come() {
+        let file = Arc::new(ProgressFile::in_memory("billing"));
+        let shared = without_servers(Progress::Own(file.clone()), LONG);
+        hold(&shared, 0, 1);
+        let ticket = pick(&shared);
+        let turn = shared.committing.write().await;
+        let mut commit = Box::pin(shared.commit_due());
+        assert!(poll!(commit.as_mut()).is_pending());
+        shared.holdings().finish(&ticket);
+        drop(turn);
+        commit.await.expect("commits");
+        assert_eq!(file.offset(&queue(0)), Some(1));
     }
 }

@@ -1,6 +1,6 @@
 //! What a consumer does in the background for as long as it is there: share the queues, commit what is done, measure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,7 +41,20 @@ pub(crate) async fn until(shutdown: Shutdown, task: impl Future<Output = ()>) {
     }
 }
 
+/// Topics of which something was measured: what is held no more must not keep its last value for ever.
+#[derive(Default)]
+struct Measured(BTreeSet<Arc<str>>);
+
+impl Measured {
+    /// The topics that are held now. Returns those that were before and are not any more.
+    fn gone(&mut self, held: BTreeSet<Arc<str>>) -> Vec<Arc<str>> {
+        let before = std::mem::replace(&mut self.0, held);
+        before.difference(&self.0).cloned().collect()
+    }
+}
+
 async fn rebalance(shared: Arc<Shared>, rebalancer: Arc<tokio::sync::Mutex<Rebalancer>>) {
+    let mut measured = Measured::default();
     loop {
         tokio::time::sleep(shared.settings.heartbeat_interval).await;
         if shared.holdings().is_closed() {
@@ -51,6 +64,9 @@ async fn rebalance(shared: Arc<Shared>, rebalancer: Arc<tokio::sync::Mutex<Rebal
             tracing::debug!(group = %shared.group, %error, "queues not shared out");
         }
         let cached = shared.holdings().cached();
+        for topic in measured.gone(cached.keys().cloned().collect()) {
+            measure::cached(shared.group.as_str(), &topic, 0, 0);
+        }
         for (topic, (messages, bytes)) in cached {
             measure::cached(shared.group.as_str(), &topic, messages, bytes);
         }
@@ -68,10 +84,17 @@ async fn commit_at_intervals(shared: Arc<Shared>, interval: Duration) {
 
 /// Asks for the ends of the queues that are held, now and again: a pull does not tell them.
 async fn measure_lag(shared: Arc<Shared>, interval: Duration) {
+    let mut measured = Measured::default();
     while !shared.holdings().is_closed() {
         tokio::time::sleep(interval).await;
         let mut lags: BTreeMap<Arc<str>, u64> = BTreeMap::new();
-        let done = shared.holdings().done();
+        let (held, done) = {
+            let holdings = shared.holdings();
+            (holdings.held(), holdings.done())
+        };
+        for topic in measured.gone(held.into_iter().map(|queue| queue.topic).collect()) {
+            measure::lag(shared.group.as_str(), &topic, 0);
+        }
         for (queue, done) in done {
             match offsets::query(&shared.core, &queue, offsets::Place::Next).await {
                 Ok(end) => *lags.entry(queue.topic).or_default() += end.saturating_sub(done),
@@ -81,5 +104,22 @@ async fn measure_lag(shared: Arc<Shared>, interval: Duration) {
         for (topic, lag) in lags {
             measure::lag(shared.group.as_str(), &topic, lag);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches a gauge that shows a lag for ever after the last queue of its topic went to another member.
+    #[test]
+    fn a_topic_that_is_lost_is_told_once() {
+        let held = |topics: &str| -> BTreeSet<Arc<str>> {
+            topics.split_whitespace().map(Arc::from).collect()
+        };
+        let mut measured = Measured::default();
+        assert!(measured.gone(held("a b")).is_empty());
+        assert_eq!(measured.gone(held("b c")), vec![Arc::<str>::from("a")]);
+        assert!(measured.gone(held("b c")).is_empty());
     }
 }

@@ -134,7 +134,8 @@ impl PushConsumerBuilder {
     }
 
     /// Attempts at a message before it goes to the dead letters (or is given up, when broadcasting). Default the group's
-    /// own setting, which is 16 unless it was changed; 16 when broadcasting.
+    /// own setting, which is 16 unless it was changed; 16 when broadcasting. Unless it works in order, the brokers count by
+    /// the group's setting too: the lower of the two counts.
     #[must_use]
     pub fn max_attempts(mut self, attempts: u32) -> Self {
         self.rules.max_attempts = Some(attempts);
@@ -341,6 +342,10 @@ impl PushConsumerBuilder {
             ),
             ("heartbeat_interval", settings.heartbeat_interval.is_zero()),
             (
+                "long_polling_timeout",
+                settings.long_polling_timeout.is_zero(),
+            ),
+            (
                 "lag_interval",
                 settings
                     .lag_interval
@@ -356,5 +361,28 @@ impl PushConsumerBuilder {
             }
         }
         Ok(group)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::consumer::PullConsumerBuilder;
+    use crate::consumer::shared::testing::without_servers;
+
+    /// Catches a consumer that asks as fast as it can because brokers are told not to wait.
+    #[test]
+    fn polling_that_does_not_wait_is_refused() {
+        let core = without_servers(Progress::OfGroup, Duration::ZERO)
+            .core
+            .clone();
+        let push = PushConsumerBuilder::new(core.clone(), "billing".to_owned(), "m1".to_owned())
+            .subscribe("t", Filter::All);
+        push.check().expect("valid");
+        let push = push.long_polling_timeout(Duration::ZERO);
+        assert!(push.check().is_err());
+        let pull = PullConsumerBuilder::new(core, "billing".to_owned(), "m1".to_owned());
+        assert!(pull.clone().build().is_ok());
+        assert!(pull.long_polling_timeout(Duration::ZERO).build().is_err());
     }
 }

@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use proto::v2::Code;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 
@@ -12,6 +13,7 @@ use crate::consumer::Delivery;
 use crate::consumer::holdings::{Pick, Ticket};
 use crate::consumer::redelivery::{self, HandBack, HandedBack};
 use crate::consumer::shared::{Shared, Sharing};
+use crate::deadline;
 use crate::error::Error;
 use crate::measure;
 use crate::push_consumer::push_delivery::PushDelivery;
@@ -34,16 +36,17 @@ pub(super) struct Engine {
     shared: Arc<Shared>,
     rules: Rules,
     room: Arc<Semaphore>,
-    /// As many as there is `room` for at most: each holds its place.
-    failures: mpsc::UnboundedSender<Ended>,
-    ended: Mutex<Option<mpsc::UnboundedReceiver<Ended>>>,
+    /// What ended and waits here holds its place, so there are no more of it than there is `room` for.
+    ended: mpsc::UnboundedSender<Ended>,
+    /// Taken by whoever settles what ended.
+    unsettled: Mutex<Option<mpsc::UnboundedReceiver<Ended>>>,
 }
 
 /// A delivery's place among those in the user's hands.
 #[derive(Debug)]
 pub(super) struct Work {
     ticket: Ticket,
-    _place: OwnedSemaphorePermit,
+    place: OwnedSemaphorePermit,
 }
 
 /// What the user says of a delivery that failed.
@@ -66,13 +69,13 @@ struct Ended {
 
 impl Engine {
     pub(super) fn new(shared: Arc<Shared>, rules: Rules) -> Engine {
-        let (failures, ended) = mpsc::unbounded_channel();
+        let (ended, unsettled) = mpsc::unbounded_channel();
         Engine {
             shared,
             rules,
             room: Arc::new(Semaphore::new(rules.concurrency)),
-            failures,
-            ended: Mutex::new(Some(ended)),
+            ended,
+            unsettled: Mutex::new(Some(unsettled)),
         }
     }
 
@@ -99,10 +102,7 @@ impl Engine {
             let picked = self.shared.holdings().pick(self.rules.in_order, now);
             match picked {
                 Pick::Delivery(ticket, delivery) => {
-                    let work = Work {
-                        ticket,
-                        _place: place,
-                    };
+                    let work = Work { ticket, place };
                     return Ok(Some(PushDelivery::new(delivery, self.clone(), work)));
                 }
                 Pick::Failure(error) => return Err(error),
@@ -139,7 +139,7 @@ impl Engine {
 
     fn end(&self, work: Work, delivery: Delivery, failure: Option<Failure>) {
         // If nobody listens, the consumer was dropped: the queue's next owner gets the delivery.
-        let _ = self.failures.send(Ended {
+        let _ = self.ended.send(Ended {
             work,
             delivery,
             failure,
@@ -156,15 +156,17 @@ impl Engine {
         }
     }
 
-    /// Brings failed deliveries, and retries, to their end, for as long as the consumer is there.
-    pub(super) async fn settle_failures(self: Arc<Self>) {
-        let ended = self
-            .ended
+    /// Tells the servers of deliveries that ended, for as long as the consumer is there.
+    pub(super) async fn settle_ended(self: Arc<Self>) {
+        let unsettled = self
+            .unsettled
             .lock()
             .expect("nothing panics while it is locked")
             .take();
-        let Some(mut ended) = ended else { return };
-        while let Some(ended) = ended.recv().await {
+        let Some(mut unsettled) = unsettled else {
+            return;
+        };
+        while let Some(ended) = unsettled.recv().await {
             tokio::spawn(self.clone().settle(ended));
         }
     }
@@ -176,10 +178,18 @@ impl Engine {
             failure,
         } = ended;
         match failure {
-            None => self.settle_done(&work.ticket, &delivery).await,
-            Some(failure) => self.settle_failed(&work.ticket, delivery, failure).await,
+            None => {
+                // Its place goes to the next delivery: this may take as long as its brokers are away, and other queues go
+                // on. Not without bound: a queue holds only so many that are not finished.
+                drop(work.place);
+                self.settle_done(&work.ticket, &delivery).await;
+            }
+            Some(failure) => {
+                self.settle_failed(&work.ticket, delivery, failure).await;
+                drop(work.place);
+            }
         }
-        self.released(work);
+        self.shared.settled.notify_waiters();
         self.shared.arrived.notify_waiters();
     }
 
@@ -191,7 +201,7 @@ impl Engine {
             redelivery::settle(shared, queue, delivery.offset, delivery.attempt).await
         {
             tracing::debug!(%queue, offset = delivery.offset, %error, "not settled");
-            if !error.is_retriable() || self.is_given_up(ticket) {
+            if is_final(&error) || self.is_given_up(ticket) {
                 break;
             }
             tokio::time::sleep(self.rules.pause).await;
@@ -251,12 +261,92 @@ impl Engine {
     }
 
     fn try_again(&self, ticket: &Ticket, delivery: Delivery, maybe_handed_back: bool) {
-        let due = Instant::now() + self.rules.pause;
+        let due = deadline::after(self.rules.pause);
         let mut holdings = self.shared.holdings();
         holdings.again(ticket, delivery, due, maybe_handed_back);
     }
 
     fn is_given_up(&self, ticket: &Ticket) -> bool {
-        !self.shared.holdings().stays(&ticket.queue)
+        !self.shared.holdings().stays(ticket)
+    }
+}
+
+/// Whether the servers will never take it. A name server, which is asked when no broker of the group is known, does not
+/// know the call: no broker has said no then.
+fn is_final(error: &Error) -> bool {
+    !error.is_retriable() && error.code() != Some(Code::NotImplemented)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::consumer::progress::Progress;
+    use crate::consumer::shared::testing::{delivery, hold, queue, without_servers};
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    fn engine(pause: Duration) -> Arc<Engine> {
+        let rules = Rules {
+            concurrency: 1,
+            in_order: false,
+            max_attempts: None,
+            pause,
+        };
+        let shared = without_servers(Progress::OfGroup, Duration::ZERO);
+        Arc::new(Engine::new(shared, rules))
+    }
+
+    async fn next(engine: &Arc<Engine>) -> PushDelivery {
+        let next = tokio::time::timeout(PATIENCE, engine.next()).await;
+        let delivery = next.expect("a delivery comes").expect("no error");
+        delivery.expect("the engine runs")
+    }
+
+    /// Catches an outage of one broker group that stops the queues of all others: what cannot be settled took their
+    /// places.
+    #[tokio::test]
+    async fn what_cannot_be_settled_keeps_no_place() {
+        let engine = engine(Duration::from_secs(1));
+        let shared = engine.shared().clone();
+        hold(&shared, 0, 0);
+        hold(&shared, 1, 1);
+        shared
+            .holdings()
+            .retries_came(&queue(0), vec![delivery(0, 0)]);
+        tokio::spawn(engine.clone().settle_ended());
+        let retry = next(&engine).await;
+        assert_eq!(retry.queue, 0);
+        retry.ack();
+        let other = next(&engine).await;
+        assert_eq!(other.queue, 1);
+        assert_eq!(shared.holdings().running(&queue(0)), 1, "nobody was told");
+    }
+
+    /// Catches a retry that is worked on again because a name server did not know what to do with its end.
+    #[test]
+    fn a_call_that_is_not_known_may_have_met_a_name_server() {
+        let refused = |code| Error::Refused {
+            operation: "settle",
+            subject: "a message".to_owned(),
+            address: "a:1".to_owned(),
+            code,
+            reason: "no".to_owned(),
+        };
+        assert!(!is_final(&refused(Code::NotImplemented)));
+        assert!(!is_final(&refused(Code::HaNotAvailable)));
+        assert!(is_final(&refused(Code::IllegalTopic)));
+    }
+
+    /// Catches a pause, as long as can be said, that overflows the clock.
+    #[tokio::test]
+    async fn the_longest_pause_is_taken() {
+        let engine = engine(Duration::MAX);
+        hold(engine.shared(), 0, 1);
+        let picked = engine.shared().holdings().pick(false, Instant::now());
+        let Pick::Delivery(ticket, delivery) = picked else {
+            panic!("{picked:?}")
+        };
+        engine.try_again(&ticket, delivery, false);
+        assert_eq!(engine.shared().holdings().running(&queue(0)), 0);
     }
 }

@@ -44,8 +44,22 @@ impl Held {
         self.at_work.running() + self.retries.running()
     }
 
+    /// Whether any of it may be handed out now. If not, the passing of time alone changes nothing.
+    fn may_go(&self, in_order: bool) -> bool {
+        !self.leaving && !self.paused && (!in_order || self.running() == 0)
+    }
+
+    /// How many retries may be taken from the servers. One of them always: it may be larger than the bound.
+    fn room_for_retries(&self, bytes_max: usize) -> usize {
+        match self.retries.room() {
+            room if self.bytes() < bytes_max => room,
+            room if self.retries.len() == 0 => room.min(1),
+            _ => 0,
+        }
+    }
+
     fn has_something(&self, in_order: bool, now: Instant) -> bool {
-        if self.leaving || self.paused || (in_order && self.running() > 0) {
+        if !self.may_go(in_order) {
             return false;
         }
         let next_may_go = !in_order || self.at_work.is_empty();
@@ -85,7 +99,7 @@ impl Holdings {
             .chain(&self.queues);
         let found = queues.find(|(_, held)| held.has_something(in_order, now));
         let Some(queue) = found.map(|(queue, _)| queue.clone()) else {
-            return self.nothing();
+            return self.nothing(in_order);
         };
         let held = self
             .queues
@@ -104,26 +118,31 @@ impl Holdings {
         Pick::Delivery(ticket, delivery)
     }
 
-    fn nothing(&mut self) -> Pick {
+    fn nothing(&mut self, in_order: bool) -> Pick {
         let mut failures = self.queues.values_mut();
         if let Some(failure) = failures.find_map(|held| held.failure.take()) {
             return Pick::Failure(failure);
         }
-        let staying = self.queues.values().filter(|held| !held.leaving);
-        Pick::Nothing(staying.filter_map(|held| held.at_work.next_due()).min())
+        let waiting = self.queues.values().filter(|held| held.may_go(in_order));
+        Pick::Nothing(waiting.filter_map(|held| held.at_work.next_due()).min())
     }
 
     /// A delivery is finished with: progress may pass it.
     pub(crate) fn finish(&mut self, ticket: &Ticket) {
-        if let Some(held) = self.of_epoch(&ticket.queue, ticket.epoch) {
-            if ticket.is_retry {
-                held.retries.end(ticket.offset);
-                held.signals.retried.notify_one();
-            } else {
-                held.at_work.finish(ticket.offset);
-                held.advance();
-                held.signals.room.notify_one();
-            }
+        let bytes_max = self.bounds.bytes;
+        let Some(held) = self.of_epoch(&ticket.queue, ticket.epoch) else {
+            return;
+        };
+        let had_room = held.room_for_retries(bytes_max) > 0;
+        if ticket.is_retry {
+            held.retries.end(ticket.offset);
+        } else {
+            held.at_work.finish(ticket.offset);
+            held.advance();
+        }
+        held.signals.room.notify_one();
+        if ticket.is_retry || (!had_room && held.room_for_retries(bytes_max) > 0) {
+            held.signals.retried.notify_one();
         }
     }
 
@@ -162,7 +181,7 @@ impl Holdings {
         let mut offsets: Vec<u64> = held.retries.held().collect();
         offsets.extend(held.at_work.perhaps_handed_back());
         Some(RetriesWanted {
-            room: held.retries.room(),
+            room: held.room_for_retries(self.bounds.bytes),
             held: offsets,
         })
     }
@@ -174,15 +193,15 @@ impl Holdings {
         }
     }
 
-    /// Whether a queue is held and not about to be given up.
-    pub(crate) fn stays(&self, queue: &TopicQueue) -> bool {
-        self.queues.get(queue).is_some_and(|held| !held.leaving)
+    /// Whether a delivery's queue is held since then, and not about to be given up.
+    pub(crate) fn stays(&self, ticket: &Ticket) -> bool {
+        let held = self.queues.get(&ticket.queue);
+        held.is_some_and(|held| held.epoch == ticket.epoch && !held.leaving)
     }
 
-    /// How many deliveries of these queues are in somebody's hands.
-    pub(crate) fn running(&self, queues: &[TopicQueue]) -> usize {
-        let held = queues.iter().filter_map(|queue| self.queues.get(queue));
-        held.map(Held::running).sum()
+    /// How many deliveries of a queue are in somebody's hands.
+    pub(crate) fn running(&self, queue: &TopicQueue) -> usize {
+        self.queues.get(queue).map_or(0, Held::running)
     }
 
     /// Hands out nothing more and takes no more queues. Those that are held stay so until they are given up.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::FutureExt;
 use host::Shutdown;
 use proptest::prelude::*;
 
@@ -163,10 +164,10 @@ fn a_queue_that_is_left_hands_out_nothing_and_waits_for_what_is_worked_on() {
     let (second, failed) = pick(&mut holdings, false, now).expect("a delivery");
     holdings.leave(&[queue(0)]);
     assert!(pick(&mut holdings, false, now).is_none());
-    assert_eq!(holdings.running(&[queue(0)]), 2);
+    assert_eq!(holdings.running(&queue(0)), 2);
     holdings.finish(&first);
     holdings.again(&second, failed, now, false);
-    assert_eq!(holdings.running(&[queue(0)]), 0);
+    assert_eq!(holdings.running(&queue(0)), 0);
     assert!(
         pick(&mut holdings, false, now).is_none(),
         "its next owner tries it again"
@@ -229,6 +230,53 @@ fn what_may_have_been_handed_back_is_not_asked_for() {
         holdings.retries_wanted(&queue(0)).expect("is held").held,
         [0; 0]
     );
+}
+
+/// Catches large retries that fill the memory beside the bound, and one that never comes because of it.
+#[test]
+fn the_bytes_of_retries_count() {
+    let bytes = 2 * size(&delivery(0, 0));
+    let (mut holdings, now) = (holding(&[0], 0..2), Instant::now());
+    holdings.bounds.bytes = bytes;
+    let room = |holdings: &Holdings| holdings.retries_wanted(&queue(0)).expect("is held").room;
+    assert_eq!(room(&holdings), 1, "full, but of others");
+    holdings.retries_came(&queue(0), vec![delivery(0, 0)]);
+    assert_eq!(room(&holdings), 0);
+    assert_eq!(
+        holdings.cached(),
+        BTreeMap::from([("t".into(), (3, bytes / 2 * 3))])
+    );
+    let (retry, _) = pick(&mut holdings, false, now).expect("the retry");
+    assert!(retry.is_retry);
+    let (first, _) = pick(&mut holdings, false, now).expect("a delivery");
+    let (second, _) = pick(&mut holdings, false, now).expect("a delivery");
+    holdings.finish(&first);
+    assert_eq!(room(&holdings), 0);
+    assert_eq!(holdings.fetch_next(&queue(0)), FetchNext::Full);
+    let signals = holdings.queues[&queue(0)].signals.clone();
+    assert!(signals.retried.notified().now_or_never().is_none());
+    holdings.finish(&second);
+    assert_eq!(room(&holdings), 31);
+    let told = signals.retried.notified().now_or_never();
+    assert!(told.is_some(), "who asks for retries waits for room");
+    holdings.finish(&retry);
+    assert_eq!(room(&holdings), 32);
+    assert_eq!(holdings.cached(), BTreeMap::from([("t".into(), (0, 0))]));
+}
+
+/// Catches a loop that spins while a retry is worked on in order, because the time of another message has come.
+#[test]
+fn in_order_nothing_is_due_while_something_is_worked_on() {
+    let (mut holdings, now) = (holding(&[0], 5..6), Instant::now());
+    let (first, failed) = pick(&mut holdings, true, now).expect("a delivery");
+    holdings.again(&first, failed, now + PAUSE, false);
+    holdings.retries_came(&queue(0), vec![delivery(0, 2)]);
+    let (retry, _) = pick(&mut holdings, true, now).expect("the retry");
+    let due = now + PAUSE;
+    assert!(matches!(holdings.pick(true, due), Pick::Nothing(None)));
+    holdings.finish(&retry);
+    let (again, _) = pick(&mut holdings, true, due).expect("it is time");
+    assert_eq!(again.offset, 5);
 }
 
 #[derive(Clone, Debug)]
