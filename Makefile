@@ -60,7 +60,7 @@ interop: build ## The official Python and Node.js clients against a running grou
 	python3 interop/wire_compat.py --self-test
 	python3 interop/run.py --raftmq $(RAFTMQ) $(ARGS)
 
-deploy-test: build ## The guide's own commands on machines made of network namespaces (as root; exit code 77: skipped)
+deploy-test: build ## The guide's own commands on machines made of network namespaces (as root; its last line says passed, failed or skipped)
 	@scripts/system-packages deploy
 	deploy/test/run --raftmq $(RAFTMQ) $(ARGS)
 

@@ -31,6 +31,8 @@ pub struct Replica {
 pub struct GroupSurvey {
     /// Its name.
     pub name: String,
+    /// Its registration ran out at the name servers: they send no client to it.
+    pub expired: bool,
     /// Its replicas by broker id.
     pub replicas: Vec<Replica>,
 }
@@ -44,20 +46,22 @@ pub struct Trouble {
     pub text: String,
 }
 
-/// Asks every broker that the seeds know, and those that the brokers name.
+/// Asks every broker that the seeds know, and those that the brokers name. A group that is down as a whole is among them for
+/// as long as name servers remember that it was there.
 ///
 /// # Errors
 ///
-/// If no seed knows any broker.
+/// If no seed answers.
 pub async fn survey(admin: &Admin) -> Result<Vec<GroupSurvey>, Failure> {
-    let mut waiting: BTreeSet<BrokerAddress> = admin.brokers().await?.into_iter().collect();
+    let (live, expired) = admin.brokers_and_expired().await?;
+    let lost: BTreeSet<String> = expired.iter().map(|one| one.group.clone()).collect();
+    let mut waiting: BTreeSet<BrokerAddress> = live.into_iter().chain(expired).collect();
     let mut asked: BTreeMap<String, BTreeMap<u64, Replica>> = BTreeMap::new();
     while !waiting.is_empty() {
         let answers = join_all(waiting.iter().map(|address| ask(admin, address))).await;
         let mut named: BTreeSet<BrokerAddress> = BTreeSet::new();
-        for replica in answers {
-            let members = replica.status.iter().flat_map(|status| &status.replicas);
-            named.extend(members.cloned());
+        for (replica, members) in answers {
+            named.extend(members);
             let group = asked.entry(replica.address.group.clone()).or_default();
             group.insert(replica.address.broker_id, replica);
         }
@@ -68,22 +72,44 @@ pub async fn survey(admin: &Admin) -> Result<Vec<GroupSurvey>, Failure> {
         waiting = named.into_iter().filter(is_new).collect();
     }
     let groups = asked.into_iter().map(|(name, replicas)| GroupSurvey {
+        expired: lost.contains(&name),
         name,
         replicas: replicas.into_values().collect(),
     });
     Ok(groups.collect())
 }
 
-async fn ask(admin: &Admin, address: &BrokerAddress) -> Replica {
+/// Asks one; what it said, and whom it named of its group. A machine that has become another broker names that one.
+async fn ask(admin: &Admin, address: &BrokerAddress) -> (Replica, Vec<BrokerAddress>) {
     let (begin, local_ms) = (Instant::now(), SystemClock.now_ms());
     let status = admin.status(&address.client_address).await;
     let took_ms = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
-    Replica {
+    let members = status.iter().flat_map(|status| &status.replicas);
+    let members = members.filter(|member| member.group == address.group);
+    let members = members.cloned().collect();
+    let replica = Replica {
         address: address.clone(),
-        status: status.map_err(|error| error.to_string()),
+        status: status
+            .map_err(|error| error.to_string())
+            .and_then(|status| of(address, status)),
         took_ms,
         local_ms: local_ms + took_ms / 2,
+    };
+    (replica, members)
+}
+
+/// The answer, if it is of whom was asked.
+fn of(address: &BrokerAddress, status: BrokerStatus) -> Result<BrokerStatus, String> {
+    let BrokerStatus {
+        group, broker_id, ..
+    } = &status;
+    if (group, *broker_id) == (&address.group, address.broker_id) {
+        return Ok(status);
     }
+    let place = &address.client_address;
+    Err(format!(
+        "broker {broker_id} of group {group} is at {place} now"
+    ))
 }
 
 impl GroupSurvey {
@@ -133,8 +159,16 @@ impl GroupSurvey {
     pub fn troubles(&self, lag_max: u64) -> Vec<Trouble> {
         let mut troubles = Vec::new();
         let leader = self.leader();
-        if leader.is_none() {
-            troubles.push(self.without_leader());
+        match leader {
+            None => troubles.push(self.without_leader()),
+            Some(_) if self.expired => troubles.push(Trouble {
+                serves: false,
+                text: format!(
+                    "group {} is led and not registered: no client is sent to it",
+                    self.name
+                ),
+            }),
+            Some(_) => {}
         }
         for replica in &self.replicas {
             let id = replica.address.broker_id;
@@ -155,6 +189,15 @@ impl GroupSurvey {
 
     fn without_leader(&self) -> Trouble {
         let heard: BTreeSet<u64> = self.answers().map(|status| status.broker_id).collect();
+        if heard.is_empty() {
+            // Nobody says who votes.
+            let (name, count) = (&self.name, self.replicas.len());
+            let text = format!("group {name} has no leader: none of its {count} replicas answers");
+            return Trouble {
+                serves: false,
+                text,
+            };
+        }
         let voters = self.answers().map(|status| status.voters.clone());
         let voters = voters.max_by_key(Vec::len).unwrap_or_default();
         let there = voters.iter().filter(|voter| heard.contains(voter)).count();

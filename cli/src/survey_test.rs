@@ -52,6 +52,7 @@ fn silent(broker_id: u64) -> Replica {
 fn troubles(replicas: Vec<Replica>) -> Vec<Trouble> {
     let group = GroupSurvey {
         name: "g".to_owned(),
+        expired: false,
         replicas,
     };
     group.troubles(10)
@@ -89,6 +90,41 @@ fn a_group_without_a_leader_does_not_serve() {
         "{}",
         found[0].text
     );
+}
+
+/// Catches a system called well because a group that is down as a whole is not looked at, or not named.
+#[test]
+fn a_group_of_which_nobody_answers_is_a_trouble() {
+    let found = troubles(vec![silent(1), silent(2), silent(3)]);
+    assert_eq!(
+        found[0].text,
+        "group g has no leader: none of its 3 replicas answers"
+    );
+    assert!(found.iter().all(|trouble| !trouble.serves));
+}
+
+/// Catches a group called well to which no client finds its way.
+#[test]
+fn a_group_that_is_led_and_not_registered_is_a_trouble() {
+    let group = GroupSurvey {
+        name: "g".to_owned(),
+        expired: true,
+        replicas: (1..=3)
+            .map(|id| answer(id, if id == 1 { "leader" } else { "follower" }, 100))
+            .collect(),
+    };
+    let found = group.troubles(10);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(!found[0].serves && found[0].text.contains("not registered"));
+}
+
+/// Catches the answer of a newcomer taken for that of the broker whose machine it has now.
+#[test]
+fn only_the_broker_that_was_asked_answers_for_itself() {
+    let status = answer(4, "learner", 100).status.unwrap();
+    let error = of(&address(2), status.clone()).unwrap_err();
+    assert_eq!(error, "broker 4 of group g is at b2:1 now");
+    assert!(of(&address(4), status).is_ok());
 }
 
 /// Catches a replica that is far behind, or repairing, and counts as well.

@@ -2,12 +2,11 @@
 
 mod description;
 mod inspection;
+mod known;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::join_all;
 use proto::cluster;
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
@@ -28,6 +27,7 @@ use crate::consumer::TopicQueue;
 use crate::core::Core;
 use crate::deadline;
 use crate::error::Error;
+use known::Known;
 
 /// Administration calls.
 ///
@@ -274,27 +274,6 @@ impl Admin {
         .await
     }
 
-    /// All replicas of all broker groups that the seeds know, sorted.
-    ///
-    /// # Errors
-    /// No seed answered.
-    pub async fn brokers(&self) -> Result<Vec<BrokerAddress>, Error> {
-        let seeds = self.core.connection.brokers.seeds();
-        let answers = join_all(seeds.iter().map(|seed| self.brokers_known_by(seed))).await;
-        let mut brokers = BTreeSet::new();
-        let mut failure = None;
-        for answer in answers {
-            match answer {
-                Ok(known) => brokers.extend(known),
-                Err(error) => failure = Some(error),
-            }
-        }
-        match failure {
-            Some(error) if brokers.is_empty() => Err(error),
-            _ => Ok(brokers.into_iter().collect()),
-        }
-    }
-
     /// What the replica at `address` (`host:port`, its client address) says about itself. One attempt.
     ///
     /// # Errors
@@ -463,8 +442,8 @@ impl Admin {
             {
                 return Ok(group);
             }
-            let reason = match self.brokers().await {
-                Ok(brokers) => match self.learn(&brokers) {
+            let reason = match self.known().await {
+                Ok(known) => match self.learn(&known) {
                     Some(group) => return Ok(group),
                     None => self.unknown_group(),
                 },
@@ -479,12 +458,14 @@ impl Admin {
     }
 
     /// Remembers where the group's brokers are; the group, if it is among them.
-    fn learn(&self, brokers: &[BrokerAddress]) -> Option<Arc<str>> {
+    fn learn(&self, known: &Known) -> Option<Arc<str>> {
         let group = match &self.group {
             Some(group) => group.clone(),
-            None => brokers.first()?.group.as_str().into(),
+            None => known.live.first()?.group.as_str().into(),
         };
-        let of_group = brokers.iter().filter(|broker| *broker.group == *group);
+        // A group that was asked for by name is asked also when name servers hear nothing of it any more.
+        let brokers = known.live.iter().chain(&known.expired);
+        let of_group = brokers.filter(|broker| *broker.group == *group);
         let addresses: Vec<Arc<str>> = of_group
             .map(|broker| broker.client_address.as_str().into())
             .collect();
@@ -505,29 +486,17 @@ impl Admin {
         }
     }
 
-    /// A name server has a table of all groups; a broker knows its own.
-    async fn brokers_known_by(&self, seed: &str) -> Result<Vec<BrokerAddress>, Error> {
-        match self.raw_table(seed).await {
-            Ok(table) => Ok(table
-                .registrations
-                .into_iter()
-                .flat_map(|registration| replicas(&registration.group, registration.replicas))
-                .collect()),
-            Err(Error::Refused { .. }) => {
-                let status = self.raw_status(seed).await?;
-                Ok(replicas(&status.group, status.replicas))
-            }
-            Err(error) => Err(error),
-        }
-    }
-
     async fn raw_table(&self, address: &str) -> Result<cluster::QueryTableResponse, Error> {
         let connection = &self.core.connection;
         let call = self.call_to("query table", address, false);
         let timeout = call.timeout;
         connection
             .call_at(call, address, async {
-                let request = connection.request(cluster::QueryTableRequest::default(), timeout);
+                let request = cluster::QueryTableRequest {
+                    with_expired: true,
+                    ..Default::default()
+                };
+                let request = connection.request(request, timeout);
                 connection.name_server(address)?.query_table(request).await
             })
             .await

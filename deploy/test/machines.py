@@ -21,7 +21,7 @@ USER_ID = 10001
 
 
 class NoNamespaces(Exception):
-    """This machine does not let us make namespaces; the text says which step was refused."""
+    """A step of making a machine was refused; the text says which. While the network is made: this machine makes none."""
 
 
 class Network:

@@ -98,6 +98,14 @@ impl Directory {
         });
     }
 
+    /// What has expired and is still remembered.
+    pub(crate) fn expired(&self) -> Vec<Registration> {
+        self.locked(|registry| {
+            let expired = registry.expired();
+            expired.map(|held| Registration::clone(held)).collect()
+        })
+    }
+
     pub(crate) fn digests(&self) -> Vec<Digest> {
         self.locked(Registry::digests)
     }

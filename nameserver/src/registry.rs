@@ -165,6 +165,15 @@ impl Registry {
             .map(|held| &held.registration)
     }
 
+    /// What was not renewed in time and is not forgotten yet, by group: no place to send clients to, but an operator has to
+    /// hear that a group is gone.
+    pub fn expired(&self) -> impl Iterator<Item = &Arc<Registration>> {
+        self.held
+            .values()
+            .filter(|held| held.expired)
+            .map(|held| &held.registration)
+    }
+
     /// What is known of every group, without the content. Of expired ones too, so that peers do not send those back.
     pub fn digests(&self) -> Vec<Digest> {
         let digest = |held: &Held| Digest {

@@ -96,6 +96,9 @@ impl NameServer for Service {
         let (instance, table) = (self.directory.instance(), self.directory.table());
         let mut answer = table.answer(instance, known.known_instance, known.known_version);
         answer.name_servers = self.gossip.members();
+        if known.with_expired {
+            answer.expired = self.directory.expired();
+        }
         Ok(Response::new(answer))
     }
 
@@ -153,6 +156,7 @@ impl Watcher {
         let known = QueryTableRequest {
             known_version: table.version(),
             known_instance: self.instance,
+            ..Default::default()
         };
         let before = std::mem::replace(&mut self.known, known);
         Some(table.answer(self.instance, before.known_instance, before.known_version))

@@ -7,6 +7,7 @@ mod support;
 
 use std::time::Duration;
 
+use nameserver::route_table::RouteTable;
 use proto::cluster::{QueryTableRequest, RegisterRequest, Registration};
 use support::{
     LONG_LEASE_MS, Running, config, leaders, led, next, registration, soon, started, topic,
@@ -107,6 +108,31 @@ async fn a_watcher_sees_each_change() {
     server.stop().await;
 }
 
+/// Catches a group that is down as a whole and that no operator can hear of, or that clients are still told of.
+#[tokio::test]
+async fn operators_are_told_of_a_group_that_has_expired() {
+    let server = Running::start(config()).await;
+    let lost = registration("lost", 1, 1, 1);
+    let live = registration("live", 1, 1, 1);
+    server.register(live.clone(), LONG_LEASE_MS).await;
+    // Remembered for ten times as long.
+    server.register(lost.clone(), 500).await;
+    let one_left = |table: &RouteTable| table.registrations().len() == 1;
+    server.until("expired", one_left).await;
+    let for_clients = server.query(0, 0).await;
+    assert_eq!(for_clients.registrations, std::slice::from_ref(&live));
+    assert_eq!(for_clients.expired, []);
+    let request = QueryTableRequest {
+        with_expired: true,
+        ..Default::default()
+    };
+    let mut client = server.client.clone();
+    let for_operators = soon(client.query_table(request)).await.unwrap();
+    let for_operators = for_operators.into_inner();
+    assert_eq!(for_operators.registrations, [live]);
+    assert_eq!(for_operators.expired, [lost]);
+}
+
 /// Catches a watcher that comes back with what it has and is sent it all again, or that is left waiting with old news.
 #[tokio::test]
 async fn a_watcher_that_knows_the_table_hears_that_it_is_unchanged() {
@@ -118,6 +144,7 @@ async fn a_watcher_that_knows_the_table_hears_that_it_is_unchanged() {
     let request = QueryTableRequest {
         known_instance: known.instance,
         known_version: known.version,
+        ..Default::default()
     };
     let watch = server.client.clone().watch_table(request).await.unwrap();
     let mut watch = watch.into_inner();

@@ -51,6 +51,10 @@ struct HealthArguments {
     /// Log entries that a replica may lack
     #[arg(long, default_value_t = LAG_MAX_DEFAULT)]
     max_lag: u64,
+    /// Broker groups that there are at least. A group that is down as a whole is a trouble anyhow, but name servers remember it
+    /// for some minutes only
+    #[arg(long, value_name = "COUNT", conflicts_with = "broker")]
+    expect_groups: Option<usize>,
     /// Look again and again until all is well, at most this long (30s, 5m)
     #[arg(long, value_name = "DURATION", value_parser = parse_age)]
     wait: Option<Duration>,
@@ -58,15 +62,18 @@ struct HealthArguments {
 
 /// Asks every broker about itself.
 pub(crate) async fn run(arguments: ClusterArguments) -> Result<(), Failure> {
-    let admin = arguments.seeds.client().await?.admin();
-    let output = arguments.output;
+    let (seeds, output) = (arguments.seeds, arguments.output);
     match arguments.verb {
         Verb::Status => {
-            let groups = survey(&admin).await?;
+            let groups = survey(&seeds.client().await?.admin()).await?;
             show(&groups, output);
             judge(&groups, output)
         }
-        Verb::Health(health) => probe(&admin, &health, output).await,
+        Verb::Health(health) => {
+            let deadline = health.wait.map(|wait| Instant::now() + wait);
+            let client = seeds.client_within(health.wait.unwrap_or_default()).await?;
+            probe(&client.admin(), &health, deadline, output).await
+        }
     }
 }
 
@@ -153,8 +160,12 @@ struct Health {
     seen: String,
 }
 
-async fn probe(admin: &Admin, asked: &HealthArguments, output: Output) -> Result<(), Failure> {
-    let deadline = asked.wait.map(|wait| Instant::now() + wait);
+async fn probe(
+    admin: &Admin,
+    asked: &HealthArguments,
+    deadline: Option<Instant>,
+    output: Output,
+) -> Result<(), Failure> {
     let health = loop {
         let looked = match &asked.broker {
             Some(address) => broker_health(admin, address, asked.max_lag).await,
@@ -184,6 +195,7 @@ async fn probe(admin: &Admin, asked: &HealthArguments, output: Output) -> Result
 async fn cluster_health(admin: &Admin, asked: &HealthArguments) -> Result<Health, Failure> {
     let groups = survey(admin).await?;
     let mut troubles: Vec<String> = none_known(&groups).into_iter().collect();
+    troubles.extend(too_few(&groups, asked.expect_groups));
     for group in &groups {
         let found = group.troubles(asked.max_lag).into_iter();
         let counts = found.filter(|trouble| !asked.serving || !trouble.serves);
@@ -210,6 +222,22 @@ async fn cluster_health(admin: &Admin, asked: &HealthArguments) -> Result<Health
 fn none_known(groups: &[GroupSurvey]) -> Option<String> {
     let none = groups.is_empty();
     none.then(|| "no broker group has registered with the name servers".to_owned())
+}
+
+/// A group that nobody remembers is noticed by whoever says how many there are.
+fn too_few(groups: &[GroupSurvey], expected: Option<usize>) -> Option<String> {
+    let (count, expected) = (groups.len(), expected?);
+    if count >= expected {
+        return None;
+    }
+    let names: Vec<&str> = groups.iter().map(|group| group.name.as_str()).collect();
+    let names = match names.is_empty() {
+        true => "none".to_owned(),
+        false => names.join(", "),
+    };
+    Some(format!(
+        "{count} of {expected} broker groups are known: {names}"
+    ))
 }
 
 /// Has the leader hear from a majority: a listing is answered only after that.
@@ -257,4 +285,34 @@ async fn broker_health(admin: &Admin, address: &str, lag_max: u64) -> Result<Hea
         troubles,
         seen: format!("broker {id} is {}, {behind} entries behind", status.state),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn groups(names: &[&str]) -> Vec<GroupSurvey> {
+        let group = |name: &&str| GroupSurvey {
+            name: (*name).to_owned(),
+            expired: false,
+            replicas: Vec::new(),
+        };
+        names.iter().map(group).collect()
+    }
+
+    /// Catches a probe that passes because a group has been down for so long that nobody remembers it.
+    #[test]
+    fn a_group_that_is_expected_and_unknown_is_a_trouble() {
+        assert_eq!(too_few(&groups(&["a", "b"]), Some(2)), None);
+        assert_eq!(too_few(&groups(&["a", "b", "c"]), Some(2)), None);
+        assert_eq!(too_few(&groups(&[]), None), None);
+        assert_eq!(
+            too_few(&groups(&["a"]), Some(2)).unwrap(),
+            "1 of 2 broker groups are known: a"
+        );
+        assert_eq!(
+            too_few(&groups(&[]), Some(1)).unwrap(),
+            "0 of 1 broker groups are known: none"
+        );
+    }
 }

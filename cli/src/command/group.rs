@@ -88,6 +88,7 @@ pub(crate) async fn run(arguments: GroupArguments) -> Result<(), Failure> {
     let admin = arguments.seeds.client().await?.admin();
     let output = arguments.output;
     let mut name = arguments.group;
+    let mut away = None;
     if let Verb::TransferLeader {
         away_from: Some(address),
         ..
@@ -98,7 +99,8 @@ pub(crate) async fn run(arguments: GroupArguments) -> Result<(), Failure> {
             follows(&status, output);
             return Ok(());
         }
-        name = Some(status.group);
+        name = Some(status.group.clone());
+        away = Some(status);
     }
     let groups = survey(&admin).await?;
     if let Verb::List = arguments.verb {
@@ -106,6 +108,11 @@ pub(crate) async fn run(arguments: GroupArguments) -> Result<(), Failure> {
         return Ok(());
     }
     let group = choose(groups, name.as_deref())?;
+    // It may have lost the lead meanwhile: then another leader is none of our business.
+    if let Some(status) = away.as_ref().filter(|status| leads_not(&group, status)) {
+        follows(status, output);
+        return Ok(());
+    }
     let change = change::Change {
         admin: admin.broker_group(group.name.clone()),
         group,
@@ -119,11 +126,20 @@ pub(crate) async fn run(arguments: GroupArguments) -> Result<(), Failure> {
             output.show(|| as_json(group), || described(group));
             Ok(())
         }
-        Verb::TransferLeader { to, .. } => change.transfer(to).await,
+        Verb::TransferLeader { to, .. } => {
+            let away = away.map(|status| status.broker_id);
+            change.transfer(to, away).await
+        }
         Verb::AddReplica { address, learner } => change.add(&address, learner).await,
         Verb::RemoveReplica { id, force } => change.remove(id, force).await,
         Verb::Replace { old, address } => change.replace(old, &address).await,
     }
+}
+
+/// Whether another broker than this one leads the group.
+fn leads_not(group: &GroupSurvey, status: &BrokerStatus) -> bool {
+    let leader = group.leader();
+    leader.is_some_and(|leader| leader.broker_id != status.broker_id)
 }
 
 /// Says that a broker has nothing to hand over.
@@ -278,4 +294,51 @@ fn replica_row(group: &GroupSurvey, replica: &Replica) -> Vec<String> {
         number(|status| status.checkpoint),
         status.map_or("-".to_owned(), |status| shown_age(status.uptime_ms)),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::cluster::BrokerStatusResponse;
+    use raftmq_client::BrokerAddress;
+
+    use super::*;
+
+    fn status(broker_id: u64, serving: bool) -> BrokerStatus {
+        let response = BrokerStatusResponse {
+            group: "g".to_owned(),
+            broker_id,
+            serving,
+            voters: vec![1, 2],
+            ..Default::default()
+        };
+        response.into()
+    }
+
+    fn led_by_broker(leader: Option<u64>) -> GroupSurvey {
+        let replica = |broker_id| Replica {
+            address: BrokerAddress {
+                group: "g".to_owned(),
+                broker_id,
+                client_address: format!("b{broker_id}:1"),
+                peer_address: format!("b{broker_id}:2"),
+            },
+            status: Ok(status(broker_id, leader == Some(broker_id))),
+            took_ms: 1,
+            local_ms: 0,
+        };
+        GroupSurvey {
+            name: "g".to_owned(),
+            expired: false,
+            replicas: (1..=2).map(replica).collect(),
+        }
+    }
+
+    /// Catches a broker that is about to stop, lost the lead a moment ago, and takes it away from its successor.
+    #[test]
+    fn the_lead_is_moved_away_only_from_whom_it_was_meant() {
+        let stops = status(1, true);
+        assert!(!leads_not(&led_by_broker(Some(1)), &stops));
+        assert!(leads_not(&led_by_broker(Some(2)), &stops));
+        assert!(!leads_not(&led_by_broker(None), &stops), "nobody knows");
+    }
 }

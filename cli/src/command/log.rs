@@ -6,8 +6,10 @@
 
 use std::path::{Path, PathBuf};
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand};
 use host::Host;
+use nameserver::registration::is_address;
 use prost::Message as _;
 use proto::command::{self, command::Body};
 use serde_json::{Value, json};
@@ -51,14 +53,22 @@ struct RestoreArguments {
     #[arg(long)]
     broker_id: u64,
     /// Where clients will reach it: its `advertise`, or its `client_address` in `members`
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, value_name = "HOST:PORT", value_parser = address)]
     client_address: String,
     /// Where other replicas will reach it: its `peer_advertise`, or its `peer_address` in `members`
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, value_name = "HOST:PORT", value_parser = address)]
     peer_address: String,
     /// A cluster of its own [default: that of the copy]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     cluster_id: Option<String>,
+}
+
+/// An address that others can call: written into the group's membership it stays there.
+fn address(text: &str) -> Result<String, String> {
+    match is_address(text) {
+        true => Ok(text.to_owned()),
+        false => Err("expected HOST:PORT".to_owned()),
+    }
 }
 
 #[derive(Args, Debug)]
@@ -436,6 +446,25 @@ fn words(command: &command::Command) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Catches a copy that is given addresses or a cluster that nothing can ever reach, or that no configuration may name.
+    #[test]
+    fn what_a_copy_becomes_is_checked_first() {
+        use clap::Parser as _;
+        let parse = |cluster: &str, client: &str, peer: &str| {
+            let words = format!(
+                "raftmq log restore dir --broker-id 4 --cluster-id={cluster} --client-address={client} \
+                 --peer-address={peer}"
+            );
+            let parsed = crate::command::Arguments::try_parse_from(words.split(' '));
+            parsed.map(|_| ()).map_err(|error| error.kind())
+        };
+        assert_eq!(parse("drill", "host7:8081", "host7:9081"), Ok(()));
+        let invalid = Err(clap::error::ErrorKind::ValueValidation);
+        assert_eq!(parse("drill", "host7", "host7:9081"), invalid);
+        assert_eq!(parse("drill", "host7:8081", "host7:"), invalid);
+        assert!(parse("", "host7:8081", "host7:9081").is_err());
+    }
 
     /// Catches a vote that is read at other places than raft writes it.
     #[test]

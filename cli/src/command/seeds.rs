@@ -1,6 +1,7 @@
 //! Where a command finds the system: `--seeds`, a context, the environment, or what `raftmq dev` uses.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use raftmq_client::{Client, ClientTls};
@@ -9,6 +10,8 @@ use crate::contexts::{self, Context, Contexts};
 use crate::failure::Failure;
 use crate::files;
 
+/// Longest wait for the first seed to answer.
+const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// Where `raftmq dev` listens.
 const SEEDS_DEFAULT: &str = "127.0.0.1:9876,127.0.0.1:8081,127.0.0.1:8082,127.0.0.1:8083";
 
@@ -41,8 +44,16 @@ impl Seeds {
     ///
     /// If no seed answers, or one is no address.
     pub(crate) async fn client(&self) -> Result<Client, Failure> {
+        self.client_within(START_TIMEOUT).await
+    }
+
+    /// The same, for a command that is told to wait: it waits so long for the first seed to answer, if that is longer than
+    /// others wait.
+    pub(crate) async fn client_within(&self, wait: Duration) -> Result<Client, Failure> {
         let system = self.system()?;
-        let mut builder = Client::builder().seeds(system.seeds);
+        let mut builder = Client::builder()
+            .seeds(system.seeds)
+            .start_timeout(wait.max(START_TIMEOUT));
         if let Some(path) = system.tls_ca {
             let pem = files::read_bytes(&path).map_err(|error| {
                 Failure::Configuration(format!("certificates {}: {error}", path.display()))

@@ -1,5 +1,7 @@
 //! `raftmq topic create|list|describe|alter|delete`.
 
+mod delete;
+
 use std::collections::BTreeSet;
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -67,8 +69,13 @@ enum Verb {
     List,
     /// One topic and its queues
     Describe { name: String },
-    /// Delete a topic and its messages
-    Delete { name: String },
+    /// Delete a topic and its messages; nothing is deleted while a broker group cannot be asked whether it has the topic
+    Delete {
+        name: String,
+        /// From every broker group that has it, where several share it
+        #[arg(long)]
+        everywhere: bool,
+    },
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -97,7 +104,7 @@ pub(crate) async fn run(arguments: TopicArguments) -> Result<(), Failure> {
     let mut admin = arguments.seeds.client().await?.admin();
     let output = arguments.output;
     let chosen = arguments.broker_group.is_some();
-    if let Some(group) = arguments.broker_group {
+    if let Some(group) = arguments.broker_group.clone() {
         admin = admin.broker_group(group);
     }
     match arguments.verb {
@@ -153,11 +160,8 @@ pub(crate) async fn run(arguments: TopicArguments) -> Result<(), Failure> {
                 describe(&topic, output);
             }
         }
-        Verb::Delete { name } => {
-            for (admin, _) in find(&admin, chosen, &name).await? {
-                admin.delete_topic(&name).await?;
-            }
-            done(output, &name, "deleted");
+        Verb::Delete { name, everywhere } => {
+            delete::delete(&admin, &name, arguments.broker_group, everywhere, output).await?;
         }
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! The commands a person types, against a running group: what they print and how they end.
 
-use super::cluster::Cluster;
+use super::cluster::{Cluster, PATIENCE, eventually};
 use super::terminal::Terminal;
 
 /// Catches a command that says done and is not, or fails without saying so by its exit code.
@@ -149,6 +149,35 @@ async fn status_fails_while_a_broker_is_dead() {
         text.contains("YES  a broker group without a leader"),
         "{text}"
     );
+    let mut left = cluster.ids();
+    left.retain(|id| ![follower, second].contains(id));
+    cluster.kill(left[0]).await;
+    nobody_of_the_group_is_left(&Terminal::at(&cluster.plan().name_server_address())).await;
+}
+
+/// Only a name server is there to tell of the group, and it sends no client to it any more.
+async fn nobody_of_the_group_is_left(terminal: &Terminal) {
+    let expired = eventually(PATIENCE, || async {
+        let route = terminal.json(&["route"]).await;
+        let groups = route["name_servers"][0]["groups"].as_array()?;
+        groups.is_empty().then_some(())
+    });
+    expired.await.expect("the registration runs out");
+    terminal.expect(6, &["cluster", "status"], "").await;
+    let words = ["cluster", "health", "--serving", "--expect-groups", "2"];
+    let words = terminal.complaint(6, &words).await;
+    for trouble in [
+        "1 of 2 broker groups are known: test",
+        "none of its 3 replicas answers",
+    ] {
+        assert!(words.contains(trouble), "{words}");
+    }
+    let text = terminal.expect(6, &["doctor", "--watch", "1ms"], "").await;
+    let title = "YES  a broker group without a leader";
+    assert!(text.contains(title), "{text}");
+    // It may have the topic when it comes back.
+    let words = terminal.complaint(5, &["topic", "delete", "orders"]).await;
+    assert!(words.contains("not deleted anywhere"), "{words}");
 }
 
 /// Catches a command that waits for ever for servers that are not there.

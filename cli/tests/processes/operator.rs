@@ -251,7 +251,8 @@ async fn a_part_of_a_topic(terminal: &Terminal) {
         let message: Value = serde_json::from_str(line).unwrap();
         assert!(message["queue"].as_u64().unwrap() >= 100, "{line}");
     }
-    terminal.expect(0, &["topic", "delete", "part"], "").await;
+    let deleted = terminal.json(&["topic", "delete", "part"]).await;
+    assert_eq!(deleted["broker_groups"], serde_json::json!(["test"]));
 }
 
 async fn messages(terminal: &Terminal) {

@@ -301,9 +301,14 @@ fn expired_groups_are_forgotten_and_their_room_is_used_again() {
         full,
         Err(RegistrationError::GroupsFull { max: 1, .. })
     ));
+    assert_eq!(registry.expired().count(), 0);
     registry.expire(LEASE_MS);
+    assert_eq!(visible(&registry), []);
+    let remembered: Vec<Registration> = registry.expired().map(|held| (**held).clone()).collect();
+    assert_eq!(remembered, [registration("g", 1, 1, 1)]);
     let forgotten_at = registry.next_expiry().unwrap();
     registry.expire(forgotten_at);
+    assert_eq!(registry.expired().count(), 0);
     assert_eq!(registry.next_expiry(), None);
     registry
         .register(registration("h", 1, 1, 1), LEASE_MS, 0, forgotten_at)

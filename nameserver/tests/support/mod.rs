@@ -165,6 +165,7 @@ impl Running {
         let request = QueryTableRequest {
             known_instance,
             known_version,
+            ..Default::default()
         };
         soon(self.client.clone().query_table(request))
             .await

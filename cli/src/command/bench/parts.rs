@@ -419,13 +419,7 @@ pub(crate) async fn start(
 async fn written(scene: &mut Scene, report: &mut Report) -> Result<(), Failure> {
     let (message_bytes, batch) = (KIB, 32);
     let (measured, usage) = bench::written(scene, "written", message_bytes, batch).await?;
-    let figure = "disk_bytes_per_payload_byte";
-    let most = usage["brokers"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(|broker| broker[figure].as_f64())
-        .fold(0.0, f64::max);
+    let most = most_written(&usage)?;
     let mut row = json!({
         "measure": "written", "message_bytes": message_bytes, "batch": batch,
         "disk_bytes_per_payload_byte_max": most,
@@ -446,6 +440,25 @@ async fn written(scene: &mut Scene, report: &mut Report) -> Result<(), Failure> 
     let title = "Bytes written by a replica for each byte of payload, tables flushed";
     report.end_part(title, &columns);
     Ok(())
+}
+
+/// The most that a broker wrote for a byte of payload. One that wrote nothing was not measured: a figure of 0 would meet any goal.
+fn most_written(usage: &Value) -> Result<f64, Failure> {
+    let brokers = usage["brokers"].as_array().into_iter().flatten();
+    let figures: Vec<f64> = brokers
+        .map(|broker| {
+            let figure = broker["disk_bytes_per_payload_byte"].as_f64();
+            figure.unwrap_or_default()
+        })
+        .collect();
+    let least = figures.iter().copied().reduce(f64::min);
+    match least {
+        Some(least) if least > 0.0 => Ok(figures.into_iter().fold(least, f64::max)),
+        _ => Err(Failure::Operation(format!(
+            "what the brokers write cannot be measured here, {figures:?} bytes for a byte: /proc/PID/io is not \
+             readable, or the directory is on no disk"
+        ))),
+    }
 }
 
 /// Starts of a broker that has a large log.
@@ -485,4 +498,25 @@ pub(crate) async fn large_log(
     let title = "A broker with a large log: killed, nothing of it cached, started";
     report.end_part(title, &columns);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn usage(figures: &[f64]) -> Value {
+        let broker = |figure: &f64| json!({ "disk_bytes_per_payload_byte": figure });
+        json!({ "brokers": figures.iter().map(broker).collect::<Vec<_>>() })
+    }
+
+    /// Catches a goal that is met because nothing was measured.
+    #[test]
+    fn what_was_not_measured_is_no_figure() {
+        assert_eq!(most_written(&usage(&[1.1, 1.25, 1.2])).unwrap(), 1.25);
+        let unmeasured: [&[f64]; 3] = [&[], &[1.1, 0.0, 1.2], &[0.0, 0.0, 0.0]];
+        for unmeasured in unmeasured {
+            assert!(most_written(&usage(unmeasured)).is_err(), "{unmeasured:?}");
+        }
+        assert!(most_written(&json!({})).is_err());
+    }
 }

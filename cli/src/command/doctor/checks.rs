@@ -254,6 +254,9 @@ fn sent_again(facts: &Facts) -> Vec<String> {
 
 fn not_registered(facts: &Facts) -> Vec<String> {
     let mut seen = Vec::new();
+    if facts.groups.is_empty() {
+        seen.push("no broker group is known at all".to_owned());
+    }
     for group in &facts.groups {
         let Some(leader) = group.leader() else {
             continue;

@@ -129,6 +129,7 @@ fn found(change: impl FnOnce(&mut Facts)) -> Vec<Cause> {
         topic: Some("orders".to_owned()),
         groups: vec![GroupSurvey {
             name: "g".to_owned(),
+            expired: false,
             replicas: (1..=3).map(|id| replica(wire(id))).collect(),
         }],
         proofs: [("g".to_owned(), Ok(3))].into(),
@@ -177,6 +178,12 @@ fn routes() {
         found(without_group),
         [Cause::NotRegistered, Cause::NameServersDiffer]
     );
+    let without_any = |facts: &mut Facts| {
+        facts.topic = None;
+        facts.groups.clear();
+        facts.topics.clear();
+    };
+    assert_eq!(found(without_any), [Cause::NotRegistered]);
     let without_broker = |facts: &mut Facts| {
         for (_, table) in &mut facts.name_servers {
             table.as_mut().unwrap().groups[0].replicas.pop();

@@ -34,15 +34,20 @@ pub(super) struct Change {
 }
 
 impl Change {
-    /// Has another replica lead.
-    pub(super) async fn transfer(&self, to: Option<u64>) -> Result<(), Failure> {
+    /// Has another replica lead, and never the one that the lead is to go `away` from.
+    pub(super) async fn transfer(&self, to: Option<u64>, away: Option<u64>) -> Result<(), Failure> {
         let leader = led_by(&self.group)?;
         let to = match to {
+            Some(to) if away == Some(to) => {
+                return Err(Failure::Configuration(format!(
+                    "broker {to} is the one that the lead is to go away from"
+                )));
+            }
             Some(to) => {
                 self.require_voter(leader, to)?;
                 to
             }
-            None => self.successor(leader, None)?,
+            None => self.successor(leader, away)?,
         };
         if to != leader.broker_id {
             self.hand_over(to).await?;
@@ -91,7 +96,7 @@ impl Change {
         } else {
             self.admin
                 .clone()
-                .timeout(STEP_TIMEOUT)
+                .timeout(self.step())
                 .remove_learner(id)
                 .await?;
         }
@@ -144,7 +149,7 @@ impl Change {
 
     /// Makes the newcomer a learner and waits until it has caught up.
     async fn introduce(&self, newcomer: &BrokerStatus) -> Result<(), Failure> {
-        let admin = self.admin.clone().timeout(STEP_TIMEOUT);
+        let admin = self.admin.clone().timeout(self.step());
         admin.add_learner(&newcomer.own).await?;
         let deadline = Instant::now() + self.timeout;
         let mut told = Instant::now();
@@ -184,7 +189,7 @@ impl Change {
     /// Has exactly these vote, and waits until the leader says so.
     async fn set_voters(&self, voters: &BTreeSet<u64>) -> Result<(), Failure> {
         let ids: Vec<u64> = voters.iter().copied().collect();
-        let admin = self.admin.clone().timeout(STEP_TIMEOUT);
+        let admin = self.admin.clone().timeout(self.step());
         let changed = admin.change_voters(&ids).await;
         let is_so = |group: &GroupSurvey| {
             let leader = group.leader();
@@ -203,7 +208,7 @@ impl Change {
     }
 
     async fn hand_over(&self, to: u64) -> Result<(), Failure> {
-        let admin = self.admin.clone().timeout(STEP_TIMEOUT);
+        let admin = self.admin.clone().timeout(self.step());
         let handed = admin.transfer_leader(to).await;
         let leads =
             |group: &GroupSurvey| group.leader().is_some_and(|leader| leader.broker_id == to);
@@ -217,8 +222,13 @@ impl Change {
         }
     }
 
+    /// Longest wait for one change that Raft has to agree on, where all of it may not take longer.
+    fn step(&self) -> Duration {
+        STEP_TIMEOUT.min(self.timeout)
+    }
+
     async fn wait_until(&self, is_so: impl Fn(&GroupSurvey) -> bool) -> bool {
-        let deadline = Instant::now() + STEP_TIMEOUT.min(self.timeout);
+        let deadline = Instant::now() + self.step();
         loop {
             let group = look_again(&self.admin, &self.group.name).await;
             if group.is_ok_and(|group| is_so(&group)) {
