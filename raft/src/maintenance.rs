@@ -279,16 +279,18 @@ async fn another_checkpoint(
     made: &mut watch::Receiver<Option<u64>>,
     deadline: Instant,
 ) -> Result<bool, RaftError> {
-    while Instant::now() < deadline {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(false);
+        }
         raft.trigger().snapshot().await.map_err(failed)?;
-        let asked_until = deadline.min(Instant::now() + INTERVAL);
-        match tokio::time::timeout_at(asked_until, made.changed()).await {
+        match tokio::time::timeout(left.min(INTERVAL), made.changed()).await {
             Ok(Ok(())) => return Ok(true),
             Ok(Err(_)) => return Ok(false),
             Err(_) => {}
         }
     }
-    Ok(false)
 }
 
 fn failed(error: impl std::fmt::Display) -> RaftError {
