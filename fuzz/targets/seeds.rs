@@ -204,7 +204,6 @@ fn vote_request() -> VoteRequest {
     VoteRequest {
         vote: vote(),
         last: Some(LogId { term: 2, index: 4 }),
-        target: 2,
         ..Default::default()
     }
 }

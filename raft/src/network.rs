@@ -132,15 +132,14 @@ impl Peer {
     fn introduce(&self, request: &mut wire::AppendRequest) {
         request.cluster_id = self.peers.identity().cluster_id.clone();
         request.group = self.peers.identity().group.clone();
-        request.sender = Some(self.peers.sender());
+        request.sender = Some(self.peers.sender_to(self.target));
     }
 
     fn vote_request(&self, request: &VoteRequest<TypeConfig>) -> wire::VoteRequest {
         let mut request = vote_request_to_wire(request);
         request.cluster_id = self.peers.identity().cluster_id.clone();
         request.group = self.peers.identity().group.clone();
-        request.target = self.target;
-        request.sender = Some(self.peers.sender());
+        request.sender = Some(self.peers.sender_to(self.target));
         request
     }
 }
@@ -199,7 +198,7 @@ impl NetTransferLeader<TypeConfig> for Peer {
         let mut wire = transfer_to_wire(&request);
         wire.cluster_id = self.peers.identity().cluster_id.clone();
         wire.group = self.peers.identity().group.clone();
-        wire.sender = Some(self.peers.sender());
+        wire.sender = Some(self.peers.sender_to(self.target));
         let response = deadline(option.soft_ttl(), client.transfer_leader(wire)).await?;
         if response.refusal.is_empty() {
             return Ok(Ok(()));
@@ -228,7 +227,8 @@ impl NetSnapshot<TypeConfig> for Peer {
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         let client = self.client(Class::Bulk)?;
-        let sending = send_snapshot(self.peers.clone(), client, Some(vote), snapshot.snapshot);
+        let (peers, target) = (self.peers.clone(), self.target);
+        let sending = send_snapshot(peers, target, client, Some(vote), snapshot.snapshot);
         let response = tokio::select! {
             biased;
             closed = cancel => return Err(StreamingError::Closed(closed)),

@@ -61,16 +61,22 @@ impl Peers {
         self.inner.incarnation
     }
 
-    /// How we introduce ourselves.
+    /// How we introduce ourselves to whoever has an address.
     pub(crate) fn sender(&self) -> Sender {
+        self.sender_to(0)
+    }
+
+    /// How we introduce ourselves to one broker: another one that has its address refuses.
+    pub(crate) fn sender_to(&self, target: u64) -> Sender {
         Sender {
             broker_id: self.inner.identity.broker_id,
             replica_id: self.inner.incarnation.replica_id,
             incarnation: self.inner.incarnation.number,
+            target,
         }
     }
 
-    /// Refuses a caller of another group, and a second process under one broker id.
+    /// Refuses a caller of another group, one who means another broker, and a second process under one broker id.
     #[allow(clippy::result_large_err, reason = "the transport's own error type")]
     pub(crate) fn admit(
         &self,
@@ -80,6 +86,11 @@ impl Peers {
     ) -> Result<(), Status> {
         self.check_group(cluster_id, group)?;
         let sender = sender.ok_or_else(|| Status::invalid_argument("field sender is missing"))?;
+        let (target, own) = (sender.target, self.inner.identity.broker_id);
+        if target != 0 && target != own {
+            let error = format!("request is for broker {target}, this is {own}");
+            return Err(Status::failed_precondition(error));
+        }
         self.check_sender(sender)
     }
 
@@ -185,6 +196,7 @@ mod tests {
             broker_id: 2,
             replica_id,
             incarnation: starts << 32 | random,
+            target: 1,
         }
     }
 
@@ -233,8 +245,33 @@ mod tests {
             broker_id: 1,
             replica_id: 11,
             incarnation: 2 << 32,
+            target: 1,
         };
         assert!(peers.admit("c", "g", Some(&twin)).is_err());
         assert!(peers.admit("c", "g", Some(&peers.sender())).is_ok());
+    }
+
+    /// Catches a broker that confirms entries, or votes, in the place of a dead voter whose address it was given.
+    #[test]
+    fn what_is_for_another_broker_is_refused() {
+        let (peers, sender) = (peers(), sender(22, 1, 1));
+        assert!(admits(&peers, sender));
+        assert!(!admits(
+            &peers,
+            Sender {
+                target: 3,
+                ..sender
+            }
+        ));
+        assert!(
+            admits(
+                &peers,
+                Sender {
+                    target: 0,
+                    ..sender
+                }
+            ),
+            "to anybody"
+        );
     }
 }

@@ -49,11 +49,6 @@ impl Service {
     ) -> Result<openraft::raft::VoteRequest<crate::types::TypeConfig>, Status> {
         self.peers
             .admit(&request.cluster_id, &request.group, request.sender.as_ref())?;
-        if request.target != self.peers.identity().broker_id {
-            let ours = self.peers.identity().broker_id;
-            let error = format!("request is for broker {}, this is {ours}", request.target);
-            return Err(Status::failed_precondition(error));
-        }
         Ok(vote_request_from_wire(request)?)
     }
 }

@@ -249,7 +249,7 @@ impl Snapshots {
         let client = client.map_err(|error| Status::invalid_argument(error.to_string()))?;
         tokio::spawn(async move {
             let _turn = turn;
-            match send_snapshot(peers, client, None, snapshot.snapshot).await {
+            match send_snapshot(peers, 0, client, None, snapshot.snapshot).await {
                 Ok(_) => tracing::info!(address, "sent the snapshot that was asked for"),
                 Err(error) => tracing::warn!(address, %error, "could not send the snapshot"),
             }

@@ -177,6 +177,29 @@ async fn a_replica_is_replaced_by_another() {
     assert!(matches!(error, ChangeError::Refused { .. }), "{error}");
 }
 
+/// Catches a newcomer that confirms entries in the place of a dead voter whose address it was given: the voter's disk may
+/// come back, without them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newcomer_at_a_dead_voters_address_is_not_taken_for_it() {
+    let mut cluster = Cluster::three().await;
+    let leader = cluster.leader().await;
+    let followers: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
+    // It was not told of the one before it: a newcomer that was sees for itself that something is wrong.
+    let mut known = cluster.members.clone();
+    known.retain(|member| member.broker_id != followers[0]);
+    let address = cluster.member(followers[0]).peer_address.clone();
+    cluster.stop(followers[0]).await;
+    cluster.members.push(member(4, address));
+    let mut config = cluster.config(4);
+    config.members = known;
+    let newcomer = cluster.try_start(config).await.unwrap();
+    newcomer.wait_phase(Phase::Running).await;
+    cluster.stop(followers[1]).await;
+    let proposed = cluster.group(leader).propose("one has it".into()).await;
+    assert!(proposed.is_err(), "one of three is no majority");
+    assert_eq!(newcomer.group.status().appended, None);
+}
+
 /// Catches concurrent proposals that get each other's replies.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_proposer_gets_its_own_reply() {

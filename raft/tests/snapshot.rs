@@ -153,6 +153,7 @@ async fn an_interrupted_transfer_goes_on_where_it_broke_off() {
             broker_id: 9,
             replica_id: 9,
             incarnation: 9,
+            ..wire::Sender::default()
         }),
         ..wire::SnapshotOffer::default()
     };

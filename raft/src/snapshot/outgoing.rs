@@ -35,20 +35,22 @@ const FILE_BYTES_PER_TIMEOUT: u64 = 256 << 20;
 /// Longest wait for the receiver to put everything in place.
 const INSTALL_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Sends `snapshot`; a leader's `vote` stands behind it, unless the peer asked for it to repair
-/// itself.
+/// Sends `snapshot` to a broker, to whoever has the address if `target` is 0; a leader's `vote` stands behind it, unless the
+/// peer asked for it to repair itself.
 pub(crate) fn send_snapshot(
     peers: Peers,
+    target: u64,
     client: RaftClient<Channel>,
     vote: Option<RaftVote>,
     snapshot: SnapshotData,
 ) -> BoxFuture<'static, Result<wire::InstallResponse, Status>> {
     // Boxed: openraft's bounds on what is held across an await are too much for the compiler.
-    Box::pin(send(peers, client, vote, snapshot))
+    Box::pin(send(peers, target, client, vote, snapshot))
 }
 
 async fn send(
     peers: Peers,
+    target: u64,
     mut client: RaftClient<Channel>,
     vote: Option<RaftVote>,
     snapshot: SnapshotData,
@@ -71,7 +73,8 @@ async fn send(
     if !mutant::is(Mutant::SnapshotWithoutSegments) {
         sources.extend(segments.into_iter().map(Source::segment));
     }
-    let offer = offer(&peers, vote.as_ref(), &snapshot, &sources)?;
+    let mut offer = offer(&peers, vote.as_ref(), &snapshot, &sources)?;
+    offer.sender = Some(peers.sender_to(target));
     let id = offer.snapshot_id.clone();
     let wants = within(OFFER_TIMEOUT, client.offer_snapshot(offer)).await?;
     for want in wants.files {
@@ -118,8 +121,8 @@ fn offer(
         membership: stored_membership_to_bytes(applied.membership()),
         files: sources.iter().map(|source| source.file.clone()).collect(),
         snapshot_id: snapshot_id(meta.log_id, sources),
-        sender: Some(peers.sender()),
         repair: vote.is_none(),
+        ..wire::SnapshotOffer::default()
     })
 }
 
