@@ -10,7 +10,7 @@ pub(super) struct Target {
     /// What it breaks. A world that only does not recover, or that breaks something else, is no catch.
     pub(super) invariants: &'static [&'static str],
     /// Worlds in which it must be caught: scenarios in turn, seeds from the first on. At least three times
-    /// as many as it ever took, from whatever seed on; those of redelivery are guesses yet.
+    /// as many as it ever took, from whatever seed on.
     pub(super) worlds: u64,
 }
 
@@ -50,7 +50,7 @@ fn of_redelivery(mutant: Mutant) -> Row {
         Mutant::SentBackBeforeCommit => (
             &["partitions"],
             &["sent-back-comes-again", "redelivery-is-earned"],
-            60,
+            90,
         ),
         _ => (
             &["kills", "partitions"],
