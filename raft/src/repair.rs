@@ -51,7 +51,7 @@ impl Repairer {
     }
 
     /// Repairs what `error` found when entries from `index` on were read. Returns when they are
-    /// readable, or with the error when no peer could help in time.
+    /// readable or dropped, or with the error when no peer could help in time.
     ///
     /// Goes on when the caller goes away: a client that hangs up must not leave the log damaged.
     pub(crate) async fn repair(&self, error: &StoreError, index: u64) -> Result<(), StoreError> {
@@ -75,6 +75,10 @@ impl Repairer {
         let deadline = Instant::now() + REPAIR_TIMEOUT;
         loop {
             if self.replace(damaged).await? {
+                return Ok(());
+            }
+            // Peers drop it at about the same time, so they may have been asked too late.
+            if self.log.positions().dropped > damaged {
                 return Ok(());
             }
             if Instant::now() >= deadline {

@@ -185,6 +185,44 @@ async fn a_reader_has_a_damaged_segment_repaired() {
     assert_eq!(first_bad(group, last).await, None);
 }
 
+/// Catches a repair that goes on asking for what everybody has dropped, and then reports damage that is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repair_ends_when_the_segment_is_dropped() {
+    let cluster = Cluster::three().await;
+    let last = cluster.fill(60, 2_000).await;
+    cluster.settle(last).await;
+    let damaged = cluster.leader().await;
+    let first = log_files(&cluster.data_dir(damaged), ".seg").remove(0);
+    damage(&first, 3_000, 10);
+    let floor = cluster.propose(format!("floor {}", last - 10)).await;
+    cluster.settle(floor.log_id.index).await;
+    for (id, replica) in &cluster.running {
+        if *id != damaged {
+            replica.group.checkpoint(common::PATIENCE).await.unwrap();
+            eventually(&format!("replica {id} drops segments"), || {
+                (replica.group.status().dropped > 0).then_some(())
+            })
+            .await;
+        }
+    }
+    let group = cluster.group(damaged).clone();
+    assert_eq!(group.status().dropped, 0);
+    let bad = first_bad(&group, last).await.expect("the damage shows");
+    let repair = tokio::spawn({
+        let group = group.clone();
+        async move { group.repair_entry(bad).await }
+    });
+    eventually("the repair begins", || {
+        (group.status().damage_found > 0).then_some(())
+    })
+    .await;
+    group.checkpoint(common::PATIENCE).await.unwrap();
+    let repaired = tokio::time::timeout(common::PATIENCE, repair).await;
+    repaired.expect("ends soon").unwrap().unwrap();
+    assert_eq!(group.status().segments_repaired, 0);
+    assert!(group.status().dropped > bad);
+}
+
 /// Catches a leader that dies of a damaged record which a follower needs.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_repairs_what_a_follower_needs() {
