@@ -10,6 +10,8 @@ use host::network::{NetworkError, ServerTls};
 use proto::{BrokerId, GroupName};
 use serde::{Deserialize, Serialize};
 
+use crate::machine::dead_letter;
+
 /// Bytes in a KiB and a MiB, so that defaults read as people write them.
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -411,7 +413,12 @@ impl BrokerConfig {
             0,
             3_600_000,
         )?;
-        between("dead_letter_queue", self.dead_letter_queue.into(), 0, 255)?;
+        between(
+            "dead_letter_queue",
+            self.dead_letter_queue.into(),
+            0,
+            dead_letter::QUEUE_MAX.into(),
+        )?;
         between("long_polls_max", self.long_polls_max, 1, 1 << 20)?;
         between(
             "pull_messages_max",

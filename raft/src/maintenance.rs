@@ -85,33 +85,37 @@ impl Maintenance {
 
     /// Works until shutdown. An error of the disk ends the replica.
     pub(crate) async fn run(&self, raft: Raft, shutdown: Shutdown) {
-        let mut scrub_at = self
-            .scrub_interval
-            .map(|interval| Instant::now() + interval);
+        let result = tokio::select! {
+            biased;
+            () = shutdown.wait() => return,
+            result = self.watch_room() => result,
+            result = self.work(&raft) => result,
+        };
+        if let Err(error) = result {
+            self.state.fail(error.to_string());
+        }
+    }
+
+    /// Looks at the disk's free space, however long other work takes.
+    async fn watch_room(&self) -> Result<(), RaftError> {
         loop {
-            tokio::select! {
-                biased;
-                () = shutdown.wait() => return,
-                () = tokio::time::sleep(INTERVAL) => {}
-            }
-            let work = async {
-                self.round(&raft).await?;
-                if scrub_at.is_some_and(|at| at <= Instant::now()) {
-                    scrub_at = self
-                        .scrub_interval
-                        .map(|interval| Instant::now() + interval);
-                    self.scrub().await?;
-                }
-                Ok::<(), RaftError>(())
-            };
-            let result = tokio::select! {
-                biased;
-                () = shutdown.wait() => return,
-                result = work => result,
-            };
-            if let Err(error) = result {
-                self.state.fail(error.to_string());
-                return;
+            tokio::time::sleep(INTERVAL).await;
+            self.state.set_room(self.log.room()?);
+        }
+    }
+
+    async fn work(&self, raft: &Raft) -> Result<(), RaftError> {
+        let next_scrub = || {
+            self.scrub_interval
+                .map(|interval| Instant::now() + interval)
+        };
+        let mut scrub_at = next_scrub();
+        loop {
+            tokio::time::sleep(INTERVAL).await;
+            self.round(raft).await?;
+            if scrub_at.is_some_and(|at| at <= Instant::now()) {
+                scrub_at = next_scrub();
+                self.scrub().await?;
             }
         }
     }
@@ -127,7 +131,6 @@ impl Maintenance {
     }
 
     async fn round(&self, raft: &Raft) -> Result<(), RaftError> {
-        self.state.set_room(self.log.room()?);
         // A peer that did not take a segment of a snapshot would not take it next time either.
         for first_index in self.snapshots.take_refused() {
             self.check_segment(first_index).await?;

@@ -1,9 +1,10 @@
 //! Dead-letter queues: messages that a group could not process, as rows that point at where they stand.
 //!
-//! The queue of a group is the last one of the topic `%DLQ%<group>`, made when the first one dies; broker groups that
-//! share a system have it under different numbers, and those below are empty. Its rows hold one message each, and their times are those of death: they never decrease. Their log indexes follow no
-//! order, so retention does not cut such a queue where it cuts others: a dead letter holds its entry, until
-//! a command of its own ends it or [`keep`](super::keep) moves it.
+//! The queue of a group is the last one of the topic `%DLQ%<group>`, made when the first one dies; broker groups
+//! that share a system have it under different numbers, and those below are empty. Its rows hold one message
+//! each, and their times are those of death: they never decrease. Their log indexes follow no order, so
+//! retention does not cut such a queue where it cuts others: a dead letter holds its entry, until a command of
+//! its own ends it or [`keep`](super::keep) moves it.
 
 use std::collections::BTreeMap;
 
@@ -24,7 +25,7 @@ use crate::view::Topic;
 pub(crate) const TOPIC_PREFIX: &str = "%DLQ%";
 
 /// Highest number of such a queue: what lies below it takes memory.
-const QUEUE_MAX: u32 = 255;
+pub(crate) const QUEUE_MAX: QueueId = 255;
 
 /// The queue of such a topic.
 pub(super) fn queue_of(topic: &Topic) -> QueueId {
@@ -71,12 +72,12 @@ impl DeadLetters {
     }
 }
 
-/// Whether so many more messages of a group may die.
+/// Whether so many more messages of a group may die; its queue is `wanted` if it has none.
 pub(super) fn room(
     state: &State,
     group: &str,
     count: usize,
-    queue: QueueId,
+    wanted: QueueId,
 ) -> Result<(), CommandReply> {
     if count == 0 {
         return Ok(());
@@ -92,7 +93,7 @@ pub(super) fn room(
             return Err(refused(Refusal::Invalid, detail));
         }
         None => {
-            topic::room(state, queue.min(QUEUE_MAX) as usize + 1)?;
+            topic::room(state, wanted as usize + 1)?;
             0
         }
     };
@@ -108,19 +109,19 @@ pub(super) fn room(
     Ok(())
 }
 
-/// Adds a message to the queue of a group. There must be [`room`] for it.
+/// Adds a message to the queue of a group, which is `wanted` if it has none. There must be [`room`] for it.
 pub(super) fn bury(
     state: &mut State,
     changes: &mut Changes,
     place: Place,
     group: &str,
-    queue: QueueId,
+    wanted: QueueId,
     location: Location,
 ) {
     let name = topic_name(group);
     let topic_id = match state.topic(&name) {
         Some(topic) => topic.topic.id,
-        None => topic::create_dead_letters(state, changes, name, queue.min(QUEUE_MAX)),
+        None => topic::create_dead_letters(state, changes, name, wanted),
     };
     let letter = DeadLetter {
         location,

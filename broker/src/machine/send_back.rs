@@ -63,7 +63,7 @@ pub(super) fn apply(
         Ok(news) => news,
         Err(refusal) => return Ok(Err(refusal)),
     };
-    let letters = command.dead_letter_queue;
+    let letters = command.dead_letter_queue.min(dead_letter::QUEUE_MAX);
     if let Err(refusal) = dead_letter::room(state, &group.name, news.dead.len(), letters) {
         return Ok(Err(refusal));
     }
