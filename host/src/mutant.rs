@@ -47,6 +47,10 @@ pub enum Mutant {
     SentBackBeforeCommit,
     /// What was settled is not remembered.
     SettledForgotten,
+    /// The progress of a push consumer passes what is still worked on.
+    ProgressPassesWork,
+    /// A push consumer is done with a failed message that no server has confirmed to keep.
+    FailureForgotten,
 }
 
 impl Mutant {
@@ -72,6 +76,8 @@ impl Mutant {
         Mutant::RetriesNotKept,
         Mutant::SentBackBeforeCommit,
         Mutant::SettledForgotten,
+        Mutant::ProgressPassesWork,
+        Mutant::FailureForgotten,
     ];
 
     /// What it is called on the command line.
@@ -97,6 +103,8 @@ impl Mutant {
             Mutant::RetriesNotKept => "retries-not-kept",
             Mutant::SentBackBeforeCommit => "sent-back-before-commit",
             Mutant::SettledForgotten => "settled-forgotten",
+            Mutant::ProgressPassesWork => "progress-passes-work",
+            Mutant::FailureForgotten => "failure-forgotten",
         }
     }
 }

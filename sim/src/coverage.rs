@@ -30,7 +30,6 @@ const NOT_SERVED: &[&str] = &[
     "apache.rocketmq.v2.MessagingService/ReceiveMessage",
     "apache.rocketmq.v2.MessagingService/SyncLiteSubscription",
     // Served, but for people at a terminal: tested on real processes (`cli/tests/processes/operator.rs`).
-    "raftmq.cluster.v1.BrokerAdmin/DescribeGroup",
     "raftmq.cluster.v1.BrokerAdmin/ReadMessages",
     "raftmq.cluster.v1.BrokerAdmin/RemoveLearner",
 ];

@@ -106,6 +106,8 @@ named! {
         SendBackUnknown => "send-back given up, outcome unknown",
         SettleUnknown => "settle given up, outcome unknown",
         AttemptsUsedUp => "message whose attempts are used up",
+        PushFailed => "push consumer that fails a message",
+        PushGivenUp => "push consumer that fails a message for good",
         MessageMissing => "message sent back that is not kept any more",
     }
 }

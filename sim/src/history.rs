@@ -250,6 +250,43 @@ pub enum Event {
         /// What became of it.
         outcome: Outcome<()>,
     },
+    /// A push consumer was given a message.
+    Handed {
+        /// Which consumer.
+        #[serde(flatten)]
+        member: Member,
+        /// From where.
+        #[serde(flatten)]
+        place: Place,
+        /// Which delivery of it this is.
+        attempt: u32,
+        /// What it says; none if it says nothing that was ever sent.
+        value: Option<Value>,
+    },
+    /// A push consumer says that it is done with a message.
+    Finished {
+        /// Which consumer.
+        #[serde(flatten)]
+        member: Member,
+        /// The message.
+        #[serde(flatten)]
+        place: Place,
+        /// Which delivery of it succeeded.
+        attempt: u32,
+    },
+    /// A push consumer says that it failed a message.
+    Failed {
+        /// Which consumer.
+        #[serde(flatten)]
+        member: Member,
+        /// The message.
+        #[serde(flatten)]
+        place: Place,
+        /// Which delivery of it failed.
+        attempt: u32,
+        /// Whether it shall have no other.
+        dead: bool,
+    },
     /// Somebody read a dead-letter queue.
     DeadLetter {
         /// The group whose message it was.
@@ -268,6 +305,8 @@ pub enum Event {
         group: Arc<str>,
         /// Deliveries of one message.
         attempts_max: u32,
+        /// Whether its members work on one message of a queue after the other.
+        in_order: bool,
     },
     /// Somebody was told what a queue holds.
     Bounds {

@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod liveness_test;
+mod pushing;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use raft::Phase as ReplicaPhase;
 
 use crate::history::{Event, Outcome, Queue, Record};
+use crate::liveness::pushing::worked_off;
 use crate::machine::{CLIENT_PORT, Machine};
 use crate::operator::Operator;
 use crate::violation::Violation;
@@ -57,7 +59,9 @@ pub async fn everything_is_read(
         let left = operator.bounds().await;
         let left = left.map_err(|error| Violation::new("serves-again", error.to_string()))?;
         let bounds = still_there(&bounds, &left);
-        let drained = |records: &[Record]| drained(plan, &bounds, records);
+        let drained = |records: &[Record]| {
+            drained(plan, &bounds, records).and_then(|()| worked_off(plan, &bounds, records))
+        };
         clients.history.look(drained).map_err(|_| violation)?;
     }
     let reading = operator.read_everything(plan, &bounds, DRAINS_WITHIN).await;
@@ -69,9 +73,12 @@ pub async fn everything_is_read(
 }
 
 async fn drains(clients: &Clients, bounds: &BTreeMap<Queue, (u64, u64)>) -> Result<(), Violation> {
+    let plan = &clients.plan;
     wait("drains", DRAINS_WITHIN, || {
         let history = &clients.history;
-        history.look(|records| drained(&clients.plan, bounds, records))
+        history.look(|records| {
+            drained(plan, bounds, records).and_then(|()| worked_off(plan, bounds, records))
+        })
     })
     .await
 }

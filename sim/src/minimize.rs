@@ -174,6 +174,9 @@ impl Minimizer {
                     .retain(|consumer| consumer.topic != topic.name);
                 fewer.retriers.retain(|retrier| retrier.topic != topic.name);
                 fewer
+                    .push_consumers
+                    .retain(|consumer| consumer.topic != topic.name);
+                fewer
             });
             let producers = (0..plan.producers.len()).map(|place| {
                 let mut fewer = plan.clone();
@@ -190,7 +193,15 @@ impl Minimizer {
                 fewer.retriers.remove(place);
                 fewer
             });
-            let clients = producers.chain(consumers).chain(retriers);
+            let push_consumers = (0..plan.push_consumers.len()).map(|place| {
+                let mut fewer = plan.clone();
+                fewer.push_consumers.remove(place);
+                fewer
+            });
+            let clients = producers
+                .chain(consumers)
+                .chain(retriers)
+                .chain(push_consumers);
             let plans: Vec<Plan> = topics.chain(clients).collect();
             let candidates = plans.into_iter().map(|plan| Course {
                 plan,

@@ -14,7 +14,7 @@ use crate::body;
 use crate::history::{Event, History, Member, Outcome, Place, Queue};
 use crate::machine::{CLIENT_PORT, Machine, PEER_PORT};
 use crate::onlooker;
-use crate::workload::{Clients, PATIENCE, Plan, connect, failure};
+use crate::workload::{Clients, PATIENCE, Plan, connect, failure, question};
 use crate::world::{GROUP, World};
 
 /// The group under whose name the operator reads.
@@ -79,14 +79,30 @@ impl Operator {
                 if_absent: true,
                 ..GroupSettings::default()
             };
-            while let Err(error) = self.admin().create_group(&retrier.group, &settings).await {
-                tracing::debug!(%error, "no group yet");
-            }
-            self.record(Event::GroupMade {
-                group: retrier.group.clone(),
-                attempts_max: retrier.attempts_max,
-            });
+            self.make_group(&retrier.group, &settings, false).await;
         }
+        for consumer in plan.push_groups() {
+            let backoff = format!("{}ms", consumer.delay_ms_max);
+            let settings = GroupSettings {
+                max_attempts: consumer.attempts_max,
+                attributes: [("retry.backoff".to_owned(), backoff)].into(),
+                if_absent: true,
+                ..GroupSettings::default()
+            };
+            let in_order = consumer.in_order;
+            self.make_group(&consumer.group, &settings, in_order).await;
+        }
+    }
+
+    async fn make_group(&self, group: &Arc<str>, settings: &GroupSettings, in_order: bool) {
+        while let Err(error) = self.admin().create_group(group, settings).await {
+            tracing::debug!(%error, "no group yet");
+        }
+        self.record(Event::GroupMade {
+            group: group.clone(),
+            attempts_max: settings.max_attempts,
+            in_order,
+        });
     }
 
     /// Has a new broker with an empty disk learn, and puts it in the place of a voter. That one may be
@@ -205,20 +221,9 @@ impl Operator {
 
     /// What a group has committed in a queue, as the servers say.
     pub async fn ask_committed(&self, group: &Arc<str>, queue: Queue) {
-        let call = self.history.next_number();
-        let asked = TopicQueue::new(queue.topic.clone(), queue.queue);
-        let Ok(consumer) = self.client.pull_consumer(&**group).manual_commit().build() else {
-            return;
-        };
-        self.record(Event::AskCommitted {
-            call,
-            group: group.clone(),
-            queue,
-        });
-        // A question without an answer says nothing.
-        if let Ok(offset) = consumer.committed(&asked).await {
-            self.record(Event::ToldCommitted { call, offset });
-        }
+        let consumer = self.client.pull_consumer(&**group).manual_commit().build();
+        let consumer = consumer.expect("the group has a valid name");
+        question::ask_committed(&self.history, Machine::Operator, &consumer, group, &queue).await;
     }
 
     /// Reads every queue between its bounds. The error names what could not be read in time.

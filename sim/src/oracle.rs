@@ -23,6 +23,8 @@
 //! | `int-poll-skip`, `int-nonmonotonic-poll` | `polled-in-order` |
 //! | delivered again after its acknowledgement | `no-delivery-after-acknowledgement` |
 //! | acknowledged and lost, of a failure; twice dead; again after it was settled | `sent-back-comes-again`, `dies-once`, `settled-stays-settled` |
+//! | acknowledged and lost, of work: passed by, and neither finished nor dead | `progress-waits-for-work`, `finished-or-dead` |
+//! | order within a queue, of work | `worked-in-order` |
 //! | stale read (`set-full` stale): a queue's end, a group's offset | `reads-are-new`, `offsets-forward` |
 //! | an offset that nobody committed | `offsets-are-earned` |
 //! | realtime lag | no bound while faults last; afterwards `drains` is one |
@@ -34,6 +36,9 @@ mod ends;
 mod oracle_test;
 mod order;
 mod progress;
+mod pushing;
+#[cfg(test)]
+mod pushing_test;
 mod reading;
 mod redelivery;
 #[cfg(test)]
@@ -95,6 +100,7 @@ pub fn judge(records: &[Record]) -> Result<(), Violation> {
     model.polls_in_order()?;
     model.progress_forward()?;
     model.redelivered()?;
+    model.pushed()?;
     model.ends_forward()
 }
 
@@ -133,7 +139,9 @@ impl<'a> Model<'a> {
                         model.observe(at, *value, place)?;
                     }
                 }
-                Event::Delivery { place, value, .. } | Event::Redelivery { place, value, .. } => {
+                Event::Delivery { place, value, .. }
+                | Event::Redelivery { place, value, .. }
+                | Event::Handed { place, value, .. } => {
                     model.delivered(at, place, *value)?;
                 }
                 _ => {}

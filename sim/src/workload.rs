@@ -7,6 +7,9 @@ mod consumer;
 mod machine;
 mod plan;
 mod producer;
+mod push_consumer;
+pub mod question;
+mod redelivery_call;
 mod retrier;
 
 use std::sync::Arc;
@@ -18,7 +21,9 @@ use crate::history::{History, Outcome};
 use crate::world::World;
 
 pub use machine::{LITTLE_PATIENCE, PATIENCE, connect, run_client};
-pub use plan::{Commits, ConsumerPlan, Plan, ProducerPlan, RetrierPlan, Size, Targets, TopicPlan};
+pub use plan::{
+    Commits, ConsumerPlan, Plan, ProducerPlan, PushPlan, RetrierPlan, Size, Targets, TopicPlan,
+};
 
 /// What clients are to do at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -18,7 +18,7 @@ mod one_by_one;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use host::ShutdownTrigger;
+use host::{Mutant, ShutdownTrigger, mutant};
 use tokio::sync::Notify;
 
 pub(crate) use one_by_one::{Pick, RetriesWanted, Ticket};
@@ -144,7 +144,11 @@ impl Held {
 
     /// Progress where deliveries are finished one by one: up to the lowest that is not.
     fn advance(&mut self) {
-        let lowest = self.at_work.lowest().or(self.handed());
+        let lowest = match mutant::is(Mutant::ProgressPassesWork) {
+            false => self.at_work.lowest().or(self.handed()),
+            // Mutant: what is handed out is done.
+            true => self.handed(),
+        };
         if let (Some(place), Some(lowest)) = (self.place.as_mut(), lowest) {
             place.done = place.done.max(lowest);
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{drained, no_retries, sends, still_there};
+use super::{drained, no_retries, sends, still_there, worked_off};
 use crate::history::{Event, Member, Outcome, Place, Queue, Record, Target};
 use crate::machine::Machine;
 use crate::workload::{Plan, Size};
@@ -139,4 +139,57 @@ fn nothing_must_be_left_to_deliver_again() {
     let outcome = Outcome::Done(());
     let known = Event::SentBack { call: 1, outcome };
     assert!(left(vec![send_back(1), asks(2), known, none(2)]).is_err());
+}
+
+#[test]
+fn push_consumers_must_be_through() {
+    let mut plan = plan();
+    plan.push_consumers.truncate(1);
+    let consumer = plan.push_consumers[0].clone();
+    let place = Place {
+        queue: queue(&plan),
+        offset: 0,
+    };
+    let member = Member {
+        group: consumer.group.clone(),
+        member: 1,
+    };
+    let finished = Event::Finished {
+        member: member.clone(),
+        place: place.clone(),
+        attempt: 1,
+    };
+    let failed = Event::Failed {
+        member,
+        place,
+        attempt: 1,
+        dead: true,
+    };
+    let told = |call, offset| {
+        let (group, queue) = (consumer.group.clone(), queue(&plan));
+        let offset = Some(offset);
+        [
+            Event::AskCommitted { call, group, queue },
+            Event::ToldCommitted { call, offset },
+        ]
+    };
+    let none_left = |call| {
+        let (group, queue) = (consumer.group.clone(), queue(&plan));
+        [
+            Event::AskRetries { call, group, queue },
+            Event::NoRetries { call },
+        ]
+    };
+    let bounds = BTreeMap::from([(queue(&plan), (0, 1))]);
+    let is_through = |events: &[&[Event]]| worked_off(&plan, &bounds, &records(events.concat()));
+    for work in [finished, failed] {
+        let work = &[work][..];
+        assert_eq!(is_through(&[work, &told(1, 1), &none_left(2)]), Ok(()));
+        assert!(is_through(&[&told(1, 1), &none_left(2)]).is_err());
+        assert!(is_through(&[work, &told(1, 0), &none_left(2)]).is_err());
+        assert!(is_through(&[work, &told(1, 1)]).is_err());
+    }
+    // Nothing is left to work on.
+    let empty = BTreeMap::from([(queue(&plan), (1, 1))]);
+    assert_eq!(worked_off(&plan, &empty, &[]), Ok(()));
 }

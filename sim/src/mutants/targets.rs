@@ -124,6 +124,12 @@ impl Target {
             Mutant::RetriesNotKept | Mutant::SentBackBeforeCommit | Mutant::SettledForgotten => {
                 of_redelivery(mutant)
             }
+            Mutant::ProgressPassesWork => (
+                &["kills"],
+                &["progress-waits-for-work", "finished-or-dead", "drains"],
+                20,
+            ),
+            Mutant::FailureForgotten => (&["partitions"], &["finished-or-dead"], 60),
         };
         Target {
             mutant,

@@ -129,7 +129,11 @@ impl Nemesis {
 
     async fn ask_committed(&self) {
         for topic in &self.clients.plan.topics {
-            for group in self.clients.plan.groups(&topic.name) {
+            let push_groups = self.clients.plan.push_groups();
+            let push_groups = push_groups.filter(|consumer| consumer.topic == topic.name);
+            let push_groups = push_groups.map(|consumer| consumer.group.clone());
+            let groups = self.clients.plan.groups(&topic.name);
+            for group in groups.into_iter().chain(push_groups) {
                 for queue in 0..topic.queues {
                     let topic = topic.name.clone();
                     let queue = Queue { topic, queue };

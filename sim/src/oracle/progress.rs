@@ -123,7 +123,14 @@ impl<'a> Model<'a> {
         let bounds = self.final_bounds();
         for (at, record) in self.records.iter().enumerate() {
             match &record.event {
-                Event::Delivery { member, place, .. } => {
+                // A later delivery is one that progress may have passed.
+                Event::Delivery { member, place, .. }
+                | Event::Handed {
+                    member,
+                    place,
+                    attempt: 1,
+                    ..
+                } => {
                     let key = (&*member.group, &place.queue);
                     let floors = walk.joined.get(&member.member);
                     if let Some(floor) = floors.and_then(|floors| floors.get(&key)) {

@@ -57,7 +57,7 @@ impl Model<'_> {
         let dropped = self.dropped();
         for (at, record) in self.records.iter().enumerate() {
             match &record.event {
-                Event::Delivery { member, place, .. } => {
+                Event::Delivery { member, place, .. } | Event::Handed { member, place, .. } => {
                     let (next, moved) =
                         next.entry((&member.group, &place.queue)).or_insert((0, at));
                     // What is dropped is known only afterwards: by the end, everything below was.
@@ -142,7 +142,7 @@ impl Model<'_> {
     }
 
     /// Up to where each queue was ever said to be dropped.
-    fn dropped(&self) -> BTreeMap<&Queue, u64> {
+    pub(super) fn dropped(&self) -> BTreeMap<&Queue, u64> {
         let bounds = self.final_bounds();
         bounds
             .into_iter()

@@ -3,7 +3,7 @@
 //! Brokers remember what was settled for a while only, so what is said twice long after each other is not
 //! judged.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Model;
 use crate::history::{Event, Outcome, Place, Value};
@@ -71,6 +71,15 @@ impl<'a> Model<'a> {
                     self.is_earned(at, lot, *attempt)?;
                     self.is_not_settled(at, asked, lot)?;
                     lot.redelivered = lot.redelivered.max(*attempt);
+                }
+                Event::Handed {
+                    member,
+                    place,
+                    attempt: attempt @ 2..,
+                    ..
+                } => {
+                    let lot = walk.lots.entry((&member.group, place)).or_default();
+                    self.is_earned(at, lot, *attempt)?;
                 }
                 Event::DeadLetter {
                     group,
@@ -153,15 +162,17 @@ impl<'a> Model<'a> {
         Ok(())
     }
 
+    /// Groups of whose dead letters some are dropped.
+    pub(super) fn with_dropped_letters(&self) -> BTreeSet<&'a str> {
+        let bounds = self.final_bounds().into_iter();
+        let dropped = bounds.filter(|(_, (min, _))| *min > 0);
+        let groups = dropped.map(|(queue, _)| queue.topic.strip_prefix(DEAD_LETTERS));
+        groups.flatten().collect()
+    }
+
     /// After everything was healed and read: what was taken back was delivered later, or is dead.
     fn none_lost(&self, walk: &Walk<'a>) -> Result<(), Violation> {
-        let bounds = self.final_bounds();
-        let dropped = |group: &str| {
-            let of_group = bounds
-                .iter()
-                .find(|(queue, _)| queue.topic.strip_prefix(DEAD_LETTERS) == Some(group));
-            of_group.is_some_and(|(_, (min, _))| *min > 0)
-        };
+        let with_dropped = self.with_dropped_letters();
         for ((group, place), lot) in &walk.lots {
             let Some((attempt, answered)) = lot.taken else {
                 continue;
@@ -169,7 +180,8 @@ impl<'a> Model<'a> {
             let value = self.values.get(*place).map(|(value, _)| *value);
             let is_dead = value.is_some_and(|value| walk.letters.contains_key(&(*group, value)));
             let is_settled = lot.settles.iter().any(|settled| *settled >= attempt);
-            let may_have_died = lot.sent_back.iter().any(|failed| failed.last) && dropped(group);
+            let may_have_died =
+                lot.sent_back.iter().any(|failed| failed.last) && with_dropped.contains(group);
             if lot.redelivered > attempt || is_settled || is_dead || may_have_died {
                 continue;
             }
@@ -185,6 +197,13 @@ impl<'a> Model<'a> {
 }
 
 impl<'a> Walk<'a> {
+    fn failed(&mut self, at: usize, key: Key<'a>, attempt: u32, dead: bool) {
+        let allowed = self.attempts_max.get(key.0);
+        let last = dead || allowed.is_some_and(|allowed| attempt >= *allowed);
+        let lot = self.lots.entry(key).or_default();
+        lot.sent_back.push(Failure { at, attempt, last });
+    }
+
     fn step(&mut self, at: usize, event: &'a Event) {
         match event {
             Event::SendBack {
@@ -194,16 +213,20 @@ impl<'a> Walk<'a> {
                 attempt,
                 dead,
             } => {
-                let (key, attempt) = ((&**group, place), *attempt);
-                let allowed = self.attempts_max.get(&**group);
-                let last = *dead || allowed.is_some_and(|allowed| attempt >= *allowed);
-                let lot = self.lots.entry(key).or_default();
-                lot.sent_back.push(Failure { at, attempt, last });
-                self.calls.insert(*call, (key, attempt));
+                let key = (&**group, place);
+                self.failed(at, key, *attempt, *dead);
+                self.calls.insert(*call, (key, *attempt));
             }
+            Event::Failed {
+                member,
+                place,
+                attempt,
+                dead,
+            } => self.failed(at, (&member.group, place), *attempt, *dead),
             Event::GroupMade {
                 group,
                 attempts_max,
+                ..
             } => drop(self.attempts_max.insert(group, *attempts_max)),
             Event::SentBack {
                 call,

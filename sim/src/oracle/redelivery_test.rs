@@ -45,6 +45,7 @@ impl Story {
         let made = Event::GroupMade {
             group: GROUP.into(),
             attempts_max: ATTEMPTS_MAX,
+            in_order: false,
         };
         let story = story
             .then(made)

@@ -8,7 +8,9 @@ use host::Host;
 use madsim::rand::Rng;
 use raftmq_client::{Client, Delivery, Filter, PullConsumer, TopicQueue};
 
-use super::{Clients, Commits, ConsumerPlan, LITTLE_PATIENCE, PATIENCE, Phase, connect, failure};
+use super::{
+    Clients, Commits, ConsumerPlan, LITTLE_PATIENCE, PATIENCE, Phase, connect, failure, question,
+};
 use crate::body;
 use crate::effect::Effect;
 use crate::history::{Event, Member, Outcome, Place, Queue};
@@ -208,19 +210,12 @@ impl Reader {
             return;
         }
         let queue = &held[madsim::rand::thread_rng().gen_range(0..held.len())];
-        let call = self.clients.history.next_number();
-        self.record(Event::AskCommitted {
-            call,
-            group: self.plan.group.clone(),
-            queue: Queue {
-                topic: queue.topic.clone(),
-                queue: queue.queue,
-            },
-        });
-        // A question without an answer says nothing.
-        if let Ok(offset) = self.consumer.committed(queue).await {
-            self.record(Event::ToldCommitted { call, offset });
-        }
+        let queue = Queue {
+            topic: queue.topic.clone(),
+            queue: queue.queue,
+        };
+        let (history, group) = (&self.clients.history, &self.plan.group);
+        question::ask_committed(history, self.machine, &self.consumer, group, &queue).await;
     }
 
     fn delivered(&self, delivery: &Delivery) {

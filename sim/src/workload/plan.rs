@@ -129,6 +129,37 @@ pub struct RetrierPlan {
     pub poll_max: usize,
 }
 
+/// A push consumer, which is given each message, fails some and finishes the others, each for itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PushPlan {
+    /// On which client machine.
+    pub machine: u8,
+    /// Its group.
+    pub group: Arc<str>,
+    /// Its topic.
+    pub topic: Arc<str>,
+    /// Whether its group works on one message of a queue after the other.
+    pub in_order: bool,
+    /// Deliveries of a message, at most; the same in all of its group.
+    pub attempts_max: u32,
+    /// Messages that it works on at once, at most.
+    pub concurrency: usize,
+    /// How long it works on one, at most, in milliseconds.
+    pub work_ms_max: u64,
+    /// It fails one delivery of so many.
+    pub fails_one_in: u64,
+    /// One failure of so many is the last one.
+    pub dead_one_in: u64,
+    /// Pause until the next delivery, at most, in milliseconds.
+    pub delay_ms_max: u64,
+    /// How often it commits, in milliseconds.
+    pub commit_ms: u64,
+    /// It ends after so many deliveries, and another one begins; 0 for never.
+    pub deliveries: u64,
+    /// Whether it leaves its group in order then.
+    pub leaves: bool,
+}
+
 /// Everything.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
@@ -145,6 +176,9 @@ pub struct Plan {
     /// All consumers that fail some messages. Older cases have none.
     #[serde(default)]
     pub retriers: Vec<RetrierPlan>,
+    /// All push consumers. Older cases have none.
+    #[serde(default)]
+    pub push_consumers: Vec<PushPlan>,
 }
 
 impl Plan {
@@ -177,6 +211,11 @@ impl Plan {
         let retriers = first
             .map(|topic| retrier(&mut chance, size, topic))
             .collect();
+        let mut chance = Chance::new(seed, "push consumers");
+        let last = topics.last().into_iter();
+        let push_consumers = last
+            .flat_map(|topic| push_group(&mut chance, size, topic))
+            .collect();
         Plan {
             machines: size.machines,
             body_bytes_max: size.body_bytes_max,
@@ -184,10 +223,11 @@ impl Plan {
             producers,
             consumers,
             retriers,
+            push_consumers,
         }
     }
 
-    /// The groups of a topic, each once.
+    /// The groups of pull consumers of a topic, each once.
     pub fn groups(&self, topic: &str) -> Vec<Arc<str>> {
         let mut groups: Vec<Arc<str>> = self
             .consumers
@@ -198,6 +238,16 @@ impl Plan {
         groups.sort();
         groups.dedup();
         groups
+    }
+
+    /// One push consumer of each group.
+    pub fn push_groups(&self) -> impl Iterator<Item = &PushPlan> {
+        let consumers = self.push_consumers.iter().enumerate();
+        let first = consumers.filter(|(place, consumer)| {
+            let before = &self.push_consumers[..*place];
+            before.iter().all(|other| other.group != consumer.group)
+        });
+        first.map(|(_, consumer)| consumer)
     }
 }
 
@@ -229,6 +279,32 @@ fn retrier(chance: &mut Chance, size: Size, topic: &TopicPlan) -> RetrierPlan {
         delay_ms_max: *chance.pick(&[50, 1_000, 4_000]),
         poll_max: *chance.pick(&[1, 8, 32]),
     }
+}
+
+/// The members of one group.
+fn push_group(chance: &mut Chance, size: Size, topic: &TopicPlan) -> Vec<PushPlan> {
+    let in_order = chance.one_in(2);
+    let attempts_max = *chance.pick(&[2, 3, 16]);
+    let members = chance.between(1..=3);
+    let member = |_| PushPlan {
+        machine: chance.between(1..=size.machines.into()) as u8,
+        group: format!("push-{}", topic.name).into(),
+        topic: topic.name.clone(),
+        in_order,
+        attempts_max,
+        concurrency: *chance.pick(&[1, 4, 20]),
+        work_ms_max: *chance.pick(&[0, 20, 200]),
+        fails_one_in: *chance.pick(&[4, 16, 64]),
+        dead_one_in: *chance.pick(&[4, 16]),
+        delay_ms_max: *chance.pick(&[50, 1_000]),
+        commit_ms: chance.between(200..=3_000),
+        deliveries: match chance.one_in(2) {
+            true => chance.between(20..=400),
+            false => 0,
+        },
+        leaves: chance.one_in(2),
+    };
+    (0..members).map(member).collect()
 }
 
 fn consumer(chance: &mut Chance, size: Size, topic: &TopicPlan, group: &Arc<str>) -> ConsumerPlan {

@@ -12,17 +12,17 @@ use madsim::rand::Rng;
 use prost::Message;
 use proto::redelivery::{
     Failed, PullRetriesRequest, RedeliveryClient, RedeliveryResponse, Retry, SendBackRequest,
-    SettleRequest, redelivery_client,
+    SettleRequest,
 };
 use proto::v2::Code;
 use raftmq_client::{Client, Delivery, PullConsumer, TopicQueue};
 use tonic::{Request, Response, Status};
 
-use super::{Clients, PATIENCE, Phase, RetrierPlan, connect};
+use super::{Clients, PATIENCE, Phase, RetrierPlan, connect, redelivery_call};
 use crate::body;
 use crate::effect::Effect;
 use crate::history::{Event, Member, Outcome, Place, Queue};
-use crate::machine::{CLIENT_PORT, Machine};
+use crate::machine::Machine;
 
 /// How long a poll for new messages waits.
 const POLL: Duration = Duration::from_millis(200);
@@ -33,14 +33,8 @@ const DRAIN_POLL: usize = 512;
 /// How long a poll for retries waits, at most.
 const RETRY_WAIT_MS: u64 = 300;
 
-/// Longest wait for an answer.
-const CALL: Duration = Duration::from_secs(2);
-
 /// Pause after a call that failed.
 const AGAIN: Duration = Duration::from_millis(200);
-
-/// Metadata in which a client says who it is.
-const CLIENT_ID: &str = "x-mq-client-id";
 
 /// Works until clients are told to stop.
 pub(super) async fn run(clients: Arc<Clients>, machine: Machine, host: Host, plan: RetrierPlan) {
@@ -160,12 +154,9 @@ impl Retrier {
             queue: queue.clone(),
         });
         let request = PullRetriesRequest {
-            group: self.plan.group.to_string(),
-            topic: queue.topic.to_string(),
-            queue: queue.queue,
             messages_max: self.plan.poll_max as u32,
             wait_ms: madsim::rand::thread_rng().gen_range(0..=RETRY_WAIT_MS),
-            ..PullRetriesRequest::default()
+            ..redelivery_call::pull_request(&self.plan.group, queue)
         };
         let pulling = self.call(request, async |mut client, request| {
             client.pull_retries(request).await
@@ -284,19 +275,7 @@ impl Retrier {
         request: Q,
         call: impl AsyncFnOnce(RedeliveryClient, Request<Q>) -> Result<Response<A>, Status>,
     ) -> Option<A> {
-        let brokers = self.clients.world.all_brokers();
-        let place = madsim::rand::thread_rng().gen_range(0..brokers.len());
-        let address = brokers[place].machine.address(CLIENT_PORT);
-        let channel = host::network::channel(&address, &Default::default()).ok()?;
-        let mut request = Request::new(request);
-        let id = self.id.parse().expect("plain text");
-        request.metadata_mut().insert(CLIENT_ID, id);
-        request.set_timeout(CALL);
-        let calling = call(redelivery_client(channel), request);
-        match tokio::time::timeout(CALL, calling).await {
-            Ok(Ok(answer)) => Some(answer.into_inner()),
-            _ => None,
-        }
+        redelivery_call::call(&self.clients.world, &self.id, request, call).await
     }
 
     fn happened(&self, effect: Effect) {

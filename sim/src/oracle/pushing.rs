@@ -1,0 +1,183 @@
+//! Messages that push consumers work on: each is finished or dead, in order where order is promised, and progress
+//! passes none that nobody is done with.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Model;
+use crate::history::{Event, Place, Queue, Value};
+use crate::violation::Violation;
+
+type Key<'a> = (&'a str, &'a Queue);
+
+/// Offsets of one queue, of which nearly all below some offset are there.
+#[derive(Default)]
+struct Offsets {
+    there: BTreeSet<u64>,
+    all_below: u64,
+}
+
+impl Offsets {
+    fn insert(&mut self, offset: u64) {
+        self.there.insert(offset);
+    }
+
+    /// The lowest offset from `floor` on that is missing.
+    fn first_missing(&mut self, floor: u64) -> u64 {
+        self.all_below = self.all_below.max(floor);
+        while self.there.contains(&self.all_below) {
+            self.all_below += 1;
+        }
+        self.all_below
+    }
+}
+
+/// What a group did in a queue.
+#[derive(Default)]
+struct Work {
+    finished: BTreeSet<u64>,
+    failed_for_good: BTreeSet<u64>,
+    /// Finished or failed for good: the next one may be worked on.
+    over: Offsets,
+    /// Finished or failed: progress may pass.
+    done: Offsets,
+}
+
+/// What a walk through a history knows so far.
+#[derive(Default)]
+struct Walk<'a> {
+    /// Deliveries that a group allows, and whether it works on one message of a queue after the other.
+    groups: BTreeMap<&'a str, (u32, bool)>,
+    work: BTreeMap<Key<'a>, Work>,
+    asked: BTreeMap<u64, Key<'a>>,
+    letters: BTreeSet<(&'a str, Value)>,
+}
+
+impl<'a> Walk<'a> {
+    fn step(&mut self, event: &'a Event) {
+        match event {
+            Event::GroupMade {
+                group,
+                attempts_max,
+                in_order,
+            } => drop(self.groups.insert(group, (*attempts_max, *in_order))),
+            Event::Finished { member, place, .. } => {
+                let work = self.of(&member.group, place);
+                work.finished.insert(place.offset);
+                work.over.insert(place.offset);
+                work.done.insert(place.offset);
+            }
+            Event::Failed {
+                member,
+                place,
+                attempt,
+                dead,
+            } => {
+                let allowed = self.groups.get(&*member.group);
+                let last = *dead || allowed.is_some_and(|(allowed, _)| attempt >= allowed);
+                let work = self.of(&member.group, place);
+                work.done.insert(place.offset);
+                if last {
+                    work.failed_for_good.insert(place.offset);
+                    work.over.insert(place.offset);
+                }
+            }
+            Event::AskCommitted { call, group, queue } => {
+                self.asked.insert(*call, (group, queue));
+            }
+            Event::DeadLetter {
+                group,
+                value: Some(value),
+                ..
+            } => drop(self.letters.insert((group, *value))),
+            _ => {}
+        }
+    }
+
+    fn of(&mut self, group: &'a str, place: &'a Place) -> &mut Work {
+        self.work.entry((group, &place.queue)).or_default()
+    }
+}
+
+impl<'a> Model<'a> {
+    /// Everything that is promised to those who work on messages.
+    pub(super) fn pushed(&self) -> Result<(), Violation> {
+        let dropped = self.dropped();
+        let floor = |queue: &Queue| dropped.get(queue).copied().unwrap_or(0);
+        let mut walk = Walk::default();
+        for (at, record) in self.records.iter().enumerate() {
+            match &record.event {
+                Event::Handed { member, place, .. } => {
+                    let one_by_one = walk.groups.get(&*member.group);
+                    let one_by_one = one_by_one.is_some_and(|(_, in_order)| *in_order);
+                    let work = walk.of(&member.group, place);
+                    let next = work.over.first_missing(floor(&place.queue));
+                    if one_by_one && place.offset > next {
+                        return Err(self.too_early(at, place, next));
+                    }
+                }
+                Event::ToldCommitted { call, offset } => {
+                    let Some(key) = walk.asked.remove(call) else {
+                        continue;
+                    };
+                    let Some(work) = walk.work.get_mut(&key) else {
+                        continue;
+                    };
+                    let next = work.done.first_missing(floor(key.1));
+                    if offset.unwrap_or(0) > next {
+                        return Err(self.passed_by(at, key, next));
+                    }
+                }
+                event => walk.step(event),
+            }
+        }
+        match self.end() {
+            Some(_) => self.finished_or_dead(&walk),
+            None => Ok(()),
+        }
+    }
+
+    fn too_early(&self, at: usize, place: &Place, next: u64) -> Violation {
+        let Place { queue, offset } = place;
+        let what = format!(
+            "{}/{}@{offset} is worked on before {next} is over",
+            queue.topic, queue.queue
+        );
+        Violation::new("worked-in-order", what).proved_by(self.show([at]))
+    }
+
+    fn passed_by(&self, at: usize, (group, queue): Key<'a>, next: u64) -> Violation {
+        let what = format!(
+            "the progress of {group} in {}/{} has passed {next}, with which nobody is done",
+            queue.topic, queue.queue
+        );
+        Violation::new("progress-waits-for-work", what).proved_by(self.show([at]))
+    }
+
+    /// After everything was healed and read: each message that is there was finished, or is a dead letter.
+    fn finished_or_dead(&self, walk: &Walk<'a>) -> Result<(), Violation> {
+        let dropped = self.dropped();
+        let with_dropped = self.with_dropped_letters();
+        for ((group, queue), work) in &walk.work {
+            let from = Place {
+                queue: (*queue).clone(),
+                offset: dropped.get(queue).copied().unwrap_or(0),
+            };
+            let there = self.values.range(from..);
+            for (place, (value, seen)) in there.take_while(|(place, _)| place.queue == **queue) {
+                let may_have_died =
+                    with_dropped.contains(group) && work.failed_for_good.contains(&place.offset);
+                let is_dead = walk.letters.contains(&(*group, *value));
+                if work.finished.contains(&place.offset) || is_dead || may_have_died {
+                    continue;
+                }
+                let what = format!(
+                    "{}/{}@{} was neither finished by {group}, nor is it dead",
+                    queue.topic, queue.queue, place.offset
+                );
+                let proof = self.show([*seen]);
+                return Err(Violation::new("finished-or-dead", what).proved_by(proof));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,278 @@
+//! A push consumer: is given messages, works on several at once, fails some, finishes the others; ends now and
+//! then, in order or not, and begins anew.
+//!
+//! What it says of a message goes to the SDK, which sees to the rest: progress, retries, dead letters.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures::future::{join, join_all};
+use host::Host;
+use madsim::rand::Rng;
+use proto::v2::Code;
+use raftmq_client::{Client, Filter, PushConsumerBuilder, PushDelivery, PushStream};
+
+use super::{Clients, PATIENCE, Phase, PushPlan, connect, question, redelivery_call};
+use crate::body;
+use crate::effect::Effect;
+use crate::history::{Event, Member, Place, Queue};
+use crate::machine::Machine;
+
+/// How long it waits for a message before it looks whether it should go on.
+const TURN: Duration = Duration::from_millis(500);
+
+/// Pause after something that failed.
+const AGAIN: Duration = Duration::from_millis(300);
+
+/// Pause between two questions how far its group has come.
+const ASKS_EVERY: Duration = Duration::from_millis(1_500);
+
+/// The same once everything is to be read.
+const ASKS_OFTEN: Duration = Duration::from_millis(500);
+
+/// It forgets one of so many messages that it fails, instead of saying so.
+const FORGETS_ONE_IN: u32 = 4;
+
+/// Works until clients are told to stop.
+pub(super) async fn run(clients: Arc<Clients>, machine: Machine, host: Host, plan: PushPlan) {
+    while clients.phase() < Phase::Stop {
+        let number = clients.history.next_number();
+        let id = format!("push-{number}");
+        let connecting = connect(&clients, &host, id.clone(), true, PATIENCE);
+        let Some(client) = connecting.await else {
+            return;
+        };
+        let member = Member {
+            group: plan.group.clone(),
+            member: number,
+        };
+        // Where it begins is found out from here on.
+        let join = Event::Join {
+            member: member.clone(),
+            topic: plan.topic.clone(),
+            assigned: false,
+        };
+        clients.history.record(machine, join);
+        match describe(&client, &plan).stream().await {
+            Ok(stream) => {
+                let consumer = Consumer {
+                    stream,
+                    client,
+                    id,
+                    member: member.clone(),
+                    taken: AtomicU64::new(0),
+                    over: AtomicBool::new(false),
+                    clients: clients.clone(),
+                    machine,
+                    plan: plan.clone(),
+                };
+                consumer.run().await;
+            }
+            Err(error) => {
+                tracing::debug!(%error, "no push consumer yet");
+                tokio::time::sleep(AGAIN).await;
+            }
+        }
+        clients.history.record(machine, Event::Leave { member });
+    }
+}
+
+fn describe(client: &Client, plan: &PushPlan) -> PushConsumerBuilder {
+    let builder = client
+        .push_consumer(&*plan.group)
+        .subscribe(&*plan.topic, Filter::All)
+        .concurrency(plan.concurrency)
+        .commit_interval(Duration::from_millis(plan.commit_ms))
+        .retry_pause(Duration::from_millis(plan.delay_ms_max))
+        .heartbeat_interval(Duration::from_secs(1))
+        .leave_timeout(Duration::from_secs(2))
+        .long_polling_timeout(Duration::from_secs(5));
+    match plan.in_order {
+        true => builder.in_order(),
+        false => builder,
+    }
+}
+
+struct Consumer {
+    stream: PushStream,
+    client: Client,
+    id: String,
+    member: Member,
+    /// Deliveries that it was given.
+    taken: AtomicU64,
+    /// It ends.
+    over: AtomicBool,
+    clients: Arc<Clients>,
+    machine: Machine,
+    plan: PushPlan,
+}
+
+impl Consumer {
+    async fn run(self) {
+        let hands = join_all((0..self.plan.concurrency).map(|_| self.work()));
+        join(hands, self.ask()).await;
+        let in_order = self.plan.leaves || self.clients.phase() == Phase::Stop;
+        self.happened(match in_order {
+            true => Effect::ConsumerLeft,
+            false => Effect::ConsumerAway,
+        });
+        if in_order && let Err(error) = self.stream.close().await {
+            tracing::debug!(%error, "left without a commit");
+        }
+    }
+
+    /// All its parts end together, whatever clients are told to do next.
+    fn goes_on(&self) -> bool {
+        let had_enough =
+            self.plan.deliveries > 0 && self.taken.load(Ordering::Relaxed) >= self.plan.deliveries;
+        let ends = match self.clients.phase() {
+            Phase::Work => had_enough,
+            Phase::Drain => false,
+            Phase::Stop => true,
+        };
+        self.over.fetch_or(ends, Ordering::Relaxed);
+        !self.over.load(Ordering::Relaxed)
+    }
+
+    /// One message after the other; several hands do this at once.
+    async fn work(&self) {
+        while self.goes_on() {
+            match tokio::time::timeout(TURN, self.stream.next()).await {
+                Ok(Ok(Some(delivery))) => self.work_on(delivery).await,
+                Ok(Ok(None)) => return,
+                Ok(Err(error)) => {
+                    tracing::debug!(%error, "a queue cannot be read");
+                    tokio::time::sleep(AGAIN).await;
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    async fn work_on(&self, delivery: PushDelivery) {
+        self.taken.fetch_add(1, Ordering::Relaxed);
+        let member = self.member.clone();
+        let (place, attempt) = (place(&delivery), delivery.attempt);
+        self.record(Event::Handed {
+            member: member.clone(),
+            place: place.clone(),
+            attempt,
+            value: body::decode(delivery.message.body(), self.clients.plan.body_bytes_max),
+        });
+        self.pause().await;
+        if !self.draws(self.plan.fails_one_in) {
+            self.record(Event::Finished {
+                member,
+                place,
+                attempt,
+            });
+            return delivery.ack();
+        }
+        let dead = self.draws(self.plan.dead_one_in);
+        self.record(Event::Failed {
+            member,
+            place,
+            attempt,
+            dead,
+        });
+        self.happened(match dead || attempt >= self.plan.attempts_max {
+            true => Effect::PushGivenUp,
+            false => Effect::PushFailed,
+        });
+        self.fail(delivery, dead);
+    }
+
+    fn fail(&self, delivery: PushDelivery, dead: bool) {
+        if dead {
+            return delivery.dead_letter();
+        }
+        if madsim::rand::thread_rng().gen_ratio(1, FORGETS_ONE_IN) {
+            return drop(delivery);
+        }
+        match madsim::rand::thread_rng().gen_range(0..=self.plan.delay_ms_max) {
+            0 => delivery.retry_later(),
+            delay => delivery.retry_after(Duration::from_millis(delay)),
+        }
+    }
+
+    /// Never at the end, when everything is to be finished.
+    fn draws(&self, one_in: u64) -> bool {
+        self.clients.phase() == Phase::Work && madsim::rand::thread_rng().gen_range(0..one_in) == 0
+    }
+
+    async fn pause(&self) {
+        let longest = self.plan.work_ms_max;
+        if longest > 0 && self.clients.phase() == Phase::Work {
+            let pause = madsim::rand::thread_rng().gen_range(0..=longest);
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+        }
+    }
+
+    /// Asks how far its group has come, and in the end whether anything is left.
+    async fn ask(&self) {
+        let asker = self.client.pull_consumer(&*self.plan.group);
+        let asker = asker.manual_commit().build().expect("no bound is 0");
+        let topics = self.clients.plan.topics.iter();
+        let topic = topics.filter(|topic| topic.name == self.plan.topic);
+        let count = topic.map(|topic| topic.queues).next().unwrap_or_default();
+        while self.goes_on() {
+            let is_end = self.clients.phase() != Phase::Work;
+            let one = madsim::rand::thread_rng().gen_range(0..count.max(1));
+            for number in (0..count).filter(|number| is_end || *number == one) {
+                let queue = Queue {
+                    topic: self.plan.topic.clone(),
+                    queue: number,
+                };
+                let (history, group) = (&self.clients.history, &self.plan.group);
+                question::ask_committed(history, self.machine, &asker, group, &queue).await;
+                if is_end {
+                    self.ask_retries(&queue).await;
+                }
+            }
+            let pause = if is_end { ASKS_OFTEN } else { ASKS_EVERY };
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn ask_retries(&self, queue: &Queue) {
+        let call = self.clients.history.next_number();
+        self.record(Event::AskRetries {
+            call,
+            group: self.plan.group.clone(),
+            queue: queue.clone(),
+        });
+        let request = redelivery_call::pull_request(&self.plan.group, queue);
+        let world = &self.clients.world;
+        let pulling =
+            redelivery_call::call(world, &self.id, request, async |mut client, request| {
+                client.pull_retries(request).await
+            });
+        if let Some(answer) = pulling.await
+            && answer.code == Code::Ok as i32
+            && answer.retries.is_empty()
+            && answer.next_due_ms == 0
+        {
+            self.record(Event::NoRetries { call });
+        }
+    }
+
+    fn happened(&self, effect: Effect) {
+        self.clients.world.trace.happened(effect);
+    }
+
+    fn record(&self, event: Event) {
+        self.clients.history.record(self.machine, event);
+    }
+}
+
+fn place(delivery: &PushDelivery) -> Place {
+    let queue = Queue {
+        topic: delivery.topic.clone(),
+        queue: delivery.queue,
+    };
+    Place {
+        queue,
+        offset: delivery.offset,
+    }
+}
