@@ -185,7 +185,7 @@ mod tests {
     use super::*;
     use crate::consumer::progress::Progress;
     use crate::consumer::shared::testing::without_servers;
-    use crate::push_consumer::engine::Rules;
+    use crate::push_consumer::engine::{Attempts, Rules};
 
     /// Catches a hand-over that is cut off before its commit, because the consumer is closed meanwhile.
     #[tokio::test]
@@ -193,7 +193,7 @@ mod tests {
         let rules = Rules {
             concurrency: 1,
             in_order: false,
-            max_attempts: None,
+            attempts: Attempts::AtServers,
             pause: Duration::from_secs(1),
         };
         let shared = without_servers(Progress::OfGroup, Duration::ZERO);

@@ -8,7 +8,6 @@ use std::time::Duration;
 use proto::v2::ClientType;
 use proto::{GroupName, TopicName};
 
-use crate::admin::Admin;
 use crate::connection::Identity;
 use crate::consumer::holdings::{Finishing, PrefetchBounds};
 use crate::consumer::progress::Progress;
@@ -19,12 +18,9 @@ use crate::consumer::{Allocation, Averagely, ConsumeFrom, Filter};
 use crate::core::Core;
 use crate::deadline;
 use crate::error::Error;
-use crate::push_consumer::engine::{Engine, Rules};
+use crate::push_consumer::engine::{Attempts, Engine, MAX_ATTEMPTS_DEFAULT, Rules};
 use crate::push_consumer::listener::{Listener, listen};
 use crate::push_consumer::{PushConsumer, PushStream};
-
-/// Attempts that a message has where nothing else is said, as RocketMQ has it.
-const MAX_ATTEMPTS_DEFAULT: u32 = 16;
 
 /// Who gets a message.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -51,6 +47,8 @@ pub struct PushConsumerBuilder {
     consumption: Consumption,
     settings: Settings,
     rules: Rules,
+    /// What the user wants.
+    max_attempts: Option<u32>,
     listener_timeout: Duration,
 }
 
@@ -79,7 +77,7 @@ impl PushConsumerBuilder {
         let rules = Rules {
             concurrency: 20,
             in_order: false,
-            max_attempts: None,
+            attempts: Attempts::AtServers,
             pause: Duration::from_secs(1),
         };
         PushConsumerBuilder {
@@ -90,6 +88,7 @@ impl PushConsumerBuilder {
             consumption: Consumption::Clustering,
             settings,
             rules,
+            max_attempts: None,
             listener_timeout: Duration::from_secs(15 * 60),
         }
     }
@@ -138,7 +137,7 @@ impl PushConsumerBuilder {
     /// the group's setting too: the lower of the two counts.
     #[must_use]
     pub fn max_attempts(mut self, attempts: u32) -> Self {
-        self.rules.max_attempts = Some(attempts);
+        self.max_attempts = Some(attempts);
         self
     }
 
@@ -264,7 +263,7 @@ impl PushConsumerBuilder {
             rebalancer.subscribe(topic, filter);
         }
         let progress = self.progress(&group).await?;
-        self.find_max_attempts(&group).await;
+        self.rules.attempts = self.attempts();
         let identity = Identity::new(&self.member_id)?;
         let (core, settings) = (self.core, self.settings);
         let shared = Arc::new(Shared::new(core, identity, group, settings, progress));
@@ -295,27 +294,14 @@ impl PushConsumerBuilder {
         Ok(Progress::Own(Arc::new(file)))
     }
 
-    /// Where this consumer counts attempts and not the servers, it must know how many there are.
-    async fn find_max_attempts(&mut self, group: &GroupName) {
-        let rules = &mut self.rules;
-        let servers_count = self.settings.sharing == Sharing::AmongMembers && !rules.in_order;
-        if rules.max_attempts.is_some() || servers_count {
-            return;
+    /// Who counts a message's attempts, and how many there are.
+    fn attempts(&self) -> Attempts {
+        match (self.max_attempts, self.settings.sharing) {
+            (Some(max), _) => Attempts::Here(max),
+            (None, Sharing::AllForEach) => Attempts::Here(MAX_ATTEMPTS_DEFAULT),
+            (None, Sharing::AmongMembers) if self.rules.in_order => Attempts::OfGroup,
+            (None, Sharing::AmongMembers) => Attempts::AtServers,
         }
-        let mut known = 0;
-        if self.settings.sharing == Sharing::AmongMembers {
-            let admin = Admin::new(self.core.clone());
-            match admin.describe_group(group.as_str()).await {
-                Ok(state) => known = state.description.max_attempts,
-                Err(error) => {
-                    tracing::debug!(%group, %error, "the group's attempts are not known");
-                }
-            }
-        }
-        rules.max_attempts = Some(match known {
-            0 => MAX_ATTEMPTS_DEFAULT,
-            known => known,
-        });
     }
 
     fn check(&self) -> Result<GroupName, Error> {
@@ -333,7 +319,7 @@ impl PushConsumerBuilder {
         let commits = settings.auto_commit;
         for (name, is_zero) in [
             ("concurrency", rules.concurrency == 0),
-            ("max_attempts", rules.max_attempts == Some(0)),
+            ("max_attempts", self.max_attempts == Some(0)),
             ("retry_pause", rules.pause.is_zero()),
             ("listener_timeout", self.listener_timeout.is_zero()),
             (

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use host::{Mutant, mutant};
 use proto::v2::Code;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 
+use crate::admin::Admin;
 use crate::consumer::Delivery;
 use crate::consumer::holdings::{Pick, Ticket};
 use crate::consumer::redelivery::{self, HandBack, HandedBack};
@@ -19,6 +20,9 @@ use crate::error::Error;
 use crate::measure;
 use crate::push_consumer::push_delivery::PushDelivery;
 
+/// Attempts that a message has where nothing else is said, as RocketMQ has it.
+pub(super) const MAX_ATTEMPTS_DEFAULT: u32 = 16;
+
 /// How deliveries are handed out and what becomes of failed ones.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rules {
@@ -26,16 +30,28 @@ pub(super) struct Rules {
     pub(super) concurrency: usize,
     /// One at a time of each queue, and a failed one again before the next.
     pub(super) in_order: bool,
-    /// The attempt whose failure is the last; `None`: the servers count.
-    pub(super) max_attempts: Option<u32>,
+    pub(super) attempts: Attempts,
     /// Before a failed delivery is tried again without the servers' help.
     pub(super) pause: Duration,
+}
+
+/// How often a message is delivered before it has failed for good.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Attempts {
+    /// The servers count.
+    AtServers,
+    /// As often as its group says, counted here.
+    OfGroup,
+    /// So often, counted here.
+    Here(u32),
 }
 
 /// See the module's text.
 pub(super) struct Engine {
     shared: Arc<Shared>,
     rules: Rules,
+    /// What the servers said when a delivery failed the first time.
+    attempts_of_group: OnceCell<u32>,
     room: Arc<Semaphore>,
     /// What ended and waits here holds its place, so there are no more of it than there is `room` for.
     ended: mpsc::UnboundedSender<Ended>,
@@ -74,6 +90,7 @@ impl Engine {
         Engine {
             shared,
             rules,
+            attempts_of_group: OnceCell::new(),
             room: Arc::new(Semaphore::new(rules.concurrency)),
             ended,
             unsettled: Mutex::new(Some(unsettled)),
@@ -211,8 +228,7 @@ impl Engine {
     }
 
     async fn settle_failed(&self, ticket: &Ticket, mut delivery: Delivery, failure: Failure) {
-        let max = self.rules.max_attempts;
-        let last = failure.dead || max.is_some_and(|max| delivery.attempt >= max);
+        let last = failure.dead || self.is_last(ticket, delivery.attempt).await;
         let alone = self.shared.settings.sharing == Sharing::AllForEach;
         let stays = alone || (self.rules.in_order && !ticket.is_retry);
         if stays && !last {
@@ -224,6 +240,29 @@ impl Engine {
             self.shared.holdings().finish(ticket);
         } else {
             self.hand_back(ticket, delivery, failure.delay, last).await;
+        }
+    }
+
+    /// Whether this attempt was the last one, as far as that is decided here. Asks the servers as long as it takes: a
+    /// message that is tried again although it has had all its attempts would be tried too often.
+    async fn is_last(&self, ticket: &Ticket, attempt: u32) -> bool {
+        loop {
+            let max = match self.rules.attempts {
+                Attempts::AtServers => return false,
+                Attempts::Here(max) => return attempt >= max,
+                Attempts::OfGroup => {
+                    let asking = || attempts_of_group(&self.shared);
+                    self.attempts_of_group.get_or_try_init(asking).await
+                }
+            };
+            match max {
+                Ok(max) => return attempt >= *max,
+                Err(_) if self.is_given_up(ticket) => return false,
+                Err(error) => {
+                    tracing::debug!(group = %self.shared.group, %error, "the group's attempts are not known yet");
+                    tokio::time::sleep(self.rules.pause).await;
+                }
+            }
         }
     }
 
@@ -276,6 +315,17 @@ impl Engine {
     }
 }
 
+/// How often the group's messages are delivered.
+async fn attempts_of_group(shared: &Shared) -> Result<u32, Error> {
+    let admin = Admin::new(shared.core.clone());
+    match admin.describe_group(shared.group.as_str()).await {
+        Ok(state) if state.description.max_attempts > 0 => Ok(state.description.max_attempts),
+        Err(error) if !is_final(&error) => Err(error),
+        // It has no settings.
+        _ => Ok(MAX_ATTEMPTS_DEFAULT),
+    }
+}
+
 /// Whether the servers will never take it. A name server, which is asked when no broker of the group is known, does not
 /// know the call: no broker has said no then.
 fn is_final(error: &Error) -> bool {
@@ -291,10 +341,14 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(10);
 
     fn engine(pause: Duration) -> Arc<Engine> {
+        engine_with(pause, Attempts::AtServers)
+    }
+
+    fn engine_with(pause: Duration, attempts: Attempts) -> Arc<Engine> {
         let rules = Rules {
             concurrency: 1,
-            in_order: false,
-            max_attempts: None,
+            in_order: attempts == Attempts::OfGroup,
+            attempts,
             pause,
         };
         let shared = without_servers(Progress::OfGroup, Duration::ZERO);
@@ -340,6 +394,23 @@ mod tests {
         assert!(!is_final(&refused(Code::NotImplemented)));
         assert!(!is_final(&refused(Code::HaNotAvailable)));
         assert!(is_final(&refused(Code::IllegalTopic)));
+    }
+
+    /// Catches a message that is tried more often than its group allows, because the servers were away when the consumer
+    /// was made.
+    #[tokio::test]
+    async fn attempts_are_not_guessed() {
+        let engine = engine_with(Duration::from_millis(1), Attempts::OfGroup);
+        hold(engine.shared(), 0, 1);
+        let picked = engine.shared().holdings().pick(true, Instant::now());
+        let Pick::Delivery(ticket, delivery) = picked else {
+            panic!("{picked:?}")
+        };
+        let mut asking = Box::pin(engine.is_last(&ticket, delivery.attempt));
+        assert!(futures::poll!(asking.as_mut()).is_pending(), "nobody said");
+        engine.shared().holdings().give_up(&queue(0));
+        let is_last = tokio::time::timeout(PATIENCE, asking).await;
+        assert_eq!(is_last, Ok(false), "another member will know");
     }
 
     /// Catches a pause, as long as can be said, that overflows the clock.
