@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
-use futures::future::join_all;
+use futures::future::{FutureExt, join_all};
 use gateway::Forwarder;
 use host::network::{self, Listener, NetworkError, ServerOptions};
 use host::{Host, Shutdown, ShutdownTrigger};
@@ -30,6 +30,9 @@ use crate::service::Service;
 use crate::view::View;
 use crate::{registration, ticker};
 
+/// Longest wait for another replica to lead before this one stops.
+const HAND_OVER_MAX: Duration = Duration::from_secs(1);
+
 /// Longest time the replica's tasks may take to end.
 const STOP_DURATION_MAX: Duration = Duration::from_secs(10);
 
@@ -52,11 +55,7 @@ pub struct Broker {
 /// failure, because nothing of it can be trusted before a restart has checked its disk.
 pub async fn run(config: BrokerConfig, host: Host, shutdown: Shutdown) -> Result<(), BrokerError> {
     let mut broker = Broker::start(config, host).await?;
-    let failure = tokio::select! {
-        biased;
-        failure = broker.failed() => Some(failure),
-        () = shutdown.wait() => None,
-    };
+    let failure = broker.run_until(&shutdown).await;
     broker.stop().await;
     failure.map_or(Ok(()), Err)
 }
@@ -120,6 +119,23 @@ impl Broker {
     /// The replica; for tests.
     pub fn group(&self) -> &RaftGroup {
         &self.service.group
+    }
+
+    /// Runs until `shutdown`, and then has another replica lead if this one does, so that clients need not wait for an
+    /// election. If it cannot go on: why.
+    pub async fn run_until(&mut self, shutdown: &Shutdown) -> Option<BrokerError> {
+        tokio::select! {
+            biased;
+            failure = self.failed() => return Some(failure),
+            () = shutdown.wait() => {}
+        }
+        match self.service.group.hand_over(HAND_OVER_MAX).await {
+            Ok(None) => {}
+            Ok(Some(leader)) => tracing::info!(leader, "handed over before stopping"),
+            // There will be an election, as after a crash.
+            Err(error) => tracing::warn!(%error, "could not hand over before stopping"),
+        }
+        self.failed().now_or_never()
     }
 
     /// Waits until the broker cannot go on.

@@ -118,6 +118,12 @@ impl RaftGroup {
         change::transfer_leader(&self.inner.state, broker_id, timeout).await
     }
 
+    /// Has another voter take over if this replica leads; for a replica that is about to stop. The one that has come
+    /// furthest is asked. Returns it when it leads, at most after `timeout`; `None` if there was nothing to hand over.
+    pub async fn hand_over(&self, timeout: Duration) -> Result<Option<u64>, ChangeError> {
+        change::hand_over(&self.inner.state, timeout).await
+    }
+
     /// Adds a replica that follows without voting. It must be running, so that its data directory
     /// is known, and must not belong to another group.
     pub async fn add_learner(&self, member: Member, timeout: Duration) -> Result<(), ChangeError> {

@@ -109,6 +109,32 @@ async fn only_a_leader_with_a_majority_takes_proposals() {
     assert!(group.read_barrier(PATIENCE).await.is_err());
 }
 
+/// Catches a replica that hands over to one that is dead, or that has nothing to hand over and does all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_stops_hands_over_to_one_that_lives() {
+    let mut cluster = Cluster::three().await;
+    let last = cluster.fill(5, 100).await;
+    cluster.settle(last).await;
+    let follower = cluster.follower().await;
+    let nothing = cluster.group(follower).hand_over(PATIENCE).await;
+    assert_eq!(nothing, Ok(None));
+    for dead in 1..=3 {
+        let leader = cluster.leader().await;
+        if dead == leader {
+            continue;
+        }
+        // It has come as far as the other.
+        cluster.stop(dead).await;
+        let other = 6 - leader - dead;
+        let to = cluster.group(leader).hand_over(PATIENCE).await;
+        assert_eq!(to, Ok(Some(other)));
+        assert_eq!(cluster.leader().await, other);
+        cluster.start(dead).await;
+        let last = cluster.fill(1, 100).await;
+        cluster.settle(last).await;
+    }
+}
+
 /// Catches a transfer that only waits for the lease to end, or to somebody who does not vote.
 #[tokio::test(flavor = "multi_thread")]
 async fn leadership_is_transferred_on_request() {

@@ -157,11 +157,7 @@ impl BrokerProcess {
             group: broker.group().clone(),
             view: broker.view().clone(),
         }));
-        let failure = tokio::select! {
-            biased;
-            failure = broker.failed() => Some(failure),
-            () = shutdown.wait() => None,
-        };
+        let failure = broker.run_until(&shutdown).await;
         self.live.send_replace(None);
         broker.stop().await;
         failure.map_or(Ok(()), |failure| Err(failure.to_string()))
