@@ -202,6 +202,7 @@ async fn each_settings_gets_a_reply_with_the_server_s_fields() {
         name: "ordered".to_owned(),
         fifo: true,
         max_attempts: 5,
+        attributes: [("retry.backoff".to_owned(), "250ms,5s".to_owned())].into(),
         ..Default::default()
     };
     client
@@ -278,7 +279,12 @@ async fn each_settings_gets_a_reply_with_the_server_s_fields() {
         policy.strategy,
         Some(Strategy::ExponentialBackoff(_))
     ));
-    for (settings, fifo, attempts) in [(&got[1], true, 5), (&got[2], false, 17)] {
+    let own: &[i64] = &[1, 5];
+    let expected = [
+        (&got[1], true, 5, own),
+        (&got[2], false, 17, &[1, 5, 10, 30]),
+    ];
+    for (settings, fifo, attempts, waits) in expected {
         let Some(PubSub::Subscription(subscription)) = &settings.pub_sub else {
             panic!()
         };
@@ -287,10 +293,14 @@ async fn each_settings_gets_a_reply_with_the_server_s_fields() {
         assert!(subscription.long_polling_timeout.unwrap().seconds > 0);
         let policy = settings.backoff_policy.as_ref().unwrap();
         assert_eq!(policy.max_attempts, attempts);
-        assert!(matches!(
-            policy.strategy,
-            Some(Strategy::CustomizedBackoff(_))
-        ));
+        let Some(Strategy::CustomizedBackoff(backoff)) = &policy.strategy else {
+            panic!("{policy:?}")
+        };
+        // One client reads whole seconds only.
+        let seconds = backoff.next.iter().map(|wait| (wait.seconds, wait.nanos));
+        let seconds: Vec<(i64, i32)> = seconds.take(waits.len()).collect();
+        let waits: Vec<(i64, i32)> = waits.iter().map(|wait| (*wait, 0)).collect();
+        assert_eq!(seconds, waits);
     }
 }
 

@@ -21,11 +21,15 @@ const DEFAULT_SECONDS: [u64; 16] = [
 /// taken for the default.
 pub(super) fn delay_ms(attributes: &BTreeMap<String, String>, failed: u32) -> u64 {
     let step = failed.saturating_sub(1) as usize;
-    let own = attributes.get(ATTRIBUTE).and_then(|text| parse(text));
-    match own {
+    match own(attributes) {
         Some(steps) => steps[step.min(steps.len() - 1)],
         None => DEFAULT_SECONDS[step.min(DEFAULT_SECONDS.len() - 1)] * 1_000,
     }
+}
+
+/// The waits that a group names itself, in milliseconds; at least one.
+pub(crate) fn own(attributes: &BTreeMap<String, String>) -> Option<Vec<u64>> {
+    parse(attributes.get(ATTRIBUTE)?)
 }
 
 /// Reads waits, at least one: a whole number and `ms`, `s`, `m`, `h` or `d`, separated by commas.

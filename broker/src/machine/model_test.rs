@@ -356,8 +356,7 @@ impl Model {
             changed += 1;
             if command.dead || attempt >= max_attempts {
                 self.retries.remove(&key);
-                self.settled
-                    .insert(key, (attempt.max(settled), self.time_ms));
+                self.settled.insert(key, (u32::MAX, self.time_ms));
                 self.bury(&command.group, message);
                 continue;
             }

@@ -16,6 +16,7 @@ use super::entry::{Outcome, Place, refused};
 use super::limits::{ATTEMPTS_DEFAULT, DELIVERIES_MAX, RETRIES_MAX, RETRIES_PER_QUEUE_MAX};
 use super::references::{Holder, Location};
 use super::retries::Retry;
+use super::settled::EVERY_ATTEMPT;
 use super::state::State;
 use super::{backoff, dead_letter};
 use crate::view::Group;
@@ -85,7 +86,7 @@ pub(super) fn apply(
         dead_letter::bury(state, changes, place, &group.name, letters, failed.location);
         remove(state, changes, failed.key);
         let batch = &mut changes.batch;
-        (state.settled).remember(batch, failed.key, failed.attempt, place.passed_ms);
+        (state.settled).remember(batch, failed.key, EVERY_ATTEMPT, place.passed_ms);
     }
     Ok(Ok(CommandReply {
         value,

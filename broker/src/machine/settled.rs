@@ -13,6 +13,10 @@ use store::table::{DeliveryKey, GroupQueue};
 
 use super::limits::SETTLED_MAX;
 
+/// Settles whatever delivery: one that died has no further one, also if a member that does not know of it counts anew
+/// and further.
+pub(super) const EVERY_ATTEMPT: u32 = u32::MAX;
+
 /// The messages that are remembered.
 #[derive(Default)]
 pub(crate) struct Settled {

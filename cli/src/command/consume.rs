@@ -2,6 +2,8 @@
 
 mod browse;
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -40,7 +42,8 @@ pub(crate) struct ConsumeArguments {
     /// Only messages with one of these tags: a, or 'a || b'
     #[arg(long)]
     tag: Option<String>,
-    /// Wait for more messages until interrupted
+    /// Wait for more messages until interrupted. Otherwise what is there at the beginning is printed, and not more than comes
+    /// with it
     #[arg(long)]
     follow: bool,
     /// End after this many messages, or when there are no more
@@ -49,7 +52,7 @@ pub(crate) struct ConsumeArguments {
     /// End after this many messages; exit code 3 if there are fewer
     #[arg(long)]
     count: Option<u64>,
-    /// End after this long without a message [default: 3000, unless --follow]
+    /// End after this long without a message, and not where the messages ended at the beginning [default: 3000, unless --follow]
     #[arg(long)]
     idle_timeout_ms: Option<u64>,
     /// How messages are printed; --json is short for --format json
@@ -59,6 +62,13 @@ pub(crate) struct ConsumeArguments {
     seeds: Seeds,
     #[command(flatten)]
     output: Output,
+}
+
+impl ConsumeArguments {
+    /// Whether to end at what is there at the beginning, because nothing else was asked for.
+    fn is_bounded(&self) -> bool {
+        !self.follow && self.idle_timeout_ms.is_none() && self.count.is_none()
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -131,6 +141,7 @@ async fn as_member(
         printing: Printing::new(arguments),
         from: (from != Start::Committed).then_some(start),
         moved: Vec::new(),
+        ends: arguments.is_bounded().then(BTreeMap::new),
     };
     let outcome = tokio::select! {
         biased;
@@ -149,12 +160,15 @@ struct Reader<'a> {
     from: Option<ConsumeFrom>,
     /// Queues that were moved there.
     moved: Vec<TopicQueue>,
+    /// Where each queue ended when it was taken, if reading ends there.
+    ends: Option<BTreeMap<TopicQueue, u64>>,
 }
 
 impl Reader<'_> {
     async fn read(&mut self, client: &raftmq_client::Client) -> Result<(), Failure> {
         while !self.printing.is_over() {
             self.move_queues(client).await?;
+            self.note_ends(client).await?;
             let most = self.printing.left().min(POLL_MESSAGES);
             let deliveries = self.consumer.poll(most, self.printing.wait()).await?;
             if !self.printing.print(&deliveries) {
@@ -163,8 +177,37 @@ impl Reader<'_> {
             if !deliveries.is_empty() {
                 self.consumer.commit().await?;
             }
+            if self.is_through() {
+                return Ok(());
+            }
         }
         Ok(())
+    }
+
+    async fn note_ends(&mut self, client: &raftmq_client::Client) -> Result<(), Failure> {
+        let Some(ends) = &mut self.ends else {
+            return Ok(());
+        };
+        for queue in self.consumer.assignment() {
+            if let Entry::Vacant(end) = ends.entry(queue) {
+                let queue = end.key().clone();
+                end.insert(client.max_offset(&queue).await?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether everything was printed that was there when reading began: what comes meanwhile might have no end.
+    fn is_through(&self) -> bool {
+        let Some(ends) = &self.ends else {
+            return false;
+        };
+        let held = self.consumer.assignment();
+        let is_read = |queue: &TopicQueue| {
+            let position = self.consumer.position(queue);
+            position.is_some_and(|position| ends.get(queue).is_some_and(|end| position >= *end))
+        };
+        !held.is_empty() && held.iter().all(is_read)
     }
 
     /// What `--from` says holds whatever the group has committed, once for each queue.

@@ -1,7 +1,8 @@
-//! `raftmq consumer-group list|describe|reset-offset|skip-backlog|delete`.
+//! `raftmq consumer-group create|alter|list|describe|reset-offset|skip-backlog|delete`.
 
 mod plan;
 mod reset;
+mod settings;
 
 use clap::{Args, Subcommand};
 use raftmq_client::{Admin, ConsumeFrom, GroupDescription, GroupQueue, GroupState};
@@ -29,6 +30,10 @@ pub(crate) struct ConsumerGroupArguments {
 
 #[derive(Subcommand, Debug)]
 enum Verb {
+    /// Make a group with settings of its own; one that is not made is made by its first consumer, with the brokers' defaults
+    Create(settings::CreateArguments),
+    /// Change a group; what is not named stays
+    Alter(settings::AlterArguments),
     /// All consumer groups: members, and how many messages each has yet to consume
     List,
     /// One group: who is in it, who reads which queue, how far behind it is in messages and in time
@@ -52,11 +57,14 @@ enum Verb {
 /// Does what was asked of consumer groups.
 pub(crate) async fn run(arguments: ConsumerGroupArguments) -> Result<(), Failure> {
     let mut admin = arguments.seeds.client().await?.admin();
+    let chosen = arguments.broker_group.is_some();
     if let Some(group) = arguments.broker_group {
         admin = admin.broker_group(group);
     }
     let output = arguments.output;
     match arguments.verb {
+        Verb::Create(asked) => settings::create(&admin, chosen, &asked, output).await?,
+        Verb::Alter(asked) => settings::alter(&admin, chosen, &asked, output).await?,
         Verb::List => list(&admin.list_groups().await?, output),
         Verb::Describe { name } => {
             let group = admin.describe_group(&name).await?;
@@ -124,6 +132,7 @@ fn summary_json(group: &GroupDescription) -> Value {
         "fifo": group.fifo,
         "max_attempts": group.max_attempts,
         "consume_from": shown_start(group.consume_from),
+        "attributes": group.attributes,
     })
 }
 
@@ -191,14 +200,24 @@ fn shown_oldest(age_ms: u64) -> String {
     }
 }
 
+fn shown_attempts(attempts: u32) -> String {
+    match attempts {
+        0 => "the brokers' default".to_owned(),
+        attempts => attempts.to_string(),
+    }
+}
+
 fn described(group: &GroupState) -> String {
     let description = &group.description;
-    let facts = [
+    let mut facts = vec![
         ("consumer group", description.name.clone()),
         ("starts at", shown_start(description.consume_from)),
+        ("attempts", shown_attempts(description.max_attempts)),
         ("lag", format!("{} messages", total_lag(description))),
         ("oldest", shown_oldest(oldest_ms(group))),
     ];
+    let attributes = description.attributes.iter();
+    facts.extend(attributes.map(|(key, value)| (key.as_str(), value.clone())));
     let members: Vec<Vec<String>> = group
         .members
         .iter()

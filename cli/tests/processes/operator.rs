@@ -20,6 +20,7 @@ async fn an_operators_day() {
     topics(&terminal).await;
     messages(&terminal).await;
     whole_messages_and_looking(&terminal).await;
+    settings_of_consumer_groups(&terminal).await;
     living_members(&terminal).await;
     offsets(&terminal).await;
     well_while_all_is_well(&cluster, &terminal).await;
@@ -348,6 +349,40 @@ async fn whole_messages_and_looking(terminal: &Terminal) {
         terminal.json(&["consumer-group", "list"]).await,
         Value::Array(Vec::new())
     );
+}
+
+async fn settings_of_consumer_groups(terminal: &Terminal) {
+    let settings = async || {
+        let describe = ["consumer-group", "describe", "slow"];
+        let group = terminal.json(&describe).await;
+        (group["max_attempts"].clone(), group["attributes"].clone())
+    };
+    let create = ["consumer-group", "create", "slow", "--max-attempts", "3"];
+    terminal.expect(0, &create, "").await;
+    terminal.expect(1, &create, "").await;
+    let again = [&create[..3], &["--if-absent"][..]].concat();
+    terminal.expect(0, &again, "").await;
+    assert_eq!(settings().await, (3.into(), serde_json::json!({})));
+    let alter = [
+        "consumer-group",
+        "alter",
+        "slow",
+        "--retry-backoff",
+        "1s,5m",
+    ];
+    terminal.expect(0, &alter, "").await;
+    let waits = serde_json::json!({ "retry.backoff": "1s,5m" });
+    assert_eq!(settings().await, (3.into(), waits.clone()));
+    let attempts = ["consumer-group", "alter", "slow", "--max-attempts", "4"];
+    terminal.expect(0, &attempts, "").await;
+    assert_eq!(settings().await, (4.into(), waits));
+    let nonsense = ["consumer-group", "alter", "slow", "--retry-backoff", "soon"];
+    let words = terminal.complaint(1, &nonsense).await;
+    assert!(words.contains("retry.backoff"), "{words}");
+    let missing = ["consumer-group", "alter", "none", "--max-attempts", "4"];
+    terminal.expect(4, &missing, "").await;
+    let delete = ["consumer-group", "delete", "slow"];
+    terminal.expect(0, &delete, "").await;
 }
 
 const RESET: [&str; 3] = ["consumer-group", "reset-offset", "billing"];

@@ -272,7 +272,7 @@ impl Fetcher {
         } = &*self.shared;
         let polling = settings.long_polling_timeout;
         // The server answers when the polling ends; the rest is for the way.
-        let timeout = polling + core.connection.attempt_timeout;
+        let timeout = polling.saturating_add(core.connection.attempt_timeout);
         let request = PullMessageRequest {
             group: Some(crate::route::resource(group.as_str())),
             message_queue: Some(offsets::message_queue(&self.queue, broker_group)),

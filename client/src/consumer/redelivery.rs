@@ -124,7 +124,7 @@ pub(super) async fn pull(
         held: wanted.held,
     };
     // The server answers when the polling ends; the rest is for the way.
-    let timeout = polling + connection.attempt_timeout;
+    let timeout = polling.saturating_add(connection.attempt_timeout);
     let call = async {
         let request = shared.identity.request(request, timeout);
         connection.redelivery(address)?.pull_retries(request).await

@@ -10,6 +10,7 @@ use proto::v2::{
 use crate::filter::Filter;
 use crate::grpc::status::Refusal;
 use crate::grpc::{group_name, topic_name};
+use crate::machine::backoff;
 use crate::service::Service;
 
 /// Attempts of a producer's send.
@@ -20,7 +21,7 @@ const SEND_BACKOFF_MULTIPLIER: f32 = 2.0;
 
 /// Deliveries of a message when its group names no other number.
 const DELIVERY_ATTEMPTS_MAX: i32 = 17;
-/// Delays between them, in seconds; the last one repeats. Whole seconds: one client reads no less.
+/// Delays between them when it names none, in seconds; the last one repeats. Whole seconds: one client reads no less.
 const DELIVERY_BACKOFF_SECONDS: [i64; 18] = [
     1, 5, 10, 30, 60, 120, 180, 240, 300, 360, 420, 480, 540, 600, 1_200, 1_800, 3_600, 7_200,
 ];
@@ -83,13 +84,15 @@ fn merge_subscription(
     }
     let group = service.view.group(&name);
     let attempts = group.as_ref().map_or(0, |group| group.max_attempts);
+    let own = group.as_ref();
+    let own = own.and_then(|group| backoff::own(&group.attributes));
     subscription.fifo = Some(group.is_some_and(|group| group.fifo));
     subscription.receive_batch_size = Some(RECEIVE_BATCH_SIZE);
     subscription.long_polling_timeout = Some(milliseconds(LONG_POLLING_SECONDS * 1_000));
-    let next = DELIVERY_BACKOFF_SECONDS
-        .iter()
-        .map(|delay| milliseconds(delay * 1_000))
-        .collect();
+    let next = match own {
+        Some(delays_ms) => delays_ms.into_iter().map(whole_seconds).collect(),
+        None => DELIVERY_BACKOFF_SECONDS.map(seconds).to_vec(),
+    };
     Ok(RetryPolicy {
         max_attempts: if attempts > 0 {
             attempts
@@ -126,6 +129,15 @@ fn is_property_key(key: &str) -> bool {
         && key
             .chars()
             .all(|letter| letter.is_ascii_alphanumeric() || "_.-".contains(letter))
+}
+
+/// So long, and a part of a second for a whole one.
+fn whole_seconds(duration_ms: u64) -> prost_types::Duration {
+    seconds(i64::try_from(duration_ms.div_ceil(1_000)).unwrap_or(i64::MAX))
+}
+
+fn seconds(seconds: i64) -> prost_types::Duration {
+    prost_types::Duration { seconds, nanos: 0 }
 }
 
 fn milliseconds(duration_ms: i64) -> prost_types::Duration {

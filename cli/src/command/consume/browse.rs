@@ -26,15 +26,21 @@ pub(super) async fn run(client: &Client, arguments: &ConsumeArguments) -> Result
     };
     let mut next = Vec::new();
     for admin in client.admin().each_of_topic(&arguments.topic).await? {
-        let places = places(&admin, &arguments.topic, from).await?.into_iter();
-        next.extend(places.map(|(queue, offset)| (admin.clone(), queue, offset)));
+        for (queue, place) in places(&admin, &arguments.topic, from).await? {
+            next.push((admin.clone(), queue, place));
+        }
     }
+    // What comes while this is printed is for those who follow; otherwise there might be no end.
+    let is_bounded = !arguments.follow && arguments.idle_timeout_ms.is_none();
     let mut printing = Printing::new(arguments);
     let tags = arguments.tag.as_deref().map(tags);
     let read = async {
         while !printing.is_over() {
             let mut found = false;
-            for (admin, queue, offset) in &mut next {
+            for (admin, queue, Place { offset, end }) in &mut next {
+                if is_bounded && offset >= end {
+                    continue;
+                }
                 let query = MessageQuery {
                     offset: *offset,
                     messages_max: u32::try_from(POLL_MESSAGES).unwrap_or(u32::MAX),
@@ -55,8 +61,7 @@ pub(super) async fn run(client: &Client, arguments: &ConsumeArguments) -> Result
                     return Ok(());
                 }
             }
-            // What is there now has been read; waiting for more is what --follow is for.
-            if !found && !arguments.follow && arguments.idle_timeout_ms.is_none() {
+            if !found && is_bounded {
                 return Ok(());
             }
             if !found {
@@ -73,12 +78,18 @@ pub(super) async fn run(client: &Client, arguments: &ConsumeArguments) -> Result
     outcome.map(|()| printing.printed)
 }
 
-/// Where each queue is read from.
+/// Where a queue is read from.
+struct Place {
+    offset: u64,
+    /// The offset of the next message, when this began.
+    end: u64,
+}
+
 async fn places(
     admin: &Admin,
     name: &str,
     from: Start,
-) -> Result<BTreeMap<TopicQueue, u64>, Failure> {
+) -> Result<BTreeMap<TopicQueue, Place>, Failure> {
     let topic = admin.topic(name).await?;
     let topic = topic.ok_or_else(|| Failure::NotFound(format!("topic {name} does not exist")))?;
     let mut places = BTreeMap::new();
@@ -92,7 +103,8 @@ async fn places(
                 admin.offset_at(&queue, at_ms).await?
             }
         };
-        places.insert(queue, offset);
+        let end = bounds.max_offset;
+        places.insert(queue, Place { offset, end });
     }
     Ok(places)
 }
