@@ -60,6 +60,18 @@ fn of_redelivery(mutant: Mutant) -> Row {
     }
 }
 
+/// What becomes of messages that push consumers work on.
+fn of_push_consumers(mutant: Mutant) -> Row {
+    match mutant {
+        Mutant::ProgressPassesWork => (
+            &["kills"],
+            &["progress-waits-for-work", "finished-or-dead", "drains"],
+            20,
+        ),
+        _ => (&["partitions"], &["finished-or-dead"], 60),
+    }
+}
+
 impl Target {
     pub(super) fn of(mutant: Mutant) -> Target {
         let (scenarios, invariants, worlds): Row = match mutant {
@@ -124,12 +136,7 @@ impl Target {
             Mutant::RetriesNotKept | Mutant::SentBackBeforeCommit | Mutant::SettledForgotten => {
                 of_redelivery(mutant)
             }
-            Mutant::ProgressPassesWork => (
-                &["kills"],
-                &["progress-waits-for-work", "finished-or-dead", "drains"],
-                20,
-            ),
-            Mutant::FailureForgotten => (&["partitions"], &["finished-or-dead"], 60),
+            Mutant::ProgressPassesWork | Mutant::FailureForgotten => of_push_consumers(mutant),
         };
         Target {
             mutant,
