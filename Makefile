@@ -31,7 +31,7 @@ FILE ?= $(shell for file in $(DEMO_FILES); do \
 
 .DEFAULT_GOAL := help
 .PHONY: help build up test demo bench interop deploy-test fuzz sim sim-unit sim-determinism sim-minimize sim-mutants lint \
-	lint-code lint-sim lint-dependencies fmt doc packages
+	lint-code lint-sim lint-sdk lint-dependencies fmt doc packages
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -88,7 +88,7 @@ sim-mutants: ## Put known bugs back, one at a time: the simulator must catch eac
 	RUSTFLAGS="$(SIM_RUSTFLAGS) --cfg raftmq_mutants" cargo run --release --quiet \
 		--target-dir $(BUILD_DIR)/madsim-mutants -p raftmq-sim -- mutants $(ARGS)
 
-lint: lint-code lint-sim lint-dependencies ## Formatting, clippy for both builds, dependencies; changes nothing
+lint: lint-code lint-sim lint-sdk lint-dependencies ## Formatting, clippy for both builds, dependencies; changes nothing
 
 lint-code: packages
 	cargo fmt --all --check
@@ -99,6 +99,14 @@ lint-sim: packages
 		$(SIM_PACKAGES) --lib -- -D warnings
 	RUSTFLAGS="$(SIM_RUSTFLAGS)" cargo clippy --release --target-dir $(BUILD_DIR)/madsim \
 		-p raftmq-sim --bins -- -D warnings
+
+# The SDK as its users get it: nothing in C without TLS, and never what brokers store with.
+lint-sdk: packages
+	cargo clippy --release -p raftmq-client --no-default-features -- -D warnings
+	@tree=$$(cargo tree -p raftmq-client --no-default-features -e normal,build --prefix none) \
+		&& ! echo "$$tree" | grep -E '^(cc|cmake|bindgen) '
+	@tree=$$(cargo tree -p raftmq-client -e normal,build --prefix none) \
+		&& ! echo "$$tree" | grep -E '^(rocksdb|openraft) '
 
 lint-dependencies: $(TOOLS)/bin/cargo-deny
 	$(TOOLS)/bin/cargo-deny --all-features check bans licenses sources

@@ -1,8 +1,8 @@
-//! SIGKILL: of the leader, of a follower, of all three at once, of the name server.
+//! SIGKILL: of the leader, of a follower, of all three at once, of the name server. And a leader that is asked to stop.
 
-use cli::process::Member;
+use cli::process::{Ending, Member};
 
-use super::cluster::{Cluster, LEADER_PATIENCE};
+use super::cluster::{Cluster, LEADER_PATIENCE, PATIENCE};
 use super::traffic::{Writer, expect_nothing_lost};
 
 /// Catches an acknowledgement that only the dead leader knew of.
@@ -19,6 +19,27 @@ async fn killing_the_leader_loses_nothing() {
             .wait_for_leader_after(led.term, LEADER_PATIENCE)
             .await
             .unwrap();
+        writer.wait_for_acks(200).await;
+        cluster.start_broker(led.broker_id).unwrap();
+        cluster.wait_until_caught_up(led.broker_id).await;
+    }
+    let acked = writer.finish().await;
+    expect_nothing_lost(&cluster, "orders", &acked).await;
+}
+
+/// Catches a leader that leaves its clients to an election although it was asked to stop.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_is_asked_to_stop_hands_over() {
+    let mut cluster = Cluster::start().await;
+    cluster.topic("orders").await;
+    let writer = Writer::start(&cluster, "orders", 100).await;
+    for _ in 0..2 {
+        writer.wait_for_acks(200).await;
+        let led = cluster.led().await;
+        let leader = cluster.broker(led.broker_id);
+        assert_eq!(leader.end(PATIENCE).await, Ending::Clean);
+        let last_words = leader.last_words(20);
+        assert!(last_words.contains("handed over"), "{last_words}");
         writer.wait_for_acks(200).await;
         cluster.start_broker(led.broker_id).unwrap();
         cluster.wait_until_caught_up(led.broker_id).await;
