@@ -293,7 +293,7 @@ fn push_group(chance: &mut Chance, size: Size, topic: &TopicPlan) -> Vec<PushPla
         in_order,
         attempts_max,
         concurrency: *chance.pick(&[1, 4, 20]),
-        work_ms_max: *chance.pick(&[0, 20, 200]),
+        work_ms_max: *chance.pick(&[0, 20, 200, 2_000]),
         fails_one_in: *chance.pick(&[4, 16, 64]),
         dead_one_in: *chance.pick(&[4, 16]),
         delay_ms_max: *chance.pick(&[50, 1_000]),

@@ -13,7 +13,9 @@ use madsim::rand::Rng;
 use proto::v2::Code;
 use raftmq_client::{Client, Filter, PushConsumerBuilder, PushDelivery, PushStream};
 
-use super::{Clients, PATIENCE, Phase, PushPlan, connect, question, redelivery_call};
+use super::{
+    Clients, LITTLE_PATIENCE, PATIENCE, Phase, PushPlan, connect, question, redelivery_call,
+};
 use crate::body;
 use crate::effect::Effect;
 use crate::history::{Event, Member, Place, Queue};
@@ -39,7 +41,11 @@ pub(super) async fn run(clients: Arc<Clients>, machine: Machine, host: Host, pla
     while clients.phase() < Phase::Stop {
         let number = clients.history.next_number();
         let id = format!("push-{number}");
-        let connecting = connect(&clients, &host, id.clone(), true, PATIENCE);
+        let patience = match plan.leaves {
+            true => PATIENCE,
+            false => LITTLE_PATIENCE,
+        };
+        let connecting = connect(&clients, &host, id.clone(), true, patience);
         let Some(client) = connecting.await else {
             return;
         };
