@@ -27,6 +27,51 @@
 //! - [`PullConsumer`]: takes its share of the queues of a consumer group, reads them in order, keeps its place.
 //! - [`Admin`]: topics, groups, brokers.
 //!
+//! # Producing
+//!
+//! What is sent at the same time travels together, up to bounds that can be chosen: many sends at once are fast, one after
+//! the other each waits for the disks of a majority. [`Producer::send_async`] returns a handle, [`Producer::send_batch`] a
+//! result for each message, [`Producer::send_one_way`] nothing to wait for. Messages of one message group stay in order.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use raftmq_client::{Client, Message};
+//!
+//! # async fn example(client: Client) -> Result<(), raftmq_client::Error> {
+//! let producer = client.producer().linger(Duration::from_millis(2)).build()?;
+//! let mut handles = Vec::new();
+//! for number in 0..1000 {
+//!     let order = Message::builder("orders").body(format!("{number}")).message_group("customer-7");
+//!     handles.push(producer.send_async(order.build()?).await?);
+//! }
+//! for handle in handles {
+//!     handle.await?;
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # When something fails
+//!
+//! Calls are tried again by themselves while their deadline lasts: at another replica when the leader is another, at another
+//! broker group when one surely did not store the message. An error that comes out says two things: whether the same call
+//! may succeed later, and whether it may have been done although nobody said so. Sent again with the same message id within
+//! the brokers' window for duplicates, a message is stored once.
+//!
+//! ```no_run
+//! use raftmq_client::{Message, Producer};
+//!
+//! # async fn example(producer: Producer) -> Result<(), raftmq_client::Error> {
+//! let order = Message::builder("orders").body("7").message_id("order-7").build()?;
+//! while let Err(error) = producer.send(order.clone()).await {
+//!     if !error.is_retriable() && !error.is_outcome_unknown() {
+//!         return Err(error);
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Consuming
 //!
 //! A listener is the least to write. It may work on several messages at once; what it returns an error for is delivered

@@ -61,11 +61,12 @@ impl Inspection {
         self.path.join(format!("log-{generation}"))
     }
 
-    /// Every segment, each record's checksum verified. Reads the whole log.
-    pub fn segments(&self) -> Result<Vec<SegmentReport>> {
+    /// Every segment, each record's checksum verified. Reads the whole log, and tells after each segment how many were read,
+    /// of how many.
+    pub fn segments(&self, read: impl FnMut(usize, usize)) -> Result<Vec<SegmentReport>> {
         let dir = self.log_dir();
         match self.host.disk.exists(&dir) {
-            true => inspect::segments(&*self.host.disk, &dir),
+            true => inspect::segments(&*self.host.disk, &dir, read),
             false => Ok(Vec::new()),
         }
     }

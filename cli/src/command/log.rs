@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand};
 use host::Host;
+use indicatif::{ProgressBar, ProgressStyle};
 use nameserver::registration::is_address;
 use prost::Message as _;
 use proto::command::{self, command::Body};
@@ -159,11 +160,24 @@ async fn restore(asked: RestoreArguments, output: Output) -> Result<(), Failure>
 async fn read(directory: &Path) -> Result<Report, StoreError> {
     let inspection = Inspection::open(&Host::real(), directory)?;
     Ok(Report {
-        segments: inspection.segments()?,
+        segments: segments(&inspection)?,
         synced: inspection.synced()?,
         checkpoints: inspection.checkpoints().await?,
         inspection,
     })
+}
+
+/// Reads the log, which takes a while; shows how far it is on standard error while that is a terminal.
+fn segments(inspection: &Inspection) -> Result<Vec<SegmentReport>, StoreError> {
+    let style = ProgressStyle::with_template("{wide_bar} {pos} of {len} segments, {eta}");
+    let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+    let progress = ProgressBar::no_length().with_style(style);
+    let segments = inspection.segments(|read, of| {
+        progress.set_length(of as u64);
+        progress.set_position(read as u64);
+    });
+    progress.finish_and_clear();
+    segments
 }
 
 impl Report {

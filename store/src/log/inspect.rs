@@ -77,8 +77,12 @@ pub(crate) fn synced(disk: &dyn Disk, dir: &Path) -> Result<Option<SyncedReport>
     }))
 }
 
-/// Every segment of the log in `dir`, read from front to back.
-pub(crate) fn segments(disk: &dyn Disk, dir: &Path) -> Result<Vec<SegmentReport>> {
+/// Every segment of the log in `dir`, read from front to back; tells after each how many were read, of how many.
+pub(crate) fn segments(
+    disk: &dyn Disk,
+    dir: &Path,
+    mut read: impl FnMut(usize, usize),
+) -> Result<Vec<SegmentReport>> {
     let synced = synced(disk, dir)?;
     let files = disk.list(dir).map_err(StoreError::io("list", dir))?;
     let mut firsts: Vec<u64> = files
@@ -94,6 +98,7 @@ pub(crate) fn segments(disk: &dyn Disk, dir: &Path) -> Result<Vec<SegmentReport>
         let before = reports.last().and_then(|report| report.last);
         let next = firsts.get(place + 1).copied();
         reports.push(segment(disk, dir, *first, next, before, synced)?);
+        read(reports.len(), firsts.len());
     }
     Ok(reports)
 }

@@ -35,7 +35,10 @@ async fn a_whole_log_is_read_to_its_end() {
     let inspection = look(&world).unwrap();
     assert_eq!(inspection.superblock().identity.broker_id, 1);
     assert_eq!(inspection.synced().unwrap().unwrap().last, id(2, 99));
-    let segments = inspection.segments().unwrap();
+    let mut read = Vec::new();
+    let segments = inspection.segments(|done, of| read.push((done, of)));
+    let segments = segments.unwrap();
+    assert_eq!(read.last(), Some(&(segments.len(), segments.len())));
     assert!(segments.len() > 2, "{segments:?}");
     let records: u64 = segments.iter().map(|segment| segment.records).sum();
     assert_eq!(records, 100);
@@ -70,7 +73,7 @@ async fn rot_is_told_with_its_place() {
         .memory
         .flip_bit(&world.files("seg")[0], middle, 4)
         .unwrap();
-    let segments = look(&world).unwrap().segments().unwrap();
+    let segments = look(&world).unwrap().segments(|_, _| {}).unwrap();
     let damage = segments[0].damage.as_ref().unwrap();
     assert!(
         damage.starts_with("index 3 at byte 460: checksum"),
@@ -81,7 +84,7 @@ async fn rot_is_told_with_its_place() {
     let world = closed_world(100).await;
     let last = world.files("seg").pop().unwrap();
     world.memory.flip_bit(&last, 64 + 10, 4).unwrap();
-    let segments = look(&world).unwrap().segments().unwrap();
+    let segments = look(&world).unwrap().segments(|_, _| {}).unwrap();
     let damage = segments.last().unwrap().damage.as_ref().unwrap();
     assert!(damage.contains("index 99 was synced"), "{damage}");
 }
