@@ -28,6 +28,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 
 use crate::failure::{ExitCode, Failure};
+use crate::terminal;
 
 /// Messaging on replicated brokers that do not lose what they acknowledged.
 #[derive(Parser, Debug)]
@@ -121,28 +122,22 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
     }
 }
 
-/// Runs `work` on a runtime of its own.
-fn block_on(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
-    block_on_with_grace(work, Duration::ZERO)
-}
+/// Longest wait for a server's tables to be closed.
+const TABLES_CLOSE_MAX: Duration = Duration::from_secs(5);
 
-/// The same. If the work fails, whatever blocks meanwhile (a table that is being opened) may take so long to end: a
-/// process that exits in the middle of RocksDB's work is aborted by it.
-fn block_on_with_grace(
-    work: impl Future<Output = Result<(), Failure>>,
-    grace: Duration,
-) -> Result<(), Failure> {
+/// Runs `work` on a runtime of its own, and returns when the process may end.
+fn block_on(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::during("starting the runtime", error))?;
     let result = runtime.block_on(work);
-    // Not for ever: a task that still reads standard input would keep the process waiting for a line.
-    runtime.shutdown_timeout(if result.is_err() {
-        grace
-    } else {
-        Duration::ZERO
-    });
+    // A task that still reads standard input would keep the process waiting for a line.
+    runtime.shutdown_background();
+    // What the tasks held is let go by and by. RocksDB aborts a process that exits before.
+    if !store::wait_until_closed(TABLES_CLOSE_MAX) {
+        terminal::note("the tables are not closed: the process may be aborted, and loses nothing");
+    }
     result
 }
 

@@ -19,6 +19,8 @@ mod batch;
 mod image;
 mod mem;
 #[cfg(not(madsim))]
+mod open_databases;
+#[cfg(not(madsim))]
 mod rocks;
 #[cfg(test)]
 mod suite;
@@ -33,6 +35,8 @@ use host::Host;
 pub use self::batch::{Batch, Operation};
 pub(crate) use self::image::never_changes;
 pub use self::mem::MemEngine;
+#[cfg(not(madsim))]
+pub use self::open_databases::wait_until_closed;
 #[cfg(not(madsim))]
 pub use self::rocks::RocksEngine;
 use crate::error::StoreError;

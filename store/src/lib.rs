@@ -22,9 +22,9 @@ pub use data_dir::DataDir;
 pub use entry::{Entry, EntryKind, LogId};
 pub use error::{Result, StoreError};
 pub use inspect::Inspection;
-#[cfg(not(madsim))]
-pub use kv::RocksEngine;
 pub use kv::{Batch, Kv, KvCounters, KvEngine, MemEngine, Operation, Pair, default_engine};
+#[cfg(not(madsim))]
+pub use kv::{RocksEngine, wait_until_closed};
 pub use log::inspect::{IndexReport, SegmentReport, SyncedReport};
 pub use log::{
     Adoption, CommitLog, Damage, Done, LogCounters, Positions, Recovered, Room, SYNC_TIME_BUCKETS,

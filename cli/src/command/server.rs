@@ -4,7 +4,6 @@ use std::fmt::Display;
 use std::future::Future;
 use std::io::IsTerminal;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::Args;
 use host::Host;
@@ -18,9 +17,6 @@ use crate::{signals, terminal};
 
 /// What is logged unless RUST_LOG says otherwise.
 const DEFAULT_LOG_FILTER: &str = "info,openraft=error";
-
-/// How long a server that failed waits for what is being read or written.
-const FAILURE_GRACE: Duration = Duration::from_secs(2);
 
 /// Flags of `raftmq broker` and `raftmq nameserver`, whose configuration is `T`.
 #[derive(Args, Clone, Debug)]
@@ -90,7 +86,7 @@ where
             .await
             .map_err(|error| Failure::Operation(error.to_string()))
     };
-    super::block_on_with_grace(serving, FAILURE_GRACE)
+    super::block_on(serving)
 }
 
 fn start_logs(json: bool) {

@@ -22,6 +22,7 @@ use rocksdb::{
     WriteOptions, properties,
 };
 
+use super::open_databases::OpenDatabase;
 use super::{Batch, Kv, KvCounters, KvEngine, Operation, Pair, image};
 use crate::error::StoreError;
 use crate::table::Kind;
@@ -92,6 +93,8 @@ struct RocksKv {
     dir: PathBuf,
     batches: AtomicU64,
     flushes: AtomicU64,
+    /// The last field: dropped when the database is closed.
+    _open: OpenDatabase,
 }
 
 impl RocksKv {
@@ -100,6 +103,7 @@ impl RocksKv {
         let families = FAMILIES
             .iter()
             .map(|name| ColumnFamilyDescriptor::new(*name, family_options(&cache)));
+        let open = OpenDatabase::new();
         let database = DB::open_cf_descriptors(&database_options(), &dir, families)
             .map_err(|error| explain("open", &dir, error))?;
         let (batches, flushes) = (AtomicU64::new(0), AtomicU64::new(0));
@@ -109,6 +113,7 @@ impl RocksKv {
             dir,
             batches,
             flushes,
+            _open: open,
         })
     }
 
