@@ -60,8 +60,25 @@ impl Shared {
             match group {
                 Some(group) => self.flush(group).await,
                 None if self.state().closed => return,
-                None => woken.await,
+                None => self.idle(woken).await,
             }
+        }
+    }
+
+    /// Waits until there is something to write; makes the mark durable meanwhile, when it is time.
+    async fn idle(&self, woken: impl Future<Output = ()>) {
+        let due = self.writer.lock().await.mark.sync_due();
+        let Some(due) = due.filter(|_| self.failure().is_none()) else {
+            return woken.await;
+        };
+        let left = due.saturating_duration_since(Instant::now());
+        if tokio::time::timeout(left, woken).await.is_ok() {
+            return;
+        }
+        let synced = self.writer.lock().await.mark.sync().await;
+        if let Err(error) = synced {
+            self.state().failure = Some(error.clone());
+            self.announce_failure(&error);
         }
     }
 
@@ -116,10 +133,10 @@ impl Shared {
         Counters::add(&self.counters.syncs, 1);
         Counters::add(&self.counters.bytes_written, written);
         Counters::add(&self.counters.entries, group.entries.len() as u64);
-        match mark_held {
-            true => Ok(()),
-            false => mark.write(Some(last), tail.first_index, tail.position),
+        if !*mark_held {
+            mark.write(Some(last), tail.first_index, tail.position)?;
         }
+        mark.sync_if_due().await
     }
 
     /// Ends the segment that is written to and begins the next.

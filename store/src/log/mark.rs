@@ -1,15 +1,18 @@
-//! How far the log was synced, noted without a sync of its own.
+//! How far the log was synced, noted without a sync of its own each time.
 //!
-//! The flusher writes the mark after every sync. Without a power cut it is exact when the log is
-//! opened again; after one it may be some seconds old, never too new. Everything at or below the
+//! The flusher writes the mark after every sync, and syncs it a second later. Without a power cut it
+//! is exact when the log is opened again; after one it may be a second old, never too new: so long
+//! rot in what was just written passes for a torn write. Everything at or below the
 //! mark must be there: an invalid record there is damage, not a torn tail. Layout:
 //! `docs/formats/segment.md`. Two slots, written in turn, so that a torn one leaves the other.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use host::{Disk, File};
+use tokio::time::Instant;
 
 use crate::entry::LogId;
 use crate::error::{Result, StoreError};
@@ -21,6 +24,9 @@ const SLOT_BYTES: usize = 64;
 const SLOT_DISTANCE: u64 = 512;
 
 const FILE_BYTES: u64 = 2 * SLOT_DISTANCE;
+
+/// Longest time for which a mark that was written is not synced.
+const SYNC_AFTER: Duration = Duration::from_secs(1);
 
 /// How far the log was synced.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,6 +48,8 @@ pub(crate) struct MarkFile {
     path: PathBuf,
     file: Arc<dyn File>,
     mark: Mark,
+    /// When what was written is to be synced; none if it is.
+    sync_due: Option<Instant>,
 }
 
 impl MarkFile {
@@ -51,7 +59,12 @@ impl MarkFile {
         if disk.exists(&path) {
             let file = disk.open(&path).map_err(StoreError::io("open", &path))?;
             let mark = read(&*file, &path)?;
-            return Ok(MarkFile { path, file, mark });
+            return Ok(MarkFile {
+                path,
+                file,
+                mark,
+                sync_due: None,
+            });
         }
         let file = disk
             .create(&path)
@@ -62,6 +75,7 @@ impl MarkFile {
             path,
             file,
             mark: Mark::default(),
+            sync_due: None,
         })
     }
 
@@ -70,7 +84,12 @@ impl MarkFile {
         self.mark
     }
 
-    /// Notes how far the log is synced; survives the process, but not a power cut.
+    /// When the mark is to be synced; none if it is.
+    pub(crate) fn sync_due(&self) -> Option<Instant> {
+        self.sync_due
+    }
+
+    /// Notes how far the log is synced; survives the process, and a power cut only after a sync.
     pub(crate) fn write(
         &mut self,
         synced: Option<LogId>,
@@ -103,16 +122,25 @@ impl MarkFile {
         let written = self.file.write_at(slot, &[bytes]);
         written.map_err(StoreError::io("write", &self.path))?;
         self.mark = mark;
+        self.sync_due
+            .get_or_insert_with(|| Instant::now() + SYNC_AFTER);
         Ok(())
     }
 
     /// Makes the mark durable: before anything that it speaks of is removed.
-    pub(crate) async fn sync(&self) -> Result<()> {
-        self.file
-            .clone()
-            .sync()
-            .await
-            .map_err(StoreError::io("sync", &self.path))
+    pub(crate) async fn sync(&mut self) -> Result<()> {
+        let synced = self.file.clone().sync().await;
+        synced.map_err(StoreError::io("sync", &self.path))?;
+        self.sync_due = None;
+        Ok(())
+    }
+
+    /// Makes the mark durable if it is time.
+    pub(crate) async fn sync_if_due(&mut self) -> Result<()> {
+        match self.sync_due {
+            Some(due) if due <= Instant::now() => self.sync().await,
+            _ => Ok(()),
+        }
     }
 }
 

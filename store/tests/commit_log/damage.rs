@@ -1,5 +1,7 @@
 //! Rot: found, named, never papered over, and repaired with a peer's bytes.
 
+use std::time::Duration;
+
 use host::Disk;
 use store::{Damage, Recovered, StoreError};
 
@@ -70,6 +72,29 @@ async fn without_the_mark_a_distant_valid_record_proves_damage() {
         assert_eq!(recovered.damage.is_some(), damaged, "{recovered:?}");
         assert_eq!(recovered.last, Some(id(1, bad - 1)));
     }
+}
+
+/// Catches damage that is taken for a torn write because the mark was lost with the power, however long ago it was written:
+/// a second is what is promised.
+#[tokio::test]
+async fn the_mark_outlives_the_power_after_a_second() {
+    let worlds = (0..40).map(|seed| async move {
+        let world = World::new();
+        let log = world.open().await;
+        append(&log, entries(1, 0..10, 100)).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        if seed % 2 == 0 {
+            append(&log, entries(1, 10..11, 100)).await.unwrap();
+        }
+        world.crash(log, seed).await;
+        let tail = &world.files("seg")[0];
+        world.memory.flip_bit(tail, at(3) + 50, 4).unwrap();
+        let (_, recovered) = world.try_open().await.unwrap();
+        let damage = recovered.damage.expect("the mark is there");
+        assert_eq!(damage.first_bad_index, 3);
+        assert!(damage.synced_index >= 9, "{damage:?}");
+    });
+    futures::future::join_all(worlds).await;
 }
 
 /// Catches a repair that is taken for complete before it is, and one that is not kept.
