@@ -694,6 +694,7 @@ fn entries() -> impl Strategy<Value = Vec<Drawn>> {
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread()
+        .enable_time()
         .build()
         .unwrap()
         .block_on(future)
