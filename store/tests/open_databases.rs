@@ -8,7 +8,7 @@ use host::Host;
 use store::{default_engine, wait_until_closed};
 
 /// Catches a process that exits while a task still holds its tables, and is aborted for it.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_process_can_wait_until_its_tables_are_closed() {
     let directory = tempfile::tempdir().unwrap();
     assert!(wait_until_closed(Duration::ZERO));
@@ -17,12 +17,7 @@ async fn a_process_can_wait_until_its_tables_are_closed() {
     let held = tables.clone();
     drop(tables);
     assert!(!wait_until_closed(Duration::ZERO));
-    let (let_go, may_let_go) = std::sync::mpsc::channel::<()>();
-    let holder = std::thread::spawn(move || {
-        may_let_go.recv().unwrap();
-        drop(held);
-    });
-    let_go.send(()).unwrap();
+    let holder = tokio::spawn(async move { drop(held) });
     assert!(wait_until_closed(Duration::from_secs(60)));
-    holder.join().unwrap();
+    holder.await.unwrap();
 }
