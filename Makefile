@@ -120,4 +120,6 @@ fmt: ## Rewrite the code in its one format
 	cargo fmt --all
 
 doc: packages ## Build the documentation of every crate
-	RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps
+	RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --exclude raftmq-sim --no-deps
+	RUSTFLAGS="$(SIM_RUSTFLAGS)" RUSTDOCFLAGS="$(SIM_RUSTFLAGS) -D warnings" \
+		cargo doc --release --target-dir $(BUILD_DIR)/madsim -p raftmq-sim --no-deps

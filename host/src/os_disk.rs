@@ -34,7 +34,7 @@ pub struct OsDisk {
 }
 
 impl OsDisk {
-    /// The disk. Reads `RAFTMQ_TEST_DISK_FAULTS` once; see [`fault_plan`].
+    /// The disk. Reads `RAFTMQ_TEST_DISK_FAULTS` once; see `fault_plan`.
     pub fn new() -> OsDisk {
         OsDisk {
             faults: FaultPlan::from_environment().map(Arc::new),
