@@ -14,7 +14,7 @@ use crate::body;
 use crate::history::{Event, History, Member, Outcome, Place, Queue};
 use crate::machine::{CLIENT_PORT, Machine, PEER_PORT};
 use crate::onlooker;
-use crate::workload::{Clients, PATIENCE, Plan, connect, failure, question};
+use crate::workload::{Clients, PATIENCE, Plan, connect, failure, place, question};
 use crate::world::{GROUP, World};
 
 /// The group under whose name the operator reads.
@@ -301,13 +301,7 @@ impl Operator {
 
     fn was_read(&self, plan: &Plan, member: &Member, delivery: &Delivery) {
         let value = body::decode(delivery.message.body(), plan.body_bytes_max);
-        let place = Place {
-            queue: Queue {
-                topic: delivery.topic.clone(),
-                queue: delivery.queue,
-            },
-            offset: delivery.offset,
-        };
+        let place = place(delivery);
         self.record(match place.queue.topic.strip_prefix(DEAD_LETTERS) {
             Some(group) => Event::DeadLetter {
                 group: group.into(),

@@ -14,10 +14,10 @@ mod retrier;
 
 use std::sync::Arc;
 
-use raftmq_client::Error;
+use raftmq_client::{Delivery, Error};
 use tokio::sync::watch;
 
-use crate::history::{History, Outcome};
+use crate::history::{History, Outcome, Place, Queue};
 use crate::world::World;
 
 pub use machine::{LITTLE_PATIENCE, PATIENCE, connect, run_client};
@@ -101,6 +101,18 @@ impl Clients {
     /// Tells when that changes.
     pub fn phases(&self) -> watch::Receiver<Phase> {
         self.phase.subscribe()
+    }
+}
+
+/// Where a message lies that a client got.
+pub fn place(delivery: &Delivery) -> Place {
+    let queue = Queue {
+        topic: delivery.topic.clone(),
+        queue: delivery.queue,
+    };
+    Place {
+        queue,
+        offset: delivery.offset,
     }
 }
 

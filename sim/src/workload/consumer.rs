@@ -9,7 +9,8 @@ use madsim::rand::Rng;
 use raftmq_client::{Client, Delivery, Filter, PullConsumer, TopicQueue};
 
 use super::{
-    Clients, Commits, ConsumerPlan, LITTLE_PATIENCE, PATIENCE, Phase, connect, failure, question,
+    Clients, Commits, ConsumerPlan, LITTLE_PATIENCE, PATIENCE, Phase, connect, failure, place,
+    question,
 };
 use crate::body;
 use crate::effect::Effect;
@@ -221,13 +222,7 @@ impl Reader {
     fn delivered(&self, delivery: &Delivery) {
         self.record(Event::Delivery {
             member: self.member.clone(),
-            place: Place {
-                queue: Queue {
-                    topic: delivery.topic.clone(),
-                    queue: delivery.queue,
-                },
-                offset: delivery.offset,
-            },
+            place: place(delivery),
             value: body::decode(delivery.message.body(), self.clients.plan.body_bytes_max),
         });
     }

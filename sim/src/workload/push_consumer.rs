@@ -14,11 +14,11 @@ use proto::v2::Code;
 use raftmq_client::{Client, Filter, PushConsumerBuilder, PushDelivery, PushStream};
 
 use super::{
-    Clients, LITTLE_PATIENCE, PATIENCE, Phase, PushPlan, connect, question, redelivery_call,
+    Clients, LITTLE_PATIENCE, PATIENCE, Phase, PushPlan, connect, place, question, redelivery_call,
 };
 use crate::body;
 use crate::effect::Effect;
-use crate::history::{Event, Member, Place, Queue};
+use crate::history::{Event, Member, Queue};
 use crate::machine::Machine;
 
 /// How long it waits for a message before it looks whether it should go on.
@@ -269,16 +269,5 @@ impl Consumer {
 
     fn record(&self, event: Event) {
         self.clients.history.record(self.machine, event);
-    }
-}
-
-fn place(delivery: &PushDelivery) -> Place {
-    let queue = Queue {
-        topic: delivery.topic.clone(),
-        queue: delivery.queue,
-    };
-    Place {
-        queue,
-        offset: delivery.offset,
     }
 }

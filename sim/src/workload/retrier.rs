@@ -18,7 +18,7 @@ use proto::v2::Code;
 use raftmq_client::{Client, Delivery, PullConsumer, TopicQueue};
 use tonic::{Request, Response, Status};
 
-use super::{Clients, PATIENCE, Phase, RetrierPlan, connect, redelivery_call};
+use super::{Clients, PATIENCE, Phase, RetrierPlan, connect, place, redelivery_call};
 use crate::body;
 use crate::effect::Effect;
 use crate::history::{Event, Member, Outcome, Place, Queue};
@@ -308,12 +308,5 @@ fn queue(queue: &TopicQueue) -> Queue {
     Queue {
         topic: queue.topic.clone(),
         queue: queue.queue,
-    }
-}
-
-fn place(delivery: &Delivery) -> Place {
-    Place {
-        queue: queue(&delivery.topic_queue()),
-        offset: delivery.offset,
     }
 }

@@ -1,7 +1,7 @@
 //! The flusher: the one task that writes the log, one write and one sync for each group.
 //!
 //! Takes everything that waits, writes it, syncs it, notes the mark, publishes `flushed`, and calls
-//! back in order. While it does, the next group fills. Nothing else in the write path waits for the
+//! back in order. Once a second it syncs the mark too. While it does, the next group fills. Nothing else in the write path waits for the
 //! disk. After a failed write or sync it never writes again: what the disk holds is unknown then.
 
 use std::path::PathBuf;
