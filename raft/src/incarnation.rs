@@ -33,11 +33,24 @@ pub(crate) struct Incarnation {
 }
 
 impl Incarnation {
-    /// Reads the file in the locked directory `dir`, or makes it, and counts this start.
-    pub(crate) async fn start(host: &Host, dir: &Path) -> Result<Incarnation, RaftError> {
+    /// Reads the file in the locked directory `dir`, or makes it, and counts this start. A directory that was
+    /// `used` has one: its peers know the replica by it, and would take it for a wiped one under another id.
+    pub(crate) async fn start(
+        host: &Host,
+        dir: &Path,
+        used: bool,
+    ) -> Result<Incarnation, RaftError> {
         let path = dir.join(FILE_NAME);
         let (replica_id, starts) = match host.disk.exists(&path) {
             true => read(host, &path)?,
+            false if used => {
+                return Err(RaftError::Damaged {
+                    path,
+                    detail: "missing, though the replica has voted: bring the file back from a copy of the \
+                             directory, or replace the replica (`raftmq group replace`)"
+                        .to_owned(),
+                });
+            }
             false => (random_number() | 1, 0),
         };
         let starts = starts + 1;
@@ -126,12 +139,14 @@ mod tests {
     async fn starts_grow_and_the_replica_id_stays() {
         let host = Host::real();
         let dir = tempfile::tempdir().unwrap();
-        let first = Incarnation::start(&host, dir.path()).await.unwrap();
-        let second = Incarnation::start(&host, dir.path()).await.unwrap();
+        let first = Incarnation::start(&host, dir.path(), false).await.unwrap();
+        let second = Incarnation::start(&host, dir.path(), false).await.unwrap();
         assert_eq!(first.replica_id, second.replica_id);
         assert!(first.number < second.number);
         let other = tempfile::tempdir().unwrap();
-        let other = Incarnation::start(&host, other.path()).await.unwrap();
+        let other = Incarnation::start(&host, other.path(), false)
+            .await
+            .unwrap();
         assert_ne!(first.replica_id, other.replica_id);
     }
 
@@ -140,10 +155,24 @@ mod tests {
     async fn a_damaged_file_is_refused() {
         let host = Host::real();
         let dir = tempfile::tempdir().unwrap();
-        Incarnation::start(&host, dir.path()).await.unwrap();
+        Incarnation::start(&host, dir.path(), false).await.unwrap();
         let file = host.disk.open(&dir.path().join(FILE_NAME)).unwrap();
         file.write_at(9, &[Bytes::from_static(b"x")]).unwrap();
-        let error = Incarnation::start(&host, dir.path()).await.unwrap_err();
+        let error = Incarnation::start(&host, dir.path(), true)
+            .await
+            .unwrap_err();
         assert!(matches!(error, RaftError::Damaged { .. }), "{error}");
+    }
+
+    /// Catches a replica that lost only this file and goes on under an id that its peers refuse for ever.
+    #[tokio::test]
+    async fn a_missing_file_is_refused_once_the_directory_was_used() {
+        let host = Host::real();
+        let dir = tempfile::tempdir().unwrap();
+        let error = Incarnation::start(&host, dir.path(), true)
+            .await
+            .unwrap_err();
+        assert!(matches!(error, RaftError::Damaged { .. }), "{error}");
+        assert!(Incarnation::start(&host, dir.path(), false).await.is_ok());
     }
 }

@@ -40,7 +40,8 @@ pub(crate) struct Introductions {
     peers: Peers,
     connections: Connections,
     state: Arc<State>,
-    /// Configured peers: broker id and address. Used until a membership says more.
+    /// Configured peers: broker id and address. Used until a membership with us in it says more: another broker may
+    /// run at the address of one that was replaced.
     configured: BTreeMap<u64, String>,
     known: watch::Sender<Acquaintances>,
 }
@@ -118,14 +119,16 @@ impl Introductions {
 
     fn addresses(&self) -> BTreeMap<u64, String> {
         let id = self.peers.identity().broker_id;
-        let mut addresses = self.configured.clone();
         let membership = self.state.membership();
         // The tables of a restored copy know the members of the group that it was copied from: no peers of its own.
-        if membership.nodes().any(|(broker_id, _)| *broker_id == id) {
-            for (broker_id, node) in membership.nodes() {
-                addresses.insert(*broker_id, node.peer_address.clone());
-            }
-        }
+        let is_member = membership.nodes().any(|(broker_id, _)| *broker_id == id);
+        let nodes = membership.nodes();
+        let mut addresses: BTreeMap<u64, String> = match is_member {
+            true => nodes
+                .map(|(id, node)| (*id, node.peer_address.clone()))
+                .collect(),
+            false => self.configured.clone(),
+        };
         addresses.remove(&id);
         addresses
     }

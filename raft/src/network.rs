@@ -31,7 +31,7 @@ use crate::convert::{
     append_result_from_wire, append_to_wire, transfer_to_wire, vote_from_wire,
     vote_request_to_wire, vote_response_from_wire,
 };
-use crate::peers::Peers;
+use crate::peers::{Addressee, Peers};
 use crate::snapshot::{SnapshotData, send_snapshot};
 use crate::types::{Node, RaftSnapshot, RaftVote, TypeConfig};
 
@@ -57,7 +57,10 @@ impl Network {
 
     fn peer(&self, target: u64, node: &Node, purpose: Purpose) -> Peer {
         Peer {
-            target,
+            to: Addressee {
+                broker_id: target,
+                replica_id: node.replica_id,
+            },
             address: node.peer_address.clone(),
             purpose,
             peers: self.peers.clone(),
@@ -90,7 +93,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 /// A client for one peer.
 #[derive(Clone)]
 pub(crate) struct Peer {
-    target: u64,
+    to: Addressee,
     address: String,
     purpose: Purpose,
     peers: Peers,
@@ -132,14 +135,14 @@ impl Peer {
     fn introduce(&self, request: &mut wire::AppendRequest) {
         request.cluster_id = self.peers.identity().cluster_id.clone();
         request.group = self.peers.identity().group.clone();
-        request.sender = Some(self.peers.sender_to(self.target));
+        request.sender = Some(self.peers.sender_to(self.to));
     }
 
     fn vote_request(&self, request: &VoteRequest<TypeConfig>) -> wire::VoteRequest {
         let mut request = vote_request_to_wire(request);
         request.cluster_id = self.peers.identity().cluster_id.clone();
         request.group = self.peers.identity().group.clone();
-        request.sender = Some(self.peers.sender_to(self.target));
+        request.sender = Some(self.peers.sender_to(self.to));
         request
     }
 }
@@ -198,13 +201,13 @@ impl NetTransferLeader<TypeConfig> for Peer {
         let mut wire = transfer_to_wire(&request);
         wire.cluster_id = self.peers.identity().cluster_id.clone();
         wire.group = self.peers.identity().group.clone();
-        wire.sender = Some(self.peers.sender_to(self.target));
+        wire.sender = Some(self.peers.sender_to(self.to));
         let response = deadline(option.soft_ttl(), client.transfer_leader(wire)).await?;
         if response.refusal.is_empty() {
             return Ok(Ok(()));
         }
         tracing::info!(
-            target = self.target,
+            target = self.to.broker_id,
             refusal = response.refusal,
             "transfer was refused"
         );
@@ -227,8 +230,8 @@ impl NetSnapshot<TypeConfig> for Peer {
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         let client = self.client(Class::Bulk)?;
-        let (peers, target) = (self.peers.clone(), self.target);
-        let sending = send_snapshot(peers, target, client, Some(vote), snapshot.snapshot);
+        let (peers, to) = (self.peers.clone(), self.to);
+        let sending = send_snapshot(peers, to, client, Some(vote), snapshot.snapshot);
         let response = tokio::select! {
             biased;
             closed = cancel => return Err(StreamingError::Closed(closed)),

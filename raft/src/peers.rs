@@ -34,6 +34,15 @@ struct Inner {
     heard: Mutex<BTreeMap<u64, Heard>>,
 }
 
+/// Whom a request is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Addressee {
+    /// The broker; 0: whoever has the address.
+    pub(crate) broker_id: u64,
+    /// Its data directory; 0: whichever it has.
+    pub(crate) replica_id: u64,
+}
+
 /// The process last heard under a broker id.
 #[derive(Clone, Copy, Debug)]
 struct Heard {
@@ -63,20 +72,22 @@ impl Peers {
 
     /// How we introduce ourselves to whoever has an address.
     pub(crate) fn sender(&self) -> Sender {
-        self.sender_to(0)
+        self.sender_to(Addressee::default())
     }
 
-    /// How we introduce ourselves to one broker: another one that has its address refuses.
-    pub(crate) fn sender_to(&self, target: u64) -> Sender {
+    /// How we introduce ourselves to one replica: another broker that has its address refuses, and so does the
+    /// same broker with another data directory.
+    pub(crate) fn sender_to(&self, to: Addressee) -> Sender {
         Sender {
             broker_id: self.inner.identity.broker_id,
             replica_id: self.inner.incarnation.replica_id,
             incarnation: self.inner.incarnation.number,
-            target,
+            target: to.broker_id,
+            target_replica_id: to.replica_id,
         }
     }
 
-    /// Refuses a caller of another group, one who means another broker, and a second process under one broker id.
+    /// Refuses a caller of another group, one who means another replica, and a second process under one broker id.
     #[allow(clippy::result_large_err, reason = "the transport's own error type")]
     pub(crate) fn admit(
         &self,
@@ -86,12 +97,44 @@ impl Peers {
     ) -> Result<(), Status> {
         self.check_group(cluster_id, group)?;
         let sender = sender.ok_or_else(|| Status::invalid_argument("field sender is missing"))?;
+        self.check_addressee(sender)?;
+        self.check_sender(sender)
+    }
+
+    /// Whether a caller of our group means us, with the data directory of another replica.
+    pub(crate) fn is_for_another_directory(
+        &self,
+        cluster_id: &str,
+        group: &str,
+        sender: Option<&Sender>,
+    ) -> bool {
+        let ours = self.check_group(cluster_id, group).is_ok();
+        sender.is_some_and(|sender| {
+            let means_us = sender.target == self.inner.identity.broker_id;
+            ours && means_us && !self.is_own_directory(sender)
+        })
+    }
+
+    fn is_own_directory(&self, sender: &Sender) -> bool {
+        let replica_id = sender.target_replica_id;
+        replica_id == 0 || replica_id == self.inner.incarnation.replica_id
+    }
+
+    /// What another replica promised must not be answered for by this one.
+    #[allow(clippy::result_large_err, reason = "the transport's own error type")]
+    fn check_addressee(&self, sender: &Sender) -> Result<(), Status> {
         let (target, own) = (sender.target, self.inner.identity.broker_id);
         if target != 0 && target != own {
             let error = format!("request is for broker {target}, this is {own}");
             return Err(Status::failed_precondition(error));
         }
-        self.check_sender(sender)
+        if !self.is_own_directory(sender) {
+            let error = format!(
+                "request is for the data directory that broker {own} had when it joined, this is another one"
+            );
+            return Err(Status::failed_precondition(error));
+        }
+        Ok(())
     }
 
     #[allow(clippy::result_large_err, reason = "the transport's own error type")]
@@ -197,6 +240,7 @@ mod tests {
             replica_id,
             incarnation: starts << 32 | random,
             target: 1,
+            target_replica_id: 11,
         }
     }
 
@@ -243,9 +287,7 @@ mod tests {
         assert!(peers.admit("c", "g", None).is_err());
         let twin = Sender {
             broker_id: 1,
-            replica_id: 11,
-            incarnation: 2 << 32,
-            target: 1,
+            ..sender(11, 2, 0)
         };
         assert!(peers.admit("c", "g", Some(&twin)).is_err());
         assert!(peers.admit("c", "g", Some(&peers.sender())).is_ok());
@@ -273,5 +315,26 @@ mod tests {
             ),
             "to anybody"
         );
+    }
+
+    /// Catches a broker that lost its disk and votes, or confirms entries, as if it still knew what it had promised.
+    #[test]
+    fn what_is_for_a_data_directory_that_is_gone_is_refused() {
+        let (peers, sender) = (peers(), sender(22, 1, 1));
+        let to = |target_replica_id| Sender {
+            target_replica_id,
+            ..sender
+        };
+        assert!(admits(&peers, to(11)));
+        assert!(!admits(&peers, to(12)));
+        assert!(admits(&peers, to(0)), "whichever it has");
+        let knows_better = |sender| peers.is_for_another_directory("c", "g", Some(&sender));
+        assert!(knows_better(to(12)));
+        assert!(!knows_better(to(11)) && !knows_better(to(0)));
+        let elsewhere = Sender {
+            target: 3,
+            ..to(12)
+        };
+        assert!(!knows_better(elsewhere), "of another broker's directory");
     }
 }

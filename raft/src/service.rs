@@ -20,7 +20,8 @@ use crate::convert::{
     append_from_wire, append_result_to_wire, transfer_from_wire, vote_from_wire,
     vote_request_from_wire, vote_response_to_wire,
 };
-use crate::peers::Peers;
+use crate::error::RaftError;
+use crate::peers::{Addressee, Peers};
 use crate::snapshot::{Incoming, Snapshots};
 use crate::state::State;
 use crate::types::Raft;
@@ -43,12 +44,35 @@ impl Service {
             .ok_or_else(|| Status::unavailable(format!("replica is {}", self.state.phase().name())))
     }
 
+    /// Refuses whom [`Peers::admit`] refuses. Whoever means the data directory that this broker had before knows what
+    /// this replica does not: that it was wiped, and must not go on.
+    fn admit(
+        &self,
+        cluster_id: &str,
+        group: &str,
+        sender: Option<&wire::Sender>,
+    ) -> Result<(), Status> {
+        let admitted = self.peers.admit(cluster_id, group, sender);
+        if admitted.is_err()
+            && self
+                .peers
+                .is_for_another_directory(cluster_id, group, sender)
+        {
+            let identity = self.peers.identity();
+            let wiped = RaftError::WipedReplica {
+                broker_id: identity.broker_id,
+                group: identity.group.clone(),
+            };
+            self.state.fail(wiped.to_string());
+        }
+        admitted
+    }
+
     fn vote_request(
         &self,
         request: wire::VoteRequest,
     ) -> Result<openraft::raft::VoteRequest<crate::types::TypeConfig>, Status> {
-        self.peers
-            .admit(&request.cluster_id, &request.group, request.sender.as_ref())?;
+        self.admit(&request.cluster_id, &request.group, request.sender.as_ref())?;
         Ok(vote_request_from_wire(request)?)
     }
 }
@@ -77,8 +101,7 @@ impl RaftService for Service {
         request: Request<wire::AppendRequest>,
     ) -> Result<Response<wire::AppendResponse>, Status> {
         let request = request.into_inner();
-        self.peers
-            .admit(&request.cluster_id, &request.group, request.sender.as_ref())?;
+        self.admit(&request.cluster_id, &request.group, request.sender.as_ref())?;
         let request = append_from_wire(request)?;
         let previous = request.prev_log_id;
         let last = request
@@ -118,8 +141,7 @@ impl RaftService for Service {
         request: Request<wire::TransferLeaderRequest>,
     ) -> Result<Response<wire::TransferLeaderResponse>, Status> {
         let request = request.into_inner();
-        self.peers
-            .admit(&request.cluster_id, &request.group, request.sender.as_ref())?;
+        self.admit(&request.cluster_id, &request.group, request.sender.as_ref())?;
         let request = transfer_from_wire(request)?;
         let response = self
             .raft()?
@@ -138,8 +160,7 @@ impl RaftService for Service {
         request: Request<wire::SnapshotOffer>,
     ) -> Result<Response<wire::SnapshotWants>, Status> {
         let offer = request.into_inner();
-        self.peers
-            .admit(&offer.cluster_id, &offer.group, offer.sender.as_ref())?;
+        self.admit(&offer.cluster_id, &offer.group, offer.sender.as_ref())?;
         // One that was asked for is for a replica whose log is damaged, any other one is for Raft.
         match offer.repair {
             true => self.state.check_repairing()?,
@@ -209,8 +230,13 @@ impl RaftService for Service {
         request: Request<wire::SnapshotRequest>,
     ) -> Result<Response<wire::SnapshotRequestTaken>, Status> {
         let request = request.into_inner();
-        self.peers
-            .admit(&request.cluster_id, &request.group, request.sender.as_ref())?;
+        self.admit(&request.cluster_id, &request.group, request.sender.as_ref())?;
+        let to = request
+            .sender
+            .map_or_else(Addressee::default, |sender| Addressee {
+                broker_id: sender.broker_id,
+                replica_id: sender.replica_id,
+            });
         let raft = self.raft()?;
         let reaches = *self.snapshots.made().borrow();
         if reaches.is_none_or(|reaches| reaches < request.index) {
@@ -219,7 +245,7 @@ impl RaftService for Service {
             return Err(Status::unavailable(error));
         }
         self.snapshots
-            .push(self.peers.clone(), request.peer_address, request.index)
+            .push(self.peers.clone(), to, request.peer_address, request.index)
             .await?;
         Ok(Response::new(wire::SnapshotRequestTaken {}))
     }
@@ -229,8 +255,7 @@ impl RaftService for Service {
         request: Request<wire::StatusRequest>,
     ) -> Result<Response<wire::StatusResponse>, Status> {
         let request = request.into_inner();
-        self.peers
-            .admit(&request.cluster_id, &request.group, request.sender.as_ref())?;
+        self.admit(&request.cluster_id, &request.group, request.sender.as_ref())?;
         Ok(Response::new(self.state.to_wire()))
     }
 }

@@ -38,7 +38,7 @@ pub(crate) use segments::{segment_from_wire, segment_to_wire};
 use crate::applied::Applied;
 use crate::connections::{Class, Connections};
 use crate::convert::{ConvertError, corrupt, log_id_from_store};
-use crate::peers::Peers;
+use crate::peers::{Addressee, Peers};
 use crate::state::Counters;
 use crate::tables::Tables;
 use crate::types::{RaftSnapshot, SnapshotMeta, StoredMembership};
@@ -225,6 +225,7 @@ impl Snapshots {
     pub(crate) async fn push(
         &self,
         peers: Peers,
+        to: Addressee,
         address: String,
         index: u64,
     ) -> Result<(), Status> {
@@ -249,7 +250,7 @@ impl Snapshots {
         let client = client.map_err(|error| Status::invalid_argument(error.to_string()))?;
         tokio::spawn(async move {
             let _turn = turn;
-            match send_snapshot(peers, 0, client, None, snapshot.snapshot).await {
+            match send_snapshot(peers, to, client, None, snapshot.snapshot).await {
                 Ok(_) => tracing::info!(address, "sent the snapshot that was asked for"),
                 Err(error) => tracing::warn!(address, %error, "could not send the snapshot"),
             }

@@ -31,11 +31,12 @@ impl Storage {
     pub(crate) async fn open(config: &RaftConfig, host: &Host) -> Result<Storage, RaftError> {
         let data_dir = DataDir::open(host, &config.data_dir, &config.identity, &config.log).await?;
         let data_dir = Arc::new(data_dir);
-        let incarnation = Incarnation::start(host, data_dir.path()).await?;
+        let used = data_dir.superblock().is_used();
+        let incarnation = Incarnation::start(host, data_dir.path(), used).await?;
         let (log, _) = CommitLog::open(&data_dir, config.log.clone()).await?;
         let checkpoints =
             Checkpoints::open(data_dir.disk().clone(), data_dir.checkpoints_dir()).await?;
-        let log_end = log_end(&log);
+        let log_end = log.promised_end();
         remove_orphans(&data_dir, &checkpoints, log_end).await?;
         let opening = Opening {
             data_dir: &data_dir,
@@ -52,16 +53,6 @@ impl Storage {
             kv,
         })
     }
-}
-
-/// The index after the last entry that this replica has, or had before it was damaged.
-fn log_end(log: &CommitLog) -> u64 {
-    let last = log
-        .last()
-        .max(log.purged())
-        .map_or(0, |last| last.index + 1);
-    let synced = log.damage().map_or(0, |damage| damage.synced_index + 1);
-    last.max(synced)
 }
 
 async fn remove_orphans(

@@ -7,9 +7,9 @@ mod common;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use common::{Cluster, PATIENCE, eventually, is_not_leader, member};
+use common::{Cluster, PATIENCE, Replica, eventually, is_not_leader, member};
 use host::Host;
-use raftmq_raft::{ChangeError, Phase, ProposeError};
+use raftmq_raft::{ChangeError, Member, Phase, ProposeError, RaftConfig, RaftError};
 
 /// Catches a group that loses an acknowledged entry when its leader dies, or a replica whose tables
 /// differ after it was away.
@@ -201,6 +201,101 @@ async fn a_replica_is_replaced_by_another() {
     let reused = member(4, common::free_addresses(1).remove(0));
     let error = group.add_learner(reused, PATIENCE).await.unwrap_err();
     assert!(matches!(error, ChangeError::Refused { .. }), "{error}");
+}
+
+/// Catches a broker that lost its disk and votes for one that was taken out: the two would be a majority of the group as it
+/// once was, beside the one that there is, and what they acknowledged would be lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_was_taken_out_is_not_elected_by_one_that_lost_its_disk() {
+    let mut cluster = Cluster::three().await;
+    cluster.fill(5, 100).await;
+    let founders = cluster.members.clone();
+
+    let removed = cluster.follower().await;
+    cluster.stop(removed).await;
+    let address = common::free_addresses(1).remove(0);
+    replace(&mut cluster, removed, member(4, address), &founders).await;
+    let leader = cluster.leader().await;
+    let mut founding = founders.iter().map(|member| member.broker_id);
+    let wiped = founding.find(|id| ![removed, leader].contains(id)).unwrap();
+    cluster.stop(wiped).await;
+    let address = common::free_addresses(1).remove(0);
+    replace(&mut cluster, wiped, member(5, address), &founders).await;
+
+    let disk = Host::real().disk;
+    disk.remove_dir_all(&cluster.data_dir(wiped)).unwrap();
+    let mut config = cluster.config(wiped);
+    config.members = founders.clone();
+    let empty = start_in_place_of(&cluster, config).await;
+    empty.wait_phase(Phase::Running).await;
+
+    cluster.stop_all().await;
+    let mut config = cluster.config(removed);
+    config.members = founders;
+    let stale = cluster.try_start(config).await.unwrap();
+    let mut leadership = stale.group.leadership();
+    let leads = leadership.wait_for(|leadership| leadership.is_leader);
+    tokio::select! {
+        led = leads => panic!("elected: {led:?}"),
+        refused = empty.group.failed() => {
+            assert!(refused.to_string().contains("is not the one it joined"), "{refused}");
+        }
+        () = tokio::time::sleep(PATIENCE) => panic!("the empty one goes on"),
+    }
+}
+
+/// Starts a replica under the id of one that ended, as soon as its peers hold that one for dead.
+async fn start_in_place_of(cluster: &Cluster, config: RaftConfig) -> Replica {
+    loop {
+        match cluster.try_start(config.clone()).await {
+            Ok(replica) => return replica,
+            Err(RaftError::DuplicateBroker { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// Takes `gone` out and `newcomer`, who is configured with `known`, in.
+async fn replace(cluster: &mut Cluster, gone: u64, newcomer: Member, known: &[Member]) {
+    let id = newcomer.broker_id;
+    cluster.members.push(newcomer.clone());
+    let mut config = cluster.config(id);
+    config.members = known.to_vec();
+    let replica = cluster.try_start(config).await.unwrap();
+    replica.wait_phase(Phase::Running).await;
+    cluster.running.insert(id, replica);
+    let leader = cluster.leader().await;
+    let group = cluster.group(leader).clone();
+    group.add_learner(newcomer, PATIENCE).await.unwrap();
+    let last = cluster.fill(1, 100).await;
+    cluster.settle(last).await;
+    let mut voters = cluster.voters(leader);
+    voters.remove(&gone);
+    voters.insert(id);
+    group.change_voters(voters, PATIENCE).await.unwrap();
+}
+
+/// Catches a whole replica that does not start any more because its configuration still names one that was replaced, at
+/// whose address its successor runs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_successor_at_the_address_of_the_one_before_it_is_no_stranger() {
+    let mut cluster = Cluster::three().await;
+    let founders = cluster.members.clone();
+    let gone = cluster.follower().await;
+    let address = cluster.member(gone).peer_address.clone();
+    cluster.stop(gone).await;
+    let mut known = founders.clone();
+    known.retain(|member| member.broker_id != gone);
+    replace(&mut cluster, gone, member(4, address), &known).await;
+
+    let old = known[0].broker_id;
+    cluster.stop(old).await;
+    let mut config = cluster.config(old);
+    config.members = founders;
+    let replica = cluster.try_start(config).await.unwrap();
+    cluster.running.insert(old, replica);
+    let last = cluster.fill(1, 100).await;
+    cluster.settle(last).await;
 }
 
 /// Catches a newcomer that confirms entries in the place of a dead voter whose address it was given: the voter's disk may

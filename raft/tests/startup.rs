@@ -39,6 +39,27 @@ async fn eventually_refused(cluster: &Cluster, broker_id: u64) -> RaftError {
     }
 }
 
+/// Catches a replica that lost a part of its directory and goes on with the rest as if that were all.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_left_of_a_data_directory_is_refused() {
+    let mut cluster = Cluster::three().await;
+    cluster.fill(5, 100).await;
+    let torn = cluster.follower().await;
+    cluster.stop(torn).await;
+    let (disk, dir) = (Host::real().disk, cluster.data_dir(torn));
+    for part in ["log-1", "log-1/synced", "replica", "superblock"] {
+        let (path, aside) = (dir.join(part), dir.join("aside"));
+        disk.rename(&path, &aside).unwrap();
+        let refused = cluster.try_start(cluster.config(torn)).await.err();
+        let refused = refused.map(|error| error.to_string()).unwrap_or_default();
+        assert!(refused.contains("missing"), "without {part}: {refused:?}");
+        disk.rename(&aside, &path).unwrap();
+    }
+    cluster.start(torn).await;
+    let last = cluster.fill(5, 100).await;
+    cluster.settle(last).await;
+}
+
 /// Catches two processes that pass for one replica.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_process_with_the_same_id_is_refused() {

@@ -302,13 +302,16 @@ fn fresh(identity: &Identity, log: &LogConfig) -> Result<Superblock> {
     })
 }
 
-/// A directory with a log but without a superblock has lost its vote: starting over would break
-/// promises.
+/// A directory with a log, or with the file `replica`, which is made after the superblock, but without a
+/// superblock has lost its vote: starting over would break promises.
 fn refuse_leftovers(disk: &dyn Disk, dir: &Path) -> Result<()> {
     let paths = disk.list(dir).map_err(StoreError::io("list", dir))?;
     let is_data = |path: &&PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        name.starts_with("log-") || name.starts_with("tables-") || name == "checkpoints"
+        name.starts_with("log-")
+            || name.starts_with("tables-")
+            || name == "checkpoints"
+            || name == "replica"
     };
     match paths.iter().find(is_data) {
         Some(path) => Err(StoreError::corrupt(
@@ -449,17 +452,20 @@ mod tests {
         }
     }
 
-    /// Catches a replica that lost its superblock and starts over with the old log.
+    /// Catches a replica that lost its superblock and starts over with what else is left of it: a log, or a name
+    /// under which its peers take it for the one that promised.
     #[tokio::test]
-    async fn a_log_without_a_superblock_is_refused() {
-        let disk = CrashDisk::new();
-        let host = host(Arc::new(disk.clone()));
-        disk.create_dir_all(Path::new("/data/replica/log-1"))
-            .unwrap();
-        assert!(
-            open(&host, &identity())
-                .await
-                .is_err_and(|error| error.is_corruption())
-        );
+    async fn what_is_left_without_a_superblock_is_refused() {
+        for left in ["log-1", "replica"] {
+            let disk = CrashDisk::new();
+            let host = host(Arc::new(disk.clone()));
+            let left = Path::new("/data/replica").join(left);
+            disk.create_dir_all(&left).unwrap();
+            assert!(
+                open(&host, &identity())
+                    .await
+                    .is_err_and(|error| error.is_corruption())
+            );
+        }
     }
 }

@@ -167,6 +167,17 @@ impl CommitLog {
         self.shared.state().damages.first().copied()
     }
 
+    /// The index after the last entry that this replica has, or had before it was damaged: what it may have
+    /// promised.
+    pub fn promised_end(&self) -> u64 {
+        let state = self.shared.state();
+        let positions = state.positions;
+        let last = positions.appended.max(positions.purged);
+        let damaged = state.damages.iter().map(|damage| damage.synced_index);
+        let last = damaged.chain(last.map(|last| last.index)).max();
+        last.map_or(0, |last| last + 1)
+    }
+
     /// What the log has done since it was opened.
     pub fn counters(&self) -> LogCounters {
         self.shared.counters.snapshot()

@@ -28,6 +28,14 @@ pub struct Identity {
     pub broker_id: u64,
 }
 
+impl Superblock {
+    /// Whether the replica has promised anything: it votes, or follows whoever was voted for, before it stores
+    /// its first entry.
+    pub fn is_used(&self) -> bool {
+        !self.vote.is_empty() || self.purged.is_some()
+    }
+}
+
 /// A replica's identity, its vote, and which generation of its files counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Superblock {

@@ -24,9 +24,7 @@ pub(super) async fn stream(
         return Ok(stream::empty().boxed());
     };
     let first = first?;
-    service
-        .peers
-        .admit(&first.cluster_id, &first.group, first.sender.as_ref())?;
+    service.admit(&first.cluster_id, &first.group, first.sender.as_ref())?;
     let first = convert(service, first)?;
     let service = service.clone();
     let rest = requests.map(move |request| convert(&service, request?));

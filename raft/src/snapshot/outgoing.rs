@@ -19,7 +19,7 @@ use tonic::{Code, Status};
 use super::manifest::{CHUNK_BYTES, Content, Source, checkpoint_sources, snapshot_id};
 use super::{LocalSnapshot, SnapshotData};
 use crate::convert::{stored_membership_to_bytes, vote_to_wire};
-use crate::peers::Peers;
+use crate::peers::{Addressee, Peers};
 use crate::request_stream::RequestStream;
 use crate::types::RaftVote;
 
@@ -35,22 +35,22 @@ const FILE_BYTES_PER_TIMEOUT: u64 = 256 << 20;
 /// Longest wait for the receiver to put everything in place.
 const INSTALL_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Sends `snapshot` to a broker, to whoever has the address if `target` is 0; a leader's `vote` stands behind it, unless the
+/// Sends `snapshot` to a broker, to whoever has the address if `to` names none; a leader's `vote` stands behind it, unless the
 /// peer asked for it to repair itself.
 pub(crate) fn send_snapshot(
     peers: Peers,
-    target: u64,
+    to: Addressee,
     client: RaftClient<Channel>,
     vote: Option<RaftVote>,
     snapshot: SnapshotData,
 ) -> BoxFuture<'static, Result<wire::InstallResponse, Status>> {
     // Boxed: openraft's bounds on what is held across an await are too much for the compiler.
-    Box::pin(send(peers, target, client, vote, snapshot))
+    Box::pin(send(peers, to, client, vote, snapshot))
 }
 
 async fn send(
     peers: Peers,
-    target: u64,
+    to: Addressee,
     mut client: RaftClient<Channel>,
     vote: Option<RaftVote>,
     snapshot: SnapshotData,
@@ -74,7 +74,7 @@ async fn send(
         sources.extend(segments.into_iter().map(Source::segment));
     }
     let mut offer = offer(&peers, vote.as_ref(), &snapshot, &sources)?;
-    offer.sender = Some(peers.sender_to(target));
+    offer.sender = Some(peers.sender_to(to));
     let id = offer.snapshot_id.clone();
     let wants = within(OFFER_TIMEOUT, client.offer_snapshot(offer)).await?;
     for want in wants.files {

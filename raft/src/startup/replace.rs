@@ -35,8 +35,8 @@ impl Startup {
     /// Asks a peer for a snapshot that holds all that was ever promised here, and puts it in place.
     /// Whether that was done.
     pub(super) async fn repair_by_snapshot(&self, damage: Damage) -> Result<bool, RaftError> {
-        let last = self.log.last().map_or(0, |last| last.index);
-        let index = damage.synced_index.max(last);
+        // Of all that is damaged: what this leaves out is forgotten.
+        let index = self.log.promised_end().saturating_sub(1);
         let replaced = self.replace_by_snapshot(index).await?;
         if replaced {
             Counters::add(
@@ -82,9 +82,18 @@ impl Startup {
             return Ok(false);
         };
         let meta = snapshot.received_meta();
+        let last = meta.as_ref().and_then(|meta| meta.last_log_id);
+        if last.is_none_or(|last| last.index < index) {
+            tracing::warn!(
+                index,
+                ?last,
+                peer = peer.address,
+                "the snapshot does not reach far enough"
+            );
+            return Ok(false);
+        }
         self.snapshots.install(snapshot.as_ref().clone()).await?;
-        self.applied
-            .send_replace(meta.and_then(|meta| meta.last_log_id));
+        self.applied.send_replace(last);
         tracing::info!(index, peer = peer.address, "a snapshot was put in place");
         Ok(true)
     }

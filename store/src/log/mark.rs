@@ -43,6 +43,9 @@ pub(crate) struct Mark {
     pub(crate) cut_end: u64,
 }
 
+/// The file's name.
+pub(crate) const MARK_NAME: &str = "synced";
+
 /// The file `synced`.
 pub(crate) struct MarkFile {
     path: PathBuf,
@@ -55,7 +58,7 @@ pub(crate) struct MarkFile {
 impl MarkFile {
     /// Reads the mark, or makes the file; its name is durable once the directory was synced.
     pub(crate) fn open(disk: &dyn Disk, dir: &Path) -> Result<MarkFile> {
-        let path = dir.join("synced");
+        let path = dir.join(MARK_NAME);
         if disk.exists(&path) {
             let file = disk.open(&path).map_err(StoreError::io("open", &path))?;
             let mark = read(&*file, &path)?;

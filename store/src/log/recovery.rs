@@ -16,7 +16,7 @@ use bytes::Bytes;
 use host::{Disk, File};
 
 use super::flush::{Tail, Writer};
-use super::mark::{Mark, MarkFile};
+use super::mark::{MARK_NAME, Mark, MarkFile};
 use super::record;
 use super::scan::{self, Furthest, Scanned};
 use super::sealed_files::read_summary;
@@ -83,6 +83,7 @@ pub(super) async fn recover(
 ) -> Result<(State, Writer, Recovered)> {
     let superblock = dir.superblock();
     let log_dir = dir.log_dir();
+    check_not_lost(&**dir.disk(), &superblock, &log_dir)?;
     prepare_directory(dir, &log_dir).await?;
     let mut mark = MarkFile::open(&**dir.disk(), &log_dir)?;
     let disk = dir.disk().clone();
@@ -164,6 +165,20 @@ fn state_of(found: Found, damages: Vec<Damage>, superblock: &Superblock, dir: Pa
         spares: found.spares,
         next_spare: found.next_spare,
         epoch: 0,
+    }
+}
+
+/// The mark is durable before the first promise. A replica that promised something and has no mark has lost
+/// its log: an empty one in its place would vote as if nothing had been stored.
+fn check_not_lost(disk: &dyn Disk, superblock: &Superblock, log_dir: &Path) -> Result<()> {
+    let mark = log_dir.join(MARK_NAME);
+    match superblock.is_used() && !disk.exists(&mark) {
+        true => Err(StoreError::corrupt(
+            &mark,
+            "it is missing, though this replica has promised what stood in its log: \
+             bring the whole directory back, or replace the replica (`raftmq group replace`)",
+        )),
+        false => Ok(()),
     }
 }
 
