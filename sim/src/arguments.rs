@@ -15,6 +15,7 @@ use crate::runner;
 use crate::scenario::{SCENARIOS, Scenario};
 use crate::simulation::Spec;
 use crate::sweep::{self, Sweep};
+use crate::worker;
 
 /// Simulates worlds of brokers, name servers and clients in which everything goes wrong.
 #[derive(Debug, Parser)]
@@ -59,6 +60,7 @@ pub struct Arguments {
 enum Subcommand {
     Mutants(mutants::Command),
     Minimize(minimize::Command),
+    World(worker::World),
 }
 
 fn default_jobs() -> usize {
@@ -74,6 +76,7 @@ impl Arguments {
         let result = match (&self.command, self.scenarios()) {
             (Some(Subcommand::Mutants(command)), _) => command.run(&mut out),
             (Some(Subcommand::Minimize(command)), _) => command.run(&mut out),
+            (Some(Subcommand::World(world)), _) => world.run(&mut out),
             (None, Ok(scenarios)) => self.run_scenarios(scenarios, &mut out),
             (None, Err(failure)) => Err(failure),
         };

@@ -8,7 +8,7 @@
 //! ([`machine`], [`network`], [`disk`], [`clock`]), [`schedule`] and [`nemesis`] (what goes wrong),
 //! [`workload`] and [`history`] (what clients do and see), [`invariants`], [`liveness`] and [`oracle`] (what
 //! must hold), [`effect`], [`commands`] and [`coverage`] (what must have happened), [`scenario`], [`runner`],
-//! [`sweep`], [`case`] and [`minimize`], [`mutants`].
+//! [`verdict`], [`worker`], [`sweep`], [`case`] and [`minimize`], [`mutants`].
 #![cfg(madsim)]
 
 #[cfg(not(tokio_unstable))]
@@ -44,6 +44,8 @@ pub mod schedule;
 pub mod simulation;
 pub mod sweep;
 pub mod trace;
+pub mod verdict;
 pub mod violation;
+pub mod worker;
 pub mod workload;
 pub mod world;

@@ -14,6 +14,14 @@ pub enum Failure {
     /// A world did what it must not.
     #[error("{0}")]
     Violated(String),
+    /// The process of a world ended without saying how it went.
+    #[error("{reproduce}\n  ended without a verdict: {ended}; what it said stands above")]
+    NoVerdict {
+        /// The line that reproduces it.
+        reproduce: String,
+        /// How the process ended.
+        ended: String,
+    },
     /// Two runs of one seed differ.
     #[error("{0}")]
     NotDeterministic(String),

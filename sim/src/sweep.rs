@@ -1,4 +1,4 @@
-//! Many worlds, several at a time, and what they come to together.
+//! Many worlds, several at a time, each in a process of its own, and what they come to together.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -11,15 +11,17 @@ use std::time::{Duration, Instant};
 use crate::case::Case;
 use crate::coverage::{self, Coverage};
 use crate::report::{self, Failure};
-use crate::runner::{self, Report};
+use crate::runner;
 use crate::scenario::{SCENARIOS, Scenario};
 use crate::simulation::{self, Spec};
+use crate::verdict::Verdict;
+use crate::worker;
 
 /// How long a cluster is left alone to see how fast time passes.
 const IDLE: Duration = Duration::from_secs(3_600);
 
-/// How long that may take, on a machine that is busy with other things too.
-const IDLE_TAKES_AT_MOST: Duration = Duration::from_secs(10);
+/// How long that may take: a second or two, on a machine that is busy with other things much more.
+const IDLE_TAKES_AT_MOST: Duration = Duration::from_secs(60);
 
 /// What to sweep over.
 pub struct Sweep {
@@ -54,6 +56,35 @@ impl Total {
             *self.counts.entry(name.clone()).or_default() += count;
         }
     }
+
+    fn add(
+        &mut self,
+        spec: &Spec,
+        ended: Result<Verdict, Failure>,
+        out: &mut impl Write,
+    ) -> Result<(), Failure> {
+        self.worlds += 1;
+        let verdict = match ended {
+            Ok(verdict) => verdict,
+            Err(failure) => {
+                writeln!(out, "{failure}")?;
+                self.failures.push(failure.to_string());
+                return Ok(());
+            }
+        };
+        self.events += verdict.events;
+        self.simulated += verdict.simulated;
+        self.count(&verdict.counts);
+        if let Some(wrong) = verdict.wrong {
+            writeln!(out, "{}", wrong.text)?;
+            self.failures.push(format!(
+                "  {} ({})",
+                report::reproduce(spec),
+                wrong.invariant
+            ));
+        }
+        Ok(())
+    }
 }
 
 impl Sweep {
@@ -85,15 +116,16 @@ impl Sweep {
                         let Some(spec) = spec else {
                             return;
                         };
-                        if results.send(self.run_one(spec)).is_err() {
+                        let ended = worker::run(&spec, self.twice, &self.failures);
+                        if results.send((spec, ended)).is_err() {
                             return;
                         }
                     }
                 });
             }
             drop(results);
-            for result in done {
-                self.add(&mut total, result, out)?;
+            for (spec, ended) in done {
+                total.add(&spec, ended, out)?;
             }
             Ok(())
         })?;
@@ -141,47 +173,6 @@ impl Sweep {
             cases.len(),
             self.regressions.display()
         )?;
-        Ok(())
-    }
-
-    fn run_one(&self, spec: Spec) -> Result<Report, Failure> {
-        let report = runner::run(spec.clone());
-        if self.twice && runner::run(spec).traced.hash != report.traced.hash {
-            return Err(Failure::NotDeterministic(format!(
-                "{} differs from itself",
-                report::reproduce(&report.spec)
-            )));
-        }
-        Ok(report)
-    }
-
-    fn add(
-        &self,
-        total: &mut Total,
-        result: Result<Report, Failure>,
-        out: &mut impl Write,
-    ) -> Result<(), Failure> {
-        total.worlds += 1;
-        let report = match result {
-            Ok(report) => report,
-            Err(failure) => {
-                writeln!(out, "{failure}")?;
-                total.failures.push(failure.to_string());
-                return Ok(());
-            }
-        };
-        total.events += report.traced.events;
-        total.simulated += report.simulated;
-        total.count(&report.traced.counts);
-        if let Err(failure) = report::check(&report, &self.failures) {
-            writeln!(out, "{failure}")?;
-            let violation = report.violation.as_ref();
-            let invariant = violation.map_or("", |violation| violation.invariant);
-            total.failures.push(format!(
-                "  {} ({invariant})",
-                report::reproduce(&report.spec)
-            ));
-        }
         Ok(())
     }
 }
