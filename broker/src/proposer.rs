@@ -14,6 +14,8 @@ mod encode;
 #[cfg(raftmq_mutants)]
 mod hasty;
 mod reply;
+#[cfg(raftmq_mutants)]
+mod torn;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -204,6 +206,11 @@ impl Proposer {
     /// same length, and are not empty.
     pub(crate) async fn send(&self, send: QueueSend) -> Result<Vec<Placed>, ProposalError> {
         debug_assert_eq!(send.messages.len(), send.ids.len());
+        // Mutant: see there.
+        #[cfg(raftmq_mutants)]
+        if let Some(placed) = torn::send(self, &send).await {
+            return placed;
+        }
         let bytes = send.bytes + REQUEST_BYTES;
         let (answer, answered) = oneshot::channel();
         self.submit(bytes, |reservation| Request::Send {

@@ -51,6 +51,8 @@ pub enum Mutant {
     ProgressPassesWork,
     /// A push consumer is done with a failed message that no server has confirmed to keep.
     FailureForgotten,
+    /// The messages of a request are stored one by one, and others come between them.
+    BatchTornApart,
 }
 
 impl Mutant {
@@ -78,6 +80,7 @@ impl Mutant {
         Mutant::SettledForgotten,
         Mutant::ProgressPassesWork,
         Mutant::FailureForgotten,
+        Mutant::BatchTornApart,
     ];
 
     /// What it is called on the command line.
@@ -105,6 +108,7 @@ impl Mutant {
             Mutant::SettledForgotten => "settled-forgotten",
             Mutant::ProgressPassesWork => "progress-passes-work",
             Mutant::FailureForgotten => "failure-forgotten",
+            Mutant::BatchTornApart => "batch-torn-apart",
         }
     }
 }

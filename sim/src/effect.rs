@@ -97,6 +97,7 @@ named! {
         EndedInOrder => "process ended in order",
         EndedWithFailure => "process ended with a failure",
         LeaderChanged => "leadership taken",
+        BatchSent => "batch sent",
         SendRefused => "send refused",
         SendUnknown => "send given up, outcome unknown",
         CommitUnknown => "commit given up, outcome unknown",

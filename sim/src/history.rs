@@ -80,6 +80,11 @@ pub enum Event {
         /// Whose message this is: those of one lane are handed over in this order.
         lane: u64,
     },
+    /// These messages are handed over together; a send of each stands right behind.
+    Batch {
+        /// The messages.
+        values: Vec<Value>,
+    },
     /// A send returned.
     Sent {
         /// The message.

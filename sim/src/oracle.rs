@@ -17,7 +17,7 @@
 //! | duplicate; `unique-ids` | `stored-once`: every producer gives up long before ids are forgotten |
 //! | recovered (stored, though nobody was told) | allowed: its outcome was unknown |
 //! | `nonmonotonic-send`, `int-nonmonotonic-send` | `sent-order`, `one-queue-per-group`, `real-time-order` |
-//! | `int-send-skip` | nothing looks: messages are handed over one by one, and nothing is promised of those between |
+//! | `int-send-skip` | `batches-together` |
 //! | `poll-skip`, `nonmonotonic-poll` of chosen queues | `delivered-in-order` |
 //! | `poll-skip` of a group, over rebalances | `no-skips` |
 //! | `int-poll-skip`, `int-nonmonotonic-poll` | `polled-in-order` |
@@ -95,6 +95,7 @@ pub fn judge(records: &[Record]) -> Result<(), Violation> {
     model.nothing_lost()?;
     model.lanes_in_order()?;
     model.real_time_order()?;
+    model.batches_together()?;
     model.no_skips()?;
     model.chosen_queues_in_order()?;
     model.polls_in_order()?;

@@ -72,6 +72,19 @@ impl Story {
         self.send(value).sent(value, Outcome::Done(place(offset)))
     }
 
+    /// Handed over together and acknowledged.
+    fn batch<const N: usize>(self, target: Target, stored: [(Value, Place); N]) -> Story {
+        let values = stored.iter().map(|(value, _)| *value).collect();
+        let mut story = self.then(Event::Batch { values });
+        for (value, _) in &stored {
+            story = story.send_to(*value, target.clone());
+        }
+        for (value, place) in stored {
+            story = story.sent(value, Outcome::Done(place));
+        }
+        story
+    }
+
     fn unknown(self, value: Value) -> Story {
         let outcome = Outcome::Unknown("no answer".to_owned());
         self.send(value).sent(value, outcome)
@@ -302,6 +315,32 @@ fn a_message_group_stays_in_its_queue() {
     };
     both(place(1)).holds();
     both(other).breaks("one-queue-per-group");
+}
+
+#[test]
+fn a_batch_stands_together() {
+    let queue_1 = |offset| Place {
+        queue: Queue {
+            queue: 1,
+            ..queue()
+        },
+        offset,
+    };
+    let chosen = |stored| story().unknown(1).batch(Target::Queue(0), stored);
+    let beside = chosen([(2, place(1)), (3, place(2))]);
+    beside.gets(1, 0, 1).gets(1, 1, 2).gets(1, 2, 3).holds();
+    let between = chosen([(2, place(0)), (3, place(2))]);
+    let between = between.gets(1, 0, 2).gets(1, 1, 1).gets(1, 2, 3);
+    between.breaks("batches-together");
+    let any = |stored| story().batch(Target::Any, stored);
+    any([(1, queue_1(0)), (2, queue_1(1))]).holds();
+    any([(1, place(0)), (2, queue_1(0))]).breaks("batches-together");
+    // Message groups have queues of their own.
+    let groups = story().then(Event::Batch { values: vec![1, 2] });
+    let groups = groups.send_to(1, Target::Group("a".to_owned()));
+    let groups = groups.send_to(2, Target::Group("b".to_owned()));
+    let groups = groups.sent(1, Outcome::Done(place(0)));
+    groups.sent(2, Outcome::Done(queue_1(0))).holds();
 }
 
 #[test]

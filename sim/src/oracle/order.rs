@@ -1,13 +1,14 @@
-//! Messages of one lane are stored in the order in which they were handed over; and a message that was
-//! acknowledged before another one was handed over stands before it.
+//! Messages of one lane are stored in the order in which they were handed over; a message that was
+//! acknowledged before another one was handed over stands before it; and nothing stands between the messages
+//! of a batch.
 //!
 //! One whose outcome is unknown may come late, behind those that were handed over after it: its producer
 //! gave up, and the network did not. It never stands before one that was acknowledged before it was sent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Model, Send};
-use crate::history::{Queue, Target};
+use crate::history::{Event, Place, Queue, Target, Value};
 use crate::violation::Violation;
 
 impl Model<'_> {
@@ -71,6 +72,69 @@ impl Model<'_> {
             }
         }
         Ok(())
+    }
+
+    /// What was handed over together and acknowledged stands together in its queue; if nobody chose one, all of
+    /// it in the same.
+    pub(super) fn batches_together(&self) -> Result<(), Violation> {
+        for record in self.records {
+            let Event::Batch { values } = &record.event else {
+                continue;
+            };
+            let mut queues: BTreeMap<&Queue, BTreeMap<u64, &Send<'_>>> = BTreeMap::new();
+            for send in values.iter().filter_map(|value| self.sends.get(value)) {
+                if let Some(place) = send.stored_at() {
+                    let stored = queues.entry(&place.queue).or_default();
+                    stored.insert(place.offset, send);
+                }
+            }
+            self.in_one_queue(&queues)?;
+            let batch = values.iter().copied().collect();
+            for (queue, stored) in queues {
+                self.nothing_between(&batch, queue, &stored)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn in_one_queue(
+        &self,
+        queues: &BTreeMap<&Queue, BTreeMap<u64, &Send<'_>>>,
+    ) -> Result<(), Violation> {
+        let mut firsts = queues.values().filter_map(|stored| stored.values().next());
+        if let (Some(first), Some(second)) = (firsts.next(), firsts.next())
+            && *first.target == Target::Any
+        {
+            let what = "a batch is spread over two queues".to_owned();
+            return Err(self.out_of_order("batches-together", what, first, second));
+        }
+        Ok(())
+    }
+
+    fn nothing_between(
+        &self,
+        batch: &BTreeSet<Value>,
+        queue: &Queue,
+        stored: &BTreeMap<u64, &Send<'_>>,
+    ) -> Result<(), Violation> {
+        let ends = stored.first_key_value().zip(stored.last_key_value());
+        let Some(((first, begin), (last, end))) = ends else {
+            return Ok(());
+        };
+        let from = |offset| Place {
+            queue: queue.clone(),
+            offset,
+        };
+        let mut between = self.values.range(from(*first)..=from(*last));
+        let stranger = between.find(|(_, (value, _))| !batch.contains(value));
+        stranger.map_or(Ok(()), |(place, (_, seen))| {
+            let what = format!(
+                "somebody else's message at {}/{}@{} inside of a batch from {first} to {last}",
+                queue.topic, queue.queue, place.offset
+            );
+            let proof = self.show([begin.called, *seen, end.called]);
+            Err(Violation::new("batches-together", what).proved_by(proof))
+        })
     }
 
     fn out_of_order(

@@ -67,6 +67,9 @@ pub struct ProducerPlan {
     pub think_ms_max: u64,
     /// Messages under way at one time.
     pub in_flight: u32,
+    /// Messages that it hands over together, one batch after the other; 1 or less for none. Older cases have none.
+    #[serde(default)]
+    pub batch: u64,
     /// When it gives a message up, in milliseconds.
     pub send_timeout_ms: u64,
     /// Whether it begins with a name server; otherwise with a broker.
@@ -206,6 +209,10 @@ impl Plan {
                 }
             }
         }
+        let mut chance = Chance::new(seed, "batches");
+        for producer in &mut producers {
+            producer.batch = *chance.pick(&[1, 1, 4, 16]);
+        }
         let mut chance = Chance::new(seed, "retriers");
         let first = topics.iter().take(1 + chance.below(2) as usize);
         let retriers = first
@@ -263,6 +270,7 @@ fn producer(chance: &mut Chance, size: Size, topic: &TopicPlan) -> ProducerPlan 
         targets,
         think_ms_max: chance.between(1..=size.think_ms_max),
         in_flight: *chance.pick(&[1, 1, 4, 16]),
+        batch: 1,
         send_timeout_ms: *chance.pick(&[800, 3_000, 10_000, 10_000]),
         name_servers: chance.one_in(2),
     }

@@ -1,4 +1,4 @@
-//! A producer: sends unique messages one after the other, several under way at a time.
+//! A producer: sends unique messages one after the other, several under way at a time, or in batches.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,6 +59,38 @@ struct Sender {
 
 impl Sender {
     async fn run(self) {
+        match self.plan.batch {
+            0 | 1 => self.run_one_by_one().await,
+            batch => self.run_batches(batch).await,
+        }
+    }
+
+    /// One batch after the other: only what nobody else of this producer waits with is sent in one piece.
+    async fn run_batches(self, batch: u64) {
+        let mut sequence = 0;
+        while self.clients.phase() == Phase::Work {
+            let first = (self.lane << 32) | (sequence + 1);
+            let values: Vec<Value> = (first..first + batch).collect();
+            sequence += batch;
+            self.record(Event::Batch {
+                values: values.clone(),
+            });
+            let messages = values.iter().map(|value| self.hand_over(*value)).collect();
+            let under_way = self.clients.hand_over();
+            let results = self.producer.send_batch(messages).await;
+            self.clients.world.trace.happened(Effect::BatchSent);
+            for (value, result) in values.into_iter().zip(results) {
+                returned(&self.clients, self.machine, value, result);
+            }
+            drop(under_way);
+            // As many messages a second as one by one.
+            for _ in 0..batch {
+                self.think().await;
+            }
+        }
+    }
+
+    async fn run_one_by_one(self) {
         let places = Arc::new(Semaphore::new(self.plan.in_flight as usize));
         let mut sequence = 0;
         while self.clients.phase() == Phase::Work {
@@ -66,13 +98,7 @@ impl Sender {
             let permit = permit.expect("nobody closes the semaphore");
             sequence += 1;
             let value = (self.lane << 32) | sequence;
-            let (target, message) = self.message(value);
-            self.record(Event::Send {
-                value,
-                topic: self.plan.topic.clone(),
-                target,
-                lane: self.lane,
-            });
+            let message = self.hand_over(value);
             let under_way = self.clients.hand_over();
             let handed_over = self.producer.send_async(message).await;
             let (clients, machine) = (self.clients.clone(), self.machine);
@@ -82,18 +108,7 @@ impl Sender {
                     Ok(handle) => handle.await,
                     Err(error) => Err(error),
                 };
-                let outcome = outcome(result);
-                let sent = Event::Sent {
-                    value,
-                    outcome: outcome.clone(),
-                };
-                clients.history.record(machine, sent);
-                let trace = &clients.world.trace;
-                match &outcome {
-                    Outcome::Done(_) => {}
-                    Outcome::NotDone(_) => trace.happened(Effect::SendRefused),
-                    Outcome::Unknown(_) => trace.happened(Effect::SendUnknown),
-                }
+                let outcome = returned(&clients, machine, value, result);
                 drop((permit, under_way));
                 if let Outcome::Done(place) = outcome
                     && madsim::rand::thread_rng().gen_range(0..ASKS_ONCE_IN) == 0
@@ -103,6 +118,18 @@ impl Sender {
             });
             self.think().await;
         }
+    }
+
+    /// Writes down that a message is sent, and makes it.
+    fn hand_over(&self, value: Value) -> Message {
+        let (target, message) = self.message(value);
+        self.record(Event::Send {
+            value,
+            topic: self.plan.topic.clone(),
+            target,
+            lane: self.lane,
+        });
+        message
     }
 
     fn message(&self, value: Value) -> (Target, Message) {
@@ -131,6 +158,28 @@ impl Sender {
     fn record(&self, event: Event) {
         self.clients.history.record(self.machine, event);
     }
+}
+
+/// Writes down what became of a send.
+fn returned(
+    clients: &Clients,
+    machine: Machine,
+    value: Value,
+    result: Result<SendReceipt, Error>,
+) -> Outcome<Place> {
+    let outcome = outcome(result);
+    let sent = Event::Sent {
+        value,
+        outcome: outcome.clone(),
+    };
+    clients.history.record(machine, sent);
+    let trace = &clients.world.trace;
+    match &outcome {
+        Outcome::Done(_) => {}
+        Outcome::NotDone(_) => trace.happened(Effect::SendRefused),
+        Outcome::Unknown(_) => trace.happened(Effect::SendUnknown),
+    }
+    outcome
 }
 
 /// Where a queue ends, as the servers say.
