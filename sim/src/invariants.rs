@@ -39,7 +39,7 @@ mod votes;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use raft::Phase;
+use raft::{GroupStatus, Phase};
 use store::LogId;
 use tokio::sync::watch;
 
@@ -169,7 +169,7 @@ impl Invariants {
                     .and_then(|()| checks.queues.look(machine, live.life, &live.view))
             };
             self.note(result);
-            self.note(self.wiped_stay_out(machine, status.phase));
+            self.note(self.wiped_stay_out(machine, &status));
             tokio::time::sleep(TICK).await;
         }
     }
@@ -255,16 +255,21 @@ impl Invariants {
         }
     }
 
-    /// A member that lost its disk has forgotten its votes: it must not take part again.
-    fn wiped_stay_out(&self, machine: Machine, phase: Phase) -> Result<(), Violation> {
+    /// Who lost its disk has forgotten its votes: it must not take part again, nor vote for anybody, whether it is
+    /// a member still or was replaced.
+    fn wiped_stay_out(&self, machine: Machine, status: &GroupStatus) -> Result<(), Violation> {
         let Machine::Broker(id) = machine else {
             return Ok(());
         };
-        let wiped = phase == Phase::Running && self.world.is_wiped(id);
-        if !wiped || !self.world.members().contains(&id) {
+        if !self.world.is_wiped(id) {
             return Ok(());
         }
-        let detail = format!("{machine} lost its disk and takes part again");
+        let takes_part = status.phase == Phase::Running && self.world.members().contains(&id);
+        let detail = match status.vote {
+            Some(vote) => format!("{machine} lost its disk and votes again: {vote:?}"),
+            None if takes_part => format!("{machine} lost its disk and takes part again"),
+            None => return Ok(()),
+        };
         Err(Violation::new("wiped-replicas-stay-out", detail))
     }
 
