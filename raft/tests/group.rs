@@ -226,6 +226,12 @@ async fn one_that_was_taken_out_is_not_elected_by_one_that_lost_its_disk() {
     disk.remove_dir_all(&cluster.data_dir(wiped)).unwrap();
     let mut config = cluster.config(wiped);
     config.members = founders.clone();
+    // It hears of the group, and not from the other one that it was a member: whoever asks it must say so.
+    let unheard = config
+        .members
+        .iter_mut()
+        .find(|one| one.broker_id == removed);
+    unheard.unwrap().peer_address = common::free_addresses(1).remove(0);
     let empty = start_in_place_of(&cluster, config).await;
     empty.wait_phase(Phase::Running).await;
 
