@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use broker::{Broker, BrokerConfig, View};
 use host::{Host, Shutdown, ShutdownTrigger};
-use raft::RaftGroup;
+use raft::{Phase, RaftGroup};
 use tokio::sync::watch;
 
 use crate::clock::SimClock;
@@ -28,6 +28,7 @@ pub struct BrokerProcess {
     config: Mutex<BrokerConfig>,
     live: watch::Sender<Option<Live>>,
     stop: Mutex<Option<ShutdownTrigger>>,
+    killed: Mutex<Option<Option<u64>>>,
     ended: watch::Sender<Ended>,
     /// Processes that came to serve.
     served: AtomicU64,
@@ -66,6 +67,7 @@ impl BrokerProcess {
             config: Mutex::new(config),
             live: watch::Sender::new(None),
             stop: Mutex::default(),
+            killed: Mutex::default(),
             ended: watch::Sender::default(),
             served: AtomicU64::new(0),
             trace,
@@ -104,9 +106,17 @@ impl BrokerProcess {
         }
     }
 
+    /// How far the log of the process that was ended by force was synced, until the next one starts.
+    pub fn synced_when_killed(&self) -> Option<Option<u64>> {
+        *self.killed()
+    }
+
     /// The process is gone, by force: nothing holds its replica any more.
     pub fn forget(&self) {
-        self.live.send_replace(None);
+        if let Some(live) = self.live.send_replace(None) {
+            let status = live.group.status();
+            *self.killed() = (status.phase == Phase::Running).then_some(status.flushed);
+        }
         self.stop().take();
     }
 
@@ -142,6 +152,7 @@ impl BrokerProcess {
         };
         let (trigger, shutdown) = Shutdown::new();
         *self.stop() = Some(trigger);
+        self.killed().take();
         let config = self.config().clone();
         self.ended.send_modify(|ended| ended.failed_starts += 1);
         let starting = Broker::start(config, host);
@@ -161,6 +172,10 @@ impl BrokerProcess {
         self.live.send_replace(None);
         broker.stop().await;
         failure.map_or(Ok(()), |failure| Err(failure.to_string()))
+    }
+
+    fn killed(&self) -> MutexGuard<'_, Option<Option<u64>>> {
+        self.killed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn stop(&self) -> MutexGuard<'_, Option<ShutdownTrigger>> {

@@ -211,7 +211,13 @@ impl Invariants {
     fn synced(&self) -> quorum::Synced {
         let mut synced = quorum::Synced::new();
         for broker in self.world.all_brokers() {
-            let (Machine::Broker(id), Some(live)) = (broker.machine, broker.live()) else {
+            let Machine::Broker(id) = broker.machine else {
+                continue;
+            };
+            let Some(live) = broker.live() else {
+                if let Some(flushed) = broker.synced_when_killed() {
+                    synced.insert(id.into(), flushed);
+                }
                 continue;
             };
             let status = live.group.status();

@@ -15,7 +15,7 @@ use host::network::simulated::{Event, Passing, Wire};
 use madsim::net::NetSim;
 use madsim::rand::Rng;
 use madsim::task::NodeId;
-use proto::{cluster, opaque, raft, v2};
+use proto::{cluster, opaque, raft, redelivery, v2};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tonic::codegen::BoxMessage;
@@ -26,6 +26,12 @@ use crate::trace::Trace;
 
 /// Latency of a message while nothing is wrong.
 const LATENCY: std::ops::Range<Duration> = Duration::from_micros(200)..Duration::from_millis(3);
+
+/// A request that arrives twice mostly does within this time, in milliseconds.
+const SOON_MS: u64 = 300;
+
+/// And at the latest within this: others lead by then, and what it asked for is long done.
+const LATE_MS: u64 = 10_000;
 
 /// How a link is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -252,7 +258,12 @@ impl Wire for Network {
             return None;
         }
         let copy = copy(request)?;
-        let delay = Duration::from_millis(madsim::rand::thread_rng().gen_range(0..300));
+        let mut random = madsim::rand::thread_rng();
+        let ms = match random.gen_range(0..4) {
+            0 => random.gen_range(0..LATE_MS),
+            _ => random.gen_range(0..SOON_MS),
+        };
+        let delay = Duration::from_millis(ms);
         self.inner
             .trace
             .event(format_args!("{path} arrives again in {delay:?}"));
@@ -268,6 +279,8 @@ impl Wire for Network {
             taken(sent.status.as_ref()) && entries.all(|entry| taken(entry.status.as_ref()))
         } else if let Some(updated) = answer.downcast_ref::<v2::UpdateOffsetResponse>() {
             taken(updated.status.as_ref())
+        } else if let Some(answer) = answer.downcast_ref::<redelivery::RedeliveryResponse>() {
+            answer.code == i32::from(v2::Code::Ok)
         } else {
             true
         };
@@ -278,7 +291,8 @@ impl Wire for Network {
     }
 }
 
-/// A copy of a request that a network may well deliver twice: of every kind that changes something.
+/// A copy of a request that a network may well deliver twice: of every kind that changes something, but what
+/// operators ask for, who look what became of it before they ask again.
 fn copy(request: &BoxMessage) -> Option<BoxMessage> {
     copy_as::<raft::AppendRequest>(request)
         .or_else(|| copy_as::<raft::VoteRequest>(request))
@@ -288,6 +302,8 @@ fn copy(request: &BoxMessage) -> Option<BoxMessage> {
         .or_else(|| copy_as::<raft::StatusRequest>(request))
         .or_else(|| copy_as::<opaque::SendMessageRequest>(request))
         .or_else(|| copy_as::<v2::UpdateOffsetRequest>(request))
+        .or_else(|| copy_as::<redelivery::SendBackRequest>(request))
+        .or_else(|| copy_as::<redelivery::SettleRequest>(request))
         .or_else(|| copy_as::<v2::HeartbeatRequest>(request))
         .or_else(|| copy_as::<cluster::RegisterRequest>(request))
         .or_else(|| copy_as::<cluster::GossipRequest>(request))

@@ -20,8 +20,11 @@ use crate::worker;
 /// How long a cluster is left alone to see how fast time passes.
 const IDLE: Duration = Duration::from_secs(3_600);
 
-/// How long that may take: a second or two, on a machine that is busy with other things much more.
-const IDLE_TAKES_AT_MOST: Duration = Duration::from_secs(60);
+/// How long that may take: the machine may be busy with other things, too.
+const IDLE_TAKES_AT_MOST: Duration = Duration::from_secs(10);
+
+/// How often that is tried: the machine may be very busy for a moment.
+const IDLE_TRIES: usize = 3;
 
 /// What to sweep over.
 pub struct Sweep {
@@ -157,13 +160,14 @@ impl Sweep {
     fn replay(&self, total: &mut Total, out: &mut impl Write) -> Result<(), Failure> {
         let cases = Case::all(&self.regressions)?;
         for (path, case) in &cases {
-            let report = runner::run(case.spec()?);
-            total.count(&report.traced.counts);
-            if let Err(failure) = report::check(&report, &self.failures) {
+            let verdict = worker::run_case(path, &self.failures)?;
+            total.count(&verdict.counts);
+            if let Some(wrong) = verdict.wrong {
                 let path = path.display();
                 writeln!(out, "{path}: {}", case.about)?;
                 return Err(Failure::Violated(format!(
-                    "make sim CASE={path}\n{failure}"
+                    "make sim CASE={path}\n{}",
+                    wrong.text
                 )));
             }
         }
@@ -192,7 +196,13 @@ fn summarise(total: &Total, took: Duration, out: &mut impl Write) -> std::io::Re
 
 /// Proves that time is simulated: an hour of a cluster that nobody uses passes in seconds.
 fn idle_hour(out: &mut impl Write) -> Result<(), Failure> {
-    let ran = runner::simulate(0, || simulation::idle(IDLE, Arc::default()));
+    let idle = || runner::simulate(0, || simulation::idle(IDLE, Arc::default()));
+    let mut ran = idle();
+    for _ in 1..IDLE_TRIES {
+        if ran.took > IDLE_TAKES_AT_MOST {
+            ran = idle();
+        }
+    }
     writeln!(
         out,
         "an hour of an idle cluster took {:.2} s",

@@ -14,6 +14,8 @@ use crate::runner::Report;
 pub struct Verdict {
     /// Messages, disk operations and changes of state.
     pub events: u64,
+    /// Of all of them, with their times: the same world has the same.
+    pub hash: u64,
     /// How long it took in its own time.
     pub simulated: Duration,
     /// How often what happened in it.
@@ -46,6 +48,7 @@ impl Verdict {
         };
         Ok(Verdict {
             events: report.traced.events,
+            hash: report.traced.hash,
             simulated: report.simulated,
             counts: report.traced.counts.clone(),
             wrong,

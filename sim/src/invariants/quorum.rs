@@ -1,7 +1,7 @@
 //! What is applied anywhere lies synced in the logs of a majority of voters. (openraft's invariant 5.)
 //!
-//! A replica that is down, starting or being repaired cannot be asked: it counts as having everything. And
-//! while members change, a majority of the old ones will do.
+//! A replica that was killed has what it had then. One that ended by itself, starts or is being repaired cannot
+//! be asked: it counts as having everything. And while members change, a majority of the old ones will do.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -335,6 +335,7 @@ fn a_batch_stands_together() {
     let any = |stored| story().batch(Target::Any, stored);
     any([(1, queue_1(0)), (2, queue_1(1))]).holds();
     any([(1, place(0)), (2, queue_1(0))]).breaks("batches-together");
+    any([(1, place(1)), (2, place(0))]).breaks("batches-together");
     // Message groups have queues of their own.
     let groups = story().then(Event::Batch { values: vec![1, 2] });
     let groups = groups.send_to(1, Target::Group("a".to_owned()));

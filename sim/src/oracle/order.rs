@@ -74,8 +74,8 @@ impl Model<'_> {
         Ok(())
     }
 
-    /// What was handed over together and acknowledged stands together in its queue; if nobody chose one, all of
-    /// it in the same.
+    /// What was handed over together and acknowledged stands together in its queue, as it was handed over; if
+    /// nobody chose one, all of it in the same.
     pub(super) fn batches_together(&self) -> Result<(), Violation> {
         for record in self.records {
             let Event::Batch { values } = &record.event else {
@@ -89,6 +89,7 @@ impl Model<'_> {
                 }
             }
             self.in_one_queue(&queues)?;
+            self.as_handed_over(&queues)?;
             let batch = values.iter().copied().collect();
             for (queue, stored) in queues {
                 self.nothing_between(&batch, queue, &stored)?;
@@ -107,6 +108,21 @@ impl Model<'_> {
         {
             let what = "a batch is spread over two queues".to_owned();
             return Err(self.out_of_order("batches-together", what, first, second));
+        }
+        Ok(())
+    }
+
+    fn as_handed_over(
+        &self,
+        queues: &BTreeMap<&Queue, BTreeMap<u64, &Send<'_>>>,
+    ) -> Result<(), Violation> {
+        for stored in queues.values() {
+            for (before, after) in stored.values().zip(stored.values().skip(1)) {
+                if before.called > after.called {
+                    let what = "messages of a batch changed places".to_owned();
+                    return Err(self.out_of_order("batches-together", what, before, after));
+                }
+            }
         }
         Ok(())
     }

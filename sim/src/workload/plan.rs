@@ -211,7 +211,7 @@ impl Plan {
         }
         let mut chance = Chance::new(seed, "batches");
         for producer in &mut producers {
-            producer.batch = *chance.pick(&[1, 1, 4, 16]);
+            producer.batch = *chance.pick(&[1, 1, 1, 4, 4, 16]);
         }
         let mut chance = Chance::new(seed, "retriers");
         let first = topics.iter().take(1 + chance.below(2) as usize);

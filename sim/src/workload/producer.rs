@@ -18,6 +18,9 @@ use crate::machine::Machine;
 /// A producer asks for the end of a queue after one message of so many.
 const ASKS_ONCE_IN: u32 = 16;
 
+/// A producer thinks so often, at most, between two batches.
+const THINKS_AT_MOST: u64 = 6;
+
 /// One message of so many is larger than brokers take: it must be refused, and not be stored.
 const TOO_LARGE_ONE_IN: u64 = 97;
 
@@ -79,12 +82,20 @@ impl Sender {
             let under_way = self.clients.hand_over();
             let results = self.producer.send_batch(messages).await;
             self.clients.world.trace.happened(Effect::BatchSent);
+            let mut stored = None;
             for (value, result) in values.into_iter().zip(results) {
-                returned(&self.clients, self.machine, value, result);
+                if let Outcome::Done(place) = returned(&self.clients, self.machine, value, result) {
+                    stored = Some(place.queue);
+                }
             }
             drop(under_way);
-            // As many messages a second as one by one.
-            for _ in 0..batch {
+            if let Some(queue) = stored
+                && happens_once_in(ASKS_ONCE_IN / batch as u32)
+            {
+                ask_end(&self.clients, self.machine, &self.client, queue).await;
+            }
+            // Hardly more messages a second than one by one.
+            for _ in 0..batch.min(THINKS_AT_MOST) {
                 self.think().await;
             }
         }
@@ -111,7 +122,7 @@ impl Sender {
                 let outcome = returned(&clients, machine, value, result);
                 drop((permit, under_way));
                 if let Outcome::Done(place) = outcome
-                    && madsim::rand::thread_rng().gen_range(0..ASKS_ONCE_IN) == 0
+                    && happens_once_in(ASKS_ONCE_IN)
                 {
                     ask_end(&clients, machine, &client, place.queue).await;
                 }
@@ -158,6 +169,10 @@ impl Sender {
     fn record(&self, event: Event) {
         self.clients.history.record(self.machine, event);
     }
+}
+
+fn happens_once_in(times: u32) -> bool {
+    madsim::rand::thread_rng().gen_range(0..times.max(1)) == 0
 }
 
 /// Writes down what became of a send.
