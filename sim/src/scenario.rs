@@ -164,7 +164,7 @@ pub static SCENARIOS: &[Scenario] = &[
         size: SIZE,
         kinds: &[
             (Kind::Replace, 3),
-            (Kind::Wipe, 1),
+            (Kind::Wipe, 2),
             (Kind::Transfer, 4),
             (Kind::Partition, 2),
             (Kind::Kill, 2),

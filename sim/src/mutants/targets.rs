@@ -25,6 +25,15 @@ const LOGS: &[&str] = &[
     "one-message-per-offset",
 ];
 
+/// What is wrong when entries vanish that were acknowledged.
+const UNSYNCED: &[&str] = &[
+    "acknowledged-is-durable",
+    "seen-is-durable",
+    "committed-on-quorum",
+    "leader-completeness",
+    "committed-immutable",
+];
+
 /// What is wrong with offsets that get lost or go back.
 const OFFSETS: &[&str] = &["offsets-forward", "no-delivery-after-acknowledgement"];
 
@@ -86,17 +95,7 @@ impl Target {
                 ],
                 40,
             ),
-            Mutant::SyncSkipped => (
-                &["kills"],
-                &[
-                    "acknowledged-is-durable",
-                    "seen-is-durable",
-                    "committed-on-quorum",
-                    "leader-completeness",
-                    "committed-immutable",
-                ],
-                80,
-            ),
+            Mutant::SyncSkipped => (&["kills"], UNSYNCED, 80),
             Mutant::VoteNotPersisted => (
                 &["kills"],
                 &["leaders-have-voted", "terms-forward", "one-leader-per-term"],

@@ -175,6 +175,7 @@ impl Drawing<'_> {
             Kind::Rot => return self.rot(),
             Kind::SlowSyncs => return self.slow_syncs(),
             Kind::Checkpoint => return self.checkpoint(),
+            Kind::Replace => return self.replace(),
             Kind::Partition => self.partition(),
             Kind::NameServers => self.name_servers(),
             Kind::Weather => self.weather(),
@@ -409,6 +410,25 @@ impl Drawing<'_> {
         faults
     }
 
+    /// A replica is replaced; often because it is away, and it comes back when the group has gone on without it.
+    fn replace(&mut self) -> Vec<(u64, Fault)> {
+        self.next_broker += 1;
+        let by = self.next_broker - 1;
+        if self.chance.one_in(2) {
+            let who = self.broker();
+            return vec![(0, Fault::Replace { who, by })];
+        }
+        let who = Who::Machine(self.machine(self.mix.machines.0, Machine::Broker));
+        let away = Fault::Crash {
+            who: vec![who],
+            power: None,
+            down_ms: self.chance.between(4_000..=25_000),
+            storm: false,
+        };
+        let after_ms = self.chance.between(100..=1_000);
+        vec![(0, away), (after_ms, Fault::Replace { who, by })]
+    }
+
     /// Rot in some places, and then somebody who looks.
     fn rot(&mut self) -> Vec<(u64, Fault)> {
         let machine = Machine::Broker(self.victim);
@@ -467,13 +487,6 @@ impl Drawing<'_> {
                 }
             }
             Kind::Transfer => Fault::TransferLeader { to: self.broker() },
-            Kind::Replace => {
-                self.next_broker += 1;
-                Fault::Replace {
-                    who: self.broker(),
-                    by: self.next_broker - 1,
-                }
-            }
             Kind::DropLog => Fault::DropLog {
                 retain_bytes: *self.chance.pick(&[0, 256 << 10, 1 << 20]),
             },
