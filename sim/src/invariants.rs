@@ -207,7 +207,7 @@ impl Invariants {
         }
     }
 
-    /// How far the logs of those that can be asked are synced. Learns of new voters.
+    /// How far the logs of those that can be asked are synced, and were of those that were killed. Learns of new voters.
     fn synced(&self) -> quorum::Synced {
         let mut synced = quorum::Synced::new();
         for broker in self.world.all_brokers() {
