@@ -53,6 +53,10 @@ pub enum Mutant {
     FailureForgotten,
     /// The messages of a request are stored one by one, and others come between them.
     BatchTornApart,
+    /// A replica with another data directory than the one that is meant answers for it.
+    WipedReplicaAnswers,
+    /// A consumer that keeps its own progress renames a file that is not on the disk.
+    ProgressFileUnsynced,
 }
 
 impl Mutant {
@@ -81,6 +85,8 @@ impl Mutant {
         Mutant::ProgressPassesWork,
         Mutant::FailureForgotten,
         Mutant::BatchTornApart,
+        Mutant::WipedReplicaAnswers,
+        Mutant::ProgressFileUnsynced,
     ];
 
     /// What it is called on the command line.
@@ -109,6 +115,8 @@ impl Mutant {
             Mutant::ProgressPassesWork => "progress-passes-work",
             Mutant::FailureForgotten => "failure-forgotten",
             Mutant::BatchTornApart => "batch-torn-apart",
+            Mutant::WipedReplicaAnswers => "wiped-replica-answers",
+            Mutant::ProgressFileUnsynced => "progress-file-unsynced",
         }
     }
 }

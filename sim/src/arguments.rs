@@ -124,7 +124,7 @@ impl Arguments {
         }
         let report = runner::run(spec);
         report::tell_story(&report, out)?;
-        report::check(&report, &self.failures)
+        report::check(&report, Some(&self.failures))
     }
 
     fn scenarios(&self) -> Result<Vec<&'static Scenario>, Failure> {

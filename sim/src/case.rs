@@ -87,6 +87,17 @@ impl Case {
 }
 
 impl Case {
+    /// A world that will be run now, and not be kept.
+    pub fn of(spec: &Spec) -> Case {
+        Case {
+            about: String::new(),
+            scenario: spec.scenario.name.to_owned(),
+            seed: spec.seed,
+            invariant: String::new(),
+            course: spec.course(),
+        }
+    }
+
     /// The world to run.
     ///
     /// # Errors

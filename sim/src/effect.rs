@@ -29,6 +29,7 @@ named! {
         LeaderIsolated => "leader isolated",
         LeaderIsolatedWithClients => "leader isolated with clients",
         MachineIsolated => "machine isolated",
+        Split => "machines split in two",
         OneWayCut => "one-way cut",
         DeafMachine => "deaf machine",
         MuteMachine => "mute machine",
@@ -41,6 +42,7 @@ named! {
         NameServersApart => "name servers apart",
         Weather => "bad weather",
         Kill => "kill",
+        SeveralKilled => "several killed at once",
         PowerLoss => "power loss",
         PowerLossOfAll => "power loss of all",
         RestartStorm => "restart storm",
@@ -48,6 +50,7 @@ named! {
         OrderlyStop => "orderly stop",
         NameServerKilled => "name server killed",
         ClientKilled => "client killed",
+        ClientLosesPower => "client loses power",
         BrokerPaused => "broker paused",
         NameServerPaused => "name server paused",
         ClientPaused => "client paused",
@@ -109,6 +112,7 @@ named! {
         AttemptsUsedUp => "message whose attempts are used up",
         PushFailed => "push consumer that fails a message",
         PushGivenUp => "push consumer that fails a message for good",
+        GoesOnAlone => "consumer that goes on where its own file says",
         MessageMissing => "message sent back that is not kept any more",
     }
 }

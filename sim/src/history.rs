@@ -108,6 +108,14 @@ pub enum Event {
         #[serde(flatten)]
         member: Member,
     },
+    /// A consumer that shares queues looked which ones it holds.
+    Holds {
+        /// Which consumer.
+        #[serde(flatten)]
+        member: Member,
+        /// All of them.
+        queues: Vec<Queue>,
+    },
     /// A consumer got a message.
     Delivery {
         /// Which consumer.
@@ -304,17 +312,27 @@ pub enum Event {
         /// What it says; none if it says nothing that was ever sent.
         value: Option<Value>,
     },
-    /// A group exists, and its messages are delivered so many times at most.
+    /// A group exists, and its messages are delivered so many times at most; or a consumer that gets every message of
+    /// its topic and keeps its own progress.
     GroupMade {
-        /// The group.
+        /// The group, or whom that consumer is called by.
         group: Arc<str>,
         /// Deliveries of one message.
         attempts_max: u32,
         /// Whether its members work on one message of a queue after the other.
         in_order: bool,
+        /// Whether what failed for good is just given up: nobody keeps a dead letter.
+        alone: bool,
     },
-    /// Somebody was told what a queue holds.
+    /// Somebody begins to ask what all queues hold.
+    AskBounds {
+        /// Which call.
+        call: u64,
+    },
+    /// One queue of the answer.
     Bounds {
+        /// Which call.
+        call: u64,
         /// The queue.
         #[serde(flatten)]
         queue: Queue,

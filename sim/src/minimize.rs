@@ -15,10 +15,11 @@ use host::Mutant;
 use crate::case::{Case, Course};
 use crate::mutants;
 use crate::report::{self, Failure};
-use crate::runner;
 use crate::scenario::Scenario;
-use crate::schedule::{Fault, Timed};
+use crate::schedule::{Fault, Shape, Timed};
 use crate::simulation::Spec;
+use crate::verdict::Verdict;
+use crate::worker::Errand;
 use crate::workload::Plan;
 
 /// Time that the chaos goes on after its last fault, in milliseconds.
@@ -53,23 +54,17 @@ pub struct Command {
 impl Command {
     /// Fails if the world does not.
     pub fn run(&self, out: &mut impl Write) -> Result<(), Failure> {
-        if let Some(name) = &self.mutant {
-            let named = Mutant::ALL.iter().find(|mutant| mutant.name() == name);
-            mutants::select(Some(*named.ok_or(Failure::NoMutants)?))?;
-        }
+        let mutant = self.mutant.as_deref().map(mutants::named).transpose()?;
         let spec = Spec::new(Scenario::find(&self.scenario)?, self.seed);
         let whole = spec.course();
-        let first = runner::run(Spec {
-            course: Some(whole.clone()),
-            ..spec
-        });
-        let Some(violation) = first.violation else {
-            return Err(Failure::Holds(report::reproduce(&first.spec)));
+        let Some(wrong) = live(&spec, mutant, &whole)?.wrong else {
+            return Err(Failure::Holds(report::reproduce(&spec)));
         };
-        writeln!(out, "{violation}\n  {}", size(&whole))?;
+        writeln!(out, "{}\n  {}", wrong.text, size(&whole))?;
         let mut minimizer = Minimizer {
             spec,
-            invariant: violation.invariant,
+            mutant,
+            invariant: wrong.invariant.clone(),
             jobs: self.jobs.max(1),
             tried: AtomicUsize::new(1),
             smallest: whole,
@@ -79,7 +74,7 @@ impl Command {
             about: self.about.clone(),
             scenario: self.scenario.clone(),
             seed: self.seed,
-            invariant: violation.invariant.to_owned(),
+            invariant: wrong.invariant,
             course: minimizer.smallest.clone(),
         };
         let path = case.write(&self.regressions)?;
@@ -108,9 +103,23 @@ fn size(course: &Course) -> String {
     )
 }
 
+/// A world with other faults or clients than its seed says, in a process of its own.
+fn live(spec: &Spec, mutant: Option<Mutant>, course: &Course) -> Result<Verdict, Failure> {
+    let errand = Errand {
+        spec: Spec {
+            course: Some(course.clone()),
+            ..spec.clone()
+        },
+        mutant,
+        failures: None,
+    };
+    errand.run()
+}
+
 struct Minimizer {
     spec: Spec,
-    invariant: &'static str,
+    mutant: Option<Mutant>,
+    invariant: String,
     jobs: usize,
     tried: AtomicUsize,
     smallest: Course,
@@ -124,6 +133,7 @@ impl Minimizer {
             self.fewer_faults();
             self.less_time();
             self.fewer_clients();
+            self.narrower_faults();
             self.shorter_faults();
             let tried = self.tried.load(Ordering::Relaxed);
             writeln!(out, "  {} after {tried} worlds", size(&self.smallest))?;
@@ -213,6 +223,22 @@ impl Minimizer {
         }
     }
 
+    fn narrower_faults(&mut self) {
+        for place in 0..self.smallest.schedule.faults.len() {
+            loop {
+                let narrower = narrower(&self.smallest.schedule.faults[place].fault);
+                let candidates = narrower.into_iter().map(|fault| {
+                    let mut course = self.smallest.clone();
+                    course.schedule.faults[place].fault = fault;
+                    course
+                });
+                if !self.take_first(candidates.collect()) {
+                    break;
+                }
+            }
+        }
+    }
+
     fn shorter_faults(&mut self) {
         for place in 0..self.smallest.schedule.faults.len() {
             while let Some(shorter) = shorter(&self.smallest.schedule.faults[place]) {
@@ -256,13 +282,58 @@ impl Minimizer {
 
     fn still_fails(&self, course: &Course) -> bool {
         self.tried.fetch_add(1, Ordering::Relaxed);
-        let report = runner::run(Spec {
-            course: Some(course.clone()),
-            ..self.spec.clone()
-        });
-        let violation = report.violation.as_ref();
-        violation.is_some_and(|violation| violation.invariant == self.invariant)
+        // A process that ended without a verdict failed in another way.
+        let verdict = live(&self.spec, self.mutant, course);
+        let wrong = verdict.ok().and_then(|verdict| verdict.wrong);
+        wrong.is_some_and(|wrong| wrong.invariant == self.invariant)
     }
+}
+
+/// The same fault without one of those that it strikes, in every way.
+fn narrower(fault: &Fault) -> Vec<Fault> {
+    match fault {
+        Fault::Partition { shape, how, for_ms } => {
+            let shapes: Vec<Shape> = match shape {
+                Shape::Split(side) => without_one(side).map(Shape::Split).collect(),
+                Shape::NameServersInPart(links) => {
+                    without_one(links).map(Shape::NameServersInPart).collect()
+                }
+                Shape::Swizzle(links) => without_one(links).map(Shape::Swizzle).collect(),
+                _ => Vec::new(),
+            };
+            let narrower = shapes.into_iter().map(|shape| Fault::Partition {
+                shape,
+                how: *how,
+                for_ms: *for_ms,
+            });
+            narrower.collect()
+        }
+        Fault::Crash {
+            who,
+            power,
+            down_ms,
+            storm,
+        } => {
+            let narrower = without_one(who).map(|who| Fault::Crash {
+                who,
+                power: *power,
+                down_ms: *down_ms,
+                storm: *storm,
+            });
+            narrower.collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// All but one of them, in every way; something is left.
+fn without_one<T: Clone>(all: &[T]) -> impl Iterator<Item = Vec<T>> {
+    let places = if all.len() > 1 { 0..all.len() } else { 0..0 };
+    places.map(|place| {
+        let mut fewer = all.to_vec();
+        fewer.remove(place);
+        fewer
+    })
 }
 
 /// The same fault, half as long; none if it has no length, or is short enough.

@@ -100,11 +100,11 @@ impl Nemesis {
     async fn crash(&self, kind: FaultKind, who: &[Who], power: Option<u64>, down_ms: u64) {
         let mut machines: Vec<Machine> = who.iter().filter_map(|who| self.find(*who)).collect();
         machines.dedup();
-        let names: Vec<String> = machines.iter().map(Machine::to_string).collect();
-        if names.is_empty() {
+        if machines.is_empty() {
             return;
         }
-        self.strikes(kind, format_args!("{} for {down_ms} ms", names.join(", ")));
+        let names = links::names(&machines);
+        self.strikes(kind, format_args!("{names} for {down_ms} ms"));
         for (place, machine) in machines.iter().enumerate() {
             let crash = match power {
                 Some(seed) => Crash::Power(seed.wrapping_add(place as u64)),
@@ -193,7 +193,8 @@ impl Nemesis {
     /// The machine that is meant, as things are now.
     pub(crate) fn find(&self, who: Who) -> Option<Machine> {
         match who {
-            Who::Machine(machine) => Some(machine),
+            // A broker that takes another one's place may not be there yet.
+            Who::Machine(machine) => Some(machine).filter(|machine| self.world.has(*machine)),
             Who::Leader => self.world.leader(),
             Who::Follower(number) => {
                 let leader = self.world.leader();

@@ -23,6 +23,12 @@ pub const READER: &str = "final-reader";
 /// What the topic of a dead-letter queue begins with; its group follows.
 pub const DEAD_LETTERS: &str = "%DLQ%";
 
+/// What the topics begin with that exist for a while only: whether they are gone by the end nobody knows.
+pub const BRIEF: &str = "brief-";
+
+/// Pause between two questions what all queues hold.
+const ASKS_EVERY: Duration = Duration::from_secs(1);
+
 /// Longest wait for the membership to be changed.
 const MEMBERSHIP: Duration = Duration::from_secs(30);
 
@@ -92,6 +98,19 @@ impl Operator {
             let in_order = consumer.in_order;
             self.make_group(&consumer.group, &settings, in_order).await;
         }
+        let alone = plan
+            .push_consumers
+            .iter()
+            .filter(|consumer| consumer.alone.is_some());
+        for consumer in alone {
+            // The servers need not know it.
+            self.record(Event::GroupMade {
+                group: consumer.progress_of(),
+                attempts_max: consumer.attempts_max,
+                in_order: consumer.in_order,
+                alone: true,
+            });
+        }
     }
 
     async fn make_group(&self, group: &Arc<str>, settings: &GroupSettings, in_order: bool) {
@@ -102,6 +121,7 @@ impl Operator {
             group: group.clone(),
             attempts_max: settings.max_attempts,
             in_order,
+            alone: false,
         });
     }
 
@@ -201,7 +221,10 @@ impl Operator {
     /// What every queue of every topic holds now.
     pub async fn bounds(&self) -> Result<BTreeMap<Queue, (u64, u64)>, Error> {
         let mut bounds = BTreeMap::new();
-        for topic in self.admin().list_topics().await? {
+        let call = self.history.next_number();
+        self.record(Event::AskBounds { call });
+        let topics = self.admin().list_topics().await?.into_iter();
+        for topic in topics.filter(|topic| !topic.name.starts_with(BRIEF)) {
             let name: Arc<str> = topic.name.into();
             for held in topic.queues {
                 let queue = Queue {
@@ -209,6 +232,7 @@ impl Operator {
                     queue: held.queue,
                 };
                 self.record(Event::Bounds {
+                    call,
                     queue: queue.clone(),
                     min_offset: held.min_offset,
                     max_offset: held.max_offset,
@@ -217,6 +241,32 @@ impl Operator {
             }
         }
         Ok(bounds)
+    }
+
+    /// Asks for the bounds again and again, whatever comes of it: so the history says what had been dropped when.
+    pub async fn ask_bounds(self) {
+        loop {
+            tokio::time::sleep(ASKS_EVERY).await;
+            if let Err(error) = self.bounds().await {
+                tracing::debug!(%error, "bounds are not known");
+            }
+        }
+    }
+
+    /// Sends messages that nobody reads, one after the other; tells how many were stored.
+    pub async fn send_to(&self, topic: &str, messages: u64) -> u64 {
+        let producer = self.client.producer().build();
+        let producer = producer.expect("no bound is 0");
+        let mut stored = 0;
+        for number in 0..messages {
+            let message = raftmq_client::Message::new(topic, number.to_be_bytes().to_vec());
+            let message = message.expect("the topic has a valid name");
+            match producer.send(message).await {
+                Ok(_) => stored += 1,
+                Err(error) => tracing::debug!(%error, "not sent"),
+            }
+        }
+        stored
     }
 
     /// What a group has committed in a queue, as the servers say.

@@ -31,6 +31,7 @@
 //! | precommitted read, Elle's cycles G0 to G2 | cannot occur: there are no transactions |
 //! | `counter`, `linearizable register` | cannot occur: there is nothing to count or to overwrite |
 
+mod dropped;
 mod ends;
 #[cfg(test)]
 mod oracle_test;
@@ -47,6 +48,7 @@ mod redelivery_test;
 use std::collections::BTreeMap;
 
 use crate::history::{Event, Outcome, Place, Queue, Record, Target, Value};
+use crate::oracle::dropped::Dropped;
 use crate::violation::Violation;
 
 /// One send, as far as it is known.
@@ -83,6 +85,7 @@ struct Model<'a> {
     values: BTreeMap<Place, (Value, usize)>,
     /// Where each value was seen first. It was stored, whatever its producer was told.
     places: BTreeMap<Value, (Place, usize)>,
+    dropped: Dropped<'a>,
 }
 
 /// Finds what is wrong with a history. A history that does not end is judged as far as it goes.
@@ -112,6 +115,7 @@ impl<'a> Model<'a> {
             sends: BTreeMap::new(),
             values: BTreeMap::new(),
             places: BTreeMap::new(),
+            dropped: Dropped::of(records),
         };
         for (at, record) in records.iter().enumerate() {
             match &record.event {
@@ -241,17 +245,19 @@ impl<'a> Model<'a> {
             .rposition(|record| record.event == Event::End)
     }
 
-    /// The last word on where each queue begins and ends.
+    /// How far each queue is known to begin and to end. Answers may overtake each other, queues only grow.
     fn final_bounds(&self) -> BTreeMap<&'a Queue, (u64, u64)> {
-        let mut bounds = BTreeMap::new();
+        let mut bounds: BTreeMap<_, (u64, u64)> = BTreeMap::new();
         for record in self.records {
             if let Event::Bounds {
                 queue,
                 min_offset,
                 max_offset,
+                ..
             } = &record.event
             {
-                bounds.insert(queue, (*min_offset, *max_offset));
+                let (min, max) = bounds.entry(queue).or_default();
+                (*min, *max) = ((*min).max(*min_offset), (*max).max(*max_offset));
             }
         }
         bounds

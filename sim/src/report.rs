@@ -95,24 +95,25 @@ pub fn tell_story(report: &Report, out: &mut impl Write) -> io::Result<()> {
     )
 }
 
-/// An error if the world did what it must not; its history is in a file then.
-pub fn check(report: &Report, failures: &Path) -> Result<(), Failure> {
-    match &report.violation {
-        None => Ok(()),
-        Some(violation) => {
-            let file = write_history(report, failures)?;
-            Err(Failure::Violated(explain(report, violation, &file)))
-        }
+/// An error if the world did what it must not; its history is in a file then, if there is a place for it.
+pub fn check(report: &Report, failures: Option<&Path>) -> Result<(), Failure> {
+    let Some(violation) = &report.violation else {
+        return Ok(());
+    };
+    let mut text = explain(report, violation);
+    if let Some(failures) = failures {
+        let file = write_history(report, failures)?;
+        text.push_str(&format!("\n  history: {}", file.display()));
     }
+    Err(Failure::Violated(text))
 }
 
-fn explain(report: &Report, violation: &Violation, file: &Path) -> String {
+fn explain(report: &Report, violation: &Violation) -> String {
     let mut text = format!("{}\n  violates {violation}", reproduce(&report.spec));
     for line in &violation.proof {
         text.push_str("\n    ");
         text.push_str(line);
     }
-    text.push_str(&format!("\n  history: {}", file.display()));
     text
 }
 

@@ -34,6 +34,8 @@ pub enum Who {
 pub enum Shape {
     /// One machine from all others.
     Isolate(Who),
+    /// These machines of all kinds from all others.
+    Split(Vec<Machine>),
     /// The leader from the other brokers; clients and name servers still reach it.
     LeaderWithClients,
     /// One direction of one link.
@@ -288,6 +290,7 @@ fn partition_kind(shape: &Shape) -> FaultKind {
     match shape {
         Shape::Isolate(Who::Leader) => FaultKind::LeaderIsolated,
         Shape::Isolate(_) => FaultKind::MachineIsolated,
+        Shape::Split(_) => FaultKind::Split,
         Shape::LeaderWithClients => FaultKind::LeaderIsolatedWithClients,
         Shape::OneWay(..) => FaultKind::OneWayCut,
         Shape::Deaf(_) => FaultKind::DeafMachine,
@@ -305,9 +308,13 @@ fn partition_kind(shape: &Shape) -> FaultKind {
 /// More than two brokers are all of them.
 fn crash_kind(who: &[Who], power: bool) -> FaultKind {
     match who {
+        [Who::Machine(Machine::Client(_) | Machine::Operator)] if power => {
+            FaultKind::ClientLosesPower
+        }
         [Who::Machine(Machine::Client(_) | Machine::Operator)] => FaultKind::ClientKilled,
         [Who::Machine(Machine::NameServer(_))] => FaultKind::NameServerKilled,
         [_, _, _, ..] if power => FaultKind::PowerLossOfAll,
+        [_, _, ..] if !power => FaultKind::SeveralKilled,
         _ if power => FaultKind::PowerLoss,
         _ => FaultKind::Kill,
     }

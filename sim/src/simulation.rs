@@ -184,6 +184,7 @@ impl Story {
         let beginning = tokio::time::timeout(BEGIN, self.begin()).await;
         let operator = beginning
             .map_err(|_| Violation::new("begins", format!("no topic was made in {BEGIN:?}")))?;
+        let asking = tokio::spawn(self.operator().await.ask_bounds());
         let nemesis = Nemesis {
             world: self.world.clone(),
             clients: self.clients.clone(),
@@ -201,6 +202,7 @@ impl Story {
         self.clients.enter(Phase::Drain);
         liveness::everything_is_read(&self.world, &self.clients, &operator).await?;
         self.clients.enter(Phase::Stop);
+        asking.abort();
         compare_logs(&self.world).await?;
         self.history.record(Machine::Operator, Event::End);
         Ok(())

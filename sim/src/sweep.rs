@@ -15,7 +15,7 @@ use crate::runner;
 use crate::scenario::{SCENARIOS, Scenario};
 use crate::simulation::{self, Spec};
 use crate::verdict::Verdict;
-use crate::worker;
+use crate::worker::Errand;
 
 /// How long a cluster is left alone to see how fast time passes.
 const IDLE: Duration = Duration::from_secs(3_600);
@@ -119,7 +119,7 @@ impl Sweep {
                         let Some(spec) = spec else {
                             return;
                         };
-                        let ended = worker::run(&spec, self.twice, &self.failures);
+                        let ended = self.live(&spec);
                         if results.send((spec, ended)).is_err() {
                             return;
                         }
@@ -150,6 +150,19 @@ impl Sweep {
         }
     }
 
+    /// One world, or one and the same twice.
+    fn live(&self, spec: &Spec) -> Result<Verdict, Failure> {
+        let errand = Errand {
+            spec: spec.clone(),
+            mutant: None,
+            failures: Some(&self.failures),
+        };
+        match self.twice {
+            true => errand.run_twice(),
+            false => errand.run(),
+        }
+    }
+
     /// Whether there were enough worlds for everything to happen in one of them.
     fn must_cover(&self, worlds: u64) -> bool {
         let scenarios = SCENARIOS.len() as u64;
@@ -160,15 +173,18 @@ impl Sweep {
     fn replay(&self, total: &mut Total, out: &mut impl Write) -> Result<(), Failure> {
         let cases = Case::all(&self.regressions)?;
         for (path, case) in &cases {
-            let verdict = worker::run_case(path, &self.failures)?;
-            total.count(&verdict.counts);
-            if let Some(wrong) = verdict.wrong {
+            let wrong = match self.live(&case.spec()?) {
+                Ok(verdict) => {
+                    total.count(&verdict.counts);
+                    verdict.wrong.map(|wrong| wrong.text)
+                }
+                Err(failure) => Some(failure.to_string()),
+            };
+            if let Some(wrong) = wrong {
                 let path = path.display();
                 writeln!(out, "{path}: {}", case.about)?;
-                return Err(Failure::Violated(format!(
-                    "make sim CASE={path}\n{}",
-                    wrong.text
-                )));
+                let text = format!("make sim CASE={path}\n{wrong}");
+                return Err(Failure::Violated(text));
             }
         }
         writeln!(

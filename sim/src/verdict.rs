@@ -34,11 +34,11 @@ pub struct Wrong {
 }
 
 impl Verdict {
-    /// Of a world that was run; the history of one that failed is in a file then.
+    /// Of a world that was run; the history of one that failed is in a file then, if there is a place for it.
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn of(report: &Report, failures: &Path) -> Result<Verdict, Failure> {
+    pub fn of(report: &Report, failures: Option<&Path>) -> Result<Verdict, Failure> {
         let wrong = match (report::check(report, failures), &report.violation) {
             (Err(Failure::Violated(text)), Some(violation)) => Some(Wrong {
                 invariant: violation.invariant.to_owned(),

@@ -3,15 +3,16 @@
 //! What a world does not give back, some 20 MB, ends with its process: thousands of them would fill any
 //! memory. And one that aborts or never ends takes no other with it.
 
-use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use clap::Args;
+use host::Mutant;
 
 use crate::case::Case;
+use crate::mutants;
 use crate::report::{self, Failure};
 use crate::runner;
 use crate::scenario::Scenario;
@@ -20,6 +21,9 @@ use crate::verdict::Verdict;
 
 /// How long a world may take: a hundred times what it takes on a busy machine.
 const TAKES_AT_MOST: Duration = Duration::from_secs(900);
+
+/// Where a process finds its case.
+const STANDARD_INPUT: &str = "/dev/stdin";
 
 /// Runs one world and tells a sweep how it went.
 #[derive(Debug, Args)]
@@ -34,9 +38,12 @@ pub struct World {
     /// Or the file with its case.
     #[arg(long, conflicts_with = "seed", required_unless_present = "seed")]
     case: Option<PathBuf>,
+    /// A known bug that it has.
+    #[arg(long)]
+    mutant: Option<String>,
     /// Where its history goes if it fails.
     #[arg(long)]
-    failures: PathBuf,
+    failures: Option<PathBuf>,
 }
 
 impl World {
@@ -46,7 +53,10 @@ impl World {
     /// There is no such world, or its verdict cannot be written.
     pub fn run(&self, out: &mut impl Write) -> Result<(), Failure> {
         give_up_in_time();
-        let verdict = Verdict::of(&runner::run(self.spec()?), &self.failures)?;
+        if let Some(name) = &self.mutant {
+            mutants::select(Some(mutants::named(name)?))?;
+        }
+        let verdict = Verdict::of(&runner::run(self.spec()?), self.failures.as_deref())?;
         let line = serde_json::to_string(&verdict).expect("a verdict is plain data");
         writeln!(out, "{line}")?;
         Ok(())
@@ -74,53 +84,75 @@ fn give_up_in_time() {
     });
 }
 
-/// Runs a world as its seed says in a process of its own; `twice`: in two, which must do the same.
-///
-/// # Errors
-/// A process ended without a verdict, or the world differs from itself.
-pub fn run(spec: &Spec, twice: bool, failures: &Path) -> Result<Verdict, Failure> {
-    let seed = spec.seed.to_string();
-    let world = ["--seed", &seed, "--scenario", spec.scenario.name].map(OsStr::new);
-    let reproduce = report::reproduce(spec);
-    let verdict = run_process(&world, &reproduce, failures)?;
-    if twice && run_process(&world, &reproduce, failures)?.hash != verdict.hash {
-        let text = format!("{reproduce}\n  differs from itself");
-        return Err(Failure::NotDeterministic(text));
+/// What a process shall do: live through one world.
+#[derive(Clone)]
+pub struct Errand<'a> {
+    /// Which: as its seed says, or as its course does.
+    pub spec: Spec,
+    /// A known bug that it has, in a build that holds them.
+    pub mutant: Option<Mutant>,
+    /// Where its history goes if it fails; nowhere, if nobody wants it.
+    pub failures: Option<&'a Path>,
+}
+
+impl Errand<'_> {
+    /// What became of the world. What its process says on standard error goes to ours.
+    ///
+    /// # Errors
+    /// The process ended without a verdict.
+    pub fn run(&self) -> Result<Verdict, Failure> {
+        let mut process = self.command()?.spawn()?;
+        if let Some(mut stdin) = process.stdin.take()
+            && self.spec.course.is_some()
+        {
+            let case = serde_json::to_vec(&Case::of(&self.spec)).expect("a case is plain data");
+            // One that ended before it has read all has no verdict, and that is what counts.
+            let _ = stdin.write_all(&case);
+        }
+        let ended = process.wait_with_output()?;
+        match (
+            ended.status.success(),
+            serde_json::from_slice(&ended.stdout),
+        ) {
+            (true, Ok(verdict)) => Ok(verdict),
+            _ => Err(Failure::NoVerdict {
+                reproduce: report::reproduce(&self.spec),
+                ended: ended.status.to_string(),
+            }),
+        }
     }
-    Ok(verdict)
-}
 
-/// Runs a case in a process of its own.
-///
-/// # Errors
-/// The process ended without a verdict.
-pub fn run_case(path: &Path, failures: &Path) -> Result<Verdict, Failure> {
-    let reproduce = format!("make sim CASE={}", path.display());
-    run_process(
-        &[OsStr::new("--case"), path.as_os_str()],
-        &reproduce,
-        failures,
-    )
-}
+    /// The same again, which must do the same.
+    ///
+    /// # Errors
+    /// As [`Errand::run`]; or the world differs from itself.
+    pub fn run_twice(&self) -> Result<Verdict, Failure> {
+        let verdict = self.run()?;
+        if self.run()?.hash != verdict.hash {
+            let text = format!("{}\n  differs from itself", report::reproduce(&self.spec));
+            return Err(Failure::NotDeterministic(text));
+        }
+        Ok(verdict)
+    }
 
-/// What the process says on standard error goes to ours.
-fn run_process(world: &[&OsStr], reproduce: &str, failures: &Path) -> Result<Verdict, Failure> {
-    let mut command = Command::new(this_program()?);
-    let failures = [OsStr::new("--failures"), failures.as_os_str()];
-    let command = command.arg("world").args(world).args(failures);
-    let ended = command
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()?;
-    match (
-        ended.status.success(),
-        serde_json::from_slice(&ended.stdout),
-    ) {
-        (true, Ok(verdict)) => Ok(verdict),
-        _ => Err(Failure::NoVerdict {
-            reproduce: reproduce.to_owned(),
-            ended: ended.status.to_string(),
-        }),
+    fn command(&self) -> io::Result<Command> {
+        let mut command = Command::new(this_program()?);
+        command.arg("world");
+        match self.spec.course {
+            Some(_) => command.args(["--case", STANDARD_INPUT]),
+            None => {
+                let seed = self.spec.seed.to_string();
+                command.args(["--seed", &seed, "--scenario", self.spec.scenario.name])
+            }
+        };
+        if let Some(mutant) = self.mutant {
+            command.args(["--mutant", mutant.name()]);
+        }
+        if let Some(failures) = self.failures {
+            command.arg("--failures").arg(failures);
+        }
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        Ok(command)
     }
 }
 

@@ -81,6 +81,16 @@ pub enum Crash {
     Power(u64),
 }
 
+impl Crash {
+    /// What is left of a disk.
+    fn strike(self, disk: &SimDisk) {
+        match self {
+            Crash::Process => disk.unmount(),
+            Crash::Power(seed) => disk.lose_power(seed),
+        }
+    }
+}
+
 /// Whether a machine's process should be there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wanted {
@@ -103,6 +113,8 @@ pub struct World {
     name_servers: BTreeMap<u8, Arc<NameServerProcess>>,
     nodes: Mutex<BTreeMap<Machine, Node>>,
     on_new_broker: Mutex<Option<OnNewBroker>>,
+    /// Of clients and the operator: what their processes leave to the next ones.
+    client_disks: Mutex<BTreeMap<Machine, SimDisk>>,
     wiped: Mutex<BTreeSet<u8>>,
     /// Who votes, and the last entry that whoever said so had applied.
     members: Mutex<(Option<u64>, Vec<u8>)>,
@@ -132,6 +144,7 @@ impl World {
             name_servers,
             nodes: Mutex::default(),
             on_new_broker: Mutex::default(),
+            client_disks: Mutex::default(),
             wiped: Mutex::default(),
             members: Mutex::new((None, (1..=shape.brokers).collect())),
             shape,
@@ -231,9 +244,18 @@ impl World {
         self.nodes().keys().copied().collect()
     }
 
-    /// What a machine's programs may ask of it; for clients, whose disks nobody uses.
+    /// Whether there is such a machine.
+    pub fn has(&self, machine: Machine) -> bool {
+        self.nodes().contains_key(&machine)
+    }
+
+    /// What a new process with clients may ask of its machine. Its disk is as earlier processes left it.
     pub fn client_host(&self, machine: Machine, clock: Arc<SimClock>) -> Host {
-        let disk = SimDisk::new(machine, self.trace.clone()).mount();
+        let mut disks = self.client_disks();
+        let disk = disks
+            .entry(machine)
+            .or_insert_with(|| SimDisk::new(machine, self.trace.clone()))
+            .mount();
         Host { clock, disk }
     }
 
@@ -392,6 +414,9 @@ impl World {
         for broker in self.all_brokers() {
             broker.disk.discard();
         }
+        for disk in self.client_disks().values() {
+            disk.discard();
+        }
     }
 
     fn clean_up(&self, machine: Machine, crash: Crash) {
@@ -399,10 +424,7 @@ impl World {
             Machine::Broker(id) => {
                 if let Some(broker) = self.broker(id) {
                     broker.forget();
-                    match crash {
-                        Crash::Process => broker.disk.unmount(),
-                        Crash::Power(seed) => broker.disk.lose_power(seed),
-                    }
+                    crash.strike(&broker.disk);
                 }
             }
             Machine::NameServer(id) => self
@@ -410,7 +432,11 @@ impl World {
                 .get(&id)
                 .iter()
                 .for_each(|server| server.forget()),
-            Machine::Client(_) | Machine::Operator => {}
+            Machine::Client(_) | Machine::Operator => {
+                if let Some(disk) = self.client_disks().get(&machine) {
+                    crash.strike(disk);
+                }
+            }
         }
     }
 
@@ -425,6 +451,11 @@ impl World {
 
     fn brokers(&self) -> MutexGuard<'_, BTreeMap<u8, Arc<BrokerProcess>>> {
         self.brokers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn client_disks(&self) -> MutexGuard<'_, BTreeMap<Machine, SimDisk>> {
+        let disks = self.client_disks.lock();
+        disks.unwrap_or_else(PoisonError::into_inner)
     }
 
     fn wiped(&self) -> MutexGuard<'_, BTreeSet<u8>> {

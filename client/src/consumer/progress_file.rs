@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
-use host::{Disk, blocking};
+use host::{Disk, Mutant, blocking, mutant};
 
 use crate::consumer::delivery::TopicQueue;
 use crate::consumer::holdings::Due;
@@ -207,7 +207,11 @@ async fn replace(disk: &Arc<dyn Disk>, path: &Path, text: String) -> io::Result<
     let fresh = beside(path, "new");
     let (making, name) = (disk.clone(), fresh.clone());
     let file = blocking::run(move || making.create(&name)).await?;
-    file.write_and_sync(0, vec![Bytes::from(text)]).await?;
+    match mutant::is(Mutant::ProgressFileUnsynced) {
+        // Mutant: the rename alone does not make a file whole.
+        true => file.write_at(0, &[Bytes::from(text)])?,
+        false => file.write_and_sync(0, vec![Bytes::from(text)]).await?,
+    }
     let (renaming, from, to) = (disk.clone(), fresh, path.to_owned());
     blocking::run(move || renaming.rename(&from, &to)).await?;
     match path.parent().filter(|parent| *parent != Path::new("")) {

@@ -193,3 +193,32 @@ fn push_consumers_must_be_through() {
     let empty = BTreeMap::from([(queue(&plan), (1, 1))]);
     assert_eq!(worked_off(&plan, &empty, &[]), Ok(()));
 }
+
+/// Would catch one that failed a message, died, and went on behind it.
+#[test]
+fn who_keeps_its_own_progress_must_be_done_with_every_message() {
+    let mut plan = plan();
+    plan.push_consumers
+        .retain(|consumer| consumer.alone.is_some());
+    plan.push_consumers.truncate(1);
+    plan.push_consumers[0].attempts_max = 2;
+    let place = Place {
+        queue: queue(&plan),
+        offset: 0,
+    };
+    let member = Member {
+        group: plan.push_consumers[0].progress_of(),
+        member: 1,
+    };
+    let failed = |attempt| Event::Failed {
+        member: member.clone(),
+        place: place.clone(),
+        attempt,
+        dead: false,
+    };
+    let bounds = BTreeMap::from([(queue(&plan), (0, 1))]);
+    let is_through = |events| worked_off(&plan, &bounds, &records(events));
+    assert!(is_through(Vec::new()).is_err());
+    assert!(is_through(vec![failed(1)]).is_err());
+    assert_eq!(is_through(vec![failed(1), failed(2)]), Ok(()));
+}

@@ -12,6 +12,8 @@ type Key<'a> = (&'a str, &'a Queue);
 struct Work {
     /// Offsets that were finished, or failed.
     done: BTreeSet<u64>,
+    /// Offsets that need no further delivery: finished, or failed for good.
+    over: BTreeSet<u64>,
     /// Where the last failure stands.
     failed: Option<usize>,
     /// Where the last question stands whose answer was that no retries are left.
@@ -19,25 +21,32 @@ struct Work {
     committed: u64,
 }
 
-/// Every group of push consumers has worked on everything, has no retry left, and has committed that.
+/// Every group of push consumers has worked on everything, has no retry left, and has committed that. So has every
+/// push consumer that is alone, but for what only servers know.
 pub(super) fn worked_off(
     plan: &Plan,
     bounds: &BTreeMap<Queue, (u64, u64)>,
     records: &[Record],
 ) -> Result<(), String> {
-    let work = work(records);
-    for consumer in plan.push_groups() {
+    let work = work(plan, records);
+    for consumer in plan.who_must_get_all() {
         for (queue, (min, max)) in bounds {
             if queue.topic != consumer.topic || min >= max {
                 continue;
             }
-            let group = &consumer.group;
+            let group = consumer.progress_of();
             let place = format!("{}/{}", queue.topic, queue.queue);
-            let Some(work) = work.get(&(&**group, queue)) else {
+            let Some(work) = work.get(&(&*group, queue)) else {
                 return Err(format!("{group} has done nothing in {place}"));
             };
             if let Some(left) = (*min..*max).find(|offset| !work.done.contains(offset)) {
                 return Err(format!("{group} has not worked on {place}@{left}"));
+            }
+            if consumer.alone.is_some() {
+                match (*min..*max).find(|offset| !work.over.contains(offset)) {
+                    Some(left) => return Err(format!("{group} is not done with {place}@{left}")),
+                    None => continue,
+                }
             }
             if work.none_left <= work.failed {
                 return Err(format!("{group} has retries in {place}"));
@@ -53,7 +62,11 @@ pub(super) fn worked_off(
     Ok(())
 }
 
-fn work(records: &[Record]) -> BTreeMap<Key<'_>, Work> {
+fn work<'a>(plan: &Plan, records: &'a [Record]) -> BTreeMap<Key<'a>, Work> {
+    let consumers = plan.who_must_get_all();
+    let plans: BTreeMap<_, _> = consumers
+        .map(|consumer| (consumer.progress_of(), consumer))
+        .collect();
     let mut work: BTreeMap<Key<'_>, Work> = BTreeMap::new();
     let mut asked: BTreeMap<u64, (Key<'_>, usize)> = BTreeMap::new();
     for (at, record) in records.iter().enumerate() {
@@ -61,11 +74,21 @@ fn work(records: &[Record]) -> BTreeMap<Key<'_>, Work> {
             Event::Finished { member, place, .. } => {
                 let work = work.entry((&member.group, &place.queue)).or_default();
                 work.done.insert(place.offset);
+                work.over.insert(place.offset);
             }
-            Event::Failed { member, place, .. } => {
+            Event::Failed {
+                member,
+                place,
+                attempt,
+                dead,
+            } => {
                 let work = work.entry((&member.group, &place.queue)).or_default();
                 work.done.insert(place.offset);
                 work.failed = Some(at);
+                let plan = plans.get(&member.group);
+                if plan.is_some_and(|plan| plan.is_last(*attempt, *dead)) {
+                    work.over.insert(place.offset);
+                }
             }
             Event::AskCommitted { call, group, queue }
             | Event::AskRetries { call, group, queue } => {

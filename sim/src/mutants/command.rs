@@ -5,10 +5,13 @@ use std::io::Write;
 use clap::Args;
 use host::Mutant;
 
-use super::hunt::{self, Catch, Hunt};
+use super::hunt::{Catch, Hunt};
 use super::targets::Target;
+use crate::mutants;
 use crate::report::{self, Failure};
+use crate::runner;
 use crate::scenario::Scenario;
+use crate::simulation::Spec;
 
 /// Puts known bugs back, one at a time, and requires that each is caught.
 #[derive(Debug, Args)]
@@ -55,7 +58,7 @@ impl Command {
             let name = target.mutant.name();
             let scenarios = self.scenarios(&target)?;
             if let Some(seed) = self.seed {
-                hunt::select(Some(target.mutant))?;
+                mutants::select(Some(target.mutant))?;
                 return tell(scenarios[0], seed, out);
             }
             let worlds = self.worlds.unwrap_or(target.worlds);
@@ -86,14 +89,14 @@ impl Command {
     }
 
     fn targets(&self) -> Result<Vec<Target>, Failure> {
-        let asked = |name: &str| self.mutant.as_deref().is_none_or(|asked| asked == name);
-        let mutants = Mutant::ALL.iter().filter(|mutant| asked(mutant.name()));
-        let targets: Vec<Target> = mutants.copied().map(Target::of).collect();
-        if targets.is_empty() {
-            let names: Vec<&str> = Mutant::ALL.iter().map(|mutant| mutant.name()).collect();
-            return Err(Failure::NoSuchMutant(names.join(", ")));
-        }
-        Ok(targets)
+        let asked = match &self.mutant {
+            Some(name) => vec![mutants::named(name)?],
+            None => Mutant::ALL.to_vec(),
+        };
+        // A build without them says so at once.
+        mutants::select(asked.first().copied())?;
+        mutants::select(None)?;
+        Ok(asked.into_iter().map(Target::of).collect())
     }
 
     fn scenarios(&self, target: &Target) -> Result<Vec<&'static Scenario>, Failure> {
@@ -106,7 +109,7 @@ impl Command {
 }
 
 fn tell(scenario: &'static Scenario, seed: u64, out: &mut impl Write) -> Result<(), Failure> {
-    let report = hunt::run(scenario, seed);
+    let report = runner::run(Spec::new(scenario, seed));
     report::tell_story(&report, out)?;
     if let Some(violation) = &report.violation {
         writeln!(out, "{violation}")?;
@@ -132,7 +135,7 @@ fn write_catch(
         &seed,
         &tried,
         &within,
-        catch.invariant,
+        &catch.invariant,
         &at,
     ];
     write_row(out, row)

@@ -9,9 +9,10 @@ use std::time::Duration;
 use host::Mutant;
 
 use crate::report::Failure;
-use crate::runner::{self, Report};
 use crate::scenario::Scenario;
 use crate::simulation::Spec;
+use crate::verdict::Verdict;
+use crate::worker::Errand;
 
 /// Where to look for a bug: scenarios in turn, seeds from the first one on.
 pub(super) struct Hunt<'a> {
@@ -31,7 +32,7 @@ pub(super) struct Catch {
     pub(super) tried: u64,
     pub(super) scenario: &'static str,
     pub(super) seed: u64,
-    pub(super) invariant: &'static str,
+    pub(super) invariant: String,
     /// When, in the time of that world.
     pub(super) simulated: Duration,
 }
@@ -41,14 +42,11 @@ impl Hunt<'_> {
     pub(super) fn run(&self) -> Result<Option<Catch>, Failure> {
         let mut begin = 0;
         loop {
-            select(Some(self.mutant))?;
-            let caught = self.first_catch(begin);
-            select(None)?;
-            let Some(catch) = caught else {
+            let Some(catch) = self.first_catch(begin) else {
                 return Ok(None);
             };
             begin = catch.tried;
-            if self.world(catch.tried - 1).violation.is_none() {
+            if self.live(catch.tried - 1, None)?.wrong.is_none() {
                 return Ok(Some(catch));
             }
         }
@@ -86,37 +84,31 @@ impl Hunt<'_> {
     }
 
     fn try_one(&self, number: u64) -> Option<Catch> {
-        let report = self.world(number);
-        let violation = report.violation?;
-        self.invariants
-            .contains(&violation.invariant)
-            .then_some(Catch {
-                tried: number + 1,
-                scenario: report.spec.scenario.name,
-                seed: report.spec.seed,
-                invariant: violation.invariant,
-                simulated: report.simulated,
-            })
+        // A process that ended without a verdict is no catch either.
+        let verdict = self.live(number, Some(self.mutant)).ok()?;
+        let invariant = verdict.wrong?.invariant;
+        let spec = self.world(number);
+        self.invariants.contains(&&*invariant).then_some(Catch {
+            tried: number + 1,
+            scenario: spec.scenario.name,
+            seed: spec.seed,
+            invariant,
+            simulated: verdict.simulated,
+        })
     }
 
-    fn world(&self, number: u64) -> Report {
+    fn live(&self, number: u64, mutant: Option<Mutant>) -> Result<Verdict, Failure> {
+        let errand = Errand {
+            spec: self.world(number),
+            mutant,
+            failures: None,
+        };
+        errand.run()
+    }
+
+    fn world(&self, number: u64) -> Spec {
         let count = self.scenarios.len() as u64;
         let scenario = self.scenarios[(number % count) as usize];
-        run(scenario, self.first_seed + number / count)
+        Spec::new(scenario, self.first_seed + number / count)
     }
-}
-
-/// From now on all worlds have this bug and no other.
-pub(crate) fn select(mutant: Option<Mutant>) -> Result<(), Failure> {
-    #[cfg(raftmq_mutants)]
-    host::mutant::select(mutant);
-    match mutant.is_none_or(host::mutant::is) {
-        true => Ok(()),
-        false => Err(Failure::NoMutants),
-    }
-}
-
-/// One world.
-pub(super) fn run(scenario: &'static Scenario, seed: u64) -> Report {
-    runner::run(Spec::new(scenario, seed))
 }

@@ -48,6 +48,22 @@ const KEPT: &[&str] = &[
 /// Scenarios, invariants, worlds.
 type Row = (&'static [&'static str], &'static [&'static str], u64);
 
+/// Who votes.
+fn of_votes(mutant: Mutant) -> Row {
+    match mutant {
+        Mutant::WipedReplicaAnswers => (
+            &["membership"],
+            &["wiped-replicas-stay-out", "one-leader-per-term"],
+            400,
+        ),
+        _ => (
+            &["kills"],
+            &["leaders-have-voted", "terms-forward", "one-leader-per-term"],
+            20,
+        ),
+    }
+}
+
 /// What becomes of messages that are sent back.
 fn of_redelivery(mutant: Mutant) -> Row {
     match mutant {
@@ -59,7 +75,7 @@ fn of_redelivery(mutant: Mutant) -> Row {
         Mutant::SentBackBeforeCommit => (
             &["partitions"],
             &["sent-back-comes-again", "redelivery-is-earned"],
-            90,
+            170,
         ),
         _ => (
             &["kills", "partitions"],
@@ -77,6 +93,7 @@ fn of_push_consumers(mutant: Mutant) -> Row {
             &["progress-waits-for-work", "finished-or-dead", "drains"],
             20,
         ),
+        Mutant::ProgressFileUnsynced => (&["kills"], &["drains"], 60),
         _ => (&["partitions"], &["finished-or-dead"], 60),
     }
 }
@@ -96,11 +113,7 @@ impl Target {
                 40,
             ),
             Mutant::SyncSkipped => (&["kills"], UNSYNCED, 80),
-            Mutant::VoteNotPersisted => (
-                &["kills"],
-                &["leaders-have-voted", "terms-forward", "one-leader-per-term"],
-                20,
-            ),
+            Mutant::VoteNotPersisted | Mutant::WipedReplicaAnswers => of_votes(mutant),
             Mutant::TornTailAccepted => (
                 &["disks"],
                 &["log-matching", "equal-tables", "no-phantom"],
@@ -111,7 +124,7 @@ impl Target {
                 &["log-matching", "equal-tables", "no-phantom"],
                 60,
             ),
-            Mutant::TruncationLost => (&["chaos", "partitions"], LOGS, 150),
+            Mutant::TruncationLost => (&["chaos", "partitions"], LOGS, 200),
             Mutant::RetentionAboveCheckpoint => (&["snapshots"], KEPT, 20),
             Mutant::SnapshotWithoutSegments => (&["snapshots"], KEPT, 60),
             Mutant::TablesAheadOfLog => (
@@ -136,7 +149,9 @@ impl Target {
             Mutant::RetriesNotKept | Mutant::SentBackBeforeCommit | Mutant::SettledForgotten => {
                 of_redelivery(mutant)
             }
-            Mutant::ProgressPassesWork | Mutant::FailureForgotten => of_push_consumers(mutant),
+            Mutant::ProgressPassesWork
+            | Mutant::FailureForgotten
+            | Mutant::ProgressFileUnsynced => of_push_consumers(mutant),
         };
         Target {
             mutant,

@@ -6,7 +6,7 @@ use super::{Nemesis, sleep};
 use crate::effect::FaultKind;
 use crate::machine::Machine;
 use crate::network::Cut;
-use crate::schedule::Shape;
+use crate::schedule::{Shape, Who};
 
 type Links = BTreeSet<(Machine, Machine)>;
 
@@ -16,7 +16,8 @@ impl Nemesis {
         if links.is_empty() {
             return;
         }
-        self.strikes(kind, format_args!("{shape:?}, {how:?}, for {for_ms} ms"));
+        let what = self.in_words(shape);
+        self.strikes(kind, format_args!("{what}, {how:?}, for {for_ms} ms"));
         for (from, to) in &links {
             self.world.network.cut(*from, *to, how);
         }
@@ -31,7 +32,7 @@ impl Nemesis {
     pub(super) async fn swizzle(&self, links: &[(Machine, Machine)], how: Cut, for_ms: u64) {
         self.strikes(
             FaultKind::Swizzle,
-            format_args!("{} links, {how:?}", links.len()),
+            format_args!("{}, one after the other, {how:?}", one_way(links)),
         );
         let pause = for_ms / (2 * links.len().max(1) as u64);
         for (from, to) in links {
@@ -42,6 +43,29 @@ impl Nemesis {
         for (from, to) in back.iter().chain(front) {
             self.world.network.mend(*from, *to, how);
             sleep(pause).await;
+        }
+    }
+
+    /// Who is cut off from whom, as things are now.
+    fn in_words(&self, shape: &Shape) -> String {
+        let who = |who: &Who| match self.find(*who) {
+            Some(machine) => machine.to_string(),
+            None => who.to_string(),
+        };
+        match shape {
+            Shape::Isolate(one) => format!("{} from all others", who(one)),
+            Shape::Split(side) => format!("{} from all others", names(side)),
+            Shape::LeaderWithClients => format!("{} from the other brokers", who(&Who::Leader)),
+            Shape::OneWay(from, to) => format!("{} to {}", who(from), who(to)),
+            Shape::Deaf(deaf) => format!("all others to {}", who(deaf)),
+            Shape::Mute(mute) => format!("{} to all others", who(mute)),
+            Shape::Ring => "each broker from half of the others".to_owned(),
+            Shape::Bridge(bridge) => format!("brokers but through {}", who(bridge)),
+            Shape::NameServersFromBrokers => "name servers from brokers".to_owned(),
+            Shape::NameServersInPart(links) => format!("{}, and back", one_way(links)),
+            Shape::NameServersApart => "name servers from each other".to_owned(),
+            Shape::ClientsFrom(broker) => format!("clients from {}", who(broker)),
+            Shape::Swizzle(links) => one_way(links),
         }
     }
 
@@ -60,6 +84,7 @@ impl Nemesis {
                 let alone = one(*who);
                 apart(&alone, &others(&machines, &alone))
             }
+            Shape::Split(side) => apart(side, &others(&machines, side)),
             Shape::LeaderWithClients => {
                 let leader: Vec<Machine> = self.world.leader().into_iter().collect();
                 apart(&leader, &others(&brokers, &leader))
@@ -89,6 +114,16 @@ impl Nemesis {
             Shape::Swizzle(links) => links.iter().copied().collect(),
         }
     }
+}
+
+pub(super) fn names(machines: &[Machine]) -> String {
+    let names: Vec<String> = machines.iter().map(Machine::to_string).collect();
+    names.join(", ")
+}
+
+fn one_way(links: &[(Machine, Machine)]) -> String {
+    let links = links.iter().map(|(from, to)| format!("{from} to {to}"));
+    links.collect::<Vec<String>>().join(", ")
 }
 
 fn is_broker(machine: &Machine) -> bool {

@@ -1,12 +1,18 @@
 //! What operators do in the middle of it all.
 
+use std::time::Duration;
+
 use raftmq_client::{GroupSettings, TopicSettings};
 
 use super::{Nemesis, sleep};
 use crate::chance::Chance;
 use crate::history::{Outcome, Place, Queue};
 use crate::machine::{CLIENT_PORT, Machine};
+use crate::operator::BRIEF;
 use crate::schedule::Fault;
+
+/// Messages that are sent to a topic that will be deleted.
+const BRIEF_MESSAGES: u64 = 40;
 
 impl Nemesis {
     pub(super) async fn operate(&self, operation: Fault) {
@@ -94,13 +100,17 @@ impl Nemesis {
     }
 
     async fn brief_topic(&self, number: u64, for_ms: u64) -> Result<(), String> {
-        let name = format!("brief-{number}");
+        let name = format!("{BRIEF}{number}");
         let settings = TopicSettings {
             if_absent: true,
             ..TopicSettings::default()
         };
         self.tell(format_args!("operator makes {name} for {for_ms} ms"));
         text(self.operator.admin().create_topic(&name, &settings).await)?;
+        let sending = self.operator.send_to(&name, BRIEF_MESSAGES);
+        // Whatever becomes of them: they are gone with their topic.
+        let sent = tokio::time::timeout(Duration::from_millis(for_ms), sending).await;
+        self.tell(format_args!("{name} got {} messages", sent.unwrap_or(0)));
         sleep(for_ms).await;
         let more = TopicSettings {
             queue_count: settings.queue_count + 1,

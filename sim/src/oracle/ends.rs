@@ -16,6 +16,7 @@ impl<'a> Model<'a> {
     pub(super) fn ends_forward(&self) -> Result<(), Violation> {
         let mut known = Ends::new();
         let mut asked: BTreeMap<u64, (&Queue, (u64, usize))> = BTreeMap::new();
+        let mut asked_all: BTreeMap<u64, Ends<'_>> = BTreeMap::new();
         for (at, record) in self.records.iter().enumerate() {
             match &record.event {
                 Event::Sent {
@@ -33,20 +34,45 @@ impl<'a> Model<'a> {
                     let Some((queue, (end, told_by))) = asked.remove(call) else {
                         continue;
                     };
-                    if *offset < end {
-                        let what = format!(
-                            "{}/{} ended at {end} or later, and {offset} was told",
-                            queue.topic, queue.queue
-                        );
-                        let proof = self.show([told_by, at]);
-                        return Err(Violation::new("reads-are-new", what).proved_by(proof));
-                    }
+                    self.is_new(at, queue, *offset, (end, told_by))?;
                     raise(&mut known, queue, *offset, at);
+                }
+                Event::AskBounds { call } => drop(asked_all.insert(*call, known.clone())),
+                Event::Bounds {
+                    call,
+                    queue,
+                    max_offset,
+                    ..
+                } => {
+                    let ends = asked_all.get(call);
+                    if let Some(end) = ends.and_then(|ends| ends.get(queue)) {
+                        self.is_new(at, queue, *max_offset, *end)?;
+                    }
+                    raise(&mut known, queue, *max_offset, at);
                 }
                 _ => {}
             }
         }
         Ok(())
+    }
+
+    /// An answer does not fall behind what was known when it was asked for.
+    fn is_new(
+        &self,
+        at: usize,
+        queue: &Queue,
+        told: u64,
+        (end, told_by): (u64, usize),
+    ) -> Result<(), Violation> {
+        if told >= end {
+            return Ok(());
+        }
+        let what = format!(
+            "{}/{} ended at {end} or later, and {told} was told",
+            queue.topic, queue.queue
+        );
+        let proof = self.show([told_by, at]);
+        Err(Violation::new("reads-are-new", what).proved_by(proof))
     }
 }
 

@@ -148,16 +148,25 @@ impl Story {
 
     /// Everything is healed and read: so many messages, the first of them at this offset.
     fn ends(self, from: u64, values: &[Value]) -> Story {
-        let bounds = Event::Bounds {
-            queue: queue(),
-            min_offset: from,
-            max_offset: from + values.len() as u64,
-        };
         let read = |story: Story, (offset, value): (u64, &Value)| {
             story.then(delivery(member(READER, 99), offset, *value))
         };
         let story = (from..).zip(values).fold(self, read);
-        story.then(bounds).then(Event::End)
+        story
+            .bounds(from, from + values.len() as u64)
+            .then(Event::End)
+    }
+
+    /// Somebody asks what the queue holds, and is told.
+    fn bounds(self, min_offset: u64, max_offset: u64) -> Story {
+        let call = 1_000 + self.records.len() as u64;
+        let told = Event::Bounds {
+            call,
+            queue: queue(),
+            min_offset,
+            max_offset,
+        };
+        self.then(Event::AskBounds { call }).then(told)
     }
 
     #[track_caller]
@@ -369,6 +378,11 @@ fn a_group_skips_nothing() {
     sent().gets(1, 0, 1).gets(2, 2, 3).breaks("no-skips");
     // What retention dropped, and what an operator skipped, is no gap.
     sent().gets(1, 2, 3).ends(2, &[3]).holds();
+    // It was still there some time later.
+    let kept = sent().gets(1, 2, 3).bounds(0, 3).ends(2, &[3]);
+    kept.breaks("no-skips");
+    let dropped = sent().bounds(0, 3).gets(1, 2, 3).ends(2, &[3]);
+    dropped.holds();
     sent().resets(10, 2, unknown()).gets(1, 2, 3).holds();
 }
 
@@ -441,6 +455,40 @@ fn an_offset_comes_from_somebody() {
     asked(story().stored(1, 0).stored(2, 1).stored(3, 2))
         .ends(2, &[3])
         .holds();
+}
+
+/// Would catch a member that takes a queue over and begins where it, or anybody, had been before.
+#[test]
+fn who_takes_a_queue_over_begins_where_its_group_is() {
+    let held = |queues| {
+        let story = story().stored(1, 0).stored(2, 1).join(2, false);
+        let story = story.gets(1, 0, 1).commits(10, 1, done());
+        let member = member(GROUP, 2);
+        story.then(Event::Holds { member, queues })
+    };
+    held(vec![]).gets(2, 1, 2).holds();
+    let again = held(vec![]).gets(2, 0, 1);
+    again.breaks("no-delivery-after-acknowledgement");
+    // It may have had the queue since before the commit.
+    held(vec![queue()]).gets(2, 0, 1).holds();
+    let reset = held(vec![]).resets(11, 0, done());
+    reset.gets(2, 0, 1).holds();
+}
+
+#[test]
+fn what_all_queues_hold_is_told_by_who_leads() {
+    let call = 10;
+    let told = |max_offset| {
+        let story = story().stored(1, 0).then(Event::AskBounds { call });
+        story.then(Event::Bounds {
+            call,
+            queue: queue(),
+            min_offset: 0,
+            max_offset,
+        })
+    };
+    told(1).holds();
+    told(0).breaks("reads-are-new");
 }
 
 #[test]

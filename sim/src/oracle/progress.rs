@@ -26,7 +26,7 @@ struct Walk<'a> {
     uncertain: BTreeSet<Key<'a>>,
     /// What was known when a question was asked.
     asked: BTreeMap<u64, (Key<'a>, Floor)>,
-    /// What was known when a consumer was made.
+    /// What was known when a consumer was made; and of queues that it did not hold later, what was known then.
     joined: BTreeMap<u64, BTreeMap<Key<'a>, Floor>>,
     /// The most that a group can have committed: behind the last message that it got, or that it was set to.
     most: BTreeMap<Key<'a>, u64>,
@@ -63,6 +63,14 @@ impl<'a> Walk<'a> {
         let known = known.map(|(key, floor)| (*key, *floor)).collect();
         self.joined.insert(member, known);
     }
+
+    /// Whatever it gets of other queues it gets after it has taken them over, later.
+    fn holds(&mut self, group: &str, member: u64, queues: &[Queue]) {
+        let others = self.floors.iter();
+        let others = others.filter(|((of, queue), _)| *of == group && !queues.contains(queue));
+        let others = others.map(|(key, floor)| (*key, *floor));
+        self.joined.entry(member).or_default().extend(others);
+    }
 }
 
 impl<'a> Walk<'a> {
@@ -91,6 +99,7 @@ impl<'a> Walk<'a> {
                 self.asked.insert(*call, (key, floor));
             }
             Event::Join { member, .. } => self.joins(&member.group, member.member),
+            Event::Holds { member, queues } => self.holds(&member.group, member.member, queues),
             Event::Reset { call, group, place } => {
                 let key = (&**group, &place.queue);
                 self.may_commit(key, place.offset);
@@ -116,11 +125,10 @@ impl<'a> Walk<'a> {
 }
 
 impl<'a> Model<'a> {
-    /// An offset whose commit was answered stays: later questions tell at least it, and consumers that are
-    /// made later begin no earlier. An operator's reset lifts that.
+    /// An offset whose commit was answered stays: later questions tell at least it, and whoever is made, or takes a queue
+    /// over, later begins no earlier. An operator's reset lifts that.
     pub(super) fn progress_forward(&self) -> Result<(), Violation> {
         let mut walk = Walk::default();
-        let bounds = self.final_bounds();
         for (at, record) in self.records.iter().enumerate() {
             match &record.event {
                 // A later delivery is one that progress may have passed.
@@ -142,7 +150,7 @@ impl<'a> Model<'a> {
                     if let Some((key, floor)) = walk.asked.remove(call) {
                         self.told(at, key, &floor, offset.unwrap_or(0))?;
                         // Whoever is behind what retention dropped goes on there.
-                        let kept_from = bounds.get(key.1).map_or(0, |(min, _)| *min);
+                        let kept_from = self.dropped.by(key.1, at);
                         let most = walk.most.get(&key).copied().unwrap_or(0);
                         self.earned(at, key, offset.unwrap_or(0), most.max(kept_from))?;
                         walk.raise(key, offset.unwrap_or(0), at);
@@ -199,7 +207,7 @@ impl<'a> Model<'a> {
             return Ok(());
         }
         let what = format!(
-            "{group} had committed {} in {}/{} before this consumer was made, and it gets {offset}",
+            "{group} had committed {} in {}/{} before this consumer had the queue, and it gets {offset}",
             floor.at_least, queue.topic, queue.queue
         );
         let invariant = "no-delivery-after-acknowledgement";

@@ -42,11 +42,21 @@ struct Work {
     done: Offsets,
 }
 
+/// What a group is like.
+#[derive(Clone, Copy)]
+struct Group {
+    /// Deliveries of a message that it allows.
+    attempts_max: u32,
+    /// Whether it works on one message of a queue after the other.
+    in_order: bool,
+    /// Whether it is one consumer, which gives up what failed for good.
+    alone: bool,
+}
+
 /// What a walk through a history knows so far.
 #[derive(Default)]
 struct Walk<'a> {
-    /// Deliveries that a group allows, and whether it works on one message of a queue after the other.
-    groups: BTreeMap<&'a str, (u32, bool)>,
+    groups: BTreeMap<&'a str, Group>,
     work: BTreeMap<Key<'a>, Work>,
     asked: BTreeMap<u64, Key<'a>>,
     letters: BTreeSet<(&'a str, Value)>,
@@ -59,7 +69,15 @@ impl<'a> Walk<'a> {
                 group,
                 attempts_max,
                 in_order,
-            } => drop(self.groups.insert(group, (*attempts_max, *in_order))),
+                alone,
+            } => {
+                let made = Group {
+                    attempts_max: *attempts_max,
+                    in_order: *in_order,
+                    alone: *alone,
+                };
+                self.groups.insert(group, made);
+            }
             Event::Finished { member, place, .. } => {
                 let work = self.of(&member.group, place);
                 work.finished.insert(place.offset);
@@ -72,8 +90,8 @@ impl<'a> Walk<'a> {
                 attempt,
                 dead,
             } => {
-                let allowed = self.groups.get(&*member.group);
-                let last = *dead || allowed.is_some_and(|(allowed, _)| attempt >= allowed);
+                let group = self.groups.get(&*member.group);
+                let last = *dead || group.is_some_and(|group| *attempt >= group.attempts_max);
                 let work = self.of(&member.group, place);
                 work.done.insert(place.offset);
                 if last {
@@ -101,16 +119,14 @@ impl<'a> Walk<'a> {
 impl<'a> Model<'a> {
     /// Everything that is promised to those who work on messages.
     pub(super) fn pushed(&self) -> Result<(), Violation> {
-        let dropped = self.dropped();
-        let floor = |queue: &Queue| dropped.get(queue).copied().unwrap_or(0);
         let mut walk = Walk::default();
         for (at, record) in self.records.iter().enumerate() {
             match &record.event {
                 Event::Handed { member, place, .. } => {
-                    let one_by_one = walk.groups.get(&*member.group);
-                    let one_by_one = one_by_one.is_some_and(|(_, in_order)| *in_order);
+                    let group = walk.groups.get(&*member.group);
+                    let one_by_one = group.is_some_and(|group| group.in_order);
                     let work = walk.of(&member.group, place);
-                    let next = work.over.first_missing(floor(&place.queue));
+                    let next = work.over.first_missing(self.dropped.by(&place.queue, at));
                     if one_by_one && place.offset > next {
                         return Err(self.too_early(at, place, next));
                     }
@@ -122,7 +138,7 @@ impl<'a> Model<'a> {
                     let Some(work) = walk.work.get_mut(&key) else {
                         continue;
                     };
-                    let next = work.done.first_missing(floor(key.1));
+                    let next = work.done.first_missing(self.dropped.by(key.1, at));
                     if offset.unwrap_or(0) > next {
                         return Err(self.passed_by(at, key, next));
                     }
@@ -155,17 +171,19 @@ impl<'a> Model<'a> {
 
     /// After everything was healed and read: each message that is there was finished, or is a dead letter.
     fn finished_or_dead(&self, walk: &Walk<'a>) -> Result<(), Violation> {
-        let dropped = self.dropped();
+        let bounds = self.final_bounds();
         let with_dropped = self.with_dropped_letters();
         for ((group, queue), work) in &walk.work {
+            let keeps_no_letters = with_dropped.contains(group)
+                || walk.groups.get(group).is_some_and(|group| group.alone);
             let from = Place {
                 queue: (*queue).clone(),
-                offset: dropped.get(queue).copied().unwrap_or(0),
+                offset: bounds.get(queue).map_or(0, |(min, _)| *min),
             };
             let there = self.values.range(from..);
             for (place, (value, seen)) in there.take_while(|(place, _)| place.queue == **queue) {
                 let may_have_died =
-                    with_dropped.contains(group) && work.failed_for_good.contains(&place.offset);
+                    keeps_no_letters && work.failed_for_good.contains(&place.offset);
                 let is_dead = walk.letters.contains(&(*group, *value));
                 if work.finished.contains(&place.offset) || is_dead || may_have_died {
                     continue;

@@ -8,6 +8,8 @@ use crate::operator::{DEAD_LETTERS, READER};
 const TOPIC: &str = "topic-0";
 const GROUP: &str = "push-topic-0";
 const ATTEMPTS_MAX: u32 = 2;
+/// The call that asks what all queues hold.
+const BOUNDS: u64 = 1_000_000;
 
 fn place(topic: &str, offset: u64) -> Place {
     let queue = Queue {
@@ -29,6 +31,10 @@ struct Story {
 
 impl Story {
     fn new(in_order: bool) -> Story {
+        Story::of(in_order, false)
+    }
+
+    fn of(in_order: bool, alone: bool) -> Story {
         let story = Story {
             records: Vec::new(),
             calls: 0,
@@ -37,6 +43,7 @@ impl Story {
             group: GROUP.into(),
             attempts_max: ATTEMPTS_MAX,
             in_order,
+            alone,
         });
         for offset in 0..2 {
             story = story.then(Event::Send {
@@ -117,7 +124,9 @@ impl Story {
 
     /// Everything that is there is read; `min` is the oldest.
     fn ends_from(self, min: u64) -> Story {
-        let mut story = self.then(Event::Bounds {
+        let call = BOUNDS;
+        let mut story = self.then(Event::AskBounds { call }).then(Event::Bounds {
+            call,
             queue: place(TOPIC, 0).queue,
             min_offset: min,
             max_offset: 2,
@@ -180,6 +189,22 @@ fn what_failed_for_good_is_a_dead_letter() {
     let finished = finished.handed(1, 1, 1).finished(1, 1);
     let finished = finished.dead_letter(0);
     finished.ends_from(0).violates("dead-letters-are-earned");
+}
+
+/// Would catch a judge that wants dead letters of consumers that keep their own progress, and one that lets them
+/// forget what failed only once.
+#[test]
+fn who_is_alone_gives_up_what_failed_for_good_and_nothing_else() {
+    let fails = |attempt| {
+        let story = Story::of(false, true).handed(1, 0, 1).failed(0, 1, false);
+        let story = story.handed(1, 1, 1).finished(1, 1);
+        match attempt {
+            1 => story,
+            _ => story.handed(1, 0, attempt).failed(0, attempt, false),
+        }
+    };
+    fails(ATTEMPTS_MAX).ends_from(0).holds();
+    fails(1).ends_from(0).violates("finished-or-dead");
 }
 
 #[test]

@@ -54,14 +54,12 @@ impl Model<'_> {
     pub(super) fn no_skips(&self) -> Result<(), Violation> {
         // The first offset that a group has not got yet, and the record that moved it there.
         let mut next: BTreeMap<(&str, &Queue), (u64, usize)> = BTreeMap::new();
-        let dropped = self.dropped();
         for (at, record) in self.records.iter().enumerate() {
             match &record.event {
                 Event::Delivery { member, place, .. } | Event::Handed { member, place, .. } => {
                     let (next, moved) =
                         next.entry((&member.group, &place.queue)).or_insert((0, at));
-                    // What is dropped is known only afterwards: by the end, everything below was.
-                    let floor = dropped.get(&place.queue).copied().unwrap_or(0);
+                    let floor = self.dropped.by(&place.queue, at);
                     if place.offset > (*next).max(floor) {
                         let what = format!(
                             "{} got {}/{}@{} and nobody of it got {next}",
@@ -87,7 +85,6 @@ impl Model<'_> {
 
     /// A consumer that reads queues which were chosen for it gets each message of a queue once, in order.
     pub(super) fn chosen_queues_in_order(&self) -> Result<(), Violation> {
-        let dropped = self.dropped();
         let mut alone = BTreeSet::new();
         let mut last: BTreeMap<(u64, &Queue), (u64, usize)> = BTreeMap::new();
         for (at, record) in self.records.iter().enumerate() {
@@ -102,7 +99,7 @@ impl Model<'_> {
                     let Some((offset, before)) = before else {
                         continue;
                     };
-                    let floor = dropped.get(&place.queue).copied().unwrap_or(0);
+                    let floor = self.dropped.by(&place.queue, at);
                     if place.offset <= offset || place.offset > (offset + 1).max(floor) {
                         let what = format!("{} came after {offset}", place.offset);
                         let proof = self.show([before, at]);
@@ -118,7 +115,6 @@ impl Model<'_> {
     /// One poll brings messages of a queue in order, each once, and none is missing between them: also to
     /// those who share queues, and whose queues come and go between polls.
     pub(super) fn polls_in_order(&self) -> Result<(), Violation> {
-        let dropped = self.dropped();
         // A poll is written down in one moment, in which nobody else does anything.
         let mut last: BTreeMap<(u64, &Queue), (u64, u64, usize)> = BTreeMap::new();
         for (at, record) in self.records.iter().enumerate() {
@@ -130,7 +126,7 @@ impl Model<'_> {
             else {
                 continue;
             };
-            let floor = dropped.get(&place.queue).copied().unwrap_or(0);
+            let floor = self.dropped.by(&place.queue, at);
             let follows = place.offset > offset && place.offset <= (offset + 1).max(floor);
             if moment == record.at && !follows {
                 let what = format!("{} came after {offset} in one poll", place.offset);
@@ -139,14 +135,5 @@ impl Model<'_> {
             }
         }
         Ok(())
-    }
-
-    /// Up to where each queue was ever said to be dropped.
-    pub(super) fn dropped(&self) -> BTreeMap<&Queue, u64> {
-        let bounds = self.final_bounds();
-        bounds
-            .into_iter()
-            .map(|(queue, (min, _))| (queue, min))
-            .collect()
     }
 }

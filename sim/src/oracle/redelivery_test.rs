@@ -8,6 +8,8 @@ use crate::operator::READER;
 const TOPIC: &str = "topic-0";
 const GROUP: &str = "retry-topic-0";
 const ATTEMPTS_MAX: u32 = 4;
+/// The call that asks what all queues hold.
+const BOUNDS: u64 = 1_000_000;
 
 fn queue(topic: &str) -> Queue {
     Queue {
@@ -46,6 +48,7 @@ impl Story {
             group: GROUP.into(),
             attempts_max: ATTEMPTS_MAX,
             in_order: false,
+            alone: false,
         };
         let story = story
             .then(made)
@@ -144,11 +147,13 @@ impl Story {
     /// Everything is read; the dead letters begin there.
     fn ends(self, letters_from: u64) -> Story {
         let bounds = |queue, min_offset| Event::Bounds {
+            call: BOUNDS,
             queue,
             min_offset,
             max_offset: 1,
         };
-        let story = self.gets(READER).then(bounds(queue(TOPIC), 0));
+        let story = self.gets(READER).then(Event::AskBounds { call: BOUNDS });
+        let story = story.then(bounds(queue(TOPIC), 0));
         let letters = queue(&format!("%DLQ%{GROUP}"));
         story.then(bounds(letters, letters_from)).then(Event::End)
     }

@@ -157,7 +157,19 @@ impl Drawing<'_> {
                 let followers = self.mix.machines.0.saturating_sub(1).max(1);
                 Who::Follower(self.chance.below(followers.into()) as u8)
             }
-            _ => Who::Machine(self.machine(self.mix.machines.0, Machine::Broker)),
+            // Those that took another one's place, too.
+            _ => Who::Machine(self.machine(self.next_broker - 1, Machine::Broker)),
+        }
+    }
+
+    /// Any of these machines, and at least one.
+    fn some_of(&mut self, machines: impl IntoIterator<Item = Machine>) -> Vec<Machine> {
+        let all: Vec<Machine> = machines.into_iter().collect();
+        let drawn = all.iter().copied().filter(|_| self.chance.one_in(2));
+        let some: Vec<Machine> = drawn.collect();
+        match some.is_empty() {
+            true => vec![*self.chance.pick(&all)],
+            false => some,
         }
     }
 
@@ -198,7 +210,7 @@ impl Drawing<'_> {
     }
 
     fn partition(&mut self) -> Fault {
-        let shape = match self.chance.below(10) {
+        let shape = match self.chance.below(12) {
             0 => Shape::Isolate(Who::Leader),
             1 => Shape::Isolate(self.broker()),
             2 => Shape::LeaderWithClients,
@@ -208,6 +220,7 @@ impl Drawing<'_> {
             6 => Shape::Ring,
             7 => Shape::Bridge(self.broker()),
             8 => Shape::ClientsFrom(self.broker()),
+            9 | 10 => Shape::Split(self.split()),
             _ => Shape::Swizzle(self.swizzle()),
         };
         Fault::Partition {
@@ -215,6 +228,14 @@ impl Drawing<'_> {
             how: self.cut(),
             for_ms: self.duration(),
         }
+    }
+
+    fn split(&mut self) -> Vec<Machine> {
+        let (_, name_servers, clients) = self.mix.machines;
+        let brokers = (1..self.next_broker).map(Machine::Broker);
+        let name_servers = (1..=name_servers).map(Machine::NameServer);
+        let clients = (1..=clients).map(Machine::Client);
+        self.some_of(brokers.chain(name_servers).chain(clients))
     }
 
     fn cut(&mut self) -> Cut {
@@ -300,7 +321,7 @@ impl Drawing<'_> {
             },
             false => Fault::Crash {
                 who: vec![self.client()],
-                power: None,
+                power: self.chance.one_in(2).then(|| self.chance.number()),
                 down_ms: self.duration(),
                 storm: false,
             },
@@ -308,10 +329,14 @@ impl Drawing<'_> {
     }
 
     fn crash(&mut self, kind: Kind) -> Fault {
-        let brokers = 1..=self.mix.machines.0;
-        let who = match kind {
-            Kind::PowerLossOfAll => brokers.map(Machine::Broker).map(Who::Machine).collect(),
-            _ if self.chance.one_in(4) => vec![Who::Leader, Who::Follower(0)],
+        let brokers = (1..self.next_broker).map(Machine::Broker);
+        let who = match (kind, self.chance.below(8)) {
+            (Kind::PowerLossOfAll, _) => brokers.map(Who::Machine).collect(),
+            (Kind::Kill, 0) => {
+                let some = self.some_of(brokers).into_iter();
+                some.map(Who::Machine).collect()
+            }
+            (_, 0 | 1) => vec![Who::Leader, Who::Follower(0)],
             _ => vec![self.broker()],
         };
         let loses_power = matches!(kind, Kind::PowerLoss | Kind::PowerLossOfAll);

@@ -112,6 +112,7 @@ impl Reader {
         let mut polls = 0;
         // The next offset to commit, by queue.
         let mut done: BTreeMap<TopicQueue, u64> = BTreeMap::new();
+        let mut held = self.consumer.assignment();
         while self.clients.phase() < Phase::Stop {
             match self.consumer.poll(self.poll_max(), POLL).await {
                 Ok(deliveries) => {
@@ -129,6 +130,7 @@ impl Reader {
                     tokio::time::sleep(AGAIN).await;
                 }
             }
+            self.look_what_is_held(&mut held);
             if let Commits::Each(every) = self.plan.commits
                 && polls % every == 0
             {
@@ -202,6 +204,23 @@ impl Reader {
             self.happened(Effect::CommitUnknown);
         }
         self.record(Event::Committed { call, outcome });
+    }
+
+    /// Written down when it has changed.
+    fn look_what_is_held(&self, held: &mut Vec<TopicQueue>) {
+        let now = self.consumer.assignment();
+        if *held == now {
+            return;
+        }
+        let queue = |held: &TopicQueue| Queue {
+            topic: held.topic.clone(),
+            queue: held.queue,
+        };
+        self.record(Event::Holds {
+            member: self.member.clone(),
+            queues: now.iter().map(queue).collect(),
+        });
+        *held = now;
     }
 
     /// What its group has committed in one of its queues, as the servers say.

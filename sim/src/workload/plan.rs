@@ -161,6 +161,25 @@ pub struct PushPlan {
     pub deliveries: u64,
     /// Whether it leaves its group in order then.
     pub leaves: bool,
+    /// Its number in its group, if each member gets every message and keeps its own progress on its machine's disk;
+    /// otherwise its group shares the messages. Older cases have none.
+    #[serde(default)]
+    pub alone: Option<u8>,
+}
+
+impl PushPlan {
+    /// Whose progress it is: the group's, or that of this member alone. So it is named in the history.
+    pub fn progress_of(&self) -> Arc<str> {
+        match self.alone {
+            None => self.group.clone(),
+            Some(number) => format!("{}/{number}", self.group).into(),
+        }
+    }
+
+    /// Whether it failed a message for good.
+    pub fn is_last(&self, attempt: u32, dead: bool) -> bool {
+        dead || attempt >= self.attempts_max
+    }
 }
 
 /// Everything.
@@ -220,9 +239,12 @@ impl Plan {
             .collect();
         let mut chance = Chance::new(seed, "push consumers");
         let last = topics.last().into_iter();
-        let push_consumers = last
+        let mut push_consumers: Vec<PushPlan> = last
             .flat_map(|topic| push_group(&mut chance, size, topic))
             .collect();
+        let mut chance = Chance::new(seed, "broadcasting");
+        let first = topics.iter().take(1);
+        push_consumers.extend(first.flat_map(|topic| everyone(&mut chance, size, topic)));
         Plan {
             machines: size.machines,
             body_bytes_max: size.body_bytes_max,
@@ -247,12 +269,18 @@ impl Plan {
         groups
     }
 
-    /// One push consumer of each group.
+    /// One push consumer of each group whose members share its messages.
     pub fn push_groups(&self) -> impl Iterator<Item = &PushPlan> {
+        let sharing = |consumer: &&PushPlan| consumer.alone.is_none();
+        self.who_must_get_all().filter(sharing)
+    }
+
+    /// One push consumer of each group whose members share its messages, and each that must get every message itself.
+    pub fn who_must_get_all(&self) -> impl Iterator<Item = &PushPlan> {
         let consumers = self.push_consumers.iter().enumerate();
         let first = consumers.filter(|(place, consumer)| {
-            let before = &self.push_consumers[..*place];
-            before.iter().all(|other| other.group != consumer.group)
+            let mut before = self.push_consumers[..*place].iter();
+            before.all(|other| other.progress_of() != consumer.progress_of())
         });
         first.map(|(_, consumer)| consumer)
     }
@@ -294,12 +322,35 @@ fn push_group(chance: &mut Chance, size: Size, topic: &TopicPlan) -> Vec<PushPla
     let in_order = chance.one_in(2);
     let attempts_max = *chance.pick(&[2, 3, 16]);
     let members = chance.between(1..=3);
+    let name = format!("push-{}", topic.name);
     let member = |_| PushPlan {
-        machine: chance.between(1..=size.machines.into()) as u8,
-        group: format!("push-{}", topic.name).into(),
-        topic: topic.name.clone(),
         in_order,
         attempts_max,
+        ..push_consumer(chance, size, topic, &name)
+    };
+    (0..members).map(member).collect()
+}
+
+/// The members of one group of which each gets every message.
+fn everyone(chance: &mut Chance, size: Size, topic: &TopicPlan) -> Vec<PushPlan> {
+    let members = chance.between(1..=2) as u8;
+    let name = format!("everyone-{}", topic.name);
+    let member = |number| PushPlan {
+        in_order: chance.one_in(2),
+        attempts_max: *chance.pick(&[2, 3, 16]),
+        alone: Some(number),
+        ..push_consumer(chance, size, topic, &name)
+    };
+    (1..=members).map(member).collect()
+}
+
+fn push_consumer(chance: &mut Chance, size: Size, topic: &TopicPlan, group: &str) -> PushPlan {
+    PushPlan {
+        machine: chance.between(1..=size.machines.into()) as u8,
+        group: group.into(),
+        topic: topic.name.clone(),
+        in_order: false,
+        attempts_max: 16,
         concurrency: *chance.pick(&[1, 4, 20]),
         work_ms_max: *chance.pick(&[0, 20, 200, 2_000]),
         fails_one_in: *chance.pick(&[4, 16, 64]),
@@ -311,8 +362,8 @@ fn push_group(chance: &mut Chance, size: Size, topic: &TopicPlan) -> Vec<PushPla
             false => 0,
         },
         leaves: chance.one_in(2),
-    };
-    (0..members).map(member).collect()
+        alone: None,
+    }
 }
 
 fn consumer(chance: &mut Chance, size: Size, topic: &TopicPlan, group: &Arc<str>) -> ConsumerPlan {

@@ -1,8 +1,10 @@
 //! A push consumer: is given messages, works on several at once, fails some, finishes the others; ends now and
-//! then, in order or not, and begins anew.
+//! then, in order or not, and begins anew. It shares the messages of its group (clustering), or gets them all
+//! (broadcasting) and keeps its own progress on its machine's disk, which outlives it.
 //!
 //! What it says of a message goes to the SDK, which sees to the rest: progress, retries, dead letters.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -11,7 +13,7 @@ use futures::future::{join, join_all};
 use host::Host;
 use madsim::rand::Rng;
 use proto::v2::Code;
-use raftmq_client::{Client, Filter, PushConsumerBuilder, PushDelivery, PushStream};
+use raftmq_client::{Client, Consumption, Filter, PushConsumerBuilder, PushDelivery, PushStream};
 
 use super::{
     Clients, LITTLE_PATIENCE, PATIENCE, Phase, PushPlan, connect, place, question, redelivery_call,
@@ -50,9 +52,13 @@ pub(super) async fn run(clients: Arc<Clients>, machine: Machine, host: Host, pla
             return;
         };
         let member = Member {
-            group: plan.group.clone(),
+            group: plan.progress_of(),
             member: number,
         };
+        let file = progress_file(&plan);
+        if file.as_ref().is_some_and(|file| host.disk.exists(file)) {
+            clients.world.trace.happened(Effect::GoesOnAlone);
+        }
         // Where it begins is found out from here on.
         let join = Event::Join {
             member: member.clone(),
@@ -60,7 +66,7 @@ pub(super) async fn run(clients: Arc<Clients>, machine: Machine, host: Host, pla
             assigned: false,
         };
         clients.history.record(machine, join);
-        match describe(&client, &plan).stream().await {
+        match describe(&client, &plan, file).stream().await {
             Ok(stream) => {
                 let consumer = Consumer {
                     stream,
@@ -84,7 +90,13 @@ pub(super) async fn run(clients: Arc<Clients>, machine: Machine, host: Host, pla
     }
 }
 
-fn describe(client: &Client, plan: &PushPlan) -> PushConsumerBuilder {
+/// Where it keeps its progress, if its group does not.
+fn progress_file(plan: &PushPlan) -> Option<PathBuf> {
+    let number = plan.alone?;
+    Some(format!("/{}-{number}.progress", plan.group).into())
+}
+
+fn describe(client: &Client, plan: &PushPlan, file: Option<PathBuf>) -> PushConsumerBuilder {
     let builder = client
         .push_consumer(&*plan.group)
         .subscribe(&*plan.topic, Filter::All)
@@ -94,9 +106,15 @@ fn describe(client: &Client, plan: &PushPlan) -> PushConsumerBuilder {
         .heartbeat_interval(Duration::from_secs(1))
         .leave_timeout(Duration::from_secs(2))
         .long_polling_timeout(Duration::from_secs(5));
-    match plan.in_order {
+    let builder = match plan.in_order {
         true => builder.in_order(),
         false => builder,
+    };
+    match file {
+        None => builder,
+        progress_file => builder
+            .consumption(Consumption::Broadcasting { progress_file })
+            .max_attempts(plan.attempts_max),
     }
 }
 
@@ -182,7 +200,7 @@ impl Consumer {
             attempt,
             dead,
         });
-        self.happened(match dead || attempt >= self.plan.attempts_max {
+        self.happened(match self.plan.is_last(attempt, dead) {
             true => Effect::PushGivenUp,
             false => Effect::PushFailed,
         });
@@ -217,6 +235,10 @@ impl Consumer {
 
     /// Asks how far its group has come, and in the end whether anything is left.
     async fn ask(&self) {
+        if self.plan.alone.is_some() {
+            // The servers know nothing of it.
+            return;
+        }
         let asker = self.client.pull_consumer(&*self.plan.group);
         let asker = asker.manual_commit().build().expect("no bound is 0");
         let topics = self.clients.plan.topics.iter();

@@ -260,6 +260,23 @@ async fn a_missing_tail_is_damage() {
     assert_eq!(recovered.last, Some(id(1, damage.first_bad_index - 1)));
 }
 
+/// Catches a snapshot that is taken for long enough because it covers the first of two damages: what lies between them,
+/// and in the other one, was promised too.
+#[tokio::test]
+async fn what_was_promised_ends_behind_the_last_damage() {
+    let world = closed_world(100).await;
+    let files = world.files("seg");
+    let (full, tail) = (&files[1], &files[files.len() - 1]);
+    for lost in [&[tail][..], &[full], &[full, tail]] {
+        let world = closed_world(100).await;
+        for path in lost {
+            world.memory.remove(path).unwrap();
+        }
+        let (log, _) = world.try_open().await.unwrap();
+        assert_eq!(log.promised_end(), 100, "{lost:?}");
+    }
+}
+
 /// Catches a received segment that is believed without being read.
 #[tokio::test]
 async fn a_segment_that_was_damaged_on_its_way_is_refused() {
