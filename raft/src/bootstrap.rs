@@ -104,7 +104,12 @@ mod tests {
     fn known(statuses: Vec<wire::StatusResponse>) -> Acquaintances {
         let known = |status: wire::StatusResponse| {
             let address = format!("peer-{}:1", status.broker_id);
-            (status.broker_id, Acquaintance { address, status })
+            let acquaintance = Acquaintance {
+                address,
+                status,
+                silent_rounds: 0,
+            };
+            (acquaintance.status.broker_id, acquaintance)
         };
         statuses.into_iter().map(known).collect()
     }

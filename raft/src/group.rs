@@ -128,7 +128,8 @@ impl RaftGroup {
     /// is known, and must not belong to another group.
     pub async fn add_learner(&self, member: Member, timeout: Duration) -> Result<(), ChangeError> {
         let inner = &self.inner;
-        let replica_id = change::replica_id_of(&inner.peers, &inner.connections, &member).await?;
+        let replica_id =
+            change::replica_id_of(&inner.state, &inner.peers, &inner.connections, &member).await?;
         change::add_learner(&inner.state, member, replica_id, timeout).await
     }
 

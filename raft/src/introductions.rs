@@ -25,11 +25,23 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time between introductions while Raft does not run yet: the group waits for them.
 const HELLO_INTERVAL_WAITING: Duration = Duration::from_millis(100);
 
+/// Rounds without an answer after which a peer is no help, and is not counted among those who have something.
+const SILENT_ROUNDS_MAX: u32 = 10;
+
 /// What a peer last said of itself.
 #[derive(Clone, Debug)]
 pub(crate) struct Acquaintance {
     pub(crate) address: String,
     pub(crate) status: wire::StatusResponse,
+    /// Rounds since then in which it did not answer.
+    pub(crate) silent_rounds: u32,
+}
+
+impl Acquaintance {
+    /// Whether it is there to be asked.
+    pub(crate) fn answers(&self) -> bool {
+        self.silent_rounds < SILENT_ROUNDS_MAX
+    }
 }
 
 /// The latest answers, by broker id.
@@ -100,21 +112,33 @@ impl Introductions {
         let mut calls: FuturesUnordered<_> = self
             .addresses()
             .into_iter()
-            .map(|(broker_id, address)| self.introduce(broker_id, address))
+            .map(|(broker_id, address)| async move {
+                (broker_id, self.introduce(broker_id, address).await)
+            })
             .collect();
         let mut first_error = None;
-        while let Some(result) = calls.next().await {
+        while let Some((broker_id, result)) = calls.next().await {
             match result {
                 Ok(Some(answer)) => {
                     self.known.send_modify(|known| {
-                        known.insert(answer.status.broker_id, answer);
+                        known.insert(broker_id, answer);
                     });
                 }
-                Ok(None) => {}
+                Ok(None) => self.note_silence(broker_id),
                 Err(error) => first_error = first_error.or(Some(error)),
             }
         }
         first_error.map_or(Ok(()), Err)
+    }
+
+    /// What it said last stays: nobody else may know who is left of the group.
+    fn note_silence(&self, broker_id: u64) {
+        self.known.send_if_modified(|known| {
+            if let Some(peer) = known.get_mut(&broker_id) {
+                peer.silent_rounds = peer.silent_rounds.saturating_add(1);
+            }
+            false
+        });
     }
 
     fn addresses(&self) -> BTreeMap<u64, String> {
@@ -166,7 +190,11 @@ impl Introductions {
             });
         }
         self.check_membership(&status)?;
-        Ok(Some(Acquaintance { address, status }))
+        Ok(Some(Acquaintance {
+            address,
+            status,
+            silent_rounds: 0,
+        }))
     }
 
     /// Refusals that concern us are errors; a peer in trouble is not.

@@ -10,9 +10,11 @@ mod replace;
 mod tail;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use host::Shutdown;
+use proto::raft as wire;
 use store::{CommitLog, DataDir};
 use tokio::sync::{Mutex, watch};
 
@@ -20,7 +22,7 @@ use crate::bootstrap::{Candidate, Step};
 use crate::config::RaftConfig;
 use crate::connections::Connections;
 use crate::error::RaftError;
-use crate::introductions::Acquaintances;
+use crate::introductions::{Acquaintance, Acquaintances};
 use crate::leadership::LeadershipWatch;
 use crate::log_storage::{LogReader, LogStorage};
 use crate::maintenance::Maintenance;
@@ -51,6 +53,8 @@ pub(crate) struct Startup {
     pub(crate) fetcher: Fetcher,
     pub(crate) repairer: Repairer,
     pub(crate) maintenance: Arc<Maintenance>,
+    /// Peers that were asked for help.
+    pub(crate) asked: AtomicUsize,
 }
 
 impl Startup {
@@ -62,6 +66,18 @@ impl Startup {
     /// Whether something that was promised is not there, or cannot be read.
     fn needs_repair(&self) -> bool {
         self.log.damage().is_some() || self.tables_are_lost()
+    }
+
+    /// One of the peers that can help, each time another one: the last one may be about to die, or damaged itself.
+    fn any_peer(&self, can_help: impl Fn(&wire::StatusResponse) -> bool) -> Option<Acquaintance> {
+        let known = self.known.borrow();
+        let helpers: Vec<_> = known
+            .values()
+            .filter(|peer| peer.answers() && can_help(&peer.status))
+            .collect();
+        let turn = self.asked.fetch_add(1, Ordering::Relaxed);
+        let helper = helpers.get(turn % helpers.len().max(1));
+        helper.copied().cloned()
     }
 
     fn is_alone(&self) -> bool {

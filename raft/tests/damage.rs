@@ -109,6 +109,73 @@ async fn what_a_start_needs_comes_back_as_a_snapshot_when_the_entries_are_gone()
     }
 }
 
+/// Catches a replica that waits for ever for a peer whose copy has rotted too, or that died, beside one that could help.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_can_help_is_asked_if_the_first_one_cannot() {
+    let mut cluster = Cluster::three().await;
+    let last = cluster.fill(30, 1_000).await;
+    cluster.settle(last).await;
+    let damaged = cluster.follower().await;
+    cluster.stop(damaged).await;
+    // All others, one after the other: whoever is asked first, once it is one that cannot help.
+    let others: Vec<u64> = cluster.running.keys().copied().collect();
+    for rotten in others {
+        let tail = log_files(&cluster.data_dir(damaged), ".seg").pop().unwrap();
+        damage(&tail, 64, 100);
+        let theirs = log_files(&cluster.data_dir(rotten), ".seg").pop().unwrap();
+        // Restarted, so that it has to read from the disk.
+        cluster.stop(rotten).await;
+        cluster.start(rotten).await;
+        cluster.leader().await;
+        damage(&theirs, 64, 100);
+        cluster.start(damaged).await;
+        cluster.running[&damaged].wait_phase(Phase::Running).await;
+        cluster.stop(damaged).await;
+        cluster.stop(rotten).await;
+        // Turned around once more it is whole.
+        damage(&theirs, 64, 100);
+        cluster.start(rotten).await;
+        cluster.leader().await;
+    }
+}
+
+/// Catches a replica whose tables are gone although no file of its log is: Raft may not ask for its first entries any more,
+/// and ended at each start.
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_that_end_below_what_raft_may_ask_for_come_back_as_a_snapshot() {
+    let mut cluster = Cluster::new(3);
+    cluster.adjust = |config| config.catch_up_log_bytes = 1;
+    cluster.start_all().await;
+    let damaged = cluster.follower().await;
+    let group = cluster.group(damaged).clone();
+    for _ in 0..2 {
+        let last = cluster.fill(30, 1_000).await;
+        cluster.settle(last).await;
+        group.checkpoint(common::PATIENCE).await.unwrap();
+    }
+    eventually("entries that Raft may not ask for", || {
+        group.log().purged().map(drop)
+    })
+    .await;
+    assert_eq!(group.status().dropped, 0);
+    drop(group);
+    cluster.stop(damaged).await;
+    let (disk, dir) = (Host::real().disk, cluster.data_dir(damaged));
+    for path in disk.list(&dir).unwrap() {
+        if path.to_string_lossy().contains("tables-") {
+            disk.remove_dir_all(&path).unwrap();
+        }
+    }
+    for checkpoint in disk.list(&dir.join("checkpoints")).unwrap() {
+        disk.remove_dir_all(&checkpoint).unwrap();
+    }
+    cluster.start(damaged).await;
+    cluster.running[&damaged].wait_phase(Phase::Running).await;
+    assert_eq!(cluster.group(damaged).status().snapshots_installed, 1);
+    let last = cluster.fill(5, 100).await;
+    cluster.settle(last).await;
+}
+
 /// Lets all running replicas drop what is far below `last`.
 async fn drop_log(cluster: &mut Cluster, last: u64) {
     let floor = cluster

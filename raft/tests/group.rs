@@ -203,6 +203,34 @@ async fn a_replica_is_replaced_by_another() {
     assert!(matches!(error, ChangeError::Refused { .. }), "{error}");
 }
 
+/// Catches a newcomer that has made a group of its own, whose first entries then pass for those of this group: what they
+/// held here would be missing there, and gone once it leads.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_has_a_group_of_its_own_cannot_join() {
+    let mut cluster = Cluster::three().await;
+    cluster.fill(10, 100).await;
+    let newcomer = member(4, common::free_addresses(1).remove(0));
+    cluster.members.push(newcomer.clone());
+    let mut config = cluster.config(4);
+    config.members = vec![newcomer.clone()];
+    let alone = cluster.try_start(config).await.unwrap();
+    eventually("a group of one", || {
+        let leadership = alone.group.leadership();
+        let serving = leadership.borrow().serving;
+        serving.then_some(())
+    })
+    .await;
+    let leader = cluster.leader().await;
+    let group = cluster.group(leader).clone();
+    let error = group.add_learner(newcomer, PATIENCE).await.unwrap_err();
+    assert!(matches!(error, ChangeError::Refused { .. }), "{error}");
+    assert!(
+        error.to_string().contains("belongs to another group"),
+        "{error}"
+    );
+    alone.stop().await;
+}
+
 /// Catches a broker that lost its disk and votes for one that was taken out: the two would be a majority of the group as it
 /// once was, beside the one that there is, and what they acknowledged would be lost.
 #[tokio::test(flavor = "multi_thread")]

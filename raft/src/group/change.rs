@@ -15,7 +15,7 @@ use crate::error::{ChangeError, ProposeError};
 use crate::member::Member;
 use crate::peers::Peers;
 use crate::state::State;
-use crate::types::{Raft, TypeConfig};
+use crate::types::{Raft, StoredMembership, TypeConfig};
 
 /// Longest wait for a replica to say who it is.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(3);
@@ -95,8 +95,10 @@ fn successor(state: &State) -> Option<u64> {
     })
 }
 
-/// Asks a replica which data directory it has, so that the membership can hold it.
+/// Asks a replica which data directory it has, so that the membership can hold it. One that has made a group of its own is
+/// refused: its entries would pass for ours wherever the numbers are the same.
 pub(super) async fn replica_id_of(
+    state: &State,
     peers: &Peers,
     connections: &Connections,
     member: &Member,
@@ -123,7 +125,30 @@ pub(super) async fn replica_id_of(
             "{address} is broker {found}, not {expected}"
         )));
     }
+    if is_of_another_group(&state.membership(), &status.members) {
+        let others: Vec<String> = status
+            .members
+            .iter()
+            .map(|other| other.broker_id.to_string())
+            .collect();
+        return Err(refused(format!(
+            "{address} belongs to another group already, of brokers {}: stop it, empty its data directory, and start it \
+             with the members of this group in `members`",
+            others.join(", ")
+        )));
+    }
     Ok(status.replica_id)
+}
+
+/// Whether none of those whom a replica takes for members of its group votes here, with the same data directory. One that
+/// knows of no group has no entries.
+fn is_of_another_group(ours: &StoredMembership, theirs: &[wire::MemberStatus]) -> bool {
+    let is_voter = |other: &wire::MemberStatus| {
+        let node = ours.get_node(&other.broker_id);
+        let same = node.is_some_and(|node| node.replica_id == other.replica_id);
+        same && ours.voter_ids().any(|id| id == other.broker_id)
+    };
+    !theirs.is_empty() && !theirs.iter().any(is_voter)
 }
 
 pub(super) async fn add_learner(

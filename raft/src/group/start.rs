@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use host::network::{Listener, ServerOptions, serve, server};
@@ -230,6 +231,7 @@ impl Parts {
             fetcher: base.fetcher,
             repairer: base.repairer,
             maintenance,
+            asked: AtomicUsize::new(0),
         };
         Parts {
             startup,

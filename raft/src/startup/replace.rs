@@ -27,6 +27,7 @@ impl Startup {
         let known = self.known.borrow();
         let mut holders = known
             .values()
+            .filter(|peer| peer.answers())
             .filter(|peer| peer.status.has_entries && peer.status.applied >= index)
             .peekable();
         holders.peek().is_some() && holders.all(|peer| peer.status.dropped > index)
@@ -47,17 +48,22 @@ impl Startup {
         Ok(replaced)
     }
 
-    /// Whether the tables are behind the first entry that is left, so that the log cannot continue them.
+    /// Whether the tables are behind the first entry that Raft may ask for, so that the log cannot continue them.
     pub(super) fn tables_are_lost(&self) -> bool {
         let next = self.state.applied_index().map_or(0, |index| index + 1);
-        next < self.log.positions().dropped
+        next < self.first_entry()
+    }
+
+    pub(super) fn first_entry(&self) -> u64 {
+        let purged = self.log.purged().map_or(0, |purged| purged.index + 1);
+        purged.max(self.log.positions().dropped)
     }
 
     /// Returns when the tables are such that the log continues them. Ours stays, if the snapshot ends
     /// in it.
     pub(super) async fn restore_tables(&self) -> Result<(), RaftError> {
         while self.tables_are_lost() {
-            let index = self.log.positions().dropped;
+            let index = self.first_entry().saturating_sub(1);
             tracing::error!(index, "tables are lost; asking a peer for a snapshot");
             if !self.replace_by_snapshot(index).await? {
                 tokio::time::sleep(RETRY_PAUSE).await;
@@ -71,9 +77,13 @@ impl Startup {
         let Some(peer) = self.holder_of(index) else {
             return Ok(false);
         };
+        self.replace_from(&peer, index).await
+    }
+
+    async fn replace_from(&self, peer: &Acquaintance, index: u64) -> Result<bool, RaftError> {
         let mut received = self.state.repair_snapshots();
         received.mark_unchanged();
-        if !self.request_snapshot(&peer, index).await {
+        if !self.request_snapshot(peer, index).await {
             return Ok(false);
         }
         let arrival = tokio::time::timeout(SNAPSHOT_TIMEOUT, received.changed()).await;
@@ -99,11 +109,7 @@ impl Startup {
     }
 
     fn holder_of(&self, index: u64) -> Option<Acquaintance> {
-        let known = self.known.borrow();
-        let mut peers = known.values();
-        peers
-            .find(|peer| peer.status.has_entries && peer.status.applied >= index)
-            .cloned()
+        self.any_peer(|status| status.has_entries && status.applied >= index)
     }
 
     async fn request_snapshot(&self, peer: &Acquaintance, index: u64) -> bool {

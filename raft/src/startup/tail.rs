@@ -121,16 +121,22 @@ impl Startup {
     async fn repair_tail(&mut self, damage: Damage) -> Result<(), RaftError> {
         let mut first = damage.first_bad_index;
         loop {
-            if self.is_dropped_everywhere(first) && self.repair_by_snapshot(damage).await? {
+            // Entries below what Raft may ask for cannot be put back one by one.
+            let by_snapshot =
+                damage.first_bad_index < self.first_entry() || self.is_dropped_everywhere(first);
+            if by_snapshot && self.repair_by_snapshot(damage).await? {
                 return Ok(());
+            }
+            if by_snapshot {
+                tokio::time::sleep(RETRY_PAUSE).await;
+                continue;
             }
             if let Some(peer) = self.helper(first, damage.synced_index) {
                 match self.repair_from(&peer, first, damage).await? {
                     Outcome::Repaired => return Ok(()),
                     Outcome::StepBack => {
-                        first = first
-                            .saturating_sub(STEP_BACK)
-                            .max(self.log.positions().dropped);
+                        // What Raft may not ask for any more is committed, here as there.
+                        first = first.saturating_sub(STEP_BACK).max(self.first_entry());
                         continue;
                     }
                     Outcome::Failed => {}
@@ -142,12 +148,9 @@ impl Startup {
 
     /// A peer that has committed all that we ever promised, and still has its entries.
     fn helper(&self, first: u64, synced: u64) -> Option<Acquaintance> {
-        let known = self.known.borrow();
-        let can_help = |peer: &&Acquaintance| {
-            let status = &peer.status;
+        self.any_peer(|status| {
             status.has_entries && status.applied >= synced && status.dropped <= first
-        };
-        known.values().find(can_help).cloned()
+        })
     }
 
     async fn repair_from(

@@ -334,7 +334,13 @@ fn judge_tail(
     ];
     let promised = promised.into_iter().flatten().chain(found.indexed).max();
     let floor = purged.map_or(0, |purged| purged.index + 1);
-    let end = found.tail.as_ref().map_or(floor, FoundTail::end_index);
+    // A roll that was torn begins at the floor or above it. One below it held entries that tables may still point at.
+    let begins = found.empty.iter().map(|empty| empty.first_index);
+    let lost = begins.min().filter(|first| *first < floor);
+    let end = match &found.tail {
+        Some(tail) => tail.end_index(),
+        None => lost.unwrap_or(floor),
+    };
     // One torn write explains valid records behind an invalid one, as far as one write reaches; so
     // does taking back entries, as far as those reached. A segment behind the tail was begun only
     // when everything before it was synced.

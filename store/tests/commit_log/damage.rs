@@ -277,6 +277,33 @@ async fn what_was_promised_ends_behind_the_last_damage() {
     }
 }
 
+/// Catches a segment whose first record rotted and that is removed as a torn beginning of one, although Raft only may not
+/// ask for its entries any more: tables still point at them.
+#[tokio::test]
+async fn a_segment_without_a_first_record_is_lost_if_it_begins_below_the_floor() {
+    for purged in [3, 9] {
+        let world = World::new();
+        let log = world.open().await;
+        append(&log, entries(1, 0..10, 100)).await.unwrap();
+        log.purge_to(id(1, purged)).await.unwrap();
+        log.close().await;
+        drop(log);
+        let segment = world.files("seg")[0].clone();
+        for position in [3, at(0) + 50] {
+            world.memory.flip_bit(&segment, position, 4).unwrap();
+            let (log, recovered) = world.try_open().await.unwrap();
+            let damage = recovered.damage.expect("entries are lost");
+            assert_eq!((damage.first_bad_index, damage.synced_index), (0, 9));
+            log.close().await;
+            drop(log);
+            world.memory.flip_bit(&segment, position, 4).unwrap();
+        }
+        let (log, recovered) = world.try_open().await.unwrap();
+        assert_eq!(recovered.damage, None, "nothing was removed");
+        assert_eq!(log.entry(0).await.unwrap(), entry(1, 0, 100));
+    }
+}
+
 /// Catches a received segment that is believed without being read.
 #[tokio::test]
 async fn a_segment_that_was_damaged_on_its_way_is_refused() {
