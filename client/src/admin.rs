@@ -252,7 +252,8 @@ impl Admin {
     /// Sets a group's offset in one queue, back or forth. Its consumers go on where they are until they start anew.
     ///
     /// # Errors
-    /// Refused if there is no such group or queue.
+    /// Refused if there is no such group or queue. [`Error::OutcomeUnknown`]: the answer was lost. It is not repeated then:
+    /// the lost one may still arrive, later than what consumers commit meanwhile. Look what is committed before you ask again.
     pub async fn reset_offset(
         &self,
         name: &str,
@@ -265,13 +266,12 @@ impl Admin {
             queue: queue.queue,
             offset,
         };
-        self.change(
-            "reset offset",
-            group(name),
-            request,
-            async |mut client, request| client.reset_offset(request).await,
-        )
-        .await
+        let mut call = self.call("reset offset", group(name), true).await?;
+        call.once = true;
+        let answered = self.ask(call, request, async |mut client, request| {
+            client.reset_offset(request).await
+        });
+        answered.await.map(|_: cluster::AdminResponse| ())
     }
 
     /// What the replica at `address` (`host:port`, its client address) says about itself. One attempt.
@@ -416,6 +416,7 @@ impl Admin {
             group,
             timeout,
             changes,
+            once: false,
         })
     }
 
@@ -428,6 +429,7 @@ impl Admin {
             group: "".into(),
             timeout,
             changes,
+            once: false,
         }
     }
 

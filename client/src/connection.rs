@@ -102,6 +102,8 @@ pub(crate) struct Call {
     pub(crate) timeout: Duration,
     /// Whether it changes anything, so that a lost answer leaves its outcome unknown.
     pub(crate) changes: bool,
+    /// Whether it must not be repeated once it may have arrived: late, it would undo what others did since.
+    pub(crate) once: bool,
 }
 
 impl Connection {
@@ -251,7 +253,7 @@ impl Connection {
         F: Future<Output = Result<Response<R>, Status>>,
     {
         let deadline = deadline::after(call.timeout);
-        let mut pursuit = Pursuit::new(call.group.clone(), REFUSALS_MAX);
+        let mut pursuit = Pursuit::new(call.group.clone(), REFUSALS_MAX).once(call.once);
         loop {
             let address = pursuit.address(&self.brokers);
             let left = deadline.saturating_duration_since(Instant::now());

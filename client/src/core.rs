@@ -176,6 +176,7 @@ impl Core {
             group: ROUTES.into(),
             timeout: self.connection.request_timeout,
             changes: false,
+            once: false,
         };
         let connection = &self.connection;
         let answer: v2::QueryRouteResponse = connection

@@ -127,6 +127,7 @@ async fn call(
         group: route.group_of(queue.queue),
         timeout: core.connection.request_timeout,
         changes,
+        once: false,
     })
 }
 

@@ -26,6 +26,7 @@ pub(crate) struct Pursuit {
     backoff: Backoff,
     /// An attempt may have taken effect although it failed.
     pub(crate) maybe_done: bool,
+    once: bool,
 }
 
 /// What a failed attempt calls for.
@@ -48,7 +49,13 @@ impl Pursuit {
             refusals_max,
             backoff: Backoff::default(),
             maybe_done: false,
+            once: false,
         }
+    }
+
+    /// No further attempt once one may have taken effect, or may still.
+    pub(crate) fn once(self, once: bool) -> Pursuit {
+        Pursuit { once, ..self }
     }
 
     /// The same call, to another broker group: refusals go on counting.
@@ -115,6 +122,9 @@ impl Pursuit {
     }
 
     fn wait(&mut self, redirected: bool) -> Next {
+        if self.once && self.maybe_done {
+            return Next::GiveUp;
+        }
         if redirected {
             // The table knows the new leader by now: it is the first in turn.
             self.turn = 0;
@@ -181,6 +191,21 @@ mod tests {
         assert_ne!(pursuit.after(&mistake, false, &brokers, "x"), Next::GiveUp);
         assert_eq!(pursuit.after(&mistake, false, &brokers, "x"), Next::GiveUp);
         assert!(pursuit.maybe_done);
+    }
+
+    /// Catches a reset that is repeated while the first one is still on its way, and comes back later.
+    #[test]
+    fn what_must_not_come_twice_is_not_repeated_once_it_left() {
+        let brokers = BrokerTable::new(vec!["seed:1".into()]);
+        for failure in [lost(true), refused(Code::InternalServerError)] {
+            let mut pursuit = Pursuit::new("g".into(), 2).once(true);
+            for surely_not_done in [lost(false), refused(Code::HaNotAvailable)] {
+                let next = pursuit.after(&surely_not_done, false, &brokers, "x");
+                assert_ne!(next, Next::GiveUp);
+            }
+            let next = pursuit.after(&failure, false, &brokers, "x");
+            assert_eq!(next, Next::GiveUp);
+        }
     }
 
     /// Catches an outcome that is called certain although a request had left.

@@ -57,6 +57,8 @@ pub enum Mutant {
     WipedReplicaAnswers,
     /// A consumer that keeps its own progress renames a file that is not on the disk.
     ProgressFileUnsynced,
+    /// It says that its progress is kept before the file's new name is on the disk.
+    ProgressNameUnsynced,
 }
 
 impl Mutant {
@@ -87,6 +89,7 @@ impl Mutant {
         Mutant::BatchTornApart,
         Mutant::WipedReplicaAnswers,
         Mutant::ProgressFileUnsynced,
+        Mutant::ProgressNameUnsynced,
     ];
 
     /// What it is called on the command line.
@@ -117,6 +120,7 @@ impl Mutant {
             Mutant::BatchTornApart => "batch-torn-apart",
             Mutant::WipedReplicaAnswers => "wiped-replica-answers",
             Mutant::ProgressFileUnsynced => "progress-file-unsynced",
+            Mutant::ProgressNameUnsynced => "progress-name-unsynced",
         }
     }
 }

@@ -306,6 +306,7 @@ fn call(shared: &Shared, operation: &'static str, broker_group: &Arc<str>) -> Ca
         group: broker_group.clone(),
         timeout: shared.core.connection.request_timeout,
         changes: false,
+        once: false,
     }
 }
 

@@ -146,5 +146,6 @@ async fn call(shared: &Shared, operation: &'static str, queue: &TopicQueue) -> R
         group: route.group_of(*queue),
         timeout: shared.core.connection.request_timeout,
         changes: true,
+        once: false,
     })
 }
