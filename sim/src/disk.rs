@@ -113,6 +113,10 @@ impl SimDisk {
     pub fn lose_power(&self, seed: u64) {
         self.unmount();
         let lost = self.inner.crash(seed);
+        if matches!(self.machine, Machine::Client(_)) {
+            let forgotten = lost.writes + lost.torn + lost.creates + lost.renames;
+            self.trace.happened_times(Effect::ClientForgot, forgotten);
+        }
         for (effect, times) in [
             (Effect::WriteKept, lost.kept),
             (Effect::WriteForgotten, lost.writes),
@@ -161,7 +165,8 @@ impl SimDisk {
     pub fn slow_syncs(&self, longest: Duration) {
         let mut state = self.state();
         state.sync = SYNC.start..longest.max(SYNC.end);
-        state.slow_log = madsim::rand::thread_rng().gen_bool(0.5);
+        let has_log = matches!(self.machine, Machine::Broker(_));
+        state.slow_log = has_log && madsim::rand::thread_rng().gen_bool(0.5);
     }
 
     /// Everything works from now on. What rotted stays rotten.

@@ -112,6 +112,7 @@ named! {
         AttemptsUsedUp => "message whose attempts are used up",
         PushFailed => "push consumer that fails a message",
         PushGivenUp => "push consumer that fails a message for good",
+        ClientForgot => "client's unsynced write or rename forgotten",
         GoesOnAlone => "consumer that goes on where its own file says",
         MessageMissing => "message sent back that is not kept any more",
     }

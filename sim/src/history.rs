@@ -329,6 +329,26 @@ pub enum Event {
         /// Which call.
         call: u64,
     },
+    /// The whole answer was told.
+    ToldBounds {
+        /// Which call.
+        call: u64,
+    },
+    /// Brokers keep everything in this world, and no operator lets the log be dropped.
+    KeepsAll,
+    /// A consumer that keeps its own progress begins to save it.
+    Save {
+        /// Which call.
+        call: u64,
+        /// Which consumer.
+        #[serde(flatten)]
+        member: Member,
+    },
+    /// Its progress is saved.
+    Saved {
+        /// Which call.
+        call: u64,
+    },
     /// One queue of the answer.
     Bounds {
         /// Which call.

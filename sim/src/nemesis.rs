@@ -14,7 +14,7 @@ use crate::clock::SimClock;
 use crate::effect::FaultKind;
 use crate::machine::Machine;
 use crate::operator::Operator;
-use crate::schedule::{Fault, Schedule, Shape, Timed, Who};
+use crate::schedule::{Fault, Schedule, Shape, Timed, Who, crash_kind};
 use crate::workload::Clients;
 use crate::world::{Crash, World};
 
@@ -58,8 +58,8 @@ impl Nemesis {
                 who,
                 power,
                 down_ms,
-                ..
-            } => self.crash(kind, &who, power, down_ms).await,
+                storm,
+            } => self.crash(&who, power, down_ms, storm).await,
             Fault::Stop { who, down_ms, .. } => {
                 if let Some(machine) = self.find(who) {
                     self.strikes(kind, format_args!("{machine} for {down_ms} ms"));
@@ -97,12 +97,18 @@ impl Nemesis {
         }
     }
 
-    async fn crash(&self, kind: FaultKind, who: &[Who], power: Option<u64>, down_ms: u64) {
+    async fn crash(&self, who: &[Who], power: Option<u64>, down_ms: u64, storm: bool) {
         let mut machines: Vec<Machine> = who.iter().filter_map(|who| self.find(*who)).collect();
         machines.dedup();
         if machines.is_empty() {
             return;
         }
+        // Who leads may be nobody.
+        let struck: Vec<Who> = machines.iter().copied().map(Who::Machine).collect();
+        let kind = match storm {
+            true => FaultKind::RestartStorm,
+            false => crash_kind(&struck, power.is_some()),
+        };
         let names = links::names(&machines);
         self.strikes(kind, format_args!("{names} for {down_ms} ms"));
         for (place, machine) in machines.iter().enumerate() {
@@ -120,13 +126,12 @@ impl Nemesis {
 
     async fn disk(&self, who: Who, fault: Fault) {
         let kind = fault.kind();
-        let Some(Machine::Broker(id)) = self.find(who) else {
+        let Some(machine) = self.find(who) else {
             return;
         };
-        let Some(broker) = self.world.broker(id) else {
+        let Some(disk) = self.world.disk(machine) else {
             return;
         };
-        let (machine, disk) = (broker.machine, &broker.disk);
         match fault {
             Fault::DiskFails { failing, .. } => {
                 self.strikes(kind, format_args!("next {failing:?} of {machine}"));
@@ -193,8 +198,16 @@ impl Nemesis {
     /// The machine that is meant, as things are now.
     pub(crate) fn find(&self, who: Who) -> Option<Machine> {
         match who {
-            // A broker that takes another one's place may not be there yet.
-            Who::Machine(machine) => Some(machine).filter(|machine| self.world.has(*machine)),
+            Who::Machine(Machine::Broker(id)) if !self.world.has(Machine::Broker(id)) => {
+                // One that was to take another one's place and is not there: a member in its stead.
+                let members = self.world.members();
+                let count = members.len().max(1);
+                members
+                    .get(usize::from(id) % count)
+                    .copied()
+                    .map(Machine::Broker)
+            }
+            Who::Machine(machine) => Some(machine),
             Who::Leader => self.world.leader(),
             Who::Follower(number) => {
                 let leader = self.world.leader();

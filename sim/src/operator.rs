@@ -240,6 +240,7 @@ impl Operator {
                 bounds.insert(queue, (held.min_offset, held.max_offset));
             }
         }
+        self.record(Event::ToldBounds { call });
         Ok(bounds)
     }
 

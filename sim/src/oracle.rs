@@ -27,6 +27,8 @@
 //! | order within a queue, of work | `worked-in-order` |
 //! | stale read (`set-full` stale): a queue's end, a group's offset | `reads-are-new`, `offsets-forward` |
 //! | an offset that nobody committed | `offsets-are-earned` |
+//! | the same of a consumer that keeps its own progress | `progress-waits-for-work`, `own-progress-is-kept` |
+//! | messages that vanish where nobody drops any | `nothing-expires` |
 //! | realtime lag | no bound while faults last; afterwards `drains` is one |
 //! | precommitted read, Elle's cycles G0 to G2 | cannot occur: there are no transactions |
 //! | `counter`, `linearizable register` | cannot occur: there is nothing to count or to overwrite |
@@ -36,6 +38,7 @@ mod ends;
 #[cfg(test)]
 mod oracle_test;
 mod order;
+mod own_progress;
 mod progress;
 mod pushing;
 #[cfg(test)]
@@ -105,6 +108,8 @@ pub fn judge(records: &[Record]) -> Result<(), Violation> {
     model.progress_forward()?;
     model.redelivered()?;
     model.pushed()?;
+    model.own_progress_kept()?;
+    model.bounds_forward()?;
     model.ends_forward()
 }
 

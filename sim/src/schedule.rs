@@ -306,7 +306,7 @@ fn partition_kind(shape: &Shape) -> FaultKind {
 }
 
 /// More than two brokers are all of them.
-fn crash_kind(who: &[Who], power: bool) -> FaultKind {
+pub(crate) fn crash_kind(who: &[Who], power: bool) -> FaultKind {
     match who {
         [Who::Machine(Machine::Client(_) | Machine::Operator)] if power => {
             FaultKind::ClientLosesPower

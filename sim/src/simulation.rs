@@ -16,7 +16,7 @@ use crate::nemesis::{self, Nemesis};
 use crate::operator::{Operator, READER};
 use crate::oracle;
 use crate::scenario::Scenario;
-use crate::schedule::Schedule;
+use crate::schedule::{Fault, Schedule, Timed};
 use crate::trace::Trace;
 use crate::violation::Violation;
 use crate::workload::{Clients, Phase, Plan, run_client};
@@ -114,6 +114,9 @@ pub async fn idle(duration: Duration, trace: Arc<Trace>) -> Option<Violation> {
 async fn live_here(spec: Spec, trace: Arc<Trace>, history: Arc<History>) -> Option<Violation> {
     let shape = spec.scenario.shape(spec.seed);
     let Course { plan, schedule } = spec.course();
+    if keeps_all(&shape, &schedule) {
+        history.record(Machine::Operator, Event::KeepsAll);
+    }
     let world = World::build(spec.seed, shape, trace.clone());
     let invariants = Invariants::watch(&world);
     let commands = Commands::new(trace.clone());
@@ -146,6 +149,13 @@ async fn live_here(spec: Spec, trace: Arc<Trace>, history: Arc<History>) -> Opti
         Some(_) => Ok(()),
     });
     judged.err()
+}
+
+/// Whether neither retention nor an operator drops anything.
+fn keeps_all(shape: &Shape, schedule: &Schedule) -> bool {
+    let broker = &shape.broker;
+    let drops = |timed: &Timed| matches!(timed.fault, Fault::DropLog { .. });
+    broker.log_retain_bytes == 0 && broker.log_retain_ms == 0 && !schedule.faults.iter().any(drops)
 }
 
 /// A world in which nothing was stored, read, or went wrong proves nothing.

@@ -14,10 +14,10 @@ mod retrier;
 
 use std::sync::Arc;
 
-use raftmq_client::{Delivery, Error};
+use raftmq_client::{Delivery, Error, TopicQueue};
 use tokio::sync::watch;
 
-use crate::history::{History, Outcome, Place, Queue};
+use crate::history::{Event, History, Member, Outcome, Place, Queue};
 use crate::world::World;
 
 pub use machine::{LITTLE_PATIENCE, PATIENCE, connect, run_client};
@@ -113,6 +113,18 @@ pub fn place(delivery: &Delivery) -> Place {
     Place {
         queue,
         offset: delivery.offset,
+    }
+}
+
+/// What a member says that it holds.
+fn holds(member: &Member, held: &[TopicQueue]) -> Event {
+    let queue = |held: &TopicQueue| Queue {
+        topic: held.topic.clone(),
+        queue: held.queue,
+    };
+    Event::Holds {
+        member: member.clone(),
+        queues: held.iter().map(queue).collect(),
     }
 }
 

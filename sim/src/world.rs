@@ -274,9 +274,12 @@ impl World {
 
     /// Ends a process by force. It stays down until it is started.
     pub fn crash(&self, machine: Machine, crash: Crash) {
-        let Some(id) = self.want(machine, Wanted::Down) else {
+        let id = self.nodes().get(&machine).map(|node| node.id);
+        let Some(id) = id else {
             return;
         };
+        self.want(machine, Wanted::Down);
+        // Also one that is down or about to end: its machine has power, and a cache that is not on the disk.
         self.simulator.kill(id);
         self.clean_up(machine, crash);
     }
@@ -397,6 +400,9 @@ impl World {
         for server in self.name_servers.values() {
             server.clock.heal();
         }
+        for disk in self.client_disks().values() {
+            disk.heal();
+        }
         for machine in self.machines() {
             self.start(machine);
         }
@@ -416,6 +422,15 @@ impl World {
         }
         for disk in self.client_disks().values() {
             disk.discard();
+        }
+    }
+
+    /// The disk of a machine, if it has one.
+    pub fn disk(&self, machine: Machine) -> Option<SimDisk> {
+        match machine {
+            Machine::Broker(id) => self.broker(id).map(|broker| broker.disk.clone()),
+            Machine::Client(_) => self.client_disks().get(&machine).cloned(),
+            _ => None,
         }
     }
 

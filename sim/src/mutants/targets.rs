@@ -94,6 +94,7 @@ fn of_push_consumers(mutant: Mutant) -> Row {
             20,
         ),
         Mutant::ProgressFileUnsynced => (&["kills"], &["drains"], 60),
+        Mutant::ProgressNameUnsynced => (&["kills"], &["own-progress-is-kept"], 100),
         _ => (&["partitions"], &["finished-or-dead"], 60),
     }
 }
@@ -124,7 +125,7 @@ impl Target {
                 &["log-matching", "equal-tables", "no-phantom"],
                 60,
             ),
-            Mutant::TruncationLost => (&["chaos", "partitions"], LOGS, 200),
+            Mutant::TruncationLost => (&["chaos", "partitions"], LOGS, 300),
             Mutant::RetentionAboveCheckpoint => (&["snapshots"], KEPT, 20),
             Mutant::SnapshotWithoutSegments => (&["snapshots"], KEPT, 60),
             Mutant::TablesAheadOfLog => (
@@ -151,7 +152,8 @@ impl Target {
             }
             Mutant::ProgressPassesWork
             | Mutant::FailureForgotten
-            | Mutant::ProgressFileUnsynced => of_push_consumers(mutant),
+            | Mutant::ProgressFileUnsynced
+            | Mutant::ProgressNameUnsynced => of_push_consumers(mutant),
         };
         Target {
             mutant,

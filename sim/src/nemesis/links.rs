@@ -84,7 +84,11 @@ impl Nemesis {
                 let alone = one(*who);
                 apart(&alone, &others(&machines, &alone))
             }
-            Shape::Split(side) => apart(side, &others(&machines, side)),
+            Shape::Split(side) => {
+                let side = side.iter().copied().filter(|one| machines.contains(one));
+                let side: Vec<Machine> = side.collect();
+                apart(&side, &others(&machines, &side))
+            }
             Shape::LeaderWithClients => {
                 let leader: Vec<Machine> = self.world.leader().into_iter().collect();
                 apart(&leader, &others(&brokers, &leader))

@@ -384,6 +384,9 @@ fn a_group_skips_nothing() {
     let dropped = sent().bounds(0, 3).gets(1, 2, 3).ends(2, &[3]);
     dropped.holds();
     sent().resets(10, 2, unknown()).gets(1, 2, 3).holds();
+    let refused = Outcome::NotDone("refused".to_owned());
+    let refused = sent().resets(10, 2, refused).gets(1, 2, 3);
+    refused.breaks("no-skips");
 }
 
 #[test]
@@ -489,6 +492,21 @@ fn what_all_queues_hold_is_told_by_who_leads() {
     };
     told(1).holds();
     told(0).breaks("reads-are-new");
+    let names_none = story().stored(1, 0).then(Event::AskBounds { call });
+    let names_none = names_none.then(Event::ToldBounds { call });
+    names_none.breaks("reads-are-new");
+    story().stored(1, 0).bounds(1, 1).bounds(1, 1).holds();
+    let begins_earlier = story().stored(1, 0).bounds(1, 1).bounds(0, 1);
+    begins_earlier.breaks("reads-are-new");
+}
+
+/// Would catch messages that vanish and pass for dropped ones.
+#[test]
+fn nothing_is_dropped_where_nobody_drops_anything() {
+    let sent = || story().stored(1, 0).stored(2, 1);
+    sent().ends(1, &[2]).holds();
+    let kept = sent().then(Event::KeepsAll).ends(1, &[2]);
+    kept.breaks("nothing-expires");
 }
 
 #[test]

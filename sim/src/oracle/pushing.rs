@@ -60,6 +60,8 @@ struct Walk<'a> {
     work: BTreeMap<Key<'a>, Work>,
     asked: BTreeMap<u64, Key<'a>>,
     letters: BTreeSet<(&'a str, Value)>,
+    /// Members and queues of which they got something.
+    began: BTreeSet<(u64, &'a Queue)>,
 }
 
 impl<'a> Walk<'a> {
@@ -122,13 +124,25 @@ impl<'a> Model<'a> {
         let mut walk = Walk::default();
         for (at, record) in self.records.iter().enumerate() {
             match &record.event {
-                Event::Handed { member, place, .. } => {
-                    let group = walk.groups.get(&*member.group);
-                    let one_by_one = group.is_some_and(|group| group.in_order);
+                Event::Handed {
+                    member,
+                    place,
+                    attempt,
+                    ..
+                } => {
+                    let group = walk.groups.get(&*member.group).copied();
+                    let begins = *attempt == 1 && walk.began.insert((member.member, &place.queue));
+                    let dropped = self.dropped.by(&place.queue, at);
                     let work = walk.of(&member.group, place);
-                    let next = work.over.first_missing(self.dropped.by(&place.queue, at));
-                    if one_by_one && place.offset > next {
-                        return Err(self.too_early(at, place, next));
+                    let over = work.over.first_missing(dropped);
+                    let done = work.done.first_missing(dropped);
+                    if group.is_some_and(|group| group.in_order) && place.offset > over {
+                        return Err(self.too_early(at, place, over));
+                    }
+                    let alone = group.is_some_and(|group| group.alone);
+                    let next = if alone { over } else { done };
+                    if begins && place.offset > next {
+                        return Err(self.passed_by(at, (&member.group, &place.queue), next));
                     }
                 }
                 Event::ToldCommitted { call, offset } => {

@@ -250,6 +250,46 @@ fn progress_waits_for_work() {
     working().failed(0, 1, false).told(1).holds();
 }
 
+/// Would catch a member that begins behind a message with which nobody is done: it fell out of somebody's hands.
+#[test]
+fn nobody_begins_behind_what_nobody_is_done_with() {
+    let begins = |story: Story| story.handed(1, 0, 1).handed(1, 1, 1).joins(2);
+    begins(Story::new(false)).handed(2, 0, 1).holds();
+    let behind = begins(Story::new(false)).handed(2, 1, 1);
+    behind.violates("progress-waits-for-work");
+    let finished = begins(Story::new(false)).finished(0, 1);
+    finished.handed(2, 1, 1).holds();
+    // Servers have what failed; who is alone has nobody.
+    let failed = |alone| begins(Story::of(false, alone)).failed(0, 1, false);
+    failed(false).handed(2, 1, 1).holds();
+    let forgotten = failed(true).handed(2, 1, 1);
+    forgotten.violates("progress-waits-for-work");
+}
+
+/// Would catch progress that is said to be on the disk, and is not.
+#[test]
+fn who_saved_its_own_progress_goes_on_there() {
+    let saves = |then: fn(Story) -> Story| {
+        let story = Story::of(false, true).handed(1, 0, 1).finished(0, 1);
+        let (call, member) = (7, member(1));
+        then(story.then(Event::Save { call, member }))
+    };
+    let saved = |story: Story| story.then(Event::Saved { call: 7 });
+    saves(saved).joins(2).handed(2, 1, 1).holds();
+    let again = saves(saved).joins(2).handed(2, 0, 1);
+    again.violates("own-progress-is-kept");
+    // Nobody said that it is saved; or one that was made before says it.
+    saves(|story| story).joins(2).handed(2, 0, 1).holds();
+    let before = saves(|story| story.joins(2).then(Event::Saved { call: 7 }));
+    before.handed(2, 0, 1).holds();
+    // Another one's work is not what this one saves.
+    let other = saves(|story| story).joins(2).handed(2, 0, 1);
+    let (call, member) = (8, member(2));
+    let other = other.then(Event::Save { call, member });
+    let other = other.then(Event::Saved { call }).joins(3);
+    other.handed(3, 0, 1).holds();
+}
+
 #[test]
 fn nobody_begins_before_what_was_committed() {
     let committed = || Story::new(false).handed(1, 0, 1).finished(0, 1).told(1);

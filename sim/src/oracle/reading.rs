@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Model, Send};
-use crate::history::{Event, Queue};
+use crate::history::{Event, Outcome, Queue};
 use crate::operator::READER;
 use crate::violation::Violation;
 
@@ -54,6 +54,7 @@ impl Model<'_> {
     pub(super) fn no_skips(&self) -> Result<(), Violation> {
         // The first offset that a group has not got yet, and the record that moved it there.
         let mut next: BTreeMap<(&str, &Queue), (u64, usize)> = BTreeMap::new();
+        let refused: BTreeSet<u64> = self.refused_resets().collect();
         for (at, record) in self.records.iter().enumerate() {
             match &record.event {
                 Event::Delivery { member, place, .. } | Event::Handed { member, place, .. } => {
@@ -73,7 +74,7 @@ impl Model<'_> {
                     }
                 }
                 // It may take effect from the call on, for ever if nobody knows.
-                Event::Reset { group, place, .. } => {
+                Event::Reset { call, group, place } if !refused.contains(call) => {
                     let (next, _) = next.entry((&**group, &place.queue)).or_insert((0, at));
                     *next = (*next).max(place.offset);
                 }
@@ -81,6 +82,18 @@ impl Model<'_> {
             }
         }
         Ok(())
+    }
+
+    fn refused_resets(&self) -> impl Iterator<Item = u64> {
+        self.records
+            .iter()
+            .filter_map(|record| match &record.event {
+                Event::WasReset {
+                    call,
+                    outcome: Outcome::NotDone(_),
+                } => Some(*call),
+                _ => None,
+            })
     }
 
     /// A consumer that reads queues which were chosen for it gets each message of a queue once, in order.

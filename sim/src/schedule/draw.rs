@@ -188,11 +188,11 @@ impl Drawing<'_> {
             Kind::SlowSyncs => return self.slow_syncs(),
             Kind::Checkpoint => return self.checkpoint(),
             Kind::Replace => return self.replace(),
+            Kind::Clients => return self.clients(),
             Kind::Partition => self.partition(),
             Kind::NameServers => self.name_servers(),
             Kind::Weather => self.weather(),
             Kind::Kill | Kind::PowerLoss | Kind::PowerLossOfAll => self.crash(kind),
-            Kind::Clients => self.clients(),
             Kind::Stop => Fault::Stop {
                 who: self.broker(),
                 down_ms: self.duration(),
@@ -313,19 +313,22 @@ impl Drawing<'_> {
         }
     }
 
-    fn clients(&mut self) -> Fault {
-        match self.chance.one_in(3) {
-            true => Fault::Pause {
-                who: self.client(),
+    fn clients(&mut self) -> Vec<(u64, Fault)> {
+        let who = self.client();
+        let fault = match self.chance.below(6) {
+            0 | 1 => Fault::Pause {
+                who,
                 for_ms: self.duration(),
             },
-            false => Fault::Crash {
-                who: vec![self.client()],
+            2 | 3 => return self.power_loss_while_saving(who),
+            _ => Fault::Crash {
+                who: vec![who],
                 power: self.chance.one_in(2).then(|| self.chance.number()),
                 down_ms: self.duration(),
                 storm: false,
             },
-        }
+        };
+        vec![(0, fault)]
     }
 
     fn crash(&mut self, kind: Kind) -> Fault {
@@ -417,6 +420,23 @@ impl Drawing<'_> {
             faults.push((self.chance.between(1..=for_ms), crash));
         }
         faults
+    }
+
+    /// Whoever keeps its progress there is in the middle of saving it.
+    fn power_loss_while_saving(&mut self, who: Who) -> Vec<(u64, Fault)> {
+        let for_ms = self.chance.between(1_000..=6_000);
+        let slow = Fault::SlowSyncs {
+            who,
+            longest_ms: *self.chance.pick(&[600, 3_000]),
+            for_ms,
+        };
+        let crash = Fault::Crash {
+            who: vec![who],
+            power: Some(self.chance.number()),
+            down_ms: self.duration(),
+            storm: false,
+        };
+        vec![(0, slow), (self.chance.between(500..=for_ms), crash)]
     }
 
     /// A checkpoint, and often a power cut before it is whole.

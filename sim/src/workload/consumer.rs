@@ -209,18 +209,10 @@ impl Reader {
     /// Written down when it has changed.
     fn look_what_is_held(&self, held: &mut Vec<TopicQueue>) {
         let now = self.consumer.assignment();
-        if *held == now {
-            return;
+        if *held != now {
+            self.record(super::holds(&self.member, &now));
+            *held = now;
         }
-        let queue = |held: &TopicQueue| Queue {
-            topic: held.topic.clone(),
-            queue: held.queue,
-        };
-        self.record(Event::Holds {
-            member: self.member.clone(),
-            queues: now.iter().map(queue).collect(),
-        });
-        *held = now;
     }
 
     /// What its group has committed in one of its queues, as the servers say.

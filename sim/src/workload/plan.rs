@@ -333,12 +333,13 @@ fn push_group(chance: &mut Chance, size: Size, topic: &TopicPlan) -> Vec<PushPla
 
 /// The members of one group of which each gets every message.
 fn everyone(chance: &mut Chance, size: Size, topic: &TopicPlan) -> Vec<PushPlan> {
-    let members = chance.between(1..=2) as u8;
+    let members = chance.between(1..=size.machines.into()) as u8;
     let name = format!("everyone-{}", topic.name);
     let member = |number| PushPlan {
         in_order: chance.one_in(2),
         attempts_max: *chance.pick(&[2, 3, 16]),
         alone: Some(number),
+        machine: number,
         ..push_consumer(chance, size, topic, &name)
     };
     (1..=members).map(member).collect()

@@ -13,7 +13,9 @@ use futures::future::{join, join_all};
 use host::Host;
 use madsim::rand::Rng;
 use proto::v2::Code;
-use raftmq_client::{Client, Consumption, Filter, PushConsumerBuilder, PushDelivery, PushStream};
+use raftmq_client::{
+    Client, Consumption, Filter, PushConsumerBuilder, PushDelivery, PushStream, TopicQueue,
+};
 
 use super::{
     Clients, LITTLE_PATIENCE, PATIENCE, Phase, PushPlan, connect, place, question, redelivery_call,
@@ -141,8 +143,22 @@ impl Consumer {
             true => Effect::ConsumerLeft,
             false => Effect::ConsumerAway,
         });
-        if in_order && let Err(error) = self.stream.close().await {
-            tracing::debug!(%error, "left without a commit");
+        if in_order {
+            self.save(self.stream.close()).await;
+        }
+    }
+
+    /// Also tells when it begins and that it is done, of one whose progress the servers do not know.
+    async fn save(&self, saving: impl Future<Output = Result<(), raftmq_client::Error>>) {
+        let call = self.clients.history.next_number();
+        if self.plan.alone.is_some() {
+            let member = self.member.clone();
+            self.record(Event::Save { call, member });
+        }
+        match saving.await {
+            Ok(()) if self.plan.alone.is_some() => self.record(Event::Saved { call }),
+            Ok(()) => {}
+            Err(error) => tracing::debug!(%error, "progress is not saved"),
         }
     }
 
@@ -236,15 +252,16 @@ impl Consumer {
     /// Asks how far its group has come, and in the end whether anything is left.
     async fn ask(&self) {
         if self.plan.alone.is_some() {
-            // The servers know nothing of it.
-            return;
+            return self.save_often().await;
         }
         let asker = self.client.pull_consumer(&*self.plan.group);
         let asker = asker.manual_commit().build().expect("no bound is 0");
         let topics = self.clients.plan.topics.iter();
         let topic = topics.filter(|topic| topic.name == self.plan.topic);
         let count = topic.map(|topic| topic.queues).next().unwrap_or_default();
+        let mut held = self.stream.assignment();
         while self.goes_on() {
+            self.look_what_is_held(&mut held);
             let is_end = self.clients.phase() != Phase::Work;
             let one = madsim::rand::thread_rng().gen_range(0..count.max(1));
             for number in (0..count).filter(|number| is_end || *number == one) {
@@ -260,6 +277,22 @@ impl Consumer {
             }
             let pause = if is_end { ASKS_OFTEN } else { ASKS_EVERY };
             tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// The servers know nothing of its progress.
+    async fn save_often(&self) {
+        while self.goes_on() {
+            tokio::time::sleep(ASKS_OFTEN).await;
+            self.save(self.stream.commit()).await;
+        }
+    }
+
+    fn look_what_is_held(&self, held: &mut Vec<TopicQueue>) {
+        let now = self.stream.assignment();
+        if *held != now {
+            self.record(super::holds(&self.member, &now));
+            *held = now;
         }
     }
 
