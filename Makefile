@@ -68,9 +68,9 @@ fuzz: ## Any bytes into every decoder, 20 s each (one of them, for longer: TARGE
 	@CARGO_TARGET_DIR=$(BUILD_DIR)/fuzz RUSTFLAGS="$(SIM_RUSTFLAGS)" fuzz/run "$(or $(SECONDS),20)" $(TARGET)
 
 # Of `make sim`: how many seeds of every scenario: two minutes on two cores, and enough for everything to happen.
-SEEDS ?= 10
+SEEDS ?= 24
 
-sim: packages ## Simulated worlds in which everything goes wrong: SEEDS=10 FIRST=1 [SCENARIO=…], or one: SEED=42 SCENARIO=chaos
+sim: packages ## Simulated worlds in which everything goes wrong: SEEDS=24 FIRST=1 [SCENARIO=…], or one: SEED=42 SCENARIO=chaos
 	@$(SIM) $(if $(CASE),--case $(CASE),$(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --first $(or $(FIRST),1))) \
 		$(if $(SCENARIO),--scenario $(SCENARIO)) $(ARGS)
 

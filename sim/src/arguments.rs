@@ -30,7 +30,7 @@ pub struct Arguments {
     #[arg(long, conflicts_with_all = ["seed", "seeds", "first", "scenario"])]
     case: Option<std::path::PathBuf>,
     /// How many seeds of each scenario.
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 24)]
     seeds: u64,
     /// The first of them.
     #[arg(long, default_value_t = 1)]

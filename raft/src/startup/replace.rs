@@ -54,6 +54,7 @@ impl Startup {
         next < self.first_entry()
     }
 
+    /// The lowest index that Raft may ask for.
     pub(super) fn first_entry(&self) -> u64 {
         let purged = self.log.purged().map_or(0, |purged| purged.index + 1);
         purged.max(self.log.positions().dropped)
@@ -77,13 +78,9 @@ impl Startup {
         let Some(peer) = self.holder_of(index) else {
             return Ok(false);
         };
-        self.replace_from(&peer, index).await
-    }
-
-    async fn replace_from(&self, peer: &Acquaintance, index: u64) -> Result<bool, RaftError> {
         let mut received = self.state.repair_snapshots();
         received.mark_unchanged();
-        if !self.request_snapshot(peer, index).await {
+        if !self.request_snapshot(&peer, index).await {
             return Ok(false);
         }
         let arrival = tokio::time::timeout(SNAPSHOT_TIMEOUT, received.changed()).await;

@@ -124,14 +124,11 @@ impl Startup {
             // Entries below what Raft may ask for cannot be put back one by one.
             let by_snapshot =
                 damage.first_bad_index < self.first_entry() || self.is_dropped_everywhere(first);
-            if by_snapshot && self.repair_by_snapshot(damage).await? {
-                return Ok(());
-            }
             if by_snapshot {
-                tokio::time::sleep(RETRY_PAUSE).await;
-                continue;
-            }
-            if let Some(peer) = self.helper(first, damage.synced_index) {
+                if self.repair_by_snapshot(damage).await? {
+                    return Ok(());
+                }
+            } else if let Some(peer) = self.helper(first, damage.synced_index) {
                 match self.repair_from(&peer, first, damage).await? {
                     Outcome::Repaired => return Ok(()),
                     Outcome::StepBack => {

@@ -39,14 +39,14 @@ pub(super) fn worked_off(
             let Some(work) = work.get(&(&*group, queue)) else {
                 return Err(format!("{group} has done nothing in {place}"));
             };
-            if let Some(left) = (*min..*max).find(|offset| !work.done.contains(offset)) {
-                return Err(format!("{group} has not worked on {place}@{left}"));
+            // Who is alone has nobody who keeps what it failed.
+            let alone = consumer.alone.is_some();
+            let through = if alone { &work.over } else { &work.done };
+            if let Some(left) = (*min..*max).find(|offset| !through.contains(offset)) {
+                return Err(format!("{group} is not done with {place}@{left}"));
             }
-            if consumer.alone.is_some() {
-                match (*min..*max).find(|offset| !work.over.contains(offset)) {
-                    Some(left) => return Err(format!("{group} is not done with {place}@{left}")),
-                    None => continue,
-                }
+            if alone {
+                continue;
             }
             if work.none_left <= work.failed {
                 return Err(format!("{group} has retries in {place}"));

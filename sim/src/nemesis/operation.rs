@@ -110,7 +110,10 @@ impl Nemesis {
         let sending = self.operator.send_to(&name, BRIEF_MESSAGES);
         // Whatever becomes of them: they are gone with their topic.
         let sent = tokio::time::timeout(Duration::from_millis(for_ms), sending).await;
-        self.tell(format_args!("{name} got {} messages", sent.unwrap_or(0)));
+        match sent {
+            Ok(stored) => self.tell(format_args!("{name} got {stored} messages")),
+            Err(_) => self.tell(format_args!("{name}: not all sends were answered in time")),
+        }
         sleep(for_ms).await;
         let more = TopicSettings {
             queue_count: settings.queue_count + 1,
