@@ -227,7 +227,7 @@ fn service(
         inflight_bytes_max: config.inflight_bytes_max,
         inflight_requests_max: config.inflight_requests_max as usize,
         dedup_window_ms: config.dedup_window_ms,
-        dedup_ids_max: config.dedup_ids_max,
+        dedup_bytes_max: config.dedup_bytes_max,
     };
     let agreement = GroupAgreement {
         group: group.clone(),

@@ -107,6 +107,9 @@ pub(crate) trait LeaderCall: Clone + Send + Sync + 'static {
     /// The answer that says only no.
     fn refused(refusal: Refusal) -> Self::Answer;
 
+    /// Puts into the answer's metadata what does not fit into the answer.
+    fn describe(_: &Self::Answer, _: &mut MetadataMap) {}
+
     /// Whether an answer says that nothing was done, for reasons that lie in the moment.
     fn denies(_: &Self::Answer) -> bool {
         false
@@ -173,7 +176,12 @@ async fn attempt<C: LeaderCall>(
 ) -> Result<Result<Response<C::Answer>, CallError>, Status> {
     match standing {
         Standing::Serving => match timeout(context.left(), call.serve(service, context)).await {
-            Ok(served) => Ok(served.map(|answer| answered(service, answer))),
+            Ok(served) => Ok(served.map(|answer| {
+                let mut metadata = MetadataMap::new();
+                C::describe(&answer, &mut metadata);
+                name_leader(service, &mut metadata);
+                Response::from_parts(metadata, answer, Extensions::default())
+            })),
             Err(_) => Ok(Err(CallError::Unknown("no answer in time".to_owned()))),
         },
         Standing::Forward(address) => forward(service, context, call, address).await,

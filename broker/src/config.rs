@@ -82,11 +82,12 @@ pub struct BrokerConfig {
     /// automatically. Default true.
     pub auto_create_groups: bool,
 
-    /// A message id seen again within this time is answered with the first result, in milliseconds.
-    /// Default 120 000.
+    /// A message that is sent again within this time is answered with the first result, in milliseconds. Producers must
+    /// give up sooner. Default 120 000.
     pub dedup_window_ms: u64,
-    /// Message ids remembered at most, whatever the window says. Default 1 048 576.
-    pub dedup_ids_max: u64,
+    /// Memory for recognising messages that are sent again, in bytes; what is more is forgotten before the window ends,
+    /// by whoever takes most. One client may take an eighth of it, one topic a half. Default 256 MiB.
+    pub dedup_bytes_max: u64,
     /// Largest body of one message, in bytes. Default 4 MiB. Rule: 1 to 16 MiB.
     pub message_bytes_max: u64,
     /// Largest sum of the messages of one `SendMessage`, in bytes. Default 16 MiB. Rule: at least
@@ -180,7 +181,7 @@ impl Default for BrokerConfig {
             auto_create_queue_count: 4,
             auto_create_groups: true,
             dedup_window_ms: 120_000,
-            dedup_ids_max: 1 << 20,
+            dedup_bytes_max: 256 * MIB,
             message_bytes_max: 4 * MIB,
             request_bytes_max: 16 * MIB,
             inflight_bytes_max: 64 * MIB,

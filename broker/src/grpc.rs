@@ -67,7 +67,8 @@ impl MessagingService for Messaging {
         &self,
         request: Request<opaque::SendMessageRequest>,
     ) -> Answered<v2::SendMessageResponse> {
-        lead(&self.0, request).await
+        let sent = lead(&self.0, request).await?;
+        Ok(sent.map(|sent| sent.response))
     }
 
     async fn pull_message(

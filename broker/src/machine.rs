@@ -16,7 +16,7 @@ mod append;
 pub(crate) mod backoff;
 mod changes;
 pub(crate) mod dead_letter;
-mod dedup;
+pub(crate) mod dedup;
 mod drop_log;
 mod entry;
 mod group;
@@ -36,6 +36,8 @@ mod shared;
 mod state;
 mod topic;
 
+#[cfg(test)]
+mod dedup_test;
 #[cfg(test)]
 mod machine_test;
 #[cfg(test)]

@@ -30,9 +30,9 @@ use raft::{ProposeError, RaftGroup};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-pub(crate) use self::batch::QueueSend;
 use self::batch::{Batch, Request, Waiter};
-pub(crate) use self::reply::Placed;
+pub(crate) use self::batch::{MessageId, QueueSend, Sender};
+pub(crate) use self::reply::{Fate, Placed};
 use crate::log_time::LogTime;
 use crate::view::View;
 
@@ -97,7 +97,7 @@ pub(crate) struct ProposerConfig {
     pub(crate) inflight_bytes_max: u64,
     pub(crate) inflight_requests_max: usize,
     pub(crate) dedup_window_ms: u64,
-    pub(crate) dedup_ids_max: u64,
+    pub(crate) dedup_bytes_max: u64,
 }
 
 /// Where entries go and what time it was last. Implemented by the raft group with its view, and by
@@ -338,7 +338,7 @@ impl<A: Agreement> Worker<A> {
         let (entry, waiters) = batch.seal(&encode::Stamp {
             time_ms: self.last_time_ms,
             dedup_window_ms: self.config.dedup_window_ms,
-            dedup_ids_max: self.config.dedup_ids_max,
+            dedup_bytes_max: self.config.dedup_bytes_max,
         });
         agree(self.agreement.clone(), entry, waiters, upkeep)
     }

@@ -71,6 +71,8 @@ impl Recorder {
                     count,
                     first_offset,
                     stored: true,
+                    queue: append.queue,
+                    too_late: false,
                 }];
                 CommandReply {
                     placed,
@@ -97,7 +99,7 @@ fn config() -> ProposerConfig {
         inflight_bytes_max: 1 << 20,
         inflight_requests_max: 1_000,
         dedup_window_ms: 5,
-        dedup_ids_max: 6,
+        dedup_bytes_max: 6,
     }
 }
 
@@ -114,7 +116,11 @@ fn send(topic_id: u64, queue: QueueId, bodies: &[&[u8]], first_id: u128) -> Queu
         .map(|body| Bytes::copy_from_slice(body))
         .collect();
     let ids = (0..bodies.len() as u128)
-        .map(|place| first_id + place)
+        .map(|place| MessageId {
+            number: first_id + place,
+            digest: place as u64,
+            sender: Sender::Client(0),
+        })
         .collect();
     let bytes = messages.iter().map(Bytes::len).sum();
     QueueSend {
@@ -137,20 +143,28 @@ fn appends(entry: &Entry) -> Vec<Append> {
 /// Catches a hand-made encoding that prost reads as something else.
 #[test]
 fn an_entry_is_what_prost_reads_back() {
-    let group = |topic_id, queue, bodies: Vec<&'static [u8]>, runs| {
+    let group = |topic_id, queue, bodies: Vec<&'static [u8]>, runs: Vec<(u128, u32, Sender)>| {
         let messages: Vec<Bytes> = bodies.into_iter().map(Bytes::from_static).collect();
         let bytes = messages.iter().map(Bytes::len).sum();
         batch::Item::Append(batch::Group {
             topic_id,
             queue,
+            digests: (7..).take(messages.len()).collect(),
             messages,
-            runs,
+            runs: runs
+                .into_iter()
+                .map(|(first, count, sender)| batch::IdRun {
+                    first,
+                    count,
+                    sender,
+                })
+                .collect(),
             bytes,
         })
     };
     let drop_log = Body::DropLog(command::DropLog { first_index: 300 });
     let items = [
-        group(1, 0, vec![b"a", b"bc"], vec![(7, 2)]),
+        group(1, 0, vec![b"a", b"bc"], vec![(7, 2, Sender::Sequenced)]),
         batch::Item::Other(Command {
             body: Some(drop_log.clone()),
         }),
@@ -158,19 +172,22 @@ fn an_entry_is_what_prost_reads_back() {
             u64::MAX,
             200,
             vec![&[9; 300], b"x"],
-            vec![(u128::MAX - 5, 1), (0, 1)],
+            vec![
+                (u128::MAX - 5, 1, Sender::Client(0)),
+                (0, 1, Sender::Client(9)),
+            ],
         ),
     ];
     let stamp = encode::Stamp {
         time_ms: 1 << 40,
         dedup_window_ms: 0,
-        dedup_ids_max: 9,
+        dedup_bytes_max: 9,
     };
     let encoded = encode::entry(&stamp, &items);
     let entry = Entry::decode(encoded.clone()).unwrap();
     assert_eq!(entry.encode_to_vec(), encoded, "the same bytes as prost's");
     assert_eq!(
-        (entry.time_ms, entry.dedup_window_ms, entry.dedup_ids_max),
+        (entry.time_ms, entry.dedup_window_ms, entry.dedup_bytes_max),
         (1 << 40, 0, 9)
     );
     assert_eq!(entry.commands[1].body, Some(drop_log));
@@ -180,6 +197,16 @@ fn an_entry_is_what_prost_reads_back() {
     assert_eq!(appends[0].messages, "abc");
     assert_eq!(appends[0].ids[0].first, 7_u128.to_be_bytes().to_vec());
     assert_eq!(appends[0].ids[0].count, 2);
+    assert_eq!(appends[0].digests, [7, 8]);
+    let senders = |append: &Append| -> Vec<(bool, u64)> {
+        append
+            .ids
+            .iter()
+            .map(|run| (run.sequenced, run.client))
+            .collect()
+    };
+    assert_eq!(senders(&appends[0]), [(true, 0)]);
+    assert_eq!(senders(&appends[1]), [(false, 0), (false, 9)]);
     assert_eq!(appends[1].sizes_bytes, [300, 1]);
     assert_eq!(appends[1].ids.len(), 2);
     assert_eq!(appends[1].ids[1].first, vec![0; 16]);
@@ -211,17 +238,18 @@ async fn sends_of_one_queue_share_an_append_and_get_their_own_offsets() {
     let fifth = proposer.command(drop_log);
     gate.add_permits(2);
     let (second, third, fourth, fifth) = tokio::join!(second, third, fourth, fifth);
-    let placed = |first_offset, count| {
+    let placed = |queue, first_offset, count| {
         vec![Placed {
             count,
             first_offset,
-            stored: true,
+            queue,
+            fate: Fate::Stored,
         }]
     };
-    assert_eq!(first.await.unwrap().unwrap(), placed(0, 1));
-    assert_eq!(second.unwrap(), placed(1, 2));
-    assert_eq!(third.unwrap(), placed(0, 1));
-    assert_eq!(fourth.unwrap(), placed(3, 1));
+    assert_eq!(first.await.unwrap().unwrap(), placed(0, 0, 1));
+    assert_eq!(second.unwrap(), placed(0, 1, 2));
+    assert_eq!(third.unwrap(), placed(1, 0, 1));
+    assert_eq!(fourth.unwrap(), placed(0, 3, 1));
     assert_eq!(fifth.unwrap().value, 7);
     let entries = recorder.entries();
     assert_eq!(entries.len(), 2);
@@ -234,7 +262,7 @@ async fn sends_of_one_queue_share_an_append_and_get_their_own_offsets() {
         "ids that follow each other are one run"
     );
     assert_eq!(
-        (entries[1].dedup_window_ms, entries[1].dedup_ids_max),
+        (entries[1].dedup_window_ms, entries[1].dedup_bytes_max),
         (5, 6)
     );
 }
@@ -405,7 +433,7 @@ proptest! {
                 break;
             }
             let first_offset = u64::from(first_offset);
-            runs.push(PlacedRun { first, count, first_offset, stored });
+            runs.push(PlacedRun { first, count, first_offset, stored, queue: 3, too_late: false });
             expected.extend((0..u64::from(count)).map(|place| (first_offset + place, stored)));
             first += count;
         }
@@ -416,7 +444,7 @@ proptest! {
             prop_assert_eq!(parts.iter().map(|part| part.count).sum::<u32>(), count);
             for part in parts {
                 let offsets = (0..u64::from(part.count)).map(|place| part.first_offset + place);
-                got.extend(offsets.map(|offset| (offset, part.stored)));
+                got.extend(offsets.map(|offset| (offset, part.fate == Fate::Stored)));
             }
             position += count;
         }
@@ -432,7 +460,7 @@ proptest! {
     ) {
         let hole = hole % total;
         let position = position % total;
-        let run = |first, count| PlacedRun { first, count, first_offset: 0, stored: true };
+        let run = |first, count| PlacedRun { first, count, stored: true, ..PlacedRun::default() };
         let runs = [run(0, hole), run(hole + 1, total - hole - 1)];
         let parts = reply::placed(&runs, position, 1);
         prop_assert_eq!(parts.is_some(), position != hole);

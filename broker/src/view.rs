@@ -24,6 +24,7 @@ pub use self::arrivals::Arrivals;
 pub(crate) use self::arrivals::{ArrivalRegistry, RetryArrivals};
 pub(crate) use self::entry_cache::EntryCache;
 pub use self::read::Stored;
+use crate::machine::dedup::DedupStatus;
 use crate::machine::{Shared, State};
 
 /// A topic's settings.
@@ -232,6 +233,11 @@ impl View {
     /// The first log entry that rows may point at.
     pub fn log_floor(&self) -> u64 {
         self.look(|state| state.log_floor)
+    }
+
+    /// How well messages that are sent again are recognised, for metrics.
+    pub(crate) fn dedup_status(&self) -> DedupStatus {
+        self.look(|state| state.dedup.status(state.clock.passed_ms))
     }
 
     /// Bytes of the messages that this process has applied since it started, for metrics.

@@ -199,18 +199,90 @@ async fn a_message_group_has_one_queue_whatever_the_client_says() {
     assert_eq!(filled, [0, 0, 0, 0, 0, 0, 0, 8]);
 }
 
-/// Catches a message that is lost because its client's route is older than the topic.
+/// Catches a message that is stored in another queue than its sender named and looks for it in.
 #[tokio::test]
-async fn a_queue_that_does_not_exist_is_replaced() {
-    let (_cluster, client) = orders(2).await;
-    for (id, queue) in [(0, 7), (1, -1), (2, i32::MAX), (3, i32::MIN)] {
-        client.store(&[message("orders", queue, id)]).await;
+async fn a_queue_that_does_not_exist_is_refused() {
+    let (_cluster, client) = orders(4).await;
+    for (id, queue) in [(0, 77), (1, 4), (2, i32::MAX)] {
+        let response = client.send(&[message("orders", queue, id)]).await;
+        let status = response.entries[0].status.as_ref().unwrap();
+        assert_eq!(status.code, Code::NotFound as i32, "{status:?}");
+        let told = format!("topic orders has no queue {queue} here: its queues are 0 to 3");
+        assert_eq!(status.message, told);
     }
+    // No wish at all.
+    client.store(&[message("orders", -1, 3)]).await;
     let mut stored = 0;
-    for queue in 0..2 {
+    for queue in 0..4 {
         stored += client.pull("orders", queue, 0, 32).await.messages.len();
     }
-    assert_eq!(stored, 4);
+    assert_eq!(stored, 1);
+}
+
+/// Catches an acknowledged message that is not there, because another client makes the same ids: forks, and containers that
+/// share a hardware address.
+#[tokio::test]
+async fn another_message_under_a_known_id_is_stored() {
+    let (_cluster, client) = orders(1).await;
+    let one: Vec<Message> = (0..4).map(|id| message("orders", 0, id)).collect();
+    let mut other = one[1..].to_vec();
+    for message in &mut other {
+        message.body = Bytes::from_static(b"something else");
+    }
+    assert_eq!(client.store(&one).await, [0, 1, 2, 3]);
+    assert_eq!(client.store(&other).await, [4, 5, 6]);
+    // Official clients make the time of birth anew for each attempt, and write properties in any order.
+    other[0].system_properties.as_mut().unwrap().born_timestamp = Some(Default::default());
+    assert_eq!(client.store(&other).await, [4, 5, 6]);
+    assert_eq!(client.store(&one).await, [0, 1, 2, 3]);
+    assert_eq!(client.pull("orders", 0, 0, 32).await.messages.len(), 7);
+}
+
+/// Catches a receipt that names a queue where the message is not.
+#[tokio::test]
+async fn receipts_tell_where_the_message_is() {
+    let (_cluster, client) = orders(4).await;
+    let send = async |messages: &[Message]| {
+        let encoded = messages.iter().map(|one| one.encode_to_vec().into());
+        let answer = client.send_encoded(encoded.collect()).await;
+        let queues = answer.metadata().get("x-raftmq-queues");
+        queues.map(|queues| queues.to_str().unwrap().to_owned())
+    };
+    let batch = |queue| (0..3).map(move |id| message("orders", queue, id));
+    let first: Vec<Message> = batch(2).collect();
+    assert_eq!(send(&first).await, None, "they are where they were sent to");
+    let mut again: Vec<Message> = batch(1).collect();
+    again.push(message("orders", 1, 9));
+    assert_eq!(send(&again).await.as_deref(), Some("2*3,1*1"));
+}
+
+/// What a producer of the SDK sends, and what it is answered: the code and the offset of each message.
+async fn send_sequenced(client: &Client, ids: std::ops::Range<u32>) -> Vec<(Code, i64)> {
+    let messages = ids.map(|id| message("orders", 0, id).encode_to_vec().into());
+    let mut request = from_client(proto::opaque::SendMessageRequest {
+        messages: messages.collect(),
+    });
+    let all = "all".parse().unwrap();
+    request.metadata_mut().insert("x-raftmq-sequenced", all);
+    let answer = client.messaging.clone().send_message(request).await;
+    let entries = answer.unwrap().into_inner().entries;
+    let told = |entry: &proto::v2::SendResultEntry| (code(&entry.status), entry.offset);
+    entries.iter().map(told).collect()
+}
+
+/// Catches a producer's message that is stored again, or behind a later one, because it comes late.
+#[tokio::test]
+async fn a_sequenced_message_that_comes_late_is_not_stored() {
+    let (_cluster, client) = orders(1).await;
+    let ok = |offsets: std::ops::Range<i64>| -> Vec<(Code, i64)> {
+        offsets.map(|offset| (Code::Ok, offset)).collect()
+    };
+    assert_eq!(send_sequenced(&client, 10..12).await, ok(0..2));
+    assert_eq!(send_sequenced(&client, 20..23).await, ok(2..5));
+    assert_eq!(send_sequenced(&client, 20..24).await, ok(2..6));
+    let late = send_sequenced(&client, 13..14).await;
+    assert_eq!(late, [(Code::IllegalMessageId, 0)]);
+    assert_eq!(client.pull("orders", 0, 0, 32).await.messages.len(), 6);
 }
 
 /// Catches a retry that stores its message again.

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures::future::join_all;
 use host::{Clock, SystemClock};
-use raftmq_client::{Admin, BrokerAddress, BrokerStatus};
+use raftmq_client::{Admin, BrokerAddress, BrokerStatus, DedupStatus};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -262,8 +262,17 @@ fn status_json(status: &BrokerStatus) -> Value {
         "snapshots_installed": status.snapshots_installed,
         "segments_repaired": status.segments_repaired, "damage_found": status.damage_found,
         "disk_free_bytes": status.disk_free_bytes, "disk_needed_bytes": status.disk_needed_bytes,
+        "dedup": dedup_json(&status.dedup),
         "now_ms": status.now_ms,
         "uptime_ms": status.uptime_ms, "version": status.version,
+    })
+}
+
+fn dedup_json(dedup: &DedupStatus) -> Value {
+    json!({
+        "bytes": dedup.bytes, "bytes_max": dedup.bytes_max, "senders": dedup.senders,
+        "window_ms": dedup.window_ms, "sender_window_ms": dedup.sender_window_ms,
+        "repeated": dedup.repeated, "different": dedup.different, "too_late": dedup.too_late,
     })
 }
 

@@ -12,8 +12,8 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 pub use description::{
-    BrokerAddress, BrokerStatus, CommittedOffset, GroupDescription, GroupSettings, MessageType,
-    QueueBounds, TopicDescription, TopicSettings,
+    BrokerAddress, BrokerStatus, CommittedOffset, DedupStatus, GroupDescription, GroupSettings,
+    MessageType, QueueBounds, TopicDescription, TopicSettings,
 };
 pub use inspection::{
     GroupMember, GroupQueue, GroupRoute, GroupState, MessagePage, MessageQuery, NameServerTable,

@@ -5,10 +5,21 @@
 use proto::v2::Code;
 use proto::{cluster, redelivery, v2};
 
+use tonic::metadata::{MetadataMap, MetadataValue};
+
 use crate::error::{code_is_retriable, code_is_transient, code_leaves_outcome_unknown};
 
 /// Response metadata that names the leader of the broker group that was asked for, as `host:port`.
 pub(crate) const LEADER_HEADER: &str = "x-raftmq-leader";
+
+/// Request metadata that says that the ids of a send count, and how brokers may go by that.
+const SEQUENCED_HEADER: &str = "x-raftmq-sequenced";
+
+/// Response metadata that says where messages are, if not where they were sent to.
+const QUEUES_HEADER: &str = "x-raftmq-queues";
+
+/// Queues that are read from an answer, at most.
+const QUEUES_MAX: usize = 1 << 20;
 
 /// A response that says in its body whether the call succeeded.
 pub(crate) trait Answer {
@@ -176,12 +187,39 @@ fn never_left(status: &tonic::Status) -> bool {
 }
 
 /// The leader that an answer names.
-pub(crate) fn leader_hint(metadata: &tonic::metadata::MetadataMap) -> Option<&str> {
+pub(crate) fn leader_hint(metadata: &MetadataMap) -> Option<&str> {
     metadata
         .get(LEADER_HEADER)?
         .to_str()
         .ok()
         .filter(|address| !address.is_empty())
+}
+
+/// The ids of this send are all made here: of each, the upper half is its sender, the lower one counts.
+pub(crate) fn mark_sequenced(metadata: &mut MetadataMap) {
+    metadata.insert(SEQUENCED_HEADER, MetadataValue::from_static("all"));
+}
+
+/// The queues in which the messages of a send are, in order; those beyond the end are where they were sent to. Runs:
+/// `3*2,0*1` says that two are in queue 3 and one is in queue 0.
+pub(crate) fn queues(metadata: &MetadataMap) -> Vec<u32> {
+    let mut queues = Vec::new();
+    let text = metadata.get(QUEUES_HEADER);
+    let text = text.and_then(|text| text.to_str().ok()).unwrap_or("");
+    for run in text.split(',') {
+        let numbers = run.split_once('*');
+        let numbers = numbers.and_then(|(queue, count)| {
+            let (queue, count) = (queue.parse::<u32>().ok()?, count.parse::<usize>().ok()?);
+            Some((queue, count))
+        });
+        match numbers {
+            Some((queue, count)) if count <= QUEUES_MAX - queues.len() => {
+                queues.extend(std::iter::repeat_n(queue, count));
+            }
+            _ => break,
+        }
+    }
+    queues
 }
 
 #[cfg(test)]
@@ -232,5 +270,33 @@ mod tests {
             sent(forwarded),
             "a server that could not reach another server said this"
         );
+    }
+
+    /// Catches a receipt that names the wrong queue, and a header that makes a client hold whatever it says.
+    #[test]
+    fn queues_are_read_as_runs() {
+        let read = |text: &'static str| {
+            let mut metadata = MetadataMap::new();
+            metadata.insert(QUEUES_HEADER, MetadataValue::from_static(text));
+            queues(&metadata)
+        };
+        assert_eq!(read("3*2,0*1"), [3, 3, 0]);
+        assert_eq!(read("7*1"), [7]);
+        assert_eq!(
+            read("7*1,x*9,1*1"),
+            [7],
+            "what is behind nonsense is not believed"
+        );
+        for nonsense in [
+            "",
+            "*",
+            "1*",
+            "-1*1",
+            "1*18446744073709551615",
+            "1*99999999",
+        ] {
+            assert!(read(nonsense).is_empty(), "{nonsense}");
+        }
+        assert!(queues(&MetadataMap::new()).is_empty());
     }
 }

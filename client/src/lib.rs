@@ -152,9 +152,9 @@ mod route;
 mod wire;
 
 pub use admin::{
-    Admin, BrokerAddress, BrokerStatus, CommittedOffset, GroupDescription, GroupMember, GroupQueue,
-    GroupRoute, GroupSettings, GroupState, MessagePage, MessageQuery, MessageType, NameServerTable,
-    QueueBounds, QueueOwner, TopicDescription, TopicSettings,
+    Admin, BrokerAddress, BrokerStatus, CommittedOffset, DedupStatus, GroupDescription,
+    GroupMember, GroupQueue, GroupRoute, GroupSettings, GroupState, MessagePage, MessageQuery,
+    MessageType, NameServerTable, QueueBounds, QueueOwner, TopicDescription, TopicSettings,
 };
 pub use client::{Client, ClientBuilder};
 pub use consumer::{

@@ -134,15 +134,18 @@ impl MessageBuilder {
             .fold(self, |builder, (key, value)| builder.property(key, value))
     }
 
-    /// The message's own id, instead of a new one. Sending again with the id of a send whose outcome is unknown
-    /// stores the message at most once, if it comes within the brokers' window for duplicates (two minutes by default).
+    /// The message's own id, instead of a new one. Sending the same message again (its body, properties, tag, keys and
+    /// message group) with the id of a send whose outcome is unknown stores it at most once, if it comes within the
+    /// brokers' window for duplicates: two minutes by default, shorter where so much is sent that brokers cannot remember
+    /// each message for so long (`dedup_bytes_max`). Another message under the same id is stored beside it.
     #[must_use]
     pub fn message_id(mut self, id: impl Into<String>) -> Self {
         self.message.message_id = Some(id.into());
         self
     }
 
-    /// The queue to go to, instead of one that the producer chooses. A message group takes precedence.
+    /// The queue to go to, instead of one that the producer chooses; one that the topic does not have is refused. A message
+    /// group takes precedence.
     #[must_use]
     pub fn queue(mut self, queue: u32) -> Self {
         self.message.queue = Some(queue);

@@ -10,10 +10,12 @@
 //! | `way` | from one broker group to the next |
 //! | `fault_table` | broker groups to keep away from |
 //! | `selection` | the hash of a message group |
+//! | `named_queue` | whether a queue that a user names exists |
 
 mod fault_table;
 mod gatherer;
 mod in_flight;
+mod named_queue;
 mod selection;
 mod send_handle;
 mod sending;
@@ -42,6 +44,9 @@ use crate::producer::in_flight::InFlight;
 use crate::producer::sending::Pending;
 use crate::producer::topic_sender::TopicSender;
 
+/// A route that is younger is believed when it says that a queue does not exist.
+const ROUTE_AGE_MAX: Duration = Duration::from_secs(1);
+
 /// Sends messages. Cheap to clone; clones share order, bounds and routes.
 ///
 /// **Durability.** A receipt says that the message is on the disks of a majority of its broker group.
@@ -50,7 +55,7 @@ use crate::producer::topic_sender::TopicSender;
 /// before the next call) and go to one queue are stored in that order, across retries and changes of leader. To one
 /// queue go: messages of one message group, messages to one chosen queue, and the messages of one `send_batch` that
 /// have neither. Other messages are spread over the queues and have no order among each other. A message whose error
-/// [`Error::is_outcome_unknown`] may still be stored later, after its successors.
+/// [`Error::is_outcome_unknown`] may still be stored later; behind a successor in its queue only if it has an id of your own.
 ///
 /// **Retries.** Within the send timeout a message is sent again, under the same id, which brokers store once: until the
 /// deadline while there is no answer, no leader or too much load; [`ProducerBuilder::retries`] times after an error of
@@ -95,7 +100,7 @@ impl Producer {
     pub async fn send_async(&self, message: Message) -> Result<SendHandle, Error> {
         let deadline = deadline::after(self.inner.settings.send_timeout);
         let sender = self.inner.sender(&message.topic, deadline).await?;
-        let target = self.inner.target(&message)?;
+        let target = self.inner.target(&message, deadline).await?;
         let message = self.inner.packed(message);
         if !self.inner.in_flight.try_enter(size_hint(&message)) {
             self.inner.wait_for_room(&message, deadline).await?;
@@ -131,7 +136,7 @@ impl Producer {
                     continue;
                 }
             };
-            let target = match self.inner.target(&message) {
+            let target = match self.inner.target(&message, deadline).await {
                 Ok(Target::Any) => *chosen
                     .entry(message.topic.clone())
                     .or_insert_with(|| sender.next_queue()),
@@ -241,15 +246,41 @@ impl Inner {
     }
 
     /// Where a message may go.
-    fn target(&self, message: &Message) -> Result<Target, Error> {
+    async fn target(&self, message: &Message, deadline: Instant) -> Result<Target, Error> {
         match (&message.message_group, message.queue) {
             (Some(group), _) => Ok(Target::Hash(selection::hash(group))),
-            (None, Some(queue)) => Ok(Target::Queue(queue)),
+            (None, Some(queue)) => {
+                self.check_queue(&message.topic, queue, deadline).await?;
+                Ok(Target::Queue(queue))
+            }
             (None, None) => match &self.settings.queue_selector {
                 Some(choose) => self.chosen(message, &**choose).map(Target::Queue),
                 None => Ok(Target::Any),
             },
         }
+    }
+
+    /// Whether a topic has a queue; asks servers where the route that is known has none, because it may be new.
+    async fn check_queue(
+        &self,
+        topic: &Arc<str>,
+        queue: u32,
+        deadline: Instant,
+    ) -> Result<(), Error> {
+        // Without a route, the broker decides.
+        let Some(known) = self.core.known_route(topic) else {
+            return Ok(());
+        };
+        if named_queue::check(&known, queue).is_ok() {
+            return Ok(());
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        let fresh = self.core.route_younger_than(topic, ROUTE_AGE_MAX);
+        let route = match tokio::time::timeout(left, fresh).await {
+            Ok(route) => route?,
+            Err(_) => known,
+        };
+        named_queue::check(&route, queue)
     }
 
     /// The queue that the user's selector chooses.

@@ -121,6 +121,15 @@ impl Pursuit {
         self.wait(redirected)
     }
 
+    /// What was asked for is not where it was asked for, and may be elsewhere: a few more times.
+    pub(crate) fn after_lost_way(&mut self, redirected: bool) -> Next {
+        if self.refusals >= self.refusals_max {
+            return Next::GiveUp;
+        }
+        self.refusals += 1;
+        self.wait(redirected)
+    }
+
     fn wait(&mut self, redirected: bool) -> Next {
         if self.once && self.maybe_done {
             return Next::GiveUp;

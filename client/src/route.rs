@@ -80,7 +80,7 @@ impl Route {
         )
     }
 
-    pub(crate) fn writable(&self) -> impl Iterator<Item = &RouteQueue> {
+    pub(crate) fn writable(&self) -> impl Iterator<Item = &RouteQueue> + Clone {
         self.queues.iter().filter(|queue| queue.writable)
     }
 

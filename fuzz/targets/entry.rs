@@ -180,7 +180,7 @@ fn script(mut input: Input<'_>) -> Vec<Bytes> {
             _ => {
                 entry.time_ms = number(&mut input);
                 entry.dedup_window_ms = number(&mut input);
-                entry.dedup_ids_max = number(&mut input);
+                entry.dedup_bytes_max = number(&mut input);
                 bodies.push(std::mem::take(&mut entry).encode_to_vec().into());
                 continue;
             }
@@ -202,6 +202,8 @@ fn append(input: &mut Input<'_>) -> Body {
         ids.push(IdRun {
             first: Bytes::copy_from_slice(&first.to_be_bytes()),
             count: u32::from(input.byte() % 8),
+            sequenced: input.byte() % 2 == 0,
+            client: u64::from(input.byte() % 3),
         });
     }
     let count = match ids.is_empty() {
@@ -212,6 +214,10 @@ fn append(input: &mut Input<'_>) -> Body {
         topic_id,
         queue,
         sizes_bytes: vec![1; count as usize],
+        digests: match ids.is_empty() {
+            true => Vec::new(),
+            false => vec![u64::from(input.byte() % 2); count as usize],
+        },
         ids,
         messages: Bytes::from(vec![b'm'; count as usize]),
     })

@@ -63,7 +63,7 @@ fn copy(kv: &dyn Kv) -> Result<Batch, StoreError> {
     consumer_offset::scan(kv, |group, topic, queue, offset| {
         Ok(consumer_offset::put(batch, group, topic, queue, offset))
     })?;
-    dedup::scan(kv, |row| Ok(dedup::put(batch, &row)))?;
+    dedup::scan(kv, |key, row| Ok(dedup::put(batch, key, &row)))?;
     retry::scan(kv, |row| Ok(retry::put(batch, &row)))?;
     settled::scan(kv, |row| Ok(settled::put(batch, &row)))?;
     consume_queue::scan_all(kv, |topic, queue, row| {

@@ -118,6 +118,7 @@ fn pieces() -> Vec<u8> {
     let ids = vec![IdRun {
         first: Bytes::from_static(&[7; 16]),
         count: 2,
+        ..IdRun::default()
     }];
     let append = Append {
         topic_id: 0,
@@ -125,6 +126,7 @@ fn pieces() -> Vec<u8> {
         sizes_bytes: vec![2, 3],
         ids,
         messages: Bytes::from_static(b"aabbb"),
+        digests: vec![1, 2],
     };
     let mut bytes = vec![0];
     for body in [
@@ -137,7 +139,7 @@ fn pieces() -> Vec<u8> {
             time_ms: 5,
             commands: vec![command],
             dedup_window_ms: 9,
-            dedup_ids_max: 9,
+            dedup_bytes_max: 9,
         };
         let entry = entry.encode_to_vec();
         bytes.extend_from_slice(&(entry.len() as u16).to_be_bytes());

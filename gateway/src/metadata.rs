@@ -25,6 +25,18 @@ pub const ROUTE: &str = "x-raftmq-route";
 /// See [`ROUTE`].
 pub const ROUTE_LEADER: &str = "leader";
 
+/// In a client's send, with the value [`SEQUENCED_ALL`]: of each message's id, the upper half is its sender, the lower
+/// one counts; and of what a sender sends to one queue, nothing was sent before everything before it was settled, or
+/// given up.
+pub const SEQUENCED: &str = "x-raftmq-sequenced";
+
+/// See [`SEQUENCED`].
+pub const SEQUENCED_ALL: &str = "all";
+
+/// In an answer to a send, if messages are in other queues than those they were sent to: the queues of all messages, in
+/// order, as runs: `3*2,0*1` says that two are in queue 3 and one is in queue 0.
+pub const QUEUES: &str = "x-raftmq-queues";
+
 /// A call is forwarded at most this often: name server to follower, follower to leader. More would be a circle.
 pub const HOPS_MAX: u32 = 2;
 
@@ -50,6 +62,13 @@ pub fn set_leader(metadata: &mut MetadataMap, address: &str) {
     if let Ok(value) = address.parse() {
         metadata.insert(LEADER, value);
     }
+}
+
+/// Whether the ids of a send are sequences. See [`SEQUENCED`].
+pub fn is_sequenced(metadata: &MetadataMap) -> bool {
+    metadata
+        .get(SEQUENCED)
+        .is_some_and(|which| which == SEQUENCED_ALL)
 }
 
 /// Whether the caller follows leaders by itself. See [`ROUTE`].

@@ -33,6 +33,10 @@ pub enum Mutant {
     DeposedLeaderReads,
     /// A snapshot does not say which message ids were stored.
     SnapshotWithoutDedup,
+    /// Few messages are remembered, of all senders together.
+    DedupForgottenEarly,
+    /// A message is taken for another one that has the same id.
+    DedupAcrossBodies,
     /// A name server believes whoever registers last.
     OlderEpochAccepted,
     /// Entries are applied when they are appended.
@@ -77,6 +81,8 @@ impl Mutant {
         Mutant::OffsetsOutsideLog,
         Mutant::DeposedLeaderReads,
         Mutant::SnapshotWithoutDedup,
+        Mutant::DedupForgottenEarly,
+        Mutant::DedupAcrossBodies,
         Mutant::OlderEpochAccepted,
         Mutant::AppliedBeforeCommit,
         Mutant::StaleOffsetCommit,
@@ -108,6 +114,8 @@ impl Mutant {
             Mutant::OffsetsOutsideLog => "offsets-outside-log",
             Mutant::DeposedLeaderReads => "deposed-leader-reads",
             Mutant::SnapshotWithoutDedup => "snapshot-without-dedup",
+            Mutant::DedupForgottenEarly => "dedup-forgotten-early",
+            Mutant::DedupAcrossBodies => "dedup-across-bodies",
             Mutant::OlderEpochAccepted => "older-epoch-accepted",
             Mutant::AppliedBeforeCommit => "applied-before-commit",
             Mutant::StaleOffsetCommit => "stale-offset-commit",

@@ -3,8 +3,10 @@
 //! Never decodes a message into a structure, never copies a body to look at it.
 
 mod deliver;
+mod digest;
 mod view;
 mod wire;
 
 pub use deliver::{Delivery, deliver, deliver_dead_letter};
+pub use digest::digest;
 pub use view::{MessageError, View};

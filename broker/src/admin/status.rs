@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use proto::cluster::{AdminResponse, BrokerStatusResponse, ReplicaProgress};
+use proto::cluster::{AdminResponse, BrokerStatusResponse, Dedup, ReplicaProgress};
 use proto::v2::Code;
 use raft::{GroupStatus, MemberStatus, Phase};
 
@@ -62,6 +62,21 @@ pub(super) fn status(service: &Service) -> BrokerStatusResponse {
         progress: raft.members.iter().filter_map(progress).collect(),
         name_servers: service.config.name_servers.clone(),
         dedup_window_ms: service.config.dedup_window_ms,
+        dedup: Some(dedup(service)),
+    }
+}
+
+fn dedup(service: &Service) -> Dedup {
+    let status = service.view.dedup_status();
+    Dedup {
+        bytes: status.bytes,
+        bytes_max: service.config.dedup_bytes_max,
+        senders: status.senders,
+        window_ms: status.window_ms,
+        sender_window_ms: status.sender_window_ms,
+        repeated: status.repeated,
+        different: status.different,
+        too_late: status.too_late,
     }
 }
 

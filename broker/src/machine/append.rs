@@ -1,13 +1,15 @@
 //! Stores messages in a queue: gives each its offset, once, however often it is sent.
 
+use std::collections::BTreeSet;
+
 use proto::QueueId;
 use proto::command::command_reply::Refusal;
 use proto::command::{Append, CommandReply, IdRun, PlacedRun};
 use store::table::consume_queue::Row;
-use store::table::dedup::{self, Run};
+use store::table::dedup::{Owner, Run};
 
 use super::changes::Changes;
-use super::dedup::{Dedup, Found};
+use super::dedup::{self, Dedup, Found, OwnerKey, Sent};
 use super::entry::{Outcome, Place, refused};
 use super::state::State;
 
@@ -19,16 +21,16 @@ pub(super) fn apply(
 ) -> Outcome {
     let count = check(append)?;
     let queue = find_queue(state, append)?;
-    let ids = decode_ids(&append.ids, count)?;
+    let runs = decode_ids(append, count)?;
     if queue.checked_add(u64::from(count)).is_none() {
         return Err(refused(Refusal::Invalid, "queue has no offsets left"));
     }
-    let mut placing = Placing::new(place, queue);
-    if ids.is_empty() {
+    let mut placing = Placing::new(place, append, queue);
+    if runs.is_empty() {
         placing.store(count);
     }
-    for (first, count) in ids {
-        placing.place(&mut state.dedup, append.topic_id, first, count);
+    for run in runs {
+        placing.place(&mut state.dedup, run);
     }
     Ok(placing.finish(state, changes, append))
 }
@@ -66,75 +68,137 @@ fn find_queue(state: &State, append: &Append) -> Result<u64, CommandReply> {
     Ok(bounds.next_offset)
 }
 
-/// The ids as numbers. There is one for each message, or none at all (then nothing is recognised).
-fn decode_ids(runs: &[IdRun], messages: u32) -> Result<Vec<(u128, u32)>, CommandReply> {
-    let mut ids = Vec::with_capacity(runs.len());
+/// Messages under ids that follow each other.
+struct IdsOf {
+    owner: Owner,
+    first: u128,
+    count: u32,
+}
+
+/// The ids. There is one for each message, or none at all (then nothing is recognised).
+fn decode_ids(append: &Append, messages: u32) -> Result<Vec<IdsOf>, CommandReply> {
+    let invalid = |detail| Err(refused(Refusal::Invalid, detail));
+    let mut ids = Vec::with_capacity(append.ids.len());
     let mut total = 0_u64;
-    for run in runs {
-        let first = run.first.as_ref().try_into().map(u128::from_be_bytes);
-        let Ok(first) = first else {
-            return Err(refused(Refusal::Invalid, "an id is not 16 bytes long"));
-        };
-        if run.count == 0 || first.checked_add(u128::from(run.count)).is_none() {
-            return Err(refused(Refusal::Invalid, "a run of ids has no end"));
-        }
+    for run in &append.ids {
+        let run = decode_run(run)?;
         total = total.saturating_add(u64::from(run.count));
-        ids.push((first, run.count));
+        ids.push(run);
     }
     if !ids.is_empty() && total != u64::from(messages) {
-        return Err(refused(Refusal::Invalid, "ids do not match the messages"));
+        return invalid("ids do not match the messages");
+    }
+    if append.digests.len() as u64 != total {
+        return invalid("digests do not match the ids");
     }
     Ok(ids)
 }
 
+fn decode_run(run: &IdRun) -> Result<IdsOf, CommandReply> {
+    let invalid = |detail| Err(refused(Refusal::Invalid, detail));
+    let first = run.first.as_ref().try_into().map(u128::from_be_bytes);
+    let Ok(first) = first else {
+        return invalid("an id is not 16 bytes long");
+    };
+    let count = run.count;
+    if count == 0 || first.checked_add(u128::from(count)).is_none() {
+        return invalid("a run of ids has no end");
+    }
+    let owner = match run.sequenced {
+        true => Owner::Sequenced((first >> 64) as u64),
+        false => Owner::Client(run.client),
+    };
+    let ids = Run {
+        first,
+        count,
+        first_offset: 0,
+    };
+    if !dedup::is_of(owner, &ids) {
+        return invalid("a run of ids is of two senders");
+    }
+    Ok(IdsOf {
+        owner,
+        first,
+        count,
+    })
+}
+
 /// Where the messages go, while their positions are walked through.
-struct Placing {
+struct Placing<'a> {
     place: Place,
+    append: &'a Append,
     next_offset: u64,
     /// Position of the next message in the command.
     position: u32,
     placed: Vec<PlacedRun>,
     rows: Vec<Row>,
-    remembered: Vec<Run>,
+    /// Whose rows of remembered messages changed.
+    owners: BTreeSet<OwnerKey>,
 }
 
-impl Placing {
-    fn new(place: Place, next_offset: u64) -> Placing {
+impl<'a> Placing<'a> {
+    fn new(place: Place, append: &'a Append, next_offset: u64) -> Placing<'a> {
         Placing {
             place,
+            append,
             next_offset,
             position: 0,
             placed: Vec::with_capacity(1),
             rows: Vec::with_capacity(1),
-            remembered: Vec::new(),
+            owners: BTreeSet::new(),
         }
     }
 
-    /// The next `count` messages have the ids `first` and on: stores the new ones among them.
-    fn place(&mut self, dedup: &mut Dedup, topic_id: u64, mut first: u128, mut count: u32) {
-        while count > 0 {
-            let taken = match dedup.find(topic_id, first, count) {
+    /// The next messages have these ids: stores the new ones among them.
+    fn place(&mut self, dedup: &mut Dedup, ids: IdsOf) {
+        let (append, begin) = (self.append, self.position as usize);
+        let mut digests = &append.digests[begin..begin + ids.count as usize];
+        let mut first = ids.first;
+        while !digests.is_empty() {
+            let sent = Sent {
+                topic_id: self.append.topic_id,
+                queue: self.append.queue,
+                owner: ids.owner,
+                first,
+                digests,
+            };
+            let taken = match dedup.find(sent) {
                 Found::Known {
                     count,
+                    queue,
                     first_offset,
                 } => {
-                    self.answer(count, first_offset, false);
+                    self.answer(PlacedRun {
+                        count: count as u32,
+                        first_offset,
+                        queue,
+                        ..PlacedRun::default()
+                    });
                     count
                 }
-                Found::New { count } => {
-                    let run = Run {
-                        first,
-                        count,
-                        first_offset: self.next_offset,
+                Found::New { count, owner } => {
+                    let new = Sent {
+                        owner,
+                        digests: &digests[..count],
+                        ..sent
                     };
-                    dedup.remember(self.place, topic_id, run);
-                    self.remembered.push(run);
-                    self.store(count);
+                    dedup.remember(self.place, new, self.next_offset);
+                    self.owners.insert((sent.topic_id, owner));
+                    self.store(count as u32);
                     count
+                }
+                Found::TooLate => {
+                    self.answer(PlacedRun {
+                        count: 1,
+                        queue: self.append.queue,
+                        too_late: true,
+                        ..PlacedRun::default()
+                    });
+                    1
                 }
             };
-            first += u128::from(taken);
-            count -= taken;
+            first += taken as u128;
+            digests = &digests[taken..];
         }
     }
 
@@ -154,25 +218,25 @@ impl Placing {
         }
         let first_offset = self.next_offset;
         self.next_offset += u64::from(count);
-        self.answer(count, first_offset, true);
+        self.answer(PlacedRun {
+            count,
+            first_offset,
+            queue: self.append.queue,
+            stored: true,
+            ..PlacedRun::default()
+        });
     }
 
-    fn answer(&mut self, count: u32, first_offset: u64, stored: bool) {
+    /// What is said of the next messages.
+    fn answer(&mut self, run: PlacedRun) {
         let first = self.position;
-        self.position += count;
+        self.position += run.count;
+        let kind = |run: &PlacedRun| (run.stored, run.too_late, run.queue);
         match self.placed.last_mut() {
-            Some(run)
-                if run.stored == stored
-                    && run.first_offset + u64::from(run.count) == first_offset =>
-            {
-                run.count += count;
+            Some(last) if kind(last) == kind(&run) && is_next(last, &run) => {
+                last.count += run.count;
             }
-            _ => self.placed.push(PlacedRun {
-                first,
-                count,
-                first_offset,
-                stored,
-            }),
+            _ => self.placed.push(PlacedRun { first, ..run }),
         }
     }
 
@@ -190,20 +254,17 @@ impl Placing {
         for row in self.rows {
             changes.add_row(topic_id, queue, row);
         }
-        if !self.remembered.is_empty() {
-            let row = dedup::Row {
-                log_index: self.place.log_index,
-                command: self.place.command,
-                passed_ms: self.place.passed_ms,
-                topic_id,
-                queue,
-                runs: self.remembered,
-            };
-            dedup::put(&mut changes.batch, &row);
+        for owner in self.owners {
+            state.dedup.write(self.place, owner, &mut changes.batch);
         }
         CommandReply {
             placed: self.placed,
             ..CommandReply::default()
         }
     }
+}
+
+/// Whether a run goes on where another ends; those that have no place always do.
+fn is_next(last: &PlacedRun, run: &PlacedRun) -> bool {
+    run.too_late || last.first_offset + u64::from(last.count) == run.first_offset
 }

@@ -49,7 +49,7 @@ pub(super) fn apply(
     state.dedup.expire(
         state.clock.passed_ms,
         entry.dedup_window_ms,
-        entry.dedup_ids_max,
+        entry.dedup_bytes_max,
         &mut changes.batch,
     );
     (state.settled).expire(

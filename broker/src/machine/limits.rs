@@ -17,8 +17,8 @@ pub(super) const NAME_BYTES_MAX: usize = 255;
 pub(crate) const ATTRIBUTES_MAX: usize = 64;
 /// Bytes of the names and values of one topic's or group's attributes together.
 pub(crate) const ATTRIBUTES_BYTES_MAX: usize = 16 << 10;
-/// Message ids that are remembered, whatever an entry says.
-pub(super) const DEDUP_IDS_MAX: u64 = 1 << 22;
+/// Bytes for remembering messages, whatever an entry says.
+pub(super) const DEDUP_BYTES_MAX: u64 = 1 << 30;
 /// Deliveries in one command that sends messages back, or settles them.
 pub(crate) const DELIVERIES_MAX: usize = 1_024;
 /// Attempts of a group that names no number.

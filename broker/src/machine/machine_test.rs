@@ -7,7 +7,7 @@ use store::StoreError;
 use store::table::consume_queue;
 
 use super::limits::{QUEUES_PER_TOPIC_MAX, TOPICS_MAX};
-use super::testing::{Harness, IDS_MAX, WINDOW_MS, append, encode, placed};
+use super::testing::{BYTES_MAX, Harness, WINDOW_MS, append, encode, placed};
 use crate::view::QueueBounds;
 
 fn bounds(min_offset: u64, next_offset: u64) -> Option<QueueBounds> {
@@ -92,7 +92,7 @@ async fn ids_are_forgotten_after_the_window() {
     assert_eq!(placed(&too_late), [(3, true), (4, true), (2, false)]);
     let dedup_rows = |harness: &Harness| {
         let mut indexes = Vec::new();
-        store::table::dedup::scan(&*harness.kv, |row| {
+        store::table::dedup::scan(&*harness.kv, |_, row| {
             indexes.push(row.passed_ms);
             Ok(())
         })
@@ -109,34 +109,17 @@ async fn a_jump_of_the_clock_does_not_end_the_window() {
     let topic = harness.topic("orders", 1).await;
     let hour_ms = 3_600_000;
     for (time_ms, expected) in [(10, true), (10 + hour_ms, false)] {
-        let entry = encode(time_ms, 120_000, IDS_MAX, vec![append(topic, 0, &[(1, 1)])]);
+        let entry = encode(
+            time_ms,
+            120_000,
+            BYTES_MAX,
+            vec![append(topic, 0, &[(1, 1)])],
+        );
         let committed = harness.append(vec![entry]).await;
         let reply = harness.apply_committed(&committed).remove(0);
         assert_eq!(placed(&reply.commands[0]), [(0, expected)], "at {time_ms}");
     }
     assert_eq!(harness.view.last_time_ms(), 10 + hour_ms);
-}
-
-/// Would catch a bound on the count that is not kept, or that forgets the newest first.
-#[tokio::test]
-async fn the_oldest_ids_are_forgotten_when_there_are_too_many() {
-    let mut harness = Harness::new().await;
-    let topic = harness.topic("orders", 1).await;
-    let many = IDS_MAX as u32;
-    harness.command(1, append(topic, 0, &[(0, 10)])).await;
-    harness
-        .command(1, append(topic, 0, &[(1_000_000, many)]))
-        .await;
-    let again = harness.entry(
-        1,
-        vec![
-            append(topic, 0, &[(0, 1)]),
-            append(topic, 0, &[(1_000_000, 1)]),
-        ],
-    );
-    let again = again.await;
-    assert_eq!(placed(&again[0]), [(u64::from(many) + 10, true)]);
-    assert_eq!(placed(&again[1]), [(10, false)]);
 }
 
 /// Would catch time that goes back, which would make offsets by time and the window wrong.
@@ -189,7 +172,7 @@ async fn contradictions_are_refused() {
     let Body::Append(good) = append(topic, 0, &[(1, 3)]) else {
         unreachable!()
     };
-    let mut wrong = vec![good.clone(); 6];
+    let mut wrong = vec![good.clone(); 8];
     wrong[0].sizes_bytes[0] += 1;
     wrong[1].ids[0].count = 2;
     wrong[2].ids[0].first = Bytes::from_static(b"short");
@@ -197,6 +180,9 @@ async fn contradictions_are_refused() {
     wrong[4].ids[0].count = 0;
     wrong[5] = Default::default();
     wrong[5].topic_id = topic;
+    wrong[6].digests.pop();
+    wrong[7].ids[0].first = Bytes::copy_from_slice(&u128::from(u64::MAX).to_be_bytes());
+    wrong[7].ids[0].sequenced = true;
     for command in wrong {
         let reply = harness.command(1, Body::Append(command)).await;
         assert_eq!(reply.refusal(), Refusal::Invalid, "{reply:?}");

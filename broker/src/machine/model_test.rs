@@ -7,12 +7,12 @@ use proptest::prelude::*;
 use proto::command::command::Body;
 use proto::command::command_reply::Refusal;
 use proto::command::{
-    CommandReply, CommitOffset, DeleteGroup, DeleteTopic, Delivery, DropDeadLetters, DropLog, Keep,
-    PutGroup, PutTopic, SendBack, Settle, Source,
+    CommandReply, CommitOffset, DeleteGroup, DeleteTopic, Delivery, DropDeadLetters, DropLog,
+    IdRun, Keep, PutGroup, PutTopic, SendBack, Settle, Source,
 };
 use raft::{Application, Committed};
 
-use super::testing::{Harness, append, encode, placed};
+use super::testing::{Harness, append_saying, encode, id_run, placed, text};
 use crate::view::ReadError;
 
 /// One entry as it is drawn.
@@ -20,7 +20,7 @@ use crate::view::ReadError;
 struct Drawn {
     time_ms: u64,
     window_ms: u64,
-    ids_max: u64,
+    bytes_max: u64,
     commands: Vec<Body>,
 }
 
@@ -29,7 +29,7 @@ impl Drawn {
         encode(
             self.time_ms,
             self.window_ms,
-            self.ids_max,
+            self.bytes_max,
             self.commands.clone(),
         )
     }
@@ -110,9 +110,12 @@ struct ModelGroup {
 
 struct Remembered {
     row: (u64, usize),
+    /// Topic and client.
+    owner: (u64, u64),
     time_ms: u64,
     topic_id: u64,
     id: u128,
+    digest: u64,
     offset: u64,
 }
 
@@ -148,15 +151,57 @@ impl Model {
     fn forget(&mut self, entry: &Drawn) {
         let old = |passed_ms| entry.window_ms > 0 && passed_ms + entry.window_ms < self.time_ms;
         self.settled.retain(|_, (_, passed_ms)| !old(*passed_ms));
-        while let Some(oldest) = self.remembered.first() {
-            let old = entry.window_ms > 0 && oldest.time_ms + entry.window_ms < self.time_ms;
-            let many = entry.ids_max > 0 && self.remembered.len() as u64 > entry.ids_max;
-            if !old && !many {
-                return;
-            }
-            let row = oldest.row;
-            self.remembered.retain(|id| id.row != row);
+        self.remembered.retain(|one| !old(one.time_ms));
+        let whole = match entry.bytes_max {
+            0 => 1 << 30,
+            bytes => bytes,
+        };
+        while let Some(owner) = self.crowded(whole) {
+            let mut of_owner = self.remembered.iter().filter(|one| one.owner == owner);
+            let row = of_owner.next().unwrap().row;
+            (self.remembered).retain(|one| (one.owner, one.row) != (owner, row));
         }
+    }
+
+    /// Who has to forget: whoever takes more than an eighth, or most in the topic that takes most.
+    fn crowded(&self, whole: u64) -> Option<(u64, u64)> {
+        let mut owners: BTreeMap<(u64, u64), u64> = BTreeMap::new();
+        let mut last: BTreeMap<(u64, u64), &Remembered> = BTreeMap::new();
+        for one in &self.remembered {
+            let bytes = owners.entry(one.owner).or_insert(256);
+            let before = last.insert(one.owner, one);
+            let same_row = before.filter(|before| before.row == one.row);
+            let follows =
+                |before: &Remembered| (before.id + 1, before.offset + 1) == (one.id, one.offset);
+            *bytes += match same_row {
+                None => 160 + 32 + 88,
+                Some(before) if follows(before) => 88,
+                Some(_) => 32 + 88,
+            };
+        }
+        let mut topics: BTreeMap<u64, u64> = BTreeMap::new();
+        for ((topic_id, _), bytes) in &owners {
+            *topics.entry(*topic_id).or_default() += bytes;
+        }
+        let largest = owners
+            .iter()
+            .max_by_key(|(owner, bytes)| (**bytes, **owner));
+        if let Some((owner, bytes)) = largest
+            && *bytes > whole / 8
+        {
+            return Some(*owner);
+        }
+        let total: u64 = owners.values().sum();
+        let topic = topics
+            .iter()
+            .max_by_key(|(topic, bytes)| (**bytes, **topic));
+        let (topic, bytes) = topic?;
+        if *bytes <= whole / 2 && total <= whole {
+            return None;
+        }
+        let of_topic = owners.iter().filter(|(owner, _)| owner.0 == *topic);
+        let largest = of_topic.max_by_key(|(owner, bytes)| (**bytes, **owner));
+        largest.map(|(owner, _)| *owner)
     }
 
     fn append(&mut self, row: (u64, usize), command: &proto::command::Append) -> Answer {
@@ -176,10 +221,13 @@ impl Model {
         let runs = command.ids.iter();
         let ids = runs.flat_map(|run| {
             let first = u128::from_be_bytes(run.first.as_ref().try_into().unwrap());
-            (0..u128::from(run.count)).map(move |n| first + n)
+            (0..u128::from(run.count)).map(move |n| (first + n, run.client))
         });
-        let placed = ids.zip(0..).map(|(id, position)| {
-            let known = |known: &&Remembered| known.topic_id == command.topic_id && known.id == id;
+        let ids = ids.zip(&command.digests);
+        let placed = ids.zip(0..).map(|(((id, client), digest), position)| {
+            let known = |known: &&Remembered| {
+                (known.topic_id, known.id, known.digest) == (command.topic_id, id, *digest)
+            };
             if let Some(known) = self.remembered.iter().find(known) {
                 return (known.offset, false);
             }
@@ -187,12 +235,14 @@ impl Model {
             let (time_ms, topic_id) = (self.time_ms, command.topic_id);
             self.remembered.push(Remembered {
                 row,
+                owner: (topic_id, client),
                 time_ms,
                 topic_id,
                 id,
+                digest: *digest,
                 offset,
             });
-            let text = format!("message {id}");
+            let text = text(id, (digest >> 32) as u32);
             queue.messages.push(ModelMessage {
                 place: (row.0, row.1 as u32, position),
                 time_ms,
@@ -592,10 +642,14 @@ fn name() -> impl Strategy<Value = String> {
 
 /// Commands on few topics, groups and ids, so that they meet. Some mean nothing.
 fn command() -> impl Strategy<Value = Body> {
-    let runs = proptest::collection::vec((0_u128..60, 1_u32..6), 1..4);
+    let runs = proptest::collection::vec((0_u128..60, 1_u32..6, 0_u64..3), 1..4);
     prop_oneof![
-        10 => (topic_id(), 0_u32..3, runs)
-            .prop_map(|(topic_id, queue, runs)| append(topic_id, queue, &runs)),
+        10 => (topic_id(), 0_u32..3, runs, prop_oneof![4 => Just(0_u32), 1 => Just(1)]).prop_map(
+            |(topic_id, queue, runs, says)| {
+                let of_client = |(first, count, client)| IdRun { client, ..id_run(first, count) };
+                append_saying(topic_id, queue, runs.into_iter().map(of_client).collect(), says)
+            }
+        ),
         4 => (name(), 1_u32..4, any::<bool>(), any::<bool>()).prop_map(
             |(name, queue_count, create, if_absent)| {
                 Body::PutTopic(PutTopic { name, queue_count, create, if_absent, ..Default::default() })
@@ -669,13 +723,13 @@ fn planned(mut drawn: Vec<Drawn>, first_index: u64) -> Vec<Drawn> {
 
 fn entry() -> impl Strategy<Value = Drawn> {
     let window_ms = prop_oneof![Just(0_u64), Just(300), Just(2_000)];
-    let ids_max = prop_oneof![Just(0_u64), Just(12), Just(500)];
+    let bytes_max = prop_oneof![Just(0_u64), Just(6_000), Just(100_000)];
     let commands = proptest::collection::vec(command(), 1..5);
-    (0_u64..4_000, window_ms, ids_max, commands).prop_map(
-        |(time_ms, window_ms, ids_max, commands)| Drawn {
+    (0_u64..4_000, window_ms, bytes_max, commands).prop_map(
+        |(time_ms, window_ms, bytes_max, commands)| Drawn {
             time_ms,
             window_ms,
-            ids_max,
+            bytes_max,
             commands,
         },
     )

@@ -30,10 +30,7 @@ pub(super) fn load(kv: &dyn Kv, storage: Storage) -> Result<State, StoreError> {
     };
     load_topics(kv, &mut state)?;
     load_groups(kv, &mut state)?;
-    dedup::scan(kv, |row| {
-        state.dedup.load(&row);
-        Ok(())
-    })?;
+    dedup::scan(kv, |key, row| state.dedup.load(key, row))?;
     load_retries(kv, &mut state)?;
     load_dead_letters(kv, &mut state)?;
     Ok(state)

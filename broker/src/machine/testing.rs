@@ -18,7 +18,7 @@ use crate::view::View;
 
 /// The dedup bounds that entries carry unless a test says otherwise.
 pub(crate) const WINDOW_MS: u64 = 1_000;
-pub(crate) const IDS_MAX: u64 = 1_000;
+pub(crate) const BYTES_MAX: u64 = 1 << 20;
 
 pub(crate) struct Harness {
     pub(crate) machine: Machine,
@@ -127,7 +127,7 @@ impl Harness {
     /// Has one entry written and applied; the reply of each command.
     pub(crate) async fn entry(&mut self, time_ms: u64, commands: Vec<Body>) -> Vec<CommandReply> {
         let committed = self
-            .append(vec![encode(time_ms, WINDOW_MS, IDS_MAX, commands)])
+            .append(vec![encode(time_ms, WINDOW_MS, BYTES_MAX, commands)])
             .await;
         self.apply_committed(&committed).remove(0).commands
     }
@@ -185,7 +185,7 @@ impl Harness {
 pub(crate) fn encode(
     time_ms: u64,
     dedup_window_ms: u64,
-    dedup_ids_max: u64,
+    dedup_bytes_max: u64,
     commands: Vec<Body>,
 ) -> Bytes {
     let commands = commands
@@ -197,7 +197,7 @@ pub(crate) fn encode(
             time_ms,
             commands,
             dedup_window_ms,
-            dedup_ids_max,
+            dedup_bytes_max,
         }
         .encode_to_vec(),
     )
@@ -205,21 +205,49 @@ pub(crate) fn encode(
 
 /// Messages with the ids of `runs` (first and count), each with its id as its text.
 pub(crate) fn append(topic_id: u64, queue: u32, runs: &[(u128, u32)]) -> Body {
-    let each = runs
-        .iter()
-        .flat_map(|(first, count)| (0..u128::from(*count)).map(move |n| first + n));
-    let texts: Vec<String> = each.map(|id| format!("message {id}")).collect();
-    let ids = runs.iter().map(|(first, count)| IdRun {
+    let ids = runs.iter().map(|(first, count)| id_run(*first, *count));
+    append_saying(topic_id, queue, ids.collect(), 0)
+}
+
+/// Ids of no client.
+pub(crate) fn id_run(first: u128, count: u32) -> IdRun {
+    IdRun {
         first: Bytes::copy_from_slice(&first.to_be_bytes()),
-        count: *count,
-    });
+        count,
+        ..IdRun::default()
+    }
+}
+
+/// Messages with these ids, each with its id and `says` as its text.
+pub(crate) fn append_saying(topic_id: u64, queue: u32, ids: Vec<IdRun>, says: u32) -> Body {
+    let each: Vec<u128> = ids
+        .iter()
+        .flat_map(|run| {
+            let first = u128::from_be_bytes(run.first.as_ref().try_into().unwrap());
+            (0..u128::from(run.count)).map(move |n| first + n)
+        })
+        .collect();
+    let texts: Vec<String> = each.iter().map(|id| text(*id, says)).collect();
+    let digest = |id: &u128| digest(*id, says);
     Body::Append(Append {
         topic_id,
         queue,
         sizes_bytes: texts.iter().map(|text| text.len() as u32).collect(),
-        ids: ids.collect(),
+        digests: each.iter().map(digest).collect(),
+        ids,
         messages: Bytes::from(texts.concat()),
     })
+}
+
+pub(crate) fn text(id: u128, says: u32) -> String {
+    match says {
+        0 => format!("message {id}"),
+        says => format!("message {id} says {says}"),
+    }
+}
+
+pub(crate) fn digest(id: u128, says: u32) -> u64 {
+    u64::from(id as u32) | (u64::from(says) << 32)
 }
 
 /// Offset and "was it new" of each message of an append.

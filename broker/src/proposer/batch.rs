@@ -18,10 +18,29 @@ pub(crate) struct QueueSend {
     pub(crate) topic_id: u64,
     pub(crate) queue: QueueId,
     pub(crate) messages: Vec<Bytes>,
-    /// Number of each message's id (`proto::message_id::id_number`).
-    pub(crate) ids: Vec<u128>,
+    /// By what each message is recognised.
+    pub(crate) ids: Vec<MessageId>,
     /// Sum of the sizes of `messages`.
     pub(crate) bytes: usize,
+}
+
+/// By what a message is recognised when it is sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MessageId {
+    /// Number of its id (`proto::message_id::id_number`).
+    pub(crate) number: u128,
+    /// What it says (`proto::message::digest`).
+    pub(crate) digest: u64,
+    pub(crate) sender: Sender,
+}
+
+/// Who says how messages follow each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sender {
+    /// The upper half of the id's number counts its messages in the lower half, for each queue one after the other.
+    Sequenced,
+    /// Nobody: a client, by a hash of its id.
+    Client(u64),
 }
 
 /// What the handle gives to the worker.
@@ -58,13 +77,22 @@ pub(super) enum Waiter {
     },
 }
 
+/// Ids of one sender that follow each other.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct IdRun {
+    pub(super) first: u128,
+    pub(super) count: u32,
+    pub(super) sender: Sender,
+}
+
 /// The messages of one queue that will be one `Append`.
 pub(super) struct Group {
     pub(super) topic_id: u64,
     pub(super) queue: QueueId,
     pub(super) messages: Vec<Bytes>,
-    /// Ids that follow each other: first, count.
-    pub(super) runs: Vec<(u128, u32)>,
+    pub(super) runs: Vec<IdRun>,
+    /// What each message says.
+    pub(super) digests: Vec<u64>,
     /// Sum of the sizes of `messages`.
     pub(super) bytes: usize,
 }
@@ -170,6 +198,7 @@ impl Batch {
                 queue: send.queue,
                 messages: Vec::new(),
                 runs: Vec::new(),
+                digests: Vec::new(),
                 bytes: 0,
             }));
         }
@@ -183,11 +212,14 @@ impl Group {
         let first = self.messages.len() as u32;
         for id in &send.ids {
             match self.runs.last_mut() {
-                Some((start, count)) if start.checked_add(u128::from(*count)) == Some(*id) => {
-                    *count += 1;
-                }
-                _ => self.runs.push((*id, 1)),
+                Some(run) if run.goes_on_with(id) => run.count += 1,
+                _ => self.runs.push(IdRun {
+                    first: id.number,
+                    count: 1,
+                    sender: id.sender,
+                }),
             }
+            self.digests.push(id.digest);
         }
         self.bytes += send.bytes;
         if self.messages.is_empty() {
@@ -196,5 +228,14 @@ impl Group {
             self.messages.extend(send.messages);
         }
         first
+    }
+}
+
+impl IdRun {
+    /// Never beyond its sender's numbers.
+    fn goes_on_with(&self, id: &MessageId) -> bool {
+        self.sender == id.sender
+            && self.first.checked_add(u128::from(self.count)) == Some(id.number)
+            && self.first >> 64 == id.number >> 64
     }
 }

@@ -7,31 +7,35 @@ use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 
-use super::batch::{Group, Item};
+use super::batch::{Group, IdRun, Item, Sender};
 
 // Field numbers of proto/internal/command.proto.
 const ENTRY_TIME_MS: u32 = 1;
 const ENTRY_COMMANDS: u32 = 2;
 const ENTRY_DEDUP_WINDOW_MS: u32 = 3;
-const ENTRY_DEDUP_IDS_MAX: u32 = 4;
+const ENTRY_DEDUP_BYTES_MAX: u32 = 4;
 const COMMAND_APPEND: u32 = 1;
 const APPEND_TOPIC_ID: u32 = 1;
 const APPEND_QUEUE: u32 = 2;
 const APPEND_SIZES: u32 = 3;
 const APPEND_IDS: u32 = 4;
 const APPEND_MESSAGES: u32 = 5;
+const APPEND_DIGESTS: u32 = 6;
 const RUN_FIRST: u32 = 1;
 const RUN_COUNT: u32 = 2;
+const RUN_SEQUENCED: u32 = 3;
+const RUN_CLIENT: u32 = 4;
 
 /// All these field numbers are below 16: a key is one byte.
 const KEY_BYTES: usize = 1;
 const ID_BYTES: usize = size_of::<u128>();
+const DIGEST_BYTES: usize = size_of::<u64>();
 
 /// What the leader adds to every entry.
 pub(super) struct Stamp {
     pub(super) time_ms: u64,
     pub(super) dedup_window_ms: u64,
-    pub(super) dedup_ids_max: u64,
+    pub(super) dedup_bytes_max: u64,
 }
 
 /// Lengths of the parts of one append, computed once.
@@ -49,7 +53,7 @@ pub(super) fn entry(stamp: &Stamp, items: &[Item]) -> Bytes {
         .sum();
     let scalars = number_len(stamp.time_ms)
         + number_len(stamp.dedup_window_ms)
-        + number_len(stamp.dedup_ids_max);
+        + number_len(stamp.dedup_bytes_max);
     let mut out = BytesMut::with_capacity(commands + scalars);
     number(ENTRY_TIME_MS, stamp.time_ms, &mut out);
     for (item, lengths) in items.iter().zip(&lengths) {
@@ -67,7 +71,7 @@ pub(super) fn entry(stamp: &Stamp, items: &[Item]) -> Bytes {
         }
     }
     number(ENTRY_DEDUP_WINDOW_MS, stamp.dedup_window_ms, &mut out);
-    number(ENTRY_DEDUP_IDS_MAX, stamp.dedup_ids_max, &mut out);
+    number(ENTRY_DEDUP_BYTES_MAX, stamp.dedup_bytes_max, &mut out);
     debug_assert_eq!(
         out.len(),
         commands + scalars,
@@ -87,13 +91,14 @@ fn lengths(item: &Item) -> AppendLengths {
             let runs: usize = group
                 .runs
                 .iter()
-                .map(|(_, count)| delimited_len(run_len(*count)))
+                .map(|run| delimited_len(run_len(run)))
                 .sum();
             let append = number_len(group.topic_id)
                 + number_len(group.queue.into())
                 + delimited_len(sizes)
                 + runs
-                + delimited_len(group.bytes);
+                + delimited_len(group.bytes)
+                + digests_len(group);
             AppendLengths {
                 sizes,
                 append,
@@ -115,20 +120,46 @@ fn append(group: &Group, lengths: &AppendLengths, out: &mut BytesMut) {
     for message in &group.messages {
         encode_varint(message.len() as u64, out);
     }
-    for (first, count) in &group.runs {
-        delimiter(APPEND_IDS, run_len(*count), out);
+    for run in &group.runs {
+        delimiter(APPEND_IDS, run_len(run), out);
         delimiter(RUN_FIRST, ID_BYTES, out);
-        out.put_u128(*first);
-        number(RUN_COUNT, (*count).into(), out);
+        out.put_u128(run.first);
+        number(RUN_COUNT, run.count.into(), out);
+        match run.sender {
+            Sender::Sequenced => number(RUN_SEQUENCED, 1, out),
+            Sender::Client(0) => {}
+            Sender::Client(client) => {
+                encode_key(RUN_CLIENT, WireType::SixtyFourBit, out);
+                out.put_u64_le(client);
+            }
+        }
     }
     delimiter(APPEND_MESSAGES, group.bytes, out);
     for message in &group.messages {
         out.put_slice(message);
     }
+    if !group.digests.is_empty() {
+        delimiter(APPEND_DIGESTS, group.digests.len() * DIGEST_BYTES, out);
+        for digest in &group.digests {
+            out.put_u64_le(*digest);
+        }
+    }
 }
 
-fn run_len(count: u32) -> usize {
-    delimited_len(ID_BYTES) + number_len(count.into())
+fn run_len(run: &IdRun) -> usize {
+    let sender = match run.sender {
+        Sender::Sequenced => number_len(1),
+        Sender::Client(0) => 0,
+        Sender::Client(_) => KEY_BYTES + size_of::<u64>(),
+    };
+    delimited_len(ID_BYTES) + number_len(run.count.into()) + sender
+}
+
+fn digests_len(group: &Group) -> usize {
+    match group.digests.len() {
+        0 => 0,
+        digests => delimited_len(digests * DIGEST_BYTES),
+    }
 }
 
 fn delimited_len(len: usize) -> usize {

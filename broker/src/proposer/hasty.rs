@@ -51,6 +51,8 @@ fn foresee(view: &View, entry: &Bytes) -> Option<Bytes> {
             count: append.sizes_bytes.len() as u32,
             first_offset: *end,
             stored: true,
+            queue: append.queue,
+            too_late: false,
         };
         *end += u64::from(run.count);
         commands.push(CommandReply {

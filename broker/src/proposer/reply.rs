@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use prost::Message;
-use proto::QueueOffset;
 use proto::command::{CommandReply, PlacedRun, Reply, command_reply::Refusal};
+use proto::{QueueId, QueueOffset};
 
 use super::ProposalError;
 use super::batch::Waiter;
@@ -13,8 +13,20 @@ use super::batch::Waiter;
 pub(crate) struct Placed {
     pub(crate) count: u32,
     pub(crate) first_offset: QueueOffset,
-    /// False: they had been stored before, at these offsets.
-    pub(crate) stored: bool,
+    /// The queue where they are.
+    pub(crate) queue: QueueId,
+    pub(crate) fate: Fate,
+}
+
+/// What became of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It was stored there.
+    Stored,
+    /// It had been stored there before.
+    Repeated,
+    /// It was not stored, and has no place: later ones of its sender were, and whether it was before, nobody knows.
+    TooLate,
 }
 
 /// Answers everyone who waits for an entry.
@@ -129,7 +141,12 @@ pub(super) fn placed(runs: &[PlacedRun], first: u32, count: u32) -> Option<Vec<P
         parts.push(Placed {
             count: taken,
             first_offset: run.first_offset.checked_add(skipped.into())?,
-            stored: run.stored,
+            queue: run.queue,
+            fate: match (run.stored, run.too_late) {
+                (true, _) => Fate::Stored,
+                (false, true) => Fate::TooLate,
+                (false, false) => Fate::Repeated,
+            },
         });
         position += taken;
     }

@@ -256,8 +256,49 @@ pub struct BrokerStatus {
     pub progress: BTreeMap<u64, u64>,
     /// The name servers with which it registers when it leads.
     pub name_servers: Vec<String>,
-    /// A message id seen again within this time is stored once, milliseconds.
+    /// A message that is sent again within this time is stored once, milliseconds.
     pub dedup_window_ms: u64,
+    /// How well it recognises such messages at the moment.
+    pub dedup: DedupStatus,
+}
+
+/// How well a broker recognises messages that are sent again.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct DedupStatus {
+    /// About what it takes in memory.
+    pub bytes: u64,
+    /// What it may take (`dedup_bytes_max`).
+    pub bytes_max: u64,
+    /// Producers of this SDK that are remembered, once for each queue that they send to.
+    pub senders: u64,
+    /// What was stored in so many milliseconds is remembered message by message: less than `dedup_window_ms` where more was
+    /// stored than there is room for.
+    pub window_ms: u64,
+    /// Producers of this SDK that stored anything in so many milliseconds are remembered: their own repetitions are
+    /// recognised.
+    pub sender_window_ms: u64,
+    /// Messages that were recognised, since the broker was started.
+    pub repeated: u64,
+    /// Messages that were stored although their id was known: they said something else.
+    pub different: u64,
+    /// Messages that were refused because later ones of their producer were stored.
+    pub too_late: u64,
+}
+
+impl From<cluster::Dedup> for DedupStatus {
+    fn from(dedup: cluster::Dedup) -> Self {
+        DedupStatus {
+            bytes: dedup.bytes,
+            bytes_max: dedup.bytes_max,
+            senders: dedup.senders,
+            window_ms: dedup.window_ms,
+            sender_window_ms: dedup.sender_window_ms,
+            repeated: dedup.repeated,
+            different: dedup.different,
+            too_late: dedup.too_late,
+        }
+    }
 }
 
 impl From<cluster::TopicInfo> for TopicDescription {
@@ -333,6 +374,7 @@ impl From<cluster::BrokerStatusResponse> for BrokerStatus {
             damage_found: status.damage_found,
             name_servers: status.name_servers,
             dedup_window_ms: status.dedup_window_ms,
+            dedup: DedupStatus::from(status.dedup.unwrap_or_default()),
             replicas,
             cluster_id: status.cluster_id,
             group: status.group,

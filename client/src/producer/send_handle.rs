@@ -16,7 +16,8 @@ pub struct SendReceipt {
     pub message_id: String,
     /// The topic.
     pub topic: Arc<str>,
-    /// Number of the queue within the topic.
+    /// Number of the queue within the topic: where the message is, which for one that was stored before, by an earlier
+    /// attempt or an earlier send under the same id, may be another than it was sent to.
     pub queue: u32,
     /// Offset in the queue.
     pub offset: u64,

@@ -27,6 +27,9 @@ pub(super) struct Pending {
 pub(super) struct Sending {
     topic: Arc<str>,
     entries: Vec<Entry>,
+    /// All ids are this producer's own, and count. So it is for all attempts: brokers look for a repetition where they put
+    /// the first one.
+    sequenced: bool,
 }
 
 struct Entry {
@@ -54,6 +57,9 @@ impl Sending {
             .iter()
             .map(|(_, handed)| size_hint(&handed.item.message))
             .sum();
+        let sequenced = items
+            .iter()
+            .all(|(_, handed)| handed.item.message.message_id.is_none());
         let mut buffer = BytesMut::with_capacity(total);
         let entries = items.into_iter().map(|(queue, handed)| {
             let Pending {
@@ -80,7 +86,13 @@ impl Sending {
         Sending {
             topic,
             entries: entries.collect(),
+            sequenced,
         }
+    }
+
+    /// Whether brokers may go by the order of the ids.
+    pub(super) fn is_sequenced(&self) -> bool {
+        self.sequenced
     }
 
     /// Nothing is left to be settled.
@@ -102,8 +114,8 @@ impl Sending {
         self.open().all(|entry| entry.source.is_some())
     }
 
-    /// Encodes what is left for another queue, under the same ids. Only for messages that were surely not stored: a
-    /// broker recognises what it has by id and queue.
+    /// Encodes what is left for another queue, under the same ids. Only for messages that were surely not stored: another
+    /// broker group does not know what this one has.
     pub(super) fn move_to(&mut self, queue: u32) {
         let mut buffer = BytesMut::new();
         for entry in self.entries.iter_mut() {
@@ -160,19 +172,23 @@ impl Sending {
         settled
     }
 
-    /// Settles by an answer: what was stored, and what is refused for good according to `keep`. Returns the settled
-    /// messages' bytes, and the first refusal that is kept.
+    /// Settles by an answer: what was stored, and what is refused for good according to `keep`. `queues`: where the
+    /// messages are, as far as that is not where they were sent to. Returns the settled messages' bytes, and the first
+    /// refusal that is kept.
     pub(super) fn read(
         &mut self,
         answer: &SendMessageResponse,
+        queues: &[u32],
         mut keep: impl FnMut(&Refusal) -> bool,
         error: impl Fn(&Refusal, &str) -> Error,
     ) -> (Vec<usize>, Option<Refusal>) {
         let (mut settled, mut kept) = (Vec::new(), None);
-        for (entry, result) in self.entries.iter_mut().zip(&answer.entries) {
+        let results = self.entries.iter_mut().zip(&answer.entries);
+        for (position, (entry, result)) in results.enumerate() {
             match stored_at(result) {
                 Ok(offset) => {
-                    let (topic, queue) = (self.topic.clone(), entry.queue);
+                    let topic = self.topic.clone();
+                    let queue = queues.get(position).copied().unwrap_or(entry.queue);
                     settled.extend(entry.settle(|message_id| {
                         Ok(SendReceipt {
                             message_id,
@@ -197,6 +213,7 @@ impl Sending {
         Sending {
             topic: self.topic.clone(),
             entries: half,
+            sequenced: self.sequenced,
         }
     }
 }

@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use proto::message_id::MessageIdGenerator;
 use proto::opaque::SendMessageRequest;
-use proto::v2::{Code, SendMessageResponse};
+use proto::v2::{Code, SendMessageResponse, SendResultEntry};
 use rand::RngExt;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::answer::{Attempt, Patience, Refusal};
+use crate::answer::{self, Attempt, Patience, Refusal};
 use crate::connection::late;
 use crate::core::Core;
 use crate::error::Error;
@@ -40,7 +40,7 @@ pub(super) struct TopicSender {
     /// A whole request waits.
     filled: Notify,
     gatherer: Mutex<Gatherer<Pending>>,
-    /// One for each queue, so that what a queue gets in a row has ids in a row: brokers remember those as one.
+    /// One for each queue: brokers go by the order of its ids, and what a queue gets in a row is one thing to remember.
     ids: Mutex<BTreeMap<u32, MessageIdGenerator>>,
     /// The route that the gatherer's queues are from.
     route: Mutex<Arc<Route>>,
@@ -180,10 +180,7 @@ impl TopicSender {
     }
 
     fn new_id(&self, queue: u32) -> String {
-        let mut ids = self
-            .ids
-            .lock()
-            .expect("nothing panics while ids are locked");
+        let mut ids = self.lock_ids();
         let generator = ids.entry(queue).or_insert_with(|| {
             let clock = self.core.connection.clock.clone();
             let mut random = rand::rng();
@@ -192,9 +189,15 @@ impl TopicSender {
         generator.next_id()
     }
 
+    fn lock_ids(&self) -> MutexGuard<'_, BTreeMap<u32, MessageIdGenerator>> {
+        self.ids
+            .lock()
+            .expect("nothing panics while ids are locked")
+    }
+
     /// Sends until every message is settled.
     async fn bring_through(self: &Arc<Self>, batch: Batch<Pending>) {
-        let movable = batch.anywhere && self.has_several_groups();
+        let movable = batch.anywhere;
         let id = |queue| self.new_id(queue);
         let sending = Sending::encode(self.topic.clone(), batch.items, movable, id);
         let mut parts = VecDeque::from([(sending, Way::new(batch.group, self.retries))]);
@@ -209,7 +212,7 @@ impl TopicSender {
                         parts.push_front((sending.split(), other));
                     }
                     Then::Elsewhere(wait, trouble) => {
-                        if self.go_elsewhere(&mut sending, &mut way) {
+                        if self.go_elsewhere(&mut sending, &mut way, &trouble) {
                             self.pause(wait, &mut sending, &trouble).await;
                         }
                     }
@@ -220,13 +223,26 @@ impl TopicSender {
 
     /// Goes to the next broker group that can take what is left. Returns whether all were tried before: then a wait is
     /// due.
-    fn go_elsewhere(&self, sending: &mut Sending, way: &mut Way) -> bool {
+    fn go_elsewhere(
+        self: &Arc<Self>,
+        sending: &mut Sending,
+        way: &mut Way,
+        trouble: &Trouble,
+    ) -> bool {
         let avoided = self.faults.avoided(Instant::now());
         let route = self
             .route
             .lock()
             .expect("nothing panics while it is locked");
         let Some((group, queue, tried)) = way.next_group(&route, &avoided) else {
+            drop(route);
+            // The queue is gone with the topic that was; the one that is now has others.
+            if trouble.code == Some(Code::NotFound)
+                && let Some(known) = self.core.known_route(&self.topic)
+                && let Some(queue) = way.next_queue(&known)
+            {
+                sending.move_to(queue);
+            }
             return true;
         };
         drop(route);
@@ -236,23 +252,13 @@ impl TopicSender {
         tried
     }
 
-    /// Whether another broker group could take what may go anywhere.
-    fn has_several_groups(&self) -> bool {
-        let route = self
-            .route
-            .lock()
-            .expect("nothing panics while it is locked");
-        let mut queues = route.writable();
-        let first = queues.next();
-        first.is_some_and(|first| queues.any(|queue| queue.group != first.group))
-    }
-
     /// One attempt, what its outcome means for the messages, and the wait before the next.
     async fn send_once(self: &Arc<Self>, sending: &mut Sending, pursuit: &mut Pursuit) -> Then {
         let brokers = &self.core.connection.brokers;
         let address = pursuit.address(brokers);
         let began = Instant::now();
-        let Some((outcome, redirected)) = self.attempt(sending, pursuit, &address).await else {
+        let attempt = self.attempt(sending, pursuit, &address).await;
+        let Some((outcome, queues, redirected)) = attempt else {
             return Then::GoOn;
         };
         let failed = match &outcome {
@@ -266,10 +272,12 @@ impl TopicSender {
         self.faults
             .observe(pursuit.group(), took, failed, began + took);
         let (next, code, reason) = match outcome {
-            Attempt::Answered(answer) => match self.settle(sending, pursuit, &answer, &address) {
-                None => return Then::GoOn,
-                Some(refusal) => self.refused(sending, pursuit, refusal, redirected, &address),
-            },
+            Attempt::Answered(answer) => {
+                match self.settle(sending, pursuit, &answer, &queues, &address) {
+                    None => return Then::GoOn,
+                    Some(refusal) => self.refused(sending, pursuit, refusal, redirected, &address),
+                }
+            }
             Attempt::Refused(refusal)
                 if sending.len() > 1 && is_about_one_message(refusal.code) =>
             {
@@ -311,7 +319,7 @@ impl TopicSender {
         sending: &mut Sending,
         pursuit: &Pursuit,
         address: &Arc<str>,
-    ) -> Option<(Attempt<SendMessageResponse>, bool)> {
+    ) -> Option<(Attempt<SendMessageResponse>, Vec<u32>, bool)> {
         let connection = &self.core.connection;
         let messages = sending.messages();
         let left = sending
@@ -319,8 +327,12 @@ impl TopicSender {
             .saturating_duration_since(Instant::now());
         let timeout = connection.attempt_timeout.min(left);
         let attempt_ends = Instant::now() + timeout;
+        let sequenced = sending.is_sequenced();
         let mut call = pin!(async {
-            let request = connection.request(SendMessageRequest { messages }, timeout);
+            let mut request = connection.request(SendMessageRequest { messages }, timeout);
+            if sequenced {
+                answer::mark_sequenced(request.metadata_mut());
+            }
             connection.messaging(address)?.send_message(request).await
         });
         let trouble = Trouble {
@@ -346,7 +358,12 @@ impl TopicSender {
                     Err(late(timeout))
                 }
             };
-            return Some(connection.read(pursuit.group(), address, result));
+            let queues = match &result {
+                Ok(response) => answer::queues(response.metadata()),
+                Err(_) => Vec::new(),
+            };
+            let (outcome, redirected) = connection.read(pursuit.group(), address, result);
+            return Some((outcome, queues, redirected));
         }
     }
 
@@ -357,6 +374,7 @@ impl TopicSender {
         sending: &mut Sending,
         pursuit: &Pursuit,
         answer: &SendMessageResponse,
+        queues: &[u32],
         address: &Arc<str>,
     ) -> Option<Refusal> {
         if answer.entries.len() != sending.len() {
@@ -370,13 +388,20 @@ impl TopicSender {
                 reason,
             });
         }
+        let movable = sending.is_movable();
         let (settled, kept) = sending.read(
             answer,
-            |refusal| refusal.patience() != Patience::None,
+            queues,
+            // A queue that is gone is no reason to give up what may go anywhere.
+            |refusal| refusal.patience() != Patience::None || movable && is_queue_gone(refusal),
             |refusal, id| self.refusal(refusal, address, id, pursuit.maybe_done),
         );
         let stored = answer.entries.iter().filter(|entry| is_stored(entry));
         let stored = stored.count().min(settled.len());
+        if answer.entries.iter().any(is_out_of_sequence) {
+            // Somebody else sends under the same ids: a copy of this process, with its machine.
+            self.lock_ids().clear();
+        }
         measure::sent(&self.topic, stored);
         measure::send_failed(&self.topic, settled.len() - stored);
         self.in_flight.leave(settled);
@@ -392,7 +417,11 @@ impl TopicSender {
         redirected: bool,
         address: &Arc<str>,
     ) -> (Next, Option<Code>, String) {
-        let next = pursuit.after_refusal(&refusal, redirected);
+        let movable = is_queue_gone(&refusal) && sending.is_movable();
+        let next = match movable {
+            true => pursuit.after_lost_way(redirected),
+            false => pursuit.after_refusal(&refusal, redirected),
+        };
         if next == Next::GiveUp {
             let maybe_stored = pursuit.maybe_done;
             let settled =
@@ -508,6 +537,15 @@ fn queues(route: &Route) -> Vec<Queue> {
         writable: queue.writable,
     };
     route.queues.iter().map(queue).collect()
+}
+
+fn is_queue_gone(refusal: &Refusal) -> bool {
+    refusal.code == Code::NotFound
+}
+
+fn is_out_of_sequence(result: &SendResultEntry) -> bool {
+    let code = result.status.as_ref().map(|status| status.code);
+    code == Some(Code::IllegalMessageId as i32)
 }
 
 /// Refusals that may be due to a single message of the request.

@@ -12,6 +12,7 @@ pub(super) struct Way {
     pub(super) pursuit: Pursuit,
     /// The same for those that had their turn: they go on with their next replica.
     others: BTreeMap<Arc<str>, Pursuit>,
+    queue_turn: usize,
 }
 
 impl Way {
@@ -19,6 +20,7 @@ impl Way {
         Way {
             pursuit: Pursuit::new(group, retries),
             others: BTreeMap::new(),
+            queue_turn: 0,
         }
     }
 
@@ -48,6 +50,17 @@ impl Way {
             .collect();
         let queue = of_group[self.others.len() % of_group.len()];
         Some((group.clone(), queue, self.others.contains_key(group)))
+    }
+
+    /// A queue of the broker group whose turn it is, another one each time; none if it takes nothing.
+    pub(super) fn next_queue(&mut self, route: &Route) -> Option<u32> {
+        let here = self.pursuit.group();
+        let mut queues = route.writable().filter(|queue| queue.group == *here);
+        let count = queues.clone().count();
+        self.queue_turn += 1;
+        queues
+            .nth(self.queue_turn % count.max(1))
+            .map(|queue| queue.queue)
     }
 
     /// It is this broker group's turn.

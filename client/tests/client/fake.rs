@@ -78,6 +78,8 @@ pub(crate) struct World {
     pub pull_faults: VecDeque<PullFault>,
     /// For each send that a leader got: the ids in it.
     pub sends: Vec<Vec<String>>,
+    /// Whether each of them said that its ids count.
+    pub sequenced: Vec<bool>,
     /// How long a send takes.
     pub send_takes: Duration,
     /// Sends that reached a broker which does not lead.
@@ -495,8 +497,19 @@ impl MessagingService for FakeBroker {
             };
             return Ok(self.answer(refusal));
         }
+        let sequenced = request.metadata().contains_key("x-raftmq-sequenced");
+        self.world().sequenced.push(sequenced);
         let answer = self.send(request.into_inner().messages).await?;
-        Ok(self.answer(answer))
+        let entries = answer.entries.iter();
+        let queue = |id: &String| self.world().seen.get(id).map(|(queue, _)| *queue);
+        let queues = entries.filter_map(|entry| queue(&entry.message_id));
+        let queues: Vec<String> = queues.map(|queue| format!("{queue}*1")).collect();
+        let mut answer = self.answer(answer);
+        if !queues.is_empty() {
+            let queues = queues.join(",").parse().expect("ascii");
+            answer.metadata_mut().insert("x-raftmq-queues", queues);
+        }
+        Ok(answer)
     }
 
     type PullMessageStream = BoxStream<'static, Result<PullMessageResponse, Status>>;

@@ -329,6 +329,56 @@ async fn a_second_without_a_leader_is_waited_out() {
     }
 }
 
+/// Catches a receipt that names the queue that was asked for instead of the one where the message is.
+#[tokio::test]
+async fn a_receipt_tells_where_the_message_is() {
+    let cluster = FakeCluster::start(1, 4).await;
+    let producer = producer(&cluster).await;
+    let to = |queue| {
+        Message::builder(TOPIC)
+            .body("x")
+            .message_id("7")
+            .queue(queue)
+            .build()
+    };
+    let first = producer.send(to(2).expect("valid")).await.expect("stored");
+    assert_eq!((first.queue, first.offset), (2, 0));
+    let again = producer
+        .send(to(1).expect("valid"))
+        .await
+        .expect("stored before");
+    assert_eq!((again.queue, again.offset), (2, 0));
+    assert!(cluster.bodies(1).is_empty());
+    producer.send(message("y")).await.expect("stored");
+    assert_eq!(
+        cluster.world().sequenced,
+        [false, false, true],
+        "ids of the user's own do not count"
+    );
+}
+
+/// Catches a message that is stored somewhere else because the queue that was chosen does not exist.
+#[tokio::test]
+async fn a_queue_that_does_not_exist_is_refused() {
+    let cluster = FakeCluster::start(1, 4).await;
+    let producer = producer(&cluster).await;
+    let message = Message::builder(TOPIC)
+        .body("x")
+        .queue(77)
+        .build()
+        .expect("valid");
+    let error = producer
+        .send(message.clone())
+        .await
+        .expect_err("no such queue");
+    assert!(matches!(error, Error::Invalid { .. }), "{error}");
+    assert!(error.to_string().contains("no queue 77"), "{error}");
+    assert!(error.to_string().contains("0 to 3"), "{error}");
+    let outcomes = producer.send_batch(vec![message, self::message("y")]).await;
+    assert!(outcomes[0].is_err() && outcomes[1].is_ok(), "{outcomes:?}");
+    assert_eq!(cluster.world().sends.len(), 1);
+}
+
 /// Catches one bad message that takes the others of its request with it.
 #[tokio::test]
 async fn one_bad_message_does_not_spoil_the_others() {

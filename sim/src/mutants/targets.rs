@@ -85,6 +85,19 @@ fn of_redelivery(mutant: Mutant) -> Row {
     }
 }
 
+/// Which message is taken for which.
+fn of_dedup(mutant: Mutant) -> Row {
+    match mutant {
+        Mutant::SnapshotWithoutDedup => (&["snapshots"], &["equal-tables", "stored-once"], 20),
+        Mutant::DedupForgottenEarly => (&["partitions", "kills"], &["stored-once"], 60),
+        _ => (
+            &["steady"],
+            &["one-message-per-offset", "acknowledged-is-durable"],
+            20,
+        ),
+    }
+}
+
 /// What becomes of messages that push consumers work on.
 fn of_push_consumers(mutant: Mutant) -> Row {
     match mutant {
@@ -137,7 +150,9 @@ impl Target {
             Mutant::DeposedLeaderReads => {
                 (&["partitions"], &["reads-are-new", "offsets-forward"], 100)
             }
-            Mutant::SnapshotWithoutDedup => (&["snapshots"], &["equal-tables", "stored-once"], 20),
+            Mutant::SnapshotWithoutDedup
+            | Mutant::DedupForgottenEarly
+            | Mutant::DedupAcrossBodies => of_dedup(mutant),
             Mutant::OlderEpochAccepted => (&["chaos", "kills"], &["newer-route-wins"], 40),
             Mutant::AppliedBeforeCommit => (
                 &["partitions"],

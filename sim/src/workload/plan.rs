@@ -74,6 +74,10 @@ pub struct ProducerPlan {
     pub send_timeout_ms: u64,
     /// Whether it begins with a name server; otherwise with a broker.
     pub name_servers: bool,
+    /// Ids as official clients make them, of the machine and the process of this number: several producers may have the
+    /// same. None for those that the SDK makes. Older cases have none.
+    #[serde(default)]
+    pub official_ids: Option<u8>,
 }
 
 /// When a consumer commits.
@@ -232,6 +236,10 @@ impl Plan {
         for producer in &mut producers {
             producer.batch = *chance.pick(&[1, 1, 1, 4, 4, 16]);
         }
+        let mut chance = Chance::new(seed, "ids");
+        for topic in &topics {
+            make_official(&mut chance, size, &mut producers, &topic.name);
+        }
         let mut chance = Chance::new(seed, "retriers");
         let first = topics.iter().take(1 + chance.below(2) as usize);
         let retriers = first
@@ -301,6 +309,34 @@ fn producer(chance: &mut Chance, size: Size, topic: &TopicPlan) -> ProducerPlan 
         batch: 1,
         send_timeout_ms: *chance.pick(&[800, 3_000, 10_000, 10_000]),
         name_servers: chance.one_in(2),
+        official_ids: None,
+    }
+}
+
+/// Makes a topic's producers processes of official clients that take themselves for the same one: of containers that share
+/// a hardware address, or forked. There are two at least.
+fn make_official(chance: &mut Chance, size: Size, producers: &mut Vec<ProducerPlan>, topic: &str) {
+    if !chance.one_in(3) {
+        return;
+    }
+    let of_topic = |producer: &&ProducerPlan| &*producer.topic == topic;
+    let mut alone = producers.iter().filter(of_topic);
+    if let (Some(one), None) = (alone.next(), alone.next()) {
+        let machine = chance.between(1..=size.machines.into()) as u8;
+        let other = ProducerPlan {
+            machine,
+            ..one.clone()
+        };
+        producers.push(other);
+    }
+    for producer in producers
+        .iter_mut()
+        .filter(|producer| &*producer.topic == topic)
+    {
+        producer.official_ids = Some(1);
+        // Each message is remembered on its own: what a producer sends before it gives up must fit into its share.
+        producer.send_timeout_ms = producer.send_timeout_ms.min(3_000);
+        producer.think_ms_max = producer.think_ms_max.max(40);
     }
 }
 

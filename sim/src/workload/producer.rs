@@ -1,6 +1,6 @@
 //! A producer: sends unique messages one after the other, several under way at a time, or in batches.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -47,6 +47,8 @@ pub(super) async fn run(clients: Arc<Clients>, machine: Machine, host: Host, pla
         machine,
         lane,
         plan,
+        host,
+        last_id: Mutex::default(),
     };
     sender.run().await;
 }
@@ -58,6 +60,9 @@ struct Sender {
     machine: Machine,
     lane: u64,
     plan: ProducerPlan,
+    host: Host,
+    /// The second of the last official id, and how many there were in it.
+    last_id: Mutex<(u64, u32)>,
 }
 
 impl Sender {
@@ -158,7 +163,23 @@ impl Sender {
                 (Target::Group(group.clone()), message.message_group(group))
             }
         };
+        let message = match self.plan.official_ids {
+            Some(process) => message.message_id(self.official_id(process)),
+            None => message,
+        };
         (target, message.build().expect("keeps the rules"))
+    }
+
+    /// The hardware address and the number of the process, the second, and a count. That starts anew with each second here,
+    /// so that processes which take themselves for the same one make the same ids all the time, not only now and then.
+    fn official_id(&self, process: u8) -> String {
+        let second = self.host.clock.now_ms() / 1_000;
+        let mut last = self.last_id.lock().unwrap_or_else(PoisonError::into_inner);
+        // A clock that goes back, on which official clients would make one id twice themselves.
+        let second = second.max(last.0);
+        let count = if second == last.0 { last.1 + 1 } else { 0 };
+        *last = (second, count);
+        format!("0102420000000{process:X}0001{second:08X}{count:08X}")
     }
 
     async fn think(&self) {

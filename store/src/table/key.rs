@@ -22,6 +22,12 @@ impl Key {
         (Key::new(kind), Key(vec![kind.tag() + 1]))
     }
 
+    /// Appends a byte.
+    pub(super) fn u8(mut self, number: u8) -> Key {
+        self.0.push(number);
+        self
+    }
+
     /// Appends 8 bytes, big-endian.
     pub(super) fn u64(mut self, number: u64) -> Key {
         self.0.extend_from_slice(&number.to_be_bytes());

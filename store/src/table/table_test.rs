@@ -47,30 +47,36 @@ fn consume_row() -> impl Strategy<Value = consume_queue::Row> {
     )
 }
 
-fn dedup_row() -> impl Strategy<Value = dedup::Row> {
-    let run =
-        (any::<u64>(), 1_u32.., any::<u32>()).prop_map(|(first, count, first_offset)| dedup::Run {
+fn dedup_row() -> impl Strategy<Value = (dedup::RowKey, dedup::Row)> {
+    let run = (any::<u64>(), 1_u32..9, any::<u32>()).prop_map(|(first, count, first_offset)| {
+        dedup::Run {
             first: u128::from(first) << 60,
             count,
             first_offset: u64::from(first_offset),
-        });
-    let runs = proptest::collection::vec(run, 0..5);
-    let numbers = (
-        any::<u64>(),
-        any::<u32>(),
-        any::<u64>(),
-        any::<u64>(),
-        any::<u32>(),
-    );
-    (numbers, runs).prop_map(|((log_index, command, passed_ms, topic_id, queue), runs)| {
-        dedup::Row {
-            log_index,
-            command,
+        }
+    });
+    let runs = proptest::collection::vec(run, 1..5);
+    let owner = prop_oneof![
+        any::<u64>().prop_map(dedup::Owner::Client),
+        any::<u64>().prop_map(dedup::Owner::Sequenced)
+    ];
+    let key = (any::<u64>(), owner, any::<u64>(), any::<u32>());
+    let key = key.prop_map(|(topic_id, owner, log_index, command)| dedup::RowKey {
+        topic_id,
+        owner,
+        log_index,
+        command,
+    });
+    (key, any::<u64>(), any::<u32>(), runs).prop_map(|(key, passed_ms, queue, runs)| {
+        let ids: u32 = runs.iter().map(|run| run.count).sum();
+        let digests = (passed_ms / 2..).take(ids as usize).collect();
+        let row = dedup::Row {
             passed_ms,
-            topic_id,
             queue,
             runs,
-        }
+            digests,
+        };
+        (key, row)
     })
 }
 
@@ -83,7 +89,7 @@ fn read_all(kv: &dyn Kv) -> Vec<Result<(), StoreError>> {
         consume_queue::last_at_or_before(kv, 1, 1, u64::MAX).map(drop),
         queue_bounds::scan(kv, |_, _, _| Ok(())),
         consumer_offset::scan(kv, |_, _, _, _| Ok(())),
-        dedup::scan(kv, |_| Ok(())),
+        dedup::scan(kv, |_, _| Ok(())),
         clock::get(kv).map(drop),
         next_id::get(kv).map(drop),
         log_floor::get(kv).map(drop),
@@ -116,7 +122,7 @@ proptest! {
             consume_queue::put(batch, topic_id, queue, &row);
             queue_bounds::put(batch, topic_id, queue, bounds);
             consumer_offset::put(batch, &name, topic_id, queue, offset);
-            dedup::put(batch, &ids);
+            dedup::put(batch, ids.0, &ids.1);
             clock::put(batch, clock);
             next_id::put(batch, topic_id);
             log_floor::put(batch, log_index);
@@ -149,8 +155,8 @@ proptest! {
             seen += 1;
             Ok(())
         }).unwrap();
-        dedup::scan(&*kv, |found| {
-            assert_eq!(found, ids);
+        dedup::scan(&*kv, |key, found| {
+            assert_eq!((key, found), ids);
             seen += 1;
             Ok(())
         }).unwrap();

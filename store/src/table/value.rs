@@ -14,6 +14,10 @@ impl<'a> Fields<'a> {
         Fields { kind, rest: bytes }
     }
 
+    pub(super) fn u8(&mut self) -> Result<u8, StoreError> {
+        self.array().map(u8::from_be_bytes)
+    }
+
     pub(super) fn u16(&mut self) -> Result<u16, StoreError> {
         self.array().map(u16::from_be_bytes)
     }

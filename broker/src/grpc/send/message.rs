@@ -3,9 +3,10 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
+use host::{Mutant, mutant};
 use md5::{Digest, Md5};
 use proto::TimestampMs;
-use proto::message::View;
+use proto::message::{View, digest};
 use proto::message_id::id_number;
 use proto::v2::{Code, DigestType, Encoding, MessageType};
 
@@ -100,8 +101,12 @@ pub(super) struct Accepted {
     pub(super) message_id: String,
     /// Number of the message id.
     pub(super) id: u128,
+    /// What the message says.
+    pub(super) digest: u64,
     pub(super) kind: Kind,
     pub(super) queue: Choice,
+    /// The queue that the client named, whatever decides.
+    pub(super) named: i32,
 }
 
 /// What one message is, or its id and why it is refused.
@@ -151,8 +156,14 @@ fn read(view: &View<'_>, limits: &Limits) -> Result<Accepted, Refusal> {
     Ok(Accepted {
         message_id: view.message_id.to_owned(),
         id,
+        digest: match mutant::is(Mutant::DedupAcrossBodies) {
+            // Mutant: all messages with one id pass for one.
+            true => 0,
+            false => digest(view),
+        },
         kind: Kind::of(view),
         queue,
+        named: view.queue_id,
     })
 }
 

@@ -4,8 +4,10 @@ use std::hash::Hasher;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use proto::QueueId;
+use proto::v2::Code;
 use siphasher::sip::SipHasher24;
 
+use crate::grpc::status::Refusal;
 use crate::view::Topic;
 
 /// The key that clients in most languages use: the bytes 00 to 0f.
@@ -29,17 +31,25 @@ impl Choice {
     }
 }
 
-/// A queue of the topic. A wish that cannot be met, as by a client whose route is older than a change
-/// of the topic, is no reason to lose the message: it goes to the next queue in turn. `turn` is shared by
-/// all topics: only evenness matters.
-pub(super) fn choose(choice: &Choice, topic: &Topic, turn: &AtomicU32) -> QueueId {
+/// A queue of the topic. A queue that does not exist is refused: the message would be where its sender does not look for
+/// it. `turn` is shared by all topics: only evenness matters.
+pub(super) fn choose(choice: &Choice, topic: &Topic, turn: &AtomicU32) -> Result<QueueId, Refusal> {
     let (first, end) = (topic.first_queue(), topic.queue_count);
     let count = end.saturating_sub(first).max(1);
     match *choice {
-        Choice::Group(hash) => first + (hash % u64::from(count)) as QueueId,
+        Choice::Group(hash) => Ok(first + (hash % u64::from(count)) as QueueId),
         Choice::Wish(wish) => match QueueId::try_from(wish) {
-            Ok(queue) if (first..end).contains(&queue) => queue,
-            _ => first + turn.fetch_add(1, Ordering::Relaxed) % count,
+            Ok(queue) if (first..end).contains(&queue) => Ok(queue),
+            Ok(queue) => Err(Refusal::new(
+                Code::NotFound,
+                format!(
+                    "topic {} has no queue {queue} here: its queues are {first} to {}",
+                    topic.name,
+                    end.saturating_sub(1)
+                ),
+            )),
+            // No wish.
+            Err(_) => Ok(first + turn.fetch_add(1, Ordering::Relaxed) % count),
         },
     }
 }
@@ -49,7 +59,7 @@ mod tests {
     use super::*;
     use crate::view::FIRST_QUEUE;
 
-    /// Catches a message in a queue that consumers are never told of.
+    /// Catches a message in a queue that consumers are never told of, or in another one than its sender is told.
     #[test]
     fn only_queues_that_are_offered_are_chosen() {
         let topic = |first: &str| Topic {
@@ -63,19 +73,24 @@ mod tests {
         let turn = AtomicU32::new(0);
         for (first, offered) in [("0", 0..6), ("4", 4..6), ("9", 5..6), ("x", 0..6)] {
             let topic = topic(first);
-            let choices = (-1..8)
-                .map(Choice::Wish)
-                .chain((0..20).map(|name: u32| Choice::group(&name.to_string())));
-            for choice in choices {
-                let chosen = choose(&choice, &topic, &turn);
+            let groups = (0..20).map(|name: u32| Choice::group(&name.to_string()));
+            for choice in groups.chain([Choice::Wish(-1), Choice::Wish(i32::MIN)]) {
+                let chosen = choose(&choice, &topic, &turn).unwrap();
                 assert!(
                     offered.contains(&chosen),
                     "{first}: {choice:?} gave {chosen}"
                 );
-                if let Choice::Wish(wish) = choice
-                    && u32::try_from(wish).is_ok_and(|wish| offered.contains(&wish))
-                {
-                    assert_eq!(i64::from(chosen), i64::from(wish), "{first}");
+            }
+            for wish in 0..8 {
+                match choose(&Choice::Wish(wish), &topic, &turn) {
+                    Ok(queue) => {
+                        assert_eq!(i64::from(queue), i64::from(wish), "{first}");
+                        assert!(offered.contains(&queue), "{first}");
+                    }
+                    Err(refusal) => {
+                        assert!(!offered.contains(&(wish as u32)), "{first}: {wish}");
+                        assert_eq!(refusal.code, Code::NotFound);
+                    }
                 }
             }
         }

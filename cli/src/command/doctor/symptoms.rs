@@ -129,7 +129,7 @@ impl Cause {
                 "consumers were given messages and do not commit them: the next owner of the queue gets them again"
             }
             Cause::SentAgain => {
-                "a producer sent a message again after the brokers had forgotten its id (`dedup_window_ms`)"
+                "a producer sent a message again after the brokers had forgotten it (`dedup_window_ms`; what the window is now: `dedup` in `raftmq status --json`)"
             }
             Cause::NotRegistered => {
                 "the leader of its group does not reach a name server, or `name_servers` or `cluster_id` is wrong"
@@ -177,7 +177,7 @@ impl Cause {
                 "have consumers commit what they finished, and finish the same message once only"
             }
             Cause::SentAgain => {
-                "a larger `dedup_window_ms` than producers retry for, and consumers that know what they finished"
+                "a larger `dedup_window_ms` than producers retry for, a larger `dedup_bytes_max`, and consumers that know what they finished"
             }
             Cause::NotRegistered => {
                 "correct the brokers' configuration; `raftmq route` shows what is believed where"
