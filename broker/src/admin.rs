@@ -16,9 +16,9 @@ use proto::cluster::broker_admin_server::BrokerAdmin;
 use proto::cluster::{
     AddLearnerRequest, AdminResponse, BrokerStatusRequest, BrokerStatusResponse,
     ChangeMembersRequest, DescribeGroupResponse, DropLogRequest, ListGroupsResponse,
-    ListMembersResponse, ListRequest, ListTopicsResponse, NameRequest, PutGroupRequest,
-    PutTopicRequest, ReadMessagesRequest, ReadMessagesResponse, RemoveLearnerRequest,
-    ResetOffsetRequest, TransferLeadershipRequest,
+    ListMembersRequest, ListMembersResponse, ListRequest, ListTopicsResponse, NameRequest,
+    PutGroupRequest, PutTopicRequest, ReadMessagesRequest, ReadMessagesResponse,
+    RemoveLearnerRequest, ResetOffsetRequest, TransferLeadershipRequest,
 };
 use proto::v2::Code;
 use tokio::time::timeout;
@@ -95,7 +95,7 @@ leader_commands! {
     Repeatable AlterGroup(PutGroupRequest) -> AdminResponse: alter_group, group::alter;
     Once DeleteGroup(NameRequest) -> AdminResponse: delete_group, group::delete;
     None ListGroups(ListRequest) -> ListGroupsResponse: list_groups, group::list;
-    None ListMembers(NameRequest) -> ListMembersResponse: list_members, group::members;
+    None ListMembers(ListMembersRequest) -> ListMembersResponse: list_members, group::members;
     None DescribeGroup(NameRequest) -> DescribeGroupResponse: describe_group, group::describe;
     None ReadMessages(ReadMessagesRequest) -> ReadMessagesResponse: read_messages, messages::read;
     Repeatable ResetOffset(ResetOffsetRequest) -> AdminResponse: reset_offset, offset::reset;
@@ -142,7 +142,10 @@ impl BrokerAdmin for Admin {
         lead(&self.0, request.map(ListGroups)).await
     }
 
-    async fn list_members(&self, request: Request<NameRequest>) -> Answered<ListMembersResponse> {
+    async fn list_members(
+        &self,
+        request: Request<ListMembersRequest>,
+    ) -> Answered<ListMembersResponse> {
         lead(&self.0, request.map(ListMembers)).await
     }
 

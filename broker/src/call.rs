@@ -4,9 +4,12 @@
 //! not done is tried again; what may have been done is tried again where that makes no difference (sends
 //! are told apart by their ids). Every answer names the leader, when one is known.
 
-use std::sync::Arc;
+use std::str::FromStr;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use proto::place::{self, Life, StartAt};
+use proto::v2::Code;
 use tokio::time::{Instant, timeout};
 use tonic::metadata::MetadataMap;
 use tonic::{Extensions, Request, Response, Status};
@@ -14,6 +17,7 @@ use tonic::{Extensions, Request, Response, Status};
 use crate::grpc::status::{self, CallError, Refusal};
 use crate::leadership::Standing;
 use crate::service::Service;
+use crate::view::Topic;
 
 /// Kept back from the caller's deadline, so that the answer arrives before the caller gives up.
 const ANSWER_RESERVE: Duration = Duration::from_millis(100);
@@ -33,6 +37,8 @@ pub(crate) struct Context {
     pub(crate) deadline: Instant,
     /// What the client sent along.
     pub(crate) metadata: MetadataMap,
+    /// What the answer says beside its message.
+    remarks: Mutex<Vec<(&'static str, String)>>,
 }
 
 impl Context {
@@ -44,7 +50,59 @@ impl Context {
         // A caller in a hurry still leaves most of its time for the work.
         let reserve = ANSWER_RESERVE.min(wait / 4);
         let deadline = Instant::now() + (wait - reserve).min(DEADLINE_MAX);
-        Context { deadline, metadata }
+        Context {
+            deadline,
+            metadata,
+            remarks: Mutex::default(),
+        }
+    }
+
+    /// Says something beside the answer's message.
+    pub(crate) fn remark(&self, header: &'static str, value: impl ToString) {
+        self.remarks().push((header, value.to_string()));
+    }
+
+    fn remarks(&self) -> std::sync::MutexGuard<'_, Vec<(&'static str, String)>> {
+        self.remarks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts what was remarked into an answer's metadata.
+    fn take_remarks(&self, metadata: &mut MetadataMap) {
+        for (header, value) in self.remarks().drain(..) {
+            if let Ok(value) = value.parse() {
+                metadata.insert(header, value);
+            }
+        }
+    }
+
+    /// What a header of the call says, if it is there.
+    pub(crate) fn header<T: FromStr>(&self, header: &'static str) -> Result<Option<T>, Refusal> {
+        let Some(value) = self.metadata.get(header) else {
+            return Ok(None);
+        };
+        let read = value.to_str().ok().and_then(|text| text.parse().ok());
+        read.map(Some).ok_or_else(|| {
+            let reason = format!("header {header} is not understood: {value:?}");
+            Refusal::new(Code::BadRequest, reason)
+        })
+    }
+
+    /// Checks that the caller means this topic and not one that had its name before. Who does not say means the present one.
+    pub(crate) async fn means(&self, service: &Service, topic: &Topic) -> Result<(), CallError> {
+        match self.header::<Life>(place::LIFE)? {
+            Some(life) if life != topic.life() => {
+                // Who leads no more may be behind the caller.
+                service.confirm_leadership(self.left()).await?;
+                Err(status::other_life(&topic.name).into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Where the caller's group starts, should this call make it.
+    pub(crate) fn consume_from(&self) -> Result<StartAt, Refusal> {
+        let wish = self.header(place::CONSUME_FROM)?;
+        Ok(wish.unwrap_or(StartAt::Earliest))
     }
 
     /// Time until the deadline.
@@ -180,6 +238,7 @@ async fn attempt<C: LeaderCall>(
                 let mut metadata = MetadataMap::new();
                 C::describe(&answer, &mut metadata);
                 name_leader(service, &mut metadata);
+                context.take_remarks(&mut metadata);
                 Response::from_parts(metadata, answer, Extensions::default())
             })),
             Err(_) => Ok(Err(CallError::Unknown("no answer in time".to_owned()))),

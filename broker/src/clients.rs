@@ -1,10 +1,10 @@
-//! Clients that sent a heartbeat lately, and the consumer group of each.
+//! Clients that sent a heartbeat lately, the consumer group of each, and what it subscribes to.
 //!
 //! Kept in the leader's memory only: nothing depends on it but what operators and rebalancing consumers
 //! are shown. A new leader's list fills within one heartbeat interval. Bounded; pure but for the lock.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -26,6 +26,8 @@ pub(crate) struct Clients {
 struct Client {
     /// Absent for producers.
     group: Option<String>,
+    /// Topics that it subscribes to, if it said so.
+    topics: Option<Arc<[String]>>,
     seen: Instant,
 }
 
@@ -47,7 +49,11 @@ impl Clients {
     ) -> Result<(), TooManyClients> {
         let mut living = self.lock();
         if let Some(client) = living.get_mut(client_id) {
-            *client = Client { group, seen: now };
+            if client.group != group {
+                client.topics = None;
+            }
+            client.group = group;
+            client.seen = now;
             return Ok(());
         }
         if living.len() >= self.clients_max {
@@ -56,8 +62,39 @@ impl Clients {
         if living.len() >= self.clients_max {
             return Err(TooManyClients(living.len()));
         }
-        living.insert(client_id.to_owned(), Client { group, seen: now });
+        let client = Client {
+            group,
+            topics: None,
+            seen: now,
+        };
+        living.insert(client_id.to_owned(), client);
         Ok(())
+    }
+
+    /// A member of a consumer group subscribes to these topics and no others. Nothing is remembered of one that is not.
+    pub(crate) fn subscribes(&self, client_id: &str, group: &str, topics: &[String]) {
+        let mut living = self.lock();
+        let client = living.get_mut(client_id);
+        if let Some(client) = client.filter(|client| client.group.as_deref() == Some(group))
+            && client.topics.as_deref() != Some(topics)
+        {
+            client.topics = Some(topics.into());
+        }
+    }
+
+    /// The living members of a consumer group, sorted, and what each subscribes to, if it said so.
+    pub(crate) fn subscriptions(
+        &self,
+        group: &str,
+        now: Instant,
+    ) -> Vec<(String, Option<Arc<[String]>>)> {
+        let living = self.lock();
+        let members = living.iter().filter(|(_, client)| {
+            client.group.as_deref() == Some(group) && self.is_alive(client, now)
+        });
+        members
+            .map(|(client_id, client)| (client_id.clone(), client.topics.clone()))
+            .collect()
     }
 
     /// A client said good-bye.
@@ -130,6 +167,28 @@ mod tests {
         assert_eq!(clients.members("g", start + EXPIRY), ["a"]);
         clients.remove("a");
         assert!(clients.members("g", start + EXPIRY / 2 + EXPIRY / 4) == ["b"]);
+    }
+
+    /// Catches a member that counts for topics to which it does not subscribe any more, or that belong to another group.
+    #[test]
+    fn what_a_member_subscribes_to_goes_with_it() {
+        let (clients, now) = (Clients::new(EXPIRY, 10), Instant::now());
+        let topics = |clients: &Clients, of: &str| -> Vec<(String, Option<Vec<String>>)> {
+            let members = clients.subscriptions(of, now).into_iter();
+            members
+                .map(|(id, topics)| (id, topics.map(|topics| topics.to_vec())))
+                .collect()
+        };
+        clients.subscribes("a", "g", &["t".to_owned()]);
+        clients.beat("a", group("g"), now).unwrap();
+        assert_eq!(topics(&clients, "g"), [("a".to_owned(), None)]);
+        clients.subscribes("a", "g", &["t".to_owned()]);
+        clients.subscribes("a", "h", &["u".to_owned()]);
+        clients.beat("a", group("g"), now).unwrap();
+        let told = Some(vec!["t".to_owned()]);
+        assert_eq!(topics(&clients, "g"), [("a".to_owned(), told)]);
+        clients.beat("a", group("h"), now).unwrap();
+        assert_eq!(topics(&clients, "h"), [("a".to_owned(), None)]);
     }
 
     /// Catches a registry that a stranger can fill for ever.

@@ -34,5 +34,5 @@ mod ticker;
 pub use broker::{Broker, run};
 pub use config::{BrokerConfig, CONFIG_SOURCE, ConfigError, MemberConfig};
 pub use error::BrokerError;
-pub use machine::Machine;
+pub use machine::{Machine, history_begins};
 pub use view::View;

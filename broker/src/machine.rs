@@ -20,6 +20,7 @@ pub(crate) mod dedup;
 mod drop_log;
 mod entry;
 mod group;
+mod history;
 mod keep;
 pub(crate) mod limits;
 mod offset;
@@ -54,6 +55,7 @@ use raft::{Application, Committed};
 use store::{Batch, CommitLog, Kv, StoreError};
 
 use self::changes::Changes;
+pub use self::history::history_begins;
 pub(crate) use self::references::Location;
 pub(crate) use self::retries::{Due, Retry};
 pub(crate) use self::shared::{Shared, Storage};

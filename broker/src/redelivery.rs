@@ -22,7 +22,7 @@ use proto::redelivery::{
 use proto::v2::Code;
 use tonic::{Request, Response, Status};
 
-use crate::call::lead;
+use crate::call::{Context, lead};
 use crate::grpc::status::{CallError, Refusal, queue_not_found};
 use crate::grpc::{check_group, check_topic_to_read};
 use crate::machine::limits::DELIVERIES_MAX;
@@ -101,18 +101,18 @@ impl Target {
     /// Finds the queue, and the group or makes it.
     async fn find(
         service: &Service,
-        group: &str,
-        topic: &str,
-        queue: QueueId,
+        context: &Context,
+        (group, topic, queue): (&str, &str, QueueId),
     ) -> Result<Target, CallError> {
         check_group(group)?;
         check_topic_to_read(topic)?;
         let topic = service.topic(topic)?;
+        context.means(service, &topic).await?;
         if queue >= topic.queue_count {
             let queue = i32::try_from(queue).unwrap_or(i32::MAX);
             return Err(queue_not_found(&topic.name, queue, topic.queue_count).into());
         }
-        let group = service.group_or_create(group).await?;
+        let group = service.group_or_create(group, context).await?;
         Ok(Target {
             group,
             topic,

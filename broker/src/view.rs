@@ -9,12 +9,14 @@ mod arrivals;
 mod entry_cache;
 mod read;
 mod retries;
+mod start;
 #[cfg(test)]
 mod view_test;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use proto::place::Life;
 use proto::{QueueId, QueueOffset, TimestampMs};
 use store::StoreError;
 pub use store::table::queue_bounds::QueueBounds;
@@ -42,12 +44,22 @@ pub struct Topic {
     pub attributes: BTreeMap<String, String>,
     /// Whether it is the dead-letter queue of a consumer group: nobody sends to it.
     pub dead_letters: bool,
+    /// See [`Life`].
+    pub mark: u64,
 }
 
 /// Attribute of a topic: number of the first queue that is offered, where another broker group has the lower ones.
 pub(crate) const FIRST_QUEUE: &str = "queues.first";
 
 impl Topic {
+    /// Tells it from others of its name.
+    pub fn life(&self) -> Life {
+        Life {
+            topic_id: self.id,
+            mark: self.mark,
+        }
+    }
+
     /// Number of the first queue that clients are told of; 0 unless broker groups share the topic.
     pub fn first_queue(&self) -> u32 {
         let first = self.attributes.get(FIRST_QUEUE);
@@ -74,6 +86,21 @@ pub struct Group {
     pub consume_from_ms: TimestampMs,
     /// Free settings, by name.
     pub attributes: BTreeMap<String, String>,
+    /// Since when it starts where it does.
+    pub since: Since,
+}
+
+/// When a consumer group was made, or was last given another start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Since {
+    /// The entry that did it.
+    pub log_index: u64,
+    /// Its command's number in that entry.
+    pub command: u32,
+    /// The log's time then; or when the group was made elsewhere.
+    pub time_ms: TimestampMs,
+    /// It was made elsewhere before: only the time counts.
+    pub elsewhere: bool,
 }
 
 /// Why messages cannot be read.

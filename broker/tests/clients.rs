@@ -10,7 +10,9 @@ mod support;
 use std::time::Duration;
 
 use futures::StreamExt;
-use proto::cluster::{ListRequest, NameRequest, PutGroupRequest, PutTopicRequest};
+use proto::cluster::{
+    ListMembersRequest, ListRequest, NameRequest, PutGroupRequest, PutTopicRequest,
+};
 use proto::opaque::{pull_message_response, receive_message_response};
 use proto::v2::retry_policy::Strategy;
 use proto::v2::settings::PubSub;
@@ -360,8 +362,9 @@ async fn heartbeats_make_members() {
         .await
         .status);
     let members = || {
-        let request = Request::new(NameRequest {
+        let request = Request::new(ListMembersRequest {
             name: "readers".to_owned(),
+            subscriptions: None,
         });
         let mut admin = client.admin.clone();
         async move {

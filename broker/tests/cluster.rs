@@ -59,8 +59,9 @@ async fn a_follower_passes_calls_on_and_names_the_leader() {
         .await
         .unwrap();
     assert_eq!(topics.get_ref().topics.len(), 2);
-    let members = Request::new(proto::cluster::NameRequest {
+    let members = Request::new(proto::cluster::ListMembersRequest {
         name: "g".to_owned(),
+        subscriptions: None,
     });
     let members = follower
         .admin

@@ -42,5 +42,7 @@ mod operator;
 mod pause;
 #[path = "processes/pushing.rs"]
 mod pushing;
+#[path = "processes/restored.rs"]
+mod restored;
 #[path = "processes/snapshot.rs"]
 mod snapshot;

@@ -238,8 +238,9 @@ impl Admin {
     /// No leader answered by the deadline.
     pub async fn members(&self, name: &str) -> Result<Vec<String>, Error> {
         let call = self.call("list members", group(name), false).await?;
-        let request = cluster::NameRequest {
+        let request = cluster::ListMembersRequest {
             name: name.to_owned(),
+            subscriptions: None,
         };
         let answer = self
             .ask(call, request, async |mut client, request| {

@@ -2,8 +2,12 @@
 //!
 //! The only file that reads gRPC statuses and RocketMQ codes. Decides nothing about addresses or time.
 
+use std::sync::{Mutex, MutexGuard};
+
 use proto::v2::Code;
 use proto::{cluster, redelivery, v2};
+use tonic::Response;
+use tonic::metadata::MetadataMap;
 
 use tonic::metadata::{MetadataMap, MetadataValue};
 
@@ -186,13 +190,39 @@ fn never_left(status: &tonic::Status) -> bool {
             || status.message().contains("dns error"))
 }
 
+/// What the last answer to a call said beside its message.
+#[derive(Debug, Default)]
+pub(crate) struct Said(Mutex<MetadataMap>);
+
+impl Said {
+    /// Passes an answer on.
+    pub(crate) fn hear<R>(
+        &self,
+        answered: Result<Response<R>, tonic::Status>,
+    ) -> Result<Response<R>, tonic::Status> {
+        if let Ok(response) = &answered {
+            *self.lock() = response.metadata().clone();
+        }
+        answered
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<String> {
+        header(&self.lock(), name).map(str::to_owned)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, MetadataMap> {
+        self.0.lock().expect("nothing panics while it is locked")
+    }
+}
+
+/// What a header of an answer says.
+pub(crate) fn header<'a>(metadata: &'a MetadataMap, name: &str) -> Option<&'a str> {
+    metadata.get(name)?.to_str().ok()
+}
+
 /// The leader that an answer names.
 pub(crate) fn leader_hint(metadata: &MetadataMap) -> Option<&str> {
-    metadata
-        .get(LEADER_HEADER)?
-        .to_str()
-        .ok()
-        .filter(|address| !address.is_empty())
+    header(metadata, LEADER_HEADER).filter(|address| !address.is_empty())
 }
 
 /// The ids of this send are all made here: of each, the upper half is its sender, the lower one counts.

@@ -10,6 +10,7 @@ use host::Clock;
 use host::network::{self, ChannelOptions, ClientTls};
 use proto::cluster::{self, BrokerAdminClient};
 use proto::opaque::{self, MessagingServiceClient};
+use proto::place::LIFE;
 use proto::redelivery::{self, RedeliveryClient};
 use tokio::time::Instant;
 use tonic::metadata::{MetadataMap, MetadataValue};
@@ -18,6 +19,7 @@ use tonic::{Request, Response, Status};
 
 use crate::answer::{self, Answer, Attempt};
 use crate::broker_table::BrokerTable;
+use crate::consumer::TopicQueue;
 use crate::deadline;
 use crate::error::Error;
 use crate::pursuit::{Next, Pursuit};
@@ -78,6 +80,22 @@ impl Identity {
 
     pub(crate) fn client_id(&self) -> &str {
         &self.client_id
+    }
+
+    /// The same caller, whose calls say something more.
+    pub(crate) fn with(mut self, header: &'static str, value: &impl ToString) -> Identity {
+        if let Ok(value) = value.to_string().parse() {
+            self.metadata.insert(header, value);
+        }
+        self
+    }
+
+    /// The same caller, who means a queue of this life of its topic, if one is known.
+    pub(crate) fn meaning(&self, queue: &TopicQueue) -> Identity {
+        match queue.life() {
+            Some(life) => self.clone().with(LIFE, &life),
+            None => self.clone(),
+        }
     }
 
     /// A request of this caller, with a deadline.

@@ -125,11 +125,9 @@ impl PullConsumer {
     /// Gives up a topic, after committing what is done in its queues.
     pub async fn unsubscribe(&self, topic: &str) -> Result<(), Error> {
         self.check_open()?;
-        self.rebalancer
-            .lock()
-            .await
-            .unsubscribe(&self.shared, topic)
-            .await;
+        let mut rebalancer = self.rebalancer.lock().await;
+        rebalancer.unsubscribe(&self.shared, topic).await;
+        rebalancer.leave_if_idle(&self.shared).await;
         Ok(())
     }
 
@@ -265,17 +263,16 @@ impl PullConsumer {
         self.shared.commit_due().await
     }
 
-    /// Commits one offset of one queue: the next one to deliver. It need not be held.
+    /// Commits one offset of one queue: the next one to deliver. It need not be held. Where the queue is that of a delivery
+    /// ([`Delivery::topic_queue`]) or is held, the life of its topic is meant from which that came.
     ///
     /// # Errors
-    /// [`Error::Refused`] if it lies beyond the queue's end; [`Error::TimedOut`], [`Error::OutcomeUnknown`].
+    /// [`Error::Refused`] if it lies beyond the queue's end, or if the topic was made again or restored since
+    /// (`PRECONDITION_FAILED`); [`Error::TimedOut`], [`Error::OutcomeUnknown`].
     pub async fn commit_offset(&self, queue: &TopicQueue, offset: u64) -> Result<(), Error> {
-        self.shared
-            .commit(vec![Due {
-                queue: queue.clone(),
-                offset,
-            }])
-            .await
+        let life = queue.life().or_else(|| self.shared.holdings().life(queue));
+        let queue = queue.of_life(life);
+        self.shared.commit(vec![Due { queue, offset }]).await
     }
 
     /// What the group has committed in a queue, if anything.
@@ -372,7 +369,7 @@ impl PullConsumerBuilder {
             leave_timeout: Duration::ZERO,
             handover_intervals: 0,
             lag_interval: None,
-            consume_from: ConsumeFrom::Earliest,
+            consume_from: None,
             auto_commit: Some(Duration::from_secs(5)),
             allocation: Arc::new(Averagely),
             heartbeat_interval: Duration::from_secs(2),
@@ -392,11 +389,12 @@ impl PullConsumerBuilder {
         }
     }
 
-    /// Where to start in a queue in which the group has committed no offset. Default the oldest message. A start other
-    /// than that is committed at once, so that it stays the same however often consumers restart.
+    /// Where the group starts in a queue in which it has committed no offset, if this consumer is the first one of it: the
+    /// group keeps that, and a group that exists starts where it was told to (the log warns if that is elsewhere). Default
+    /// the oldest message.
     #[must_use]
     pub fn consume_from(mut self, start: ConsumeFrom) -> Self {
-        self.settings.consume_from = start;
+        self.settings.consume_from = Some(start);
         self
     }
 

@@ -11,6 +11,7 @@
 //! | `rocketmq_delivery_latency` | histogram, ms | topic, consumer_group | from being stored to coming |
 //! | `rocketmq_process_time` | histogram, ms | topic, consumer_group, invocation_status | one call of a listener |
 //! | `raftmq_client_handed_back_total` | counter | topic, consumer_group | failed messages that the servers took back |
+//! | `raftmq_client_started_again_total` | counter | topic, consumer_group | times that a queue's place meant nothing any more: its topic was made again or restored |
 //! | `rocketmq_consumer_cached_messages` | gauge | topic, consumer_group | fetched and not finished |
 //! | `rocketmq_consumer_cached_bytes` | gauge | topic, consumer_group | of those |
 //! | `rocketmq_consumer_lag_messages` | gauge | topic, consumer_group | in the held queues and not finished |
@@ -71,6 +72,12 @@ pub(crate) fn consumed(group: &str, topic: &str, took: Duration, succeeded: bool
 pub(crate) fn handed_back(group: &str, topic: &str) {
     let labels = [("topic", topic), ("consumer_group", group)];
     add("raftmq_client_handed_back_total", labels, 1);
+}
+
+/// A queue is read from where its group starts: the place in it meant nothing any more.
+pub(crate) fn started_again(group: &str, topic: &str) {
+    let labels = [("topic", topic), ("consumer_group", group)];
+    add("raftmq_client_started_again_total", labels, 1);
 }
 
 /// What a consumer has of a topic at the moment.

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use proto::place::{COMMITTED, LIFE, Life, START, StartOf};
 use proto::v2;
 
+use crate::answer::Said;
 use crate::connection::{Call, Identity};
 use crate::consumer::TopicQueue;
 use crate::core::Core;
@@ -80,6 +82,48 @@ pub(crate) async fn committed(
     }
 }
 
+/// Where a consumer starts in a queue.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Start {
+    pub(crate) offset: u64,
+    /// Whether that is what its group committed.
+    pub(crate) committed: bool,
+    /// The life of the topic in which that is so.
+    pub(crate) life: Option<Life>,
+}
+
+/// Asks where to start in a queue: at what the group committed, or where the group starts.
+pub(crate) async fn start(
+    core: &Arc<Core>,
+    identity: &Identity,
+    group: &str,
+    queue: &TopicQueue,
+    of: StartOf,
+) -> Result<Start, Error> {
+    let call = call(core, "find the start", queue, Some(group), false).await?;
+    let subject = call.subject.clone();
+    let request = v2::GetOffsetRequest {
+        group: Some(resource(group)),
+        message_queue: Some(message_queue(queue, &call.group)),
+    };
+    let (connection, identity) = (&core.connection, &identity.clone().with(START, &of));
+    let said = Said::default();
+    let answer: v2::GetOffsetResponse = connection
+        .call(call, |address, timeout| {
+            let (request, said) = (identity.request(request.clone(), timeout), &said);
+            async move {
+                let answered = connection.messaging(&address)?.get_offset(request).await;
+                said.hear(answered)
+            }
+        })
+        .await?;
+    Ok(Start {
+        offset: offset(answer.offset, "find the start", subject)?,
+        committed: said.header(START).is_some_and(|start| start == COMMITTED),
+        life: said.header(LIFE).and_then(|life| life.parse().ok()),
+    })
+}
+
 /// Commits the next offset that a group wants of a queue. Going back is not done by this call.
 pub(crate) async fn commit(
     core: &Arc<Core>,
@@ -96,7 +140,7 @@ pub(crate) async fn commit(
             Error::invalid(format!("offset {offset}"), "it is larger than any offset")
         })?,
     };
-    let connection = &core.connection;
+    let (connection, identity) = (&core.connection, identity.meaning(queue));
     let _: v2::UpdateOffsetResponse = connection
         .call(call, |address, timeout| {
             let request = identity.request(request.clone(), timeout);

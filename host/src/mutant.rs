@@ -63,6 +63,8 @@ pub enum Mutant {
     ProgressFileUnsynced,
     /// It says that its progress is kept before the file's new name is on the disk.
     ProgressNameUnsynced,
+    /// What a group commits in a topic counts in the next one of its name.
+    OtherLifeCommitted,
 }
 
 impl Mutant {
@@ -96,6 +98,7 @@ impl Mutant {
         Mutant::WipedReplicaAnswers,
         Mutant::ProgressFileUnsynced,
         Mutant::ProgressNameUnsynced,
+        Mutant::OtherLifeCommitted,
     ];
 
     /// What it is called on the command line.
@@ -129,6 +132,7 @@ impl Mutant {
             Mutant::WipedReplicaAnswers => "wiped-replica-answers",
             Mutant::ProgressFileUnsynced => "progress-file-unsynced",
             Mutant::ProgressNameUnsynced => "progress-name-unsynced",
+            Mutant::OtherLifeCommitted => "other-life-committed",
         }
     }
 }

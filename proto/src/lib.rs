@@ -6,6 +6,7 @@
 pub mod message;
 pub mod message_id;
 mod name;
+pub mod place;
 
 pub use name::{GROUP_NAME_BYTES_MAX, GroupName, NameError, TOPIC_NAME_BYTES_MAX, TopicName};
 

@@ -14,6 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use host::Host;
 use openraft::EntryPayload;
 use store::{CommitLog, DataDir, Identity, Inspection, LogConfig, LogId, StoreError};
@@ -23,7 +24,7 @@ use crate::convert::{entry_to_store, log_id_of, vote_to_bytes};
 use crate::error::RaftError;
 use crate::incarnation::Incarnation;
 use crate::member::Member;
-use crate::types::{RaftEntry, RaftMembership, RaftVote};
+use crate::types::{Payload, RaftEntry, RaftMembership, RaftVote};
 
 /// Terms between the copy's last and its next one. A group that elects a leader every second needs eleven days for so many.
 const TERMS_SKIPPED: u64 = 1_000_000;
@@ -45,6 +46,9 @@ pub struct Restored {
 /// Makes the copy in `dir` the first replica of a group, under the broker id and the addresses of `member`. The group
 /// keeps its name; `cluster_id` replaces the cluster's, for a look at a backup while the group lives.
 ///
+/// `begins` makes the first entry that the application gets of the new history, from a number that no other history has:
+/// what clients were told of the lost group's places means nothing in it.
+///
 /// May be repeated if it was interrupted.
 ///
 /// # Errors
@@ -55,6 +59,7 @@ pub async fn restore(
     dir: &Path,
     member: &Member,
     cluster_id: Option<String>,
+    begins: &(dyn Fn(u64) -> Bytes + Sync),
 ) -> Result<Restored, RaftError> {
     let superblock = Inspection::open(host, dir)?.superblock().clone();
     let from = superblock.identity;
@@ -77,7 +82,7 @@ pub async fn restore(
     let (log, _) = CommitLog::open(&data_dir, config).await?;
     let last = last_entry(&log, dir);
     let result = match last {
-        Ok(last) => refound(host, &data_dir, &log, last, member).await,
+        Ok(last) => refound(host, (&data_dir, &log, last), member, begins).await,
         Err(error) => Err(error),
     };
     log.close().await;
@@ -108,13 +113,12 @@ fn last_entry(log: &CommitLog, dir: &Path) -> Result<LogId, RaftError> {
         .ok_or_else(|| refused(format!("{} holds no entries", dir.display())))
 }
 
-/// Writes the membership of one, and the vote of the term that it was written in.
+/// Writes the membership of one, the first entry for the application, and the vote of the term that they were written in.
 async fn refound(
     host: &Host,
-    data_dir: &DataDir,
-    log: &CommitLog,
-    last: LogId,
+    (data_dir, log, last): (&DataDir, &CommitLog, LogId),
     member: &Member,
+    begins: &(dyn Fn(u64) -> Bytes + Sync),
 ) -> Result<LogId, RaftError> {
     let replica_id = Incarnation::renew(host, data_dir.path()).await?;
     let id = member.broker_id;
@@ -122,13 +126,18 @@ async fn refound(
     let membership = RaftMembership::new(vec![BTreeSet::from([id])], nodes)
         .map_err(|error| refused(error.to_string()))?;
     let term = last.term + TERMS_SKIPPED;
-    let entry = RaftEntry {
+    let alone = RaftEntry {
         log_id: log_id_of(term, last.index + 1),
         payload: EntryPayload::Membership(membership),
     };
+    let first = RaftEntry {
+        log_id: log_id_of(term, last.index + 2),
+        payload: EntryPayload::Normal(Payload(begins(replica_id))),
+    };
     let (done, synced) = oneshot::channel();
     let told = move |result: Result<(), StoreError>| drop(done.send(result));
-    log.append(vec![entry_to_store(entry)], Box::new(told))?;
+    let entries = vec![entry_to_store(alone), entry_to_store(first)];
+    log.append(entries, Box::new(told))?;
     match tokio::time::timeout(DISK_TIMEOUT, synced).await {
         Ok(Ok(result)) => result?,
         _ => {

@@ -53,6 +53,10 @@ async fn leads(replica: &Replica) {
         .unwrap();
 }
 
+fn begins(number: u64) -> bytes::Bytes {
+    format!("put history {number}").into()
+}
+
 /// Catches a backup that cannot be used when all three replicas are gone, lacks something, or cannot grow to three again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_group_comes_back_from_a_copy() {
@@ -69,7 +73,7 @@ async fn a_lost_group_comes_back_from_a_copy() {
     let four = member(4, cluster.member(source).peer_address.clone());
     let five = member(5, free_addresses(1).remove(0));
     let host = Host::real();
-    let restored: Restored = restore(&host, &dir, &four, None).await.unwrap();
+    let restored: Restored = restore(&host, &dir, &four, None, &begins).await.unwrap();
     assert_eq!(restored.from.broker_id, source);
     assert_eq!(
         restored.identity,
@@ -81,6 +85,10 @@ async fn a_lost_group_comes_back_from_a_copy() {
     let proposed = first.group.propose("put new 1".into()).await.unwrap();
     assert!(proposed.log_id.term > term + 1_000, "{proposed:?}");
     let rows = first.rows.dump();
+    let begun = rows
+        .iter()
+        .any(|row| row.0.windows(7).any(|name| name == b"history"));
+    assert!(begun, "the application was not told");
     // One row counts the entries.
     let missing = expected.iter().filter(|row| !rows.contains(row)).count();
     assert!(missing <= 1, "{missing} rows are missing");
@@ -111,12 +119,16 @@ async fn a_copy_beside_the_living_group_disturbs_nobody() {
     let (source, dir) = backup(&mut cluster, elsewhere.path()).await;
     let host = Host::real();
     let twin = member(source, free_addresses(1).remove(0));
-    let refused = restore(&host, &dir, &twin, None).await.unwrap_err();
+    let refused = restore(&host, &dir, &twin, None, &begins)
+        .await
+        .unwrap_err();
     assert!(refused.to_string().contains("never used"), "{refused}");
 
     let four = member(4, free_addresses(1).remove(0));
     let cluster_id = Some("drill".to_owned());
-    restore(&host, &dir, &four, cluster_id).await.unwrap();
+    restore(&host, &dir, &four, cluster_id, &begins)
+        .await
+        .unwrap();
     let mut drill = config(&cluster, &dir, &four, std::slice::from_ref(&four));
     drill.identity.cluster_id = "drill".into();
     let drill = cluster.try_start(drill).await.unwrap();

@@ -35,6 +35,7 @@ pub fn name(body: &Body) -> &'static str {
         Body::Settle(_) => "settle",
         Body::Keep(_) => "keep",
         Body::DropDeadLetters(_) => "drop_dead_letters",
+        Body::BeginHistory(_) => "begin_history",
     }
 }
 

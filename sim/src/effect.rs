@@ -114,6 +114,9 @@ named! {
         PushGivenUp => "push consumer that fails a message for good",
         ClientForgot => "client's unsynced write or rename forgotten",
         GoesOnAlone => "consumer that goes on where its own file says",
+        TopicBornAgain => "topic made again under its consumers",
+        TopicGrown => "topic that gets a queue under its consumers",
+        LifeRead => "message of such a topic read",
         MessageMissing => "message sent back that is not kept any more",
     }
 }

@@ -361,6 +361,41 @@ pub enum Event {
         /// Its next one.
         max_offset: u64,
     },
+    /// A message of a topic that is made again or grows was stored: these groups must get it.
+    Owed {
+        /// Which.
+        groups: Vec<Arc<str>>,
+        /// Its topic.
+        topic: Arc<str>,
+        /// The message.
+        value: Value,
+    },
+    /// The topic is about to be deleted: nothing of it is owed any more.
+    Gone {
+        /// Which.
+        topic: Arc<str>,
+    },
+    /// A group got a message of such a topic.
+    Got {
+        /// Which.
+        group: Arc<str>,
+        /// What it says; none if it says nothing that was ever sent.
+        value: Option<Value>,
+    },
+    /// A message was stored before this group was made, which starts at what comes after that.
+    NotFor {
+        /// Which.
+        group: Arc<str>,
+        /// The message.
+        value: Value,
+    },
+    /// The group exists from here on.
+    StartsNow {
+        /// Which.
+        group: Arc<str>,
+    },
+    /// Nothing more will be owed.
+    AllOwed,
     /// All faults ended.
     Healed,
     /// Everything that is to be read has been read.

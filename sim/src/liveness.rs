@@ -13,6 +13,7 @@ use crate::history::{Event, Outcome, Queue, Record};
 use crate::liveness::pushing::worked_off;
 use crate::machine::{CLIENT_PORT, Machine};
 use crate::operator::Operator;
+use crate::oracle::lives::all_read;
 use crate::violation::Violation;
 use crate::workload::{Clients, Plan};
 use crate::world::World;
@@ -52,6 +53,13 @@ pub async fn everything_is_read(
         history.look(|records| no_retries(&clients.plan, records))
     })
     .await?;
+    if !clients.plan.lives.is_empty() {
+        let history = &clients.history;
+        wait("what-is-owed-is-read", DRAINS_WITHIN, || {
+            history.look(all_read)
+        })
+        .await?;
+    }
     let plan = &clients.plan;
     let bounds = settled_bounds(clients, operator).await?;
     if let Err(violation) = drains(clients, &bounds).await {

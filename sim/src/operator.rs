@@ -7,7 +7,8 @@ use std::time::Duration;
 use host::Host;
 use prost::Message;
 use raftmq_client::{
-    Admin, BrokerAddress, Client, Delivery, Error, GroupSettings, TopicQueue, TopicSettings,
+    Admin, BrokerAddress, Client, Delivery, Error, GroupSettings, Producer, TopicQueue,
+    TopicSettings,
 };
 
 use crate::body;
@@ -61,6 +62,11 @@ impl Operator {
     /// Its administration calls.
     pub fn admin(&self) -> Admin {
         self.client.admin().timeout(CALL)
+    }
+
+    /// A producer.
+    pub fn producer(&self) -> Producer {
+        self.client.producer().build().expect("no bound is 0")
     }
 
     /// Makes the topics of a plan, however long it takes.
@@ -256,8 +262,7 @@ impl Operator {
 
     /// Sends messages that nobody reads, one after the other; tells how many were stored.
     pub async fn send_to(&self, topic: &str, messages: u64) -> u64 {
-        let producer = self.client.producer().build();
-        let producer = producer.expect("no bound is 0");
+        let producer = self.producer();
         let mut stored = 0;
         for number in 0..messages {
             let message = raftmq_client::Message::new(topic, number.to_be_bytes().to_vec());

@@ -28,6 +28,7 @@
 //! | stale read (`set-full` stale): a queue's end, a group's offset | `reads-are-new`, `offsets-forward` |
 //! | an offset that nobody committed | `offsets-are-earned` |
 //! | the same of a consumer that keeps its own progress | `progress-waits-for-work`, `own-progress-is-kept` |
+//! | a place of one topic that is taken for one of the next; queues that are nobody's, or begin in their middle | `what-is-owed-is-read` in [`crate::liveness`], `starts-where-told` |
 //! | messages that vanish where nobody drops any | `nothing-expires` |
 //! | realtime lag | no bound while faults last; afterwards `drains` is one |
 //! | precommitted read, Elle's cycles G0 to G2 | cannot occur: there are no transactions |
@@ -35,6 +36,7 @@
 
 mod dropped;
 mod ends;
+pub mod lives;
 #[cfg(test)]
 mod oracle_test;
 mod order;
@@ -109,6 +111,7 @@ pub fn judge(records: &[Record]) -> Result<(), Violation> {
     model.redelivered()?;
     model.pushed()?;
     model.own_progress_kept()?;
+    model.starts_where_told()?;
     model.bounds_forward()?;
     model.ends_forward()
 }

@@ -84,6 +84,7 @@ const SIZE: Size = Size {
     groups: 2,
     body_bytes_max: 1_500,
     think_ms_max: 120,
+    lives: false,
 };
 
 fn plain(_: &mut Chance, _: &mut Shape) {}
@@ -220,6 +221,25 @@ pub static SCENARIOS: &[Scenario] = &[
         every_ms: 2_000,
         chaos_ms: 40_000,
         tune: three_name_servers,
+    },
+    Scenario {
+        name: "lives",
+        about: "topics are deleted and made again, and get queues, under consumers that come and go",
+        size: Size {
+            topics: 1,
+            groups: 1,
+            lives: true,
+            ..SIZE
+        },
+        kinds: &[
+            (Kind::Kill, 3),
+            (Kind::Transfer, 3),
+            (Kind::Clients, 3),
+            (Kind::PowerLoss, 1),
+        ],
+        every_ms: 4_000,
+        chaos_ms: 40_000,
+        tune: plain,
     },
     Scenario {
         name: "chaos",

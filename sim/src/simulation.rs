@@ -19,7 +19,7 @@ use crate::scenario::Scenario;
 use crate::schedule::{Fault, Schedule, Timed};
 use crate::trace::Trace;
 use crate::violation::Violation;
-use crate::workload::{Clients, Phase, Plan, run_client};
+use crate::workload::{Clients, Phase, Plan, Rebirth, run_client};
 use crate::world::{Shape, World};
 
 /// Longest wait for the first leader and the topics.
@@ -195,6 +195,9 @@ impl Story {
         let operator = beginning
             .map_err(|_| Violation::new("begins", format!("no topic was made in {BEGIN:?}")))?;
         let asking = tokio::spawn(self.operator().await.ask_bounds());
+        if !self.clients.plan.lives.is_empty() {
+            tokio::spawn(Rebirth::new(&self.clients, &operator).run());
+        }
         let nemesis = Nemesis {
             world: self.world.clone(),
             clients: self.clients.clone(),

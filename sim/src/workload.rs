@@ -4,11 +4,13 @@
 //! and a call that fails is tried no further than a program would.
 
 mod consumer;
+mod lives;
 mod machine;
 mod plan;
 mod producer;
 mod push_consumer;
 pub mod question;
+mod rebirth;
 mod redelivery_call;
 mod retrier;
 
@@ -22,8 +24,10 @@ use crate::world::World;
 
 pub use machine::{LITTLE_PATIENCE, PATIENCE, connect, run_client};
 pub use plan::{
-    Commits, ConsumerPlan, Plan, ProducerPlan, PushPlan, RetrierPlan, Size, Targets, TopicPlan,
+    Commits, ConsumerPlan, LifePlan, Plan, ProducerPlan, PushPlan, RetrierPlan, Size, Targets,
+    TopicPlan,
 };
+pub use rebirth::Rebirth;
 
 /// What clients are to do at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

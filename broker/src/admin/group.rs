@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use proto::cluster::{
     AdminResponse, CommittedOffset, DescribeGroupResponse, GroupInfo, GroupMember, GroupQueue,
-    ListGroupsResponse, ListMembersResponse, ListRequest, NameRequest, PutGroupRequest,
+    ListGroupsResponse, ListMembersRequest, ListMembersResponse, ListRequest, ListedMember,
+    NameRequest, PutGroupRequest, Subscriptions,
 };
 use proto::command::{self, command::Body, put_group::ConsumeFrom};
 use proto::v2::Code;
@@ -25,6 +26,9 @@ use crate::view::{Group, QueueBounds, Topic};
 
 /// Most deliveries of one message.
 const ATTEMPTS_MAX: i32 = 1_000;
+
+/// Topics that one member subscribes to.
+const SUBSCRIPTIONS_MAX: usize = 1_024;
 
 /// A group that does not exist yet, unless `if_absent` says that this is no matter.
 pub(super) async fn create(
@@ -70,6 +74,7 @@ async fn put(
             consume_from: request.consume_from,
             consume_from_ms: request.consume_from_ms,
             attributes,
+            since_ms: 0,
         }))
         .await?;
     Ok(done(reply.value))
@@ -116,20 +121,41 @@ pub(super) async fn list(
     })
 }
 
-/// Clients of a group that sent a heartbeat lately.
+/// Clients of a group that sent a heartbeat lately, and what each subscribes to. Remembers what the caller does.
 pub(super) async fn members(
     service: &Service,
-    request: &NameRequest,
-    _: &Context,
+    request: &ListMembersRequest,
+    context: &Context,
 ) -> Result<ListMembersResponse, CallError> {
     if service.view.group(&request.name).is_none() {
         return Err(group_not_found(&request.name).into());
     }
-    let client_ids = service.clients.members(&request.name, Instant::now());
+    if let Some(subscriptions) = &request.subscriptions {
+        let topics = &subscriptions.topics;
+        if topics.len() > SUBSCRIPTIONS_MAX {
+            let reason = format!("{} topics are more than {SUBSCRIPTIONS_MAX}", topics.len());
+            return Err(Refusal::new(Code::BadRequest, reason).into());
+        }
+        let client_id = context.client_id()?;
+        (service.clients).subscribes(client_id, &request.name, topics);
+    }
+    let members: Vec<ListedMember> = service
+        .clients
+        .subscriptions(&request.name, Instant::now())
+        .into_iter()
+        .map(|(client_id, topics)| ListedMember {
+            client_id,
+            subscriptions: topics.map(|topics| Subscriptions {
+                topics: topics.to_vec(),
+            }),
+        })
+        .collect();
+    let client_ids = members.iter().map(|member| member.client_id.clone());
     Ok(ListMembersResponse {
         code: Code::Ok.into(),
         message: String::new(),
-        client_ids,
+        client_ids: client_ids.collect(),
+        members,
     })
 }
 

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use gateway::Answer;
+use proto::place;
 use proto::v2::{ClientType, HeartbeatRequest, HeartbeatResponse};
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
@@ -26,7 +27,16 @@ impl LeaderCall for HeartbeatRequest {
         context: &Context,
     ) -> Result<HeartbeatResponse, CallError> {
         let group = match consumer_group(self)? {
-            Some(name) => Some(service.group_or_create(&name).await?.name.clone()),
+            Some(name) => {
+                let group = service.group_or_create(&name, context).await?;
+                context.remark(place::CONSUME_FROM, group.start());
+                if context.metadata.contains_key(place::LOG_TIME) {
+                    // An entry that changes nothing: what was stored before has an earlier time, hardly ever the same.
+                    service.put_group(&name, context).await?;
+                    context.remark(place::LOG_TIME, service.view.last_time_ms());
+                }
+                Some(group.name.clone())
+            }
             None => None,
         };
         let client_id = context.client_id()?;

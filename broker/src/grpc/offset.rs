@@ -12,8 +12,9 @@ use std::sync::Arc;
 use proto::QueueId;
 use proto::v2::MessageQueue;
 
-use super::status::{Refusal, queue_not_found};
+use super::status::{CallError, Refusal, queue_not_found};
 use super::topic_name;
+use crate::call::Context;
 use crate::service::Service;
 use crate::view::{QueueBounds, Topic};
 
@@ -44,6 +45,17 @@ impl Place {
             queue,
             bounds,
         })
+    }
+
+    /// Finds a queue of the topic that the caller means.
+    pub(super) async fn of_life(
+        service: &Service,
+        context: &Context,
+        message_queue: Option<&MessageQueue>,
+    ) -> Result<Place, CallError> {
+        let place = Place::find(service, message_queue)?;
+        context.means(service, &place.topic).await?;
+        Ok(place)
     }
 
     /// A refusal of an offset that the queue does not have, naming those it has.

@@ -13,6 +13,7 @@ use futures::stream::{self, BoxStream};
 use proto::QueueOffset;
 use proto::message::{Delivery, View as MessageView, deliver, deliver_dead_letter};
 use proto::opaque::{PullMessageResponse, pull_message_response::Content};
+use proto::place;
 use proto::v2::{Code, PullMessageRequest, Status as MessagingStatus};
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
@@ -53,8 +54,9 @@ impl LeaderCall for PullMessageRequest {
     ) -> Result<AnswerStream, CallError> {
         let group = group_name(self.group.as_ref())?;
         let filter = Filter::parse(self.filter_expression.as_ref()).map_err(Refusal::from)?;
-        let place = Place::find(service, self.message_queue.as_ref())?;
-        service.group_or_create(&group).await?;
+        let place = Place::of_life(service, context, self.message_queue.as_ref()).await?;
+        context.remark(place::LIFE, place.topic.life());
+        service.group_or_create(&group, context).await?;
         let reading = Reading {
             group: &group,
             topic_id: place.topic.id,

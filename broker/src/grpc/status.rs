@@ -5,6 +5,7 @@
 //! | no leader, no majority, broker stopping | `HA_NOT_AVAILABLE` | not done |
 //! | too much in flight, disk nearly full | `TOO_MANY_REQUESTS` | not done |
 //! | no answer before the deadline, connection to the leader lost | `MASTER_PERSISTENCE_TIMEOUT` | unknown |
+//! | the place is of another life of the topic | `PRECONDITION_FAILED` | not done |
 //! | topic, group or queue went away meanwhile | `TOPIC_NOT_FOUND`, … | not done |
 //!
 //! The texts say what happened to what; clients show them to people.
@@ -125,6 +126,16 @@ pub(crate) fn topic_not_found(topic: &str) -> Refusal {
     Refusal::new(
         Code::TopicNotFound,
         format!("CODE: 17  DESC: No topic route info in name server for the topic: {topic}"),
+    )
+}
+
+/// A place that was told before the topic was deleted and made again, or before its broker group was restored.
+pub(crate) fn other_life(topic: &str) -> Refusal {
+    Refusal::new(
+        Code::PreconditionFailed,
+        format!(
+            "topic {topic} is not the one that is meant: it was made again, or restored from a backup, since then; ask where to start"
+        ),
     )
 }
 

@@ -121,7 +121,7 @@ pub(super) fn bury(
     let name = topic_name(group);
     let topic_id = match state.topic(&name) {
         Some(topic) => topic.topic.id,
-        None => topic::create_dead_letters(state, changes, name, wanted),
+        None => topic::create_dead_letters(state, changes, place, name, wanted),
     };
     let letter = DeadLetter {
         location,

@@ -10,7 +10,9 @@ use store::StoreError;
 
 use super::changes::Changes;
 use super::state::State;
-use super::{append, dead_letter, drop_log, group, keep, offset, send_back, settle, topic};
+use super::{
+    append, dead_letter, drop_log, group, history, keep, offset, send_back, settle, topic,
+};
 
 /// What the time between two entries counts for at most, in milliseconds, where it is measured how much
 /// has passed: longer than a change of leader, far shorter than the dedup window.
@@ -78,9 +80,9 @@ fn carry_out(
 ) -> Result<CommandReply, StoreError> {
     let outcome = match command.body {
         Some(Body::Append(command)) => append::apply(state, changes, place, &command),
-        Some(Body::PutTopic(command)) => topic::put(state, changes, command),
+        Some(Body::PutTopic(command)) => topic::put(state, changes, place, command),
         Some(Body::DeleteTopic(command)) => topic::delete(state, changes, &command.name),
-        Some(Body::PutGroup(command)) => group::put(state, changes, command),
+        Some(Body::PutGroup(command)) => group::put(state, changes, place, command),
         Some(Body::DeleteGroup(command)) => group::delete(state, changes, &command.name),
         Some(Body::CommitOffset(command)) => offset::commit(state, changes, &command),
         Some(Body::DropLog(command)) => drop_log::apply(state, changes, place, &command)?,
@@ -88,6 +90,7 @@ fn carry_out(
         Some(Body::Settle(command)) => settle::apply(state, changes, place, &command),
         Some(Body::Keep(command)) => keep::apply(state, changes, place, &command),
         Some(Body::DropDeadLetters(command)) => dead_letter::drop_old(state, changes, &command),
+        Some(Body::BeginHistory(command)) => history::begin(state, changes, &command),
         None => return Err(unknown(place)),
     };
     Ok(outcome.unwrap_or_else(|refusal| refusal))

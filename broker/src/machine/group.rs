@@ -9,14 +9,19 @@ use proto::command::put_group::ConsumeFrom;
 use store::table::{self, consumer_offset};
 
 use super::changes::Changes;
-use super::entry::{Outcome, done, refused};
+use super::entry::{Outcome, Place, done, refused};
 use super::limits::GROUPS_MAX;
 use super::record::{self, check_attributes, check_name};
 use super::send_back;
 use super::state::{GroupState, State};
-use crate::view::Group;
+use crate::view::{Group, Since};
 
-pub(super) fn put(state: &mut State, changes: &mut Changes, command: PutGroup) -> Outcome {
+pub(super) fn put(
+    state: &mut State,
+    changes: &mut Changes,
+    place: Place,
+    command: PutGroup,
+) -> Outcome {
     check_name(&command.name)?;
     check_attributes(&command.attributes)?;
     if ConsumeFrom::try_from(command.consume_from).is_err() {
@@ -34,7 +39,9 @@ pub(super) fn put(state: &mut State, changes: &mut Changes, command: PutGroup) -
         Some(present) => present.group.id,
         None => state.next_id,
     };
-    let group = describe(id, command);
+    let former = present.as_ref().map(|present| &*present.group);
+    let since = since(former, place, &command);
+    let group = describe(id, since, command);
     match present {
         Some(present) => {
             record::put_group(&mut changes.batch, &group);
@@ -83,7 +90,27 @@ fn create(
     Ok(())
 }
 
-fn describe(id: u64, command: PutGroup) -> Group {
+/// A group that is altered and starts where it did keeps its age.
+fn since(former: Option<&Group>, place: Place, command: &PutGroup) -> Since {
+    let start = (command.consume_from, command.consume_from_ms);
+    if let Some(former) =
+        former.filter(|group| (group.consume_from, group.consume_from_ms) == start)
+    {
+        return former.since;
+    }
+    let elsewhere = command.since_ms > 0;
+    Since {
+        log_index: place.log_index,
+        command: place.command,
+        time_ms: match elsewhere {
+            true => command.since_ms,
+            false => place.time_ms,
+        },
+        elsewhere,
+    }
+}
+
+fn describe(id: u64, since: Since, command: PutGroup) -> Group {
     Group {
         id,
         name: command.name,
@@ -92,5 +119,6 @@ fn describe(id: u64, command: PutGroup) -> Group {
         consume_from: command.consume_from,
         consume_from_ms: command.consume_from_ms,
         attributes: command.attributes.into_iter().collect(),
+        since,
     }
 }

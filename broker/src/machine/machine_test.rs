@@ -459,3 +459,32 @@ async fn a_failed_commit_stops_the_machine() {
     let harness = harness.restart();
     assert_eq!(harness.view.queue(topic, 0), bounds(0, 0));
 }
+
+/// Would catch a topic that is taken for the one that had its name before, or for itself in a history that is lost.
+#[tokio::test]
+async fn a_topic_lives_once() {
+    let mut harness = Harness::new().await;
+    let first = harness.topic("orders", 1).await;
+    let life = |harness: &Harness| harness.view.topic("orders").unwrap().life();
+    let before = life(&harness);
+    let more = PutTopic {
+        name: "orders".into(),
+        queue_count: 2,
+        ..PutTopic::default()
+    };
+    harness.command(5, Body::PutTopic(more)).await;
+    assert_eq!(life(&harness), before, "it only grew");
+    let name = "orders".into();
+    let deleting = Body::DeleteTopic(DeleteTopic { name });
+    harness.command(6, deleting).await;
+    harness.topic("orders", 1).await;
+    let again = life(&harness);
+    assert_ne!(again, before);
+    assert_eq!(before.topic_id, first);
+    let begins = harness.append(vec![super::history_begins(77)]).await;
+    harness.apply_committed(&begins);
+    let restored = life(&harness);
+    assert_ne!(restored, again);
+    let harness = harness.restart();
+    assert_eq!(life(&harness), restored, "it is in the tables");
+}

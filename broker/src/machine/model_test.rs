@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use proto::command::command::Body;
 use proto::command::command_reply::Refusal;
 use proto::command::{
-    CommandReply, CommitOffset, DeleteGroup, DeleteTopic, Delivery, DropDeadLetters, DropLog,
-    IdRun, Keep, PutGroup, PutTopic, SendBack, Settle, Source,
+    BeginHistory, CommandReply, CommitOffset, DeleteGroup, DeleteTopic, Delivery, DropDeadLetters,
+    DropLog, IdRun, Keep, PutGroup, PutTopic, SendBack, Settle, Source,
 };
 use raft::{Application, Committed};
 
@@ -144,6 +144,8 @@ impl Model {
                 Body::Settle(command) => self.settle(command),
                 Body::Keep(command) => self.keep((index, number as u32), command),
                 Body::DropDeadLetters(command) => self.drop_dead_letters(command.before_ms),
+                // What is in a topic stays.
+                Body::BeginHistory(command) => Answer::Value(command.mark),
             })
             .collect()
     }
@@ -691,6 +693,7 @@ fn command() -> impl Strategy<Value = Body> {
         1 => (0_u64..3_000).prop_map(|before_ms| {
             Body::DropDeadLetters(DropDeadLetters { before_ms })
         }),
+        1 => (0_u64..9).prop_map(|mark| Body::BeginHistory(BeginHistory { mark })),
         1 => name().prop_map(|name| {
             Body::DeleteTopic(DeleteTopic { name: format!("%DLQ%{name}") })
         }),

@@ -14,7 +14,7 @@ use store::{Batch, StoreError, table};
 
 use super::entry::refused;
 use super::limits::{ATTRIBUTES_BYTES_MAX, ATTRIBUTES_MAX, NAME_BYTES_MAX};
-use crate::view::{Group, Topic};
+use crate::view::{Group, Since, Topic};
 
 /// A topic's row; its id is in the key.
 #[derive(Clone, PartialEq, Eq, Message)]
@@ -29,6 +29,8 @@ struct TopicRecord {
     attributes: BTreeMap<String, String>,
     #[prost(bool, tag = "5")]
     dead_letters: bool,
+    #[prost(uint64, tag = "6")]
+    mark: u64,
 }
 
 /// A consumer group's row; its name is in the key.
@@ -46,6 +48,14 @@ struct GroupRecord {
     consume_from_ms: u64,
     #[prost(btree_map = "string, string", tag = "6")]
     attributes: BTreeMap<String, String>,
+    #[prost(uint64, tag = "7")]
+    since_index: u64,
+    #[prost(uint32, tag = "8")]
+    since_command: u32,
+    #[prost(uint64, tag = "9")]
+    since_ms: u64,
+    #[prost(bool, tag = "10")]
+    since_elsewhere: bool,
 }
 
 pub(super) fn put_topic(batch: &mut Batch, topic: &Topic) {
@@ -55,6 +65,7 @@ pub(super) fn put_topic(batch: &mut Batch, topic: &Topic) {
         message_type: topic.message_type,
         attributes: topic.attributes.clone(),
         dead_letters: topic.dead_letters,
+        mark: topic.mark,
     };
     table::topic::put(batch, topic.id, &record.encode_to_vec());
 }
@@ -69,6 +80,7 @@ pub(super) fn read_topic(id: u64, record: Bytes) -> Result<Topic, StoreError> {
         message_type: record.message_type,
         attributes: record.attributes,
         dead_letters: record.dead_letters,
+        mark: record.mark,
     })
 }
 
@@ -80,6 +92,10 @@ pub(super) fn put_group(batch: &mut Batch, group: &Group) {
         consume_from: group.consume_from,
         consume_from_ms: group.consume_from_ms,
         attributes: group.attributes.clone(),
+        since_index: group.since.log_index,
+        since_command: group.since.command,
+        since_ms: group.since.time_ms,
+        since_elsewhere: group.since.elsewhere,
     };
     table::group::put(batch, &group.name, &record.encode_to_vec());
 }
@@ -95,6 +111,12 @@ pub(super) fn read_group(name: &str, record: Bytes) -> Result<Group, StoreError>
         consume_from: record.consume_from,
         consume_from_ms: record.consume_from_ms,
         attributes: record.attributes,
+        since: Since {
+            log_index: record.since_index,
+            command: record.since_command,
+            time_ms: record.since_ms,
+            elsewhere: record.since_elsewhere,
+        },
     })
 }
 

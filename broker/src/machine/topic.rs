@@ -9,14 +9,19 @@ use store::table::queue_bounds::QueueBounds;
 use store::table::{self, consume_queue, consumer_offset, queue_bounds};
 
 use super::changes::Changes;
-use super::entry::{Outcome, done, refused};
+use super::entry::{Outcome, Place, done, refused};
 use super::limits::{QUEUES_MAX, QUEUES_PER_TOPIC_MAX, TOPICS_MAX};
 use super::record::{self, check_attributes, check_name};
 use super::state::{State, TopicState};
 use super::{dead_letter, send_back};
 use crate::view::{FIRST_QUEUE, Topic};
 
-pub(super) fn put(state: &mut State, changes: &mut Changes, command: PutTopic) -> Outcome {
+pub(super) fn put(
+    state: &mut State,
+    changes: &mut Changes,
+    place: Place,
+    command: PutTopic,
+) -> Outcome {
     check_name(&command.name)?;
     check_attributes(&command.attributes)?;
     if command.queue_count == 0 {
@@ -27,7 +32,7 @@ pub(super) fn put(state: &mut State, changes: &mut Changes, command: PutTopic) -
         return Err(refused(Refusal::TooMany, detail));
     }
     match state.topic(&command.name) {
-        None => create(state, changes, command),
+        None => create(state, changes, place, command),
         Some(present) if command.create && command.if_absent => Ok(done(present.topic.id)),
         Some(_) if command.create => {
             let detail = format!("topic {} exists", command.name);
@@ -83,6 +88,7 @@ pub(super) fn delete(state: &mut State, changes: &mut Changes, name: &str) -> Ou
 pub(super) fn create_dead_letters(
     state: &mut State,
     changes: &mut Changes,
+    place: Place,
     name: String,
     queue: QueueId,
 ) -> u64 {
@@ -94,6 +100,7 @@ pub(super) fn create_dead_letters(
         message_type: 0,
         attributes: first.into_iter().collect(),
         dead_letters: true,
+        mark: place.time_ms,
     };
     insert(state, changes, topic)
 }
@@ -111,9 +118,9 @@ pub(super) fn room(state: &State, queues: usize) -> Result<(), CommandReply> {
     Ok(())
 }
 
-fn create(state: &mut State, changes: &mut Changes, command: PutTopic) -> Outcome {
+fn create(state: &mut State, changes: &mut Changes, place: Place, command: PutTopic) -> Outcome {
     room(state, command.queue_count as usize)?;
-    let topic = describe(state.next_id, command);
+    let topic = describe(state.next_id, place.time_ms, command);
     Ok(done(insert(state, changes, topic)))
 }
 
@@ -146,7 +153,7 @@ fn change(state: &mut State, changes: &mut Changes, id: u64, command: PutTopic) 
         return Err(refused(Refusal::Invalid, detail));
     }
     reserve_queues(state, queues - present)?;
-    let topic = describe(id, command);
+    let topic = describe(id, state.topics[&id].topic.mark, command);
     record::put_topic(&mut changes.batch, &topic);
     let present = state
         .topics
@@ -167,7 +174,7 @@ fn reserve_queues(state: &mut State, queues: usize) -> Result<(), CommandReply> 
     Ok(())
 }
 
-fn describe(id: u64, command: PutTopic) -> Topic {
+fn describe(id: u64, mark: u64, command: PutTopic) -> Topic {
     Topic {
         id,
         name: command.name,
@@ -175,5 +182,6 @@ fn describe(id: u64, command: PutTopic) -> Topic {
         message_type: command.message_type,
         attributes: command.attributes.into_iter().collect(),
         dead_letters: false,
+        mark,
     }
 }

@@ -52,7 +52,7 @@ impl LeaderCall for PullRetriesRequest {
             let reason = format!("{} held messages are more than {HELD_MAX}", self.held.len());
             return Err(Refusal::new(Code::BadRequest, reason).into());
         }
-        let target = Target::find(service, &self.group, &self.topic, self.queue).await?;
+        let target = Target::find(service, context, (&self.group, &self.topic, self.queue)).await?;
         let view = &service.view;
         let queue = view.group_queue(&target.group.name, target.topic.id, target.queue);
         let queue = queue.ok_or_else(|| group_not_found(&target.group.name))?;

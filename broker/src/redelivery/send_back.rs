@@ -23,14 +23,14 @@ impl LeaderCall for SendBackRequest {
     async fn serve(
         &self,
         service: &Arc<Service>,
-        _: &Context,
+        context: &Context,
     ) -> Result<RedeliveryResponse, CallError> {
         let failed = deliveries(&self.failed)?;
         if self.delay_ms > DELAY_MS_MAX {
             let reason = format!("a wait of {} ms is longer than 30 days", self.delay_ms);
             return Err(Refusal::new(Code::BadRequest, reason).into());
         }
-        let target = Target::find(service, &self.group, &self.topic, self.queue).await?;
+        let target = Target::find(service, context, (&self.group, &self.topic, self.queue)).await?;
         let body = Body::SendBack(command::SendBack {
             group: target.group.name.clone(),
             topic_id: target.topic.id,

@@ -19,10 +19,10 @@ impl LeaderCall for SettleRequest {
     async fn serve(
         &self,
         service: &Arc<Service>,
-        _: &Context,
+        context: &Context,
     ) -> Result<RedeliveryResponse, CallError> {
         let settled = deliveries(&self.settled)?;
-        let target = Target::find(service, &self.group, &self.topic, self.queue).await?;
+        let target = Target::find(service, context, (&self.group, &self.topic, self.queue)).await?;
         service
             .propose(Body::Settle(command::Settle {
                 group: target.group.name.clone(),

@@ -78,14 +78,25 @@ impl View {
         queue: QueueId,
         time_ms: TimestampMs,
     ) -> Result<QueueOffset, ReadError> {
+        self.first_not(topic_id, queue, |row| row.time_ms < time_ms)
+    }
+
+    /// The first offset behind the rows that come `before`, of a queue along which none does that follows one that does
+    /// not.
+    pub(super) fn first_not(
+        &self,
+        topic_id: u64,
+        queue: QueueId,
+        before: impl Fn(&Row) -> bool,
+    ) -> Result<QueueOffset, ReadError> {
         let of_queue = self.open(topic_id, queue)?;
-        match of_queue.search(time_ms) {
+        match of_queue.search(&before) {
             Ok(offset) => Ok(offset),
             // Rows went away while searching: what is left begins at the new first offset.
             Err(ReadError::Corrupt { .. })
                 if self.open(topic_id, queue)?.bounds.min_offset > of_queue.bounds.min_offset =>
             {
-                self.open(topic_id, queue)?.search(time_ms)
+                self.open(topic_id, queue)?.search(&before)
             }
             Err(error) => Err(error),
         }
@@ -209,11 +220,11 @@ impl Queue {
     }
 
     /// Times never decrease along a queue; those of dead letters are when they died.
-    fn search(&self, time_ms: TimestampMs) -> Result<QueueOffset, ReadError> {
+    fn search(&self, before: impl Fn(&Row) -> bool) -> Result<QueueOffset, ReadError> {
         let (mut low, mut high) = (self.bounds.min_offset, self.bounds.next_offset);
         while low < high {
             let row = self.row_at(low + (high - low) / 2)?;
-            if row.time_ms < time_ms {
+            if before(&row) {
                 low = row.end_offset();
             } else {
                 // The row of the first offset may begin before it only if retention cut in between.

@@ -1,7 +1,8 @@
 use std::time::Duration;
 
 use proto::command::command::Body;
-use proto::command::{DeleteTopic, DropLog};
+use proto::command::put_group::ConsumeFrom;
+use proto::command::{DeleteTopic, DropLog, PutGroup, PutTopic};
 
 use super::*;
 use crate::machine::testing::{Harness, append};
@@ -190,4 +191,88 @@ async fn config_changes_are_told() {
     assert!(changes.has_changed().unwrap());
     assert_eq!(harness.view.groups()[0].name, "readers");
     assert_eq!(harness.view.topic_by_id(topic).unwrap().name, "orders");
+}
+
+/// Would catch a group that starts at the latest message and passes by what came after it was made: in the entry that made
+/// it, at the same time, in a queue or a topic that was added later; and one that forgets its age when it is altered.
+#[tokio::test]
+async fn a_group_starts_behind_what_was_there_when_it_was_made() {
+    let mut harness = Harness::new().await;
+    let orders = harness.topic("orders", 2).await;
+    harness.command(10, append(orders, 0, &[(0, 3)])).await;
+    let latest = |max_attempts| PutGroup {
+        name: "late".into(),
+        consume_from: ConsumeFrom::Latest.into(),
+        max_attempts,
+        ..PutGroup::default()
+    };
+    let around = vec![
+        append(orders, 0, &[(10, 2)]),
+        Body::PutGroup(latest(1)),
+        append(orders, 0, &[(20, 2)]),
+    ];
+    harness.entry(10, around).await;
+    harness.command(20, append(orders, 1, &[(30, 4)])).await;
+    harness.command(20, Body::PutGroup(latest(7))).await;
+    let more = PutTopic {
+        name: "orders".into(),
+        queue_count: 3,
+        ..PutTopic::default()
+    };
+    harness.command(20, Body::PutTopic(more)).await;
+    harness.command(20, append(orders, 2, &[(40, 2)])).await;
+    let fresh = harness.topic("fresh", 1).await;
+    harness.command(30, append(fresh, 0, &[(50, 2)])).await;
+    let harness = harness.restart();
+    let view = &harness.view;
+    let group = view.group("late").unwrap();
+    assert_eq!(group.max_attempts, 7, "it was altered");
+    let start = async |topic: u64, queue, since_ms| {
+        let topic = view.topic_by_id(topic).unwrap();
+        view.start_of(&group, &topic, queue, since_ms)
+            .await
+            .unwrap()
+    };
+    assert_eq!(start(orders, 0, None).await, 5);
+    assert_eq!(start(orders, 1, None).await, 0);
+    assert_eq!(start(orders, 2, None).await, 0);
+    assert_eq!(start(fresh, 0, None).await, 0);
+    assert_eq!(
+        start(orders, 1, Some(21)).await,
+        4,
+        "a member of its own age"
+    );
+    assert_eq!(start(fresh, 0, Some(21)).await, 0);
+}
+
+/// Would catch a setting of a group that nobody reads.
+#[tokio::test]
+async fn a_group_starts_where_it_was_told_to() {
+    let mut harness = Harness::new().await;
+    let orders = harness.topic("orders", 1).await;
+    for number in 0..4_u128 {
+        let append = append(orders, 0, &[(number * 2, 2)]);
+        harness.command(10 * number as u64, append).await;
+    }
+    let made = |name: &str, consume_from: ConsumeFrom, ms, since_ms| {
+        Body::PutGroup(PutGroup {
+            name: name.into(),
+            consume_from: consume_from.into(),
+            consume_from_ms: ms,
+            since_ms,
+            ..PutGroup::default()
+        })
+    };
+    let groups = vec![
+        made("first", ConsumeFrom::Earliest, 0, 0),
+        made("then", ConsumeFrom::Timestamp, 20, 0),
+        made("elsewhere", ConsumeFrom::Latest, 0, 15),
+    ];
+    harness.entry(40, groups).await;
+    let topic = harness.view.topic_by_id(orders).unwrap();
+    for (name, start) in [("first", 0), ("then", 4), ("elsewhere", 4)] {
+        let group = harness.view.group(name).unwrap();
+        let told = harness.view.start_of(&group, &topic, 0, None).await;
+        assert_eq!(told.unwrap(), start, "{name}");
+    }
 }

@@ -132,9 +132,15 @@ async fn restore(asked: RestoreArguments, output: Output) -> Result<(), Failure>
         peer_address: asked.peer_address,
         client_address: asked.client_address,
     };
-    let restored = raft::restore(&Host::real(), &asked.directory, &member, asked.cluster_id)
-        .await
-        .map_err(|error| Failure::Operation(error.to_string()))?;
+    let restored = raft::restore(
+        &Host::real(),
+        &asked.directory,
+        &member,
+        asked.cluster_id,
+        &broker::history_begins,
+    )
+    .await
+    .map_err(|error| Failure::Operation(error.to_string()))?;
     let (identity, from) = (&restored.identity, &restored.from);
     output.show(
         || {
@@ -453,6 +459,7 @@ fn words(command: &command::Command) -> String {
         ),
         Some(Body::Keep(kept)) => format!("keep {} messages", kept.from.len()),
         Some(Body::DropDeadLetters(_)) => "drop old dead letters".to_owned(),
+        Some(Body::BeginHistory(begins)) => format!("begin history {:x}", begins.mark),
         None => "a command of a newer version".to_owned(),
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::cluster::Cluster;
 use super::traffic::{Writer, expect_nothing_lost};
 
-fn copy_directory(from: &Path, to: &Path) {
+pub(crate) fn copy_directory(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap().flatten() {
         let target = to.join(entry.file_name());

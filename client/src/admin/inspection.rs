@@ -189,6 +189,7 @@ impl Admin {
                 reason: error.to_string(),
             })?;
             Ok(Delivery {
+                life: None,
                 topic: queue.topic.clone(),
                 queue: queue.queue,
                 offset: message.queue_offset().unwrap_or_default(),

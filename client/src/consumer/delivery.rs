@@ -1,18 +1,24 @@
 //! What a consumer is told and what it gets: queues, starting points, filters, deliveries. Plain data.
 
+use std::cmp::Ordering;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use proto::place::{Life, StartAt};
 use proto::v2;
 
 use crate::received::ReceivedMessage;
 
-/// One queue of one topic.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+/// One queue of one topic. One that a delivery names remembers which life of the topic that came from (a topic that was
+/// deleted and made again is another one): what is committed by it is not taken for progress in a later one.
+#[derive(Clone, Debug)]
 pub struct TopicQueue {
     /// The topic.
     pub topic: Arc<str>,
     /// Number of the queue within the topic.
     pub queue: u32,
+    /// The life of the topic, if one is meant. The same queue all the same.
+    life: Option<Life>,
 }
 
 impl TopicQueue {
@@ -21,7 +27,50 @@ impl TopicQueue {
         TopicQueue {
             topic: topic.into(),
             queue,
+            life: None,
         }
+    }
+
+    pub(crate) fn life(&self) -> Option<Life> {
+        self.life
+    }
+
+    /// The queue in this life of its topic.
+    pub(crate) fn of_life(&self, life: Option<Life>) -> TopicQueue {
+        TopicQueue {
+            life,
+            ..self.clone()
+        }
+    }
+
+    fn name(&self) -> (&str, u32) {
+        (&self.topic, self.queue)
+    }
+}
+
+impl PartialEq for TopicQueue {
+    fn eq(&self, other: &TopicQueue) -> bool {
+        self.name() == other.name()
+    }
+}
+
+impl Eq for TopicQueue {}
+
+impl PartialOrd for TopicQueue {
+    fn partial_cmp(&self, other: &TopicQueue) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for TopicQueue {
+    fn cmp(&self, other: &TopicQueue) -> Ordering {
+        self.name().cmp(&other.name())
+    }
+}
+
+impl Hash for TopicQueue {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.name().hash(state);
     }
 }
 
@@ -31,13 +80,14 @@ impl std::fmt::Display for TopicQueue {
     }
 }
 
-/// Where a group starts in a queue in which it has committed no offset.
+/// Where a group starts in a queue in which it has committed no offset. It is the group's own: what made it says so, and
+/// the same holds for all its members from then on.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum ConsumeFrom {
     /// At the oldest message that is still there.
     #[default]
     Earliest,
-    /// After the newest message.
+    /// At the first message stored after the group was made: in a queue that is added later, at its beginning.
     Latest,
     /// At the first message stored at or after this time, in milliseconds since the Unix epoch.
     TimeMs(u64),
@@ -63,6 +113,23 @@ impl From<u64> for SeekTo {
 }
 
 impl ConsumeFrom {
+    /// As calls carry it.
+    pub(crate) fn to_header(self) -> StartAt {
+        match self {
+            ConsumeFrom::Earliest => StartAt::Earliest,
+            ConsumeFrom::Latest => StartAt::Latest { since_ms: None },
+            ConsumeFrom::TimeMs(time_ms) => StartAt::TimeMs(time_ms),
+        }
+    }
+
+    /// Whether a group that starts there starts here.
+    pub(crate) fn is(self, told: StartAt) -> bool {
+        match (self, told) {
+            (ConsumeFrom::Latest, StartAt::Latest { .. }) => true,
+            (wish, told) => wish.to_header() == told,
+        }
+    }
+
     pub(crate) fn from_wire(kind: i32, time_ms: u64) -> ConsumeFrom {
         use proto::command::put_group::ConsumeFrom as Wire;
         match Wire::try_from(kind) {
@@ -124,6 +191,8 @@ pub struct Delivery {
     pub attempt: u32,
     /// What was sent.
     pub message: ReceivedMessage,
+    /// The life of the topic that it came from.
+    pub(crate) life: Option<Life>,
 }
 
 impl Delivery {
@@ -132,6 +201,7 @@ impl Delivery {
         TopicQueue {
             topic: self.topic.clone(),
             queue: self.queue,
+            life: self.life,
         }
     }
 }

@@ -1,8 +1,7 @@
 //! Keeps one queue's buffer filled: finds where to start, then pulls, and pulls again.
 //!
 //! Always goes on at the offset that the holdings name, whatever failed and whoever leads now: nothing is skipped. What a
-//! pull brought before it broke is kept. Never commits, except the place where a group starts that does not start at
-//! the beginning: a consumer that stops before its first commit would otherwise start elsewhere the next time.
+//! pull brought before it broke is kept. Never commits: where a group starts is the servers' to say, the same each time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,14 +9,15 @@ use std::time::Duration;
 use host::Shutdown;
 use proto::opaque::PullMessageResponse;
 use proto::opaque::pull_message_response::Content;
+use proto::place::{LIFE, Life};
 use proto::v2::{Code, PullMessageRequest};
 use tonic::{Status, Streaming};
 
-use crate::answer::{Attempt, Refusal, leader_hint, read_status};
+use crate::answer::{Attempt, Refusal, header, leader_hint, read_status};
 use crate::backoff::Backoff;
 use crate::connection::late;
-use crate::consumer::delivery::{ConsumeFrom, Delivery, Filter, TopicQueue};
-use crate::consumer::holdings::{Due, FetchNext, Signals};
+use crate::consumer::delivery::{Delivery, Filter, TopicQueue};
+use crate::consumer::holdings::{FetchNext, Signals};
 use crate::consumer::shared::Shared;
 use crate::error::Error;
 use crate::measure;
@@ -44,6 +44,8 @@ struct Pulled {
     deliveries: Vec<Delivery>,
     /// Where to go on.
     next: u64,
+    /// Of the topic.
+    life: Option<Life>,
     outcome: Outcome,
 }
 
@@ -56,6 +58,8 @@ enum Outcome {
         nearest: Option<u64>,
         refusal: Refusal,
     },
+    /// The place is of another life of the topic.
+    OtherLife,
     /// With a refusal, or without an end.
     Failed {
         attempt: Attempt<()>,
@@ -89,13 +93,14 @@ impl Fetcher {
                 FetchNext::FindStart { epoch } => self.find_start(epoch, &mut backoff).await,
                 FetchNext::Pull {
                     epoch,
+                    life,
                     offset,
                     messages,
                 } => tokio::select! {
                     biased;
                     // What is being pulled is not wanted any more.
                     () = self.signals.moved.notified() => None,
-                    wait = self.pull_once(epoch, offset, messages, &mut pursuit) => wait,
+                    wait = self.pull_once(epoch, (life, offset), messages, &mut pursuit) => wait,
                 },
             };
             if let Some(wait) = wait {
@@ -112,11 +117,15 @@ impl Fetcher {
 
     /// Asks where the group is in this queue. Returns how long to wait if that failed.
     async fn find_start(&self, epoch: u64, backoff: &mut Backoff) -> Option<Duration> {
-        match self.start().await {
-            Ok((offset, committed)) => {
-                self.shared
-                    .holdings()
-                    .start_at(&self.queue, epoch, offset, committed);
+        match self.shared.start(&self.queue).await {
+            Ok(start) => {
+                let committed = start.committed.then_some(start.offset);
+                self.shared.holdings().start_at(
+                    &self.queue,
+                    epoch,
+                    start.offset,
+                    (committed, start.life),
+                );
                 backoff.reset();
                 None
             }
@@ -131,38 +140,21 @@ impl Fetcher {
         }
     }
 
-    /// Where to start, and what is committed.
-    async fn start(&self) -> Result<(u64, Option<u64>), Error> {
-        let shared = &*self.shared;
-        if let Some(offset) = shared.committed(&self.queue).await? {
-            return Ok((offset, Some(offset)));
-        }
-        let consume_from = shared.settings.consume_from;
-        let place = match consume_from {
-            ConsumeFrom::Earliest => offsets::Place::First,
-            ConsumeFrom::Latest => offsets::Place::Next,
-            ConsumeFrom::TimeMs(time_ms) => offsets::Place::AtMs(time_ms),
-        };
-        let offset = offsets::query(&shared.core, &self.queue, place).await?;
-        if consume_from == ConsumeFrom::Earliest {
-            return Ok((offset, None));
-        }
-        let queue = self.queue.clone();
-        shared.commit(vec![Due { queue, offset }]).await?;
-        Ok((offset, Some(offset)))
-    }
-
     /// One pull, and what follows from it. Returns how long to wait if it failed.
     async fn pull_once(
         &self,
         epoch: u64,
-        offset: u64,
+        (life, offset): (Option<Life>, u64),
         messages: usize,
         pursuit: &mut Pursuit,
     ) -> Option<Duration> {
         let brokers = &self.shared.core.connection.brokers;
         let address = pursuit.address(brokers);
-        let pulled = self.pull(offset, messages, pursuit.group(), &address).await;
+        let place = (life, offset);
+        let pulled = self.pull(place, messages, pursuit.group(), &address).await;
+        if let (None, Some(life)) = (life, pulled.life) {
+            self.shared.holdings().lives(&self.queue, epoch, life);
+        }
         let any = !pulled.deliveries.is_empty();
         let now_ms = self.shared.core.connection.clock.now_ms();
         measure::received(self.shared.group.as_str(), &pulled.deliveries, now_ms);
@@ -181,7 +173,12 @@ impl Fetcher {
                 None
             }
             Outcome::OutOfRange { nearest, refusal } => {
-                self.out_of_range(epoch, offset, nearest, refusal, &address)
+                self.out_of_range(epoch, (life, offset), nearest, refusal, &address)
+            }
+            Outcome::OtherLife => {
+                let why = "its topic was made again or restored";
+                self.shared.start_again(&self.queue, life, why);
+                None
             }
             Outcome::Nonsense(reason) => {
                 let error = Error::Protocol {
@@ -214,11 +211,12 @@ impl Fetcher {
     }
 
     /// Below the queue's begin: retention took the messages, so the begin is where to go on, and the user is told in the
-    /// log. Beyond its end: the user is told, and the place is kept, because going back is not ours to decide.
+    /// log. Beyond its end: who keeps its own progress starts again; else the user is told, and the place is kept, because
+    /// going back is not ours to decide.
     fn out_of_range(
         &self,
         epoch: u64,
-        offset: u64,
+        (life, offset): (Option<Life>, u64),
         nearest: Option<u64>,
         refusal: Refusal,
         address: &str,
@@ -228,6 +226,11 @@ impl Fetcher {
             self.shared
                 .holdings()
                 .fetched(&self.queue, epoch, Vec::new(), begin);
+            return None;
+        }
+        if self.shared.forget_progress(&self.queue) {
+            let why = "its progress lies beyond the queue's end";
+            self.shared.start_again(&self.queue, life, why);
             return None;
         }
         self.fail(epoch, self.refused(refusal, address));
@@ -258,7 +261,7 @@ impl Fetcher {
     /// Asks one address, and reads its answer to the end or to where it breaks.
     async fn pull(
         &self,
-        offset: u64,
+        (life, offset): (Option<Life>, u64),
         messages: usize,
         broker_group: &str,
         address: &str,
@@ -281,6 +284,7 @@ impl Fetcher {
             filter_expression: Some(self.filter.to_wire()),
             long_polling_timeout: prost_types::Duration::try_from(polling).ok(),
         };
+        let identity = identity.meaning(&self.queue.of_life(life));
         let call = async {
             core.connection
                 .messaging(address)?
@@ -290,6 +294,7 @@ impl Fetcher {
         let mut pulled = Pulled {
             deliveries: Vec::new(),
             next: offset,
+            life,
             outcome: Outcome::Complete,
         };
         let answer = tokio::time::timeout(timeout, call)
@@ -298,6 +303,8 @@ impl Fetcher {
         match answer {
             Err(status) => pulled.outcome = self.failed(&status, broker_group, address),
             Ok(response) => {
+                let told = header(response.metadata(), LIFE).and_then(|life| life.parse().ok());
+                pulled.life = life.or(told);
                 let hint = leader_hint(response.metadata());
                 let redirected = hint.is_some_and(|leader| {
                     core.connection.brokers.heard(broker_group, leader, address)
@@ -368,6 +375,7 @@ impl Fetcher {
                     refusal,
                 };
             }
+            Ok(Code::PreconditionFailed) => pulled.outcome = Outcome::OtherLife,
             _ => {
                 let refusal = Refusal::new(status.code, &status.message);
                 let attempt = Attempt::Refused(refusal);
@@ -403,6 +411,7 @@ impl Fetcher {
             offset,
             attempt: 1,
             message,
+            life: pulled.life,
         });
         Ok(())
     }

@@ -4,53 +4,66 @@
 //! to finish and to commit: whatever has changed, members or queues. What nobody had, or one who is gone, is taken at once.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
 use crate::consumer::allocation::{Allocation, SharedQueue};
 use crate::consumer::delivery::TopicQueue;
 
-/// Members, what they share, and how.
-pub(super) struct ShareOut<'a> {
-    pub(super) allocation: &'a dyn Allocation,
-    /// Of each topic.
-    pub(super) queues: Vec<Vec<SharedQueue>>,
-    pub(super) members: &'a [String],
+/// The queues of one topic, and who shares them.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct TopicShare {
+    pub(super) topic: Arc<str>,
+    pub(super) queues: Vec<SharedQueue>,
+    pub(super) members: Vec<String>,
 }
 
 /// See the module's text.
 #[derive(Debug, Default)]
 pub(super) struct HandOver {
-    /// Members and queues of the last share-out.
-    last: Option<(Vec<String>, Vec<Vec<SharedQueue>>)>,
-    /// Who had each queue after it.
-    owners: BTreeMap<TopicQueue, String>,
+    /// The last share-out of each topic.
+    last: BTreeMap<Arc<str>, Last>,
     /// Queues of this member that are left to their former owners until then.
     waits: BTreeMap<TopicQueue, Instant>,
 }
 
-impl ShareOut<'_> {
+/// A share-out.
+#[derive(Debug)]
+struct Last {
+    share: TopicShare,
+    /// Who had each queue after it.
+    owners: BTreeMap<TopicQueue, String>,
+}
+
+impl TopicShare {
     /// One member's queues.
-    pub(super) fn share(&self, member: &str) -> Vec<TopicQueue> {
-        self.share_among(self.members, member)
+    pub(super) fn share(&self, allocation: &dyn Allocation, member: &str) -> Vec<TopicQueue> {
+        self.share_among(allocation, &self.members, member)
     }
 
-    fn share_among(&self, members: &[String], member: &str) -> Vec<TopicQueue> {
-        let mut shares = Vec::new();
-        for queues in &self.queues {
-            let mut share = self.allocation.share(queues, members, member);
-            share.retain(|queue| queues.iter().any(|shared| shared.queue == *queue));
-            shares.append(&mut share);
-        }
-        shares
+    fn share_among(
+        &self,
+        allocation: &dyn Allocation,
+        members: &[String],
+        member: &str,
+    ) -> Vec<TopicQueue> {
+        let mut share = allocation.share(&self.queues, members, member);
+        share.retain(|queue| self.queues.iter().any(|shared| shared.queue == *queue));
+        share
     }
 
     /// Who has each queue if these are the members. What a strategy gives to several of them counts as `own`'s.
-    fn owners(&self, members: &[String], own: &str) -> BTreeMap<TopicQueue, String> {
+    fn owners(
+        &self,
+        allocation: &dyn Allocation,
+        members: &[String],
+        own: &str,
+    ) -> BTreeMap<TopicQueue, String> {
         let others = members.iter().filter(|member| *member != own);
         let own = members.iter().filter(|member| *member == own);
         let owned = others.chain(own).flat_map(|member| {
-            let share = self.share_among(members, member);
+            let share = self.share_among(allocation, members, member);
             share.into_iter().map(move |queue| (queue, member.clone()))
         });
         owned.collect()
@@ -58,28 +71,29 @@ impl ShareOut<'_> {
 }
 
 impl HandOver {
-    /// One share-out, of which `own` does its part: what it gets of another living member waits until `until`.
+    /// One share-out of a topic, of which `own` does its part: what it gets of another living member waits until `until`.
     pub(super) fn note(
         &mut self,
-        share_out: &ShareOut<'_>,
+        allocation: &dyn Allocation,
+        share: &TopicShare,
         own: &str,
         now: Instant,
         until: Instant,
     ) {
-        let members = share_out.members;
+        let members = &share.members;
         let is_known = self
             .last
-            .as_ref()
-            .is_some_and(|(known, queues)| known == members && *queues == share_out.queues);
+            .get(&share.topic)
+            .is_some_and(|last| last.share == *share);
         if !is_known {
-            let owners = share_out.owners(members, own);
-            let former = match &self.last {
-                Some(_) => std::mem::take(&mut self.owners),
+            let owners = share.owners(allocation, members, own);
+            let former = match self.last.remove(&share.topic) {
+                Some(last) => last.owners,
                 // This member is new: before it came, the others shared what there is.
                 None => {
-                    let mut others = members.to_vec();
+                    let mut others = members.clone();
                     others.retain(|member| member != own);
-                    share_out.owners(&others, own)
+                    share.owners(allocation, &others, own)
                 }
             };
             let of_another = |owner: &String| owner != own && members.contains(owner);
@@ -88,13 +102,22 @@ impl HandOver {
                     self.waits.insert(queue.clone(), until);
                 }
             }
-            self.owners = owners;
-            self.last = Some((members.to_vec(), share_out.queues.clone()));
+            let share = share.clone();
+            self.last
+                .insert(share.topic.clone(), Last { share, owners });
         }
-        let owners = &self.owners;
+        let last = &self.last;
         self.waits.retain(|queue, until| {
-            *until > now && owners.get(queue).is_some_and(|owner| owner == own)
+            let of_topic = last.get(&queue.topic);
+            let owner = of_topic.and_then(|last| last.owners.get(queue));
+            *until > now && owner.is_some_and(|owner| owner == own)
         });
+    }
+
+    /// This member has no part in a topic any more.
+    pub(super) fn forget(&mut self, topic: &str) {
+        self.last.remove(topic);
+        self.waits.retain(|queue, _| &*queue.topic != topic);
     }
 
     /// Whether a queue is left to its former owner yet.
@@ -125,13 +148,13 @@ mod tests {
             queue: TopicQueue::new("t", number),
             broker_group: "g".into(),
         };
-        let share_out = ShareOut {
-            allocation: &Averagely,
-            queues: vec![(0..queues).map(shared).collect()],
-            members: &members,
+        let share_out = TopicShare {
+            topic: "t".into(),
+            queues: (0..queues).map(shared).collect(),
+            members,
         };
-        hand_over.note(&share_out, own, now, now + WAIT);
-        let share = share_out.share(own);
+        hand_over.note(&Averagely, &share_out, own, now, now + WAIT);
+        let share = share_out.share(&Averagely, own);
         let waiting = share.iter().filter(|queue| hand_over.waits(queue));
         let waiting = waiting.map(|queue| queue.queue).collect();
         (share.iter().map(|queue| queue.queue).collect(), waiting)

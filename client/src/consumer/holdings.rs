@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use host::{Mutant, ShutdownTrigger, mutant};
+use proto::place::Life;
 use tokio::sync::Notify;
 
 pub(crate) use one_by_one::{Pick, RetriesWanted, Ticket};
@@ -93,6 +94,8 @@ pub(crate) struct Signals {
 
 #[derive(Clone, Copy, Debug)]
 struct Place {
+    /// The life of the topic in which the offsets mean something; unknown after a seek that came first.
+    life: Option<Life>,
     fetched: u64,
     done: u64,
     committed: Option<u64>,
@@ -106,6 +109,7 @@ pub(crate) enum FetchNext {
     /// Pull at most so many messages from here.
     Pull {
         epoch: u64,
+        life: Option<Life>,
         offset: u64,
         messages: usize,
     },
@@ -160,7 +164,7 @@ impl Held {
             .committed
             .is_none_or(|committed| place.done > committed);
         news.then(|| Due {
-            queue: queue.clone(),
+            queue: queue.of_life(place.life),
             offset: place.done,
         })
     }
@@ -259,6 +263,7 @@ impl Holdings {
         }
         FetchNext::Pull {
             epoch: held.epoch,
+            life: place.life,
             offset: place.fetched,
             messages: room,
         }
@@ -270,15 +275,17 @@ impl Holdings {
         queue: &TopicQueue,
         epoch: u64,
         offset: u64,
-        committed: Option<u64>,
+        (committed, life): (Option<u64>, Option<Life>),
     ) {
         if let Some(held) = self.of_epoch(queue, epoch) {
             held.place = Some(Place {
+                life,
                 fetched: offset,
                 done: offset,
                 committed,
             });
             held.failure = None;
+            held.signals.retried.notify_one();
         }
     }
 
@@ -305,6 +312,45 @@ impl Holdings {
         if one_by_one {
             held.advance();
         }
+        true
+    }
+
+    /// The topic is in this life, as a pull says: that counts where none was known.
+    pub(crate) fn lives(&mut self, queue: &TopicQueue, epoch: u64, life: Life) {
+        if let Some(place) = self
+            .of_epoch(queue, epoch)
+            .and_then(|held| held.place.as_mut())
+        {
+            place.life.get_or_insert(life);
+        }
+    }
+
+    /// The life of the topic that a held queue is read in.
+    pub(crate) fn life(&self, queue: &TopicQueue) -> Option<Life> {
+        self.queues.get(queue)?.place?.life
+    }
+
+    /// A queue is read from anew: its place means nothing any more. What was fetched of it goes, and what is in somebody's
+    /// hands counts no more. False: that had been noticed, or the queue is not held.
+    pub(crate) fn start_again(&mut self, queue: &TopicQueue, life: Option<Life>) -> bool {
+        self.epoch += 1;
+        let epoch = self.epoch;
+        let Some(held) = self.queues.get_mut(queue) else {
+            return false;
+        };
+        if held.place.is_none_or(|place| place.life != life) {
+            return false;
+        }
+        held.epoch = epoch;
+        held.place = None;
+        held.buffer.clear();
+        held.buffered_bytes = 0;
+        held.failure = None;
+        held.at_work = AtWork::default();
+        held.retries = Retries::default();
+        held.signals.moved.notify_one();
+        held.signals.room.notify_one();
+        held.signals.retried.notify_one();
         true
     }
 
@@ -414,10 +460,11 @@ impl Holdings {
             return false;
         };
         held.epoch = epoch;
-        let (done, committed) = held
-            .place
-            .map_or((offset, None), |place| (place.done, place.committed));
+        let (done, committed, life) = held.place.map_or((offset, None, None), |place| {
+            (place.done, place.committed, place.life)
+        });
         held.place = Some(Place {
+            life,
             fetched: offset,
             done,
             committed,

@@ -25,6 +25,7 @@ fn deliveries(number: u32, offsets: std::ops::Range<u64>) -> Vec<Delivery> {
             offset,
             attempt: 1,
             message: message.clone(),
+            life: None,
         })
         .collect()
 }
@@ -38,7 +39,7 @@ fn holding(numbers: &[u32]) -> (Holdings, Vec<u64>) {
         let FetchNext::FindStart { epoch } = holdings.fetch_next(&queue(*number)) else {
             panic!("no start")
         };
-        holdings.start_at(&queue(*number), epoch, 10, Some(10));
+        holdings.start_at(&queue(*number), epoch, 10, (Some(10), None));
         epochs.push(epoch);
     }
     (holdings, epochs)
@@ -111,6 +112,7 @@ fn a_full_buffer_stops_the_fetcher_until_there_is_room() {
     holdings.hand_out(1).expect("a message");
     let room = FetchNext::Pull {
         epoch: epochs[0],
+        life: None,
         offset: 14,
         messages: 1,
     };

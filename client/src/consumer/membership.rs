@@ -1,14 +1,30 @@
-//! Who is in the consumer group, according to what the leader says now and what was known before. Pure.
+//! Who in the consumer group shares a topic's queues, according to what the leader says now and what was known before. Pure.
 //!
 //! Brokers know members by their heartbeats, in the leader's memory. A new leader knows nobody at first: whoever asked it
 //! then would see itself alone and take all queues, to give them back a heartbeat later. So after a change of leader
 //! those known before count as members for a while, unless they come by themselves. The same if another broker group's list
 //! counts from now on.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+/// A member of the group, as a leader lists it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Listed {
+    pub(super) client_id: String,
+    /// What it subscribes to; `None`: it has not told this leader.
+    pub(super) topics: Option<BTreeSet<String>>,
+}
+
+impl Listed {
+    /// Whether it has a part in a topic's queues, as far as is known.
+    fn shares(&self, topic: &str) -> bool {
+        (self.topics.as_ref()).is_none_or(|topics| topics.contains(topic))
+    }
+}
 
 /// See the module's text.
 #[derive(Debug, Default)]
@@ -21,11 +37,11 @@ pub(super) struct Membership {
 }
 
 impl Membership {
-    /// The present list of a broker group's leader. Returns the members that count, sorted.
+    /// The present list of a broker group's leader. Returns the members that share this topic, sorted.
     pub(super) fn observe(
         &mut self,
         leader: (Arc<str>, Arc<str>),
-        mut listed: Vec<String>,
+        (listed, topic): (&[Listed], &str),
         now: Instant,
         grace: Duration,
     ) -> &[String] {
@@ -33,12 +49,17 @@ impl Membership {
             self.grace_ends = Some(now + grace);
         }
         self.leader = Some(leader);
+        let sharing = listed.iter().filter(|member| member.shares(topic));
+        let mut members: Vec<String> = sharing.map(|member| member.client_id.clone()).collect();
         if self.grace_ends.is_some_and(|ends| now < ends) {
-            listed.extend(self.members.iter().cloned());
+            // But not those of whom this leader knows better.
+            let unlisted =
+                |known: &&String| listed.iter().all(|member| member.client_id != **known);
+            members.extend(self.members.iter().filter(unlisted).cloned());
         }
-        listed.sort();
-        listed.dedup();
-        self.members = listed;
+        members.sort();
+        members.dedup();
+        self.members = members;
         &self.members
     }
 }
@@ -53,6 +74,21 @@ mod tests {
         members.split_whitespace().map(str::to_owned).collect()
     }
 
+    /// Members of which nobody knows what they subscribe to; after a colon, what each does.
+    fn listed(members: &str) -> Vec<Listed> {
+        let member = |member: &str| {
+            let (id, topics) = match member.split_once(':') {
+                None => (member, None),
+                Some((id, topics)) => (id, Some(topics)),
+            };
+            Listed {
+                client_id: id.to_owned(),
+                topics: topics.map(|topics| topics.split(',').map(str::to_owned).collect()),
+            }
+        };
+        members.split_whitespace().map(member).collect()
+    }
+
     fn from(broker_group: &str, leader: &str) -> (Arc<str>, Arc<str>) {
         (broker_group.into(), leader.into())
     }
@@ -64,24 +100,24 @@ mod tests {
         let at = |second| start + Duration::from_secs(second);
         let (old, new) = (from("g", "a"), from("g", "b"));
         assert_eq!(
-            membership.observe(old.clone(), list("m1 m2 m3"), at(0), GRACE),
+            membership.observe(old.clone(), (&listed("m1 m2 m3"), "t"), at(0), GRACE),
             list("m1 m2 m3")
         );
         assert_eq!(
-            membership.observe(old, list("m1 m2"), at(2), GRACE),
+            membership.observe(old, (&listed("m1 m2"), "t"), at(2), GRACE),
             list("m1 m2"),
             "left"
         );
         assert_eq!(
-            membership.observe(new.clone(), list("m1"), at(4), GRACE),
+            membership.observe(new.clone(), (&listed("m1"), "t"), at(4), GRACE),
             list("m1 m2")
         );
         assert_eq!(
-            membership.observe(new.clone(), list("m1 m4"), at(6), GRACE),
+            membership.observe(new.clone(), (&listed("m1 m4"), "t"), at(6), GRACE),
             list("m1 m2 m4")
         );
         assert_eq!(
-            membership.observe(new, list("m1 m4"), at(10), GRACE),
+            membership.observe(new, (&listed("m1 m4"), "t"), at(10), GRACE),
             list("m1 m4")
         );
     }
@@ -92,11 +128,25 @@ mod tests {
     fn another_groups_list_is_given_time_too() {
         let (mut membership, start) = (Membership::default(), Instant::now());
         // No leader is known of either group yet: it is the same seed that is asked.
-        membership.observe(from("g", "seed"), list("m1 m2"), start, GRACE);
-        let first = membership.observe(from("h", "seed"), list("m1"), start, GRACE);
+        membership.observe(from("g", "seed"), (&listed("m1 m2"), "t"), start, GRACE);
+        let first = membership.observe(from("h", "seed"), (&listed("m1"), "t"), start, GRACE);
         assert_eq!(first, list("m1 m2"));
         let later = start + GRACE;
-        let then = membership.observe(from("h", "seed"), list("m1"), later, GRACE);
+        let then = membership.observe(from("h", "seed"), (&listed("m1"), "t"), later, GRACE);
         assert_eq!(then, list("m1"));
+    }
+
+    /// Catches queues that are given to a member which does not subscribe to their topic: nobody would read them.
+    #[test]
+    fn only_those_who_subscribe_share_a_topic() {
+        let (mut membership, start) = (Membership::default(), Instant::now());
+        let listing = listed("m1:t m2:u m3 m4:t,u");
+        let mut observe = |leader, listing: &[Listed]| {
+            let members = membership.observe(from("g", leader), (listing, "t"), start, GRACE);
+            members.to_vec()
+        };
+        assert_eq!(observe("a", &listing), list("m1 m3 m4"));
+        // A new leader knows m4 and what it does now, and m1 not yet.
+        assert_eq!(observe("b", &listed("m3 m4:u")), list("m1 m3"));
     }
 }

@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
+use proto::place::StartOf;
+
 use crate::consumer::delivery::TopicQueue;
 use crate::consumer::holdings::Due;
 use crate::consumer::progress_file::ProgressFile;
 use crate::consumer::shared::Shared;
 use crate::error::Error;
-use crate::offsets;
+use crate::measure;
+use crate::offsets::{self, Start};
 
 /// See the module's text.
 pub(crate) enum Progress {
@@ -30,6 +33,46 @@ impl Progress {
                 offsets::committed(&shared.core, &shared.identity, group, queue).await
             }
             Progress::Own(file) => Ok(file.offset(queue)),
+        }
+    }
+
+    /// Where to start in a queue.
+    pub(super) async fn start(&self, shared: &Shared, queue: &TopicQueue) -> Result<Start, Error> {
+        let of = match self {
+            Progress::OfGroup => StartOf::Group,
+            Progress::Own(file) => StartOf::Member {
+                since_ms: file.since_ms().unwrap_or(0),
+            },
+        };
+        let group = shared.group.as_str();
+        let start = offsets::start(&shared.core, &shared.identity, group, queue, of).await?;
+        match self {
+            Progress::OfGroup => Ok(start),
+            Progress::Own(file) => Ok(own_start(shared, file, queue, start)),
+        }
+    }
+
+    /// Forgets the progress in a queue, if it is the consumer's own. False: it is not.
+    pub(super) fn forget(&self, queue: &TopicQueue) -> bool {
+        match self {
+            Progress::OfGroup => false,
+            Progress::Own(file) => {
+                file.forget(queue);
+                true
+            }
+        }
+    }
+
+    pub(super) fn is_young(&self) -> bool {
+        match self {
+            Progress::OfGroup => false,
+            Progress::Own(file) => file.since_ms().is_none(),
+        }
+    }
+
+    pub(super) fn born(&self, since_ms: u64) {
+        if let Progress::Own(file) = self {
+            file.born(since_ms);
         }
     }
 
@@ -74,4 +117,21 @@ impl Progress {
             file.close();
         }
     }
+}
+
+/// Own progress, if it is of the topic as it is now; else where the group starts.
+fn own_start(shared: &Shared, file: &ProgressFile, queue: &TopicQueue, start: Start) -> Start {
+    let Some((offset, life)) = file.place(queue) else {
+        return start;
+    };
+    if life == start.life {
+        return Start {
+            offset,
+            committed: true,
+            life,
+        };
+    }
+    tracing::warn!(group = %shared.group, %queue, offset, start = start.offset, "own progress is of a topic that was made again or restored: it is read from where its group starts");
+    measure::started_again(shared.group.as_str(), &queue.topic);
+    start
 }

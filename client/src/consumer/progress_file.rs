@@ -4,10 +4,14 @@
 //! replacement that was begun goes on to its end, whoever waits for it: two at once would spoil each other's work.
 //!
 //! ```text
-//! raftmq progress 1 of group billing
-//! orders 0 1234
-//! orders 1 1229
+//! raftmq progress 2 of group billing
+//! since 1764460800000
+//! orders 0 1234 3-19367d0c8a2
+//! orders 1 1229 3-19367d0c8a2
 //! ```
+//!
+//! Behind the topic, the queue and the offset: the life of the topic that the offset means (`?` if it was not told).
+//! `since`: when the consumer was there for the first time, in milliseconds of the servers' log; 0 before it met any.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -17,10 +21,14 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use host::{Disk, Mutant, blocking, mutant};
+use proto::place::Life;
 
 use crate::consumer::delivery::TopicQueue;
 use crate::consumer::holdings::Due;
 use crate::error::Error;
+
+/// Stands for a life that was not told.
+const UNTOLD: &str = "?";
 
 /// A larger file is none of ours.
 const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -37,11 +45,18 @@ pub(crate) struct ProgressFile {
 
 #[derive(Default)]
 struct Offsets {
-    of_queues: BTreeMap<TopicQueue, u64>,
+    kept: Kept,
     /// Grows with each change.
     version: u64,
     /// The version that is in the file.
     saved: u64,
+}
+
+/// What the file says.
+#[derive(Debug, Default)]
+struct Kept {
+    since_ms: Option<u64>,
+    of_queues: BTreeMap<TopicQueue, (u64, Option<Life>)>,
 }
 
 /// Where the file is, and the right to write it.
@@ -75,14 +90,14 @@ impl ProgressFile {
         });
         let opened: io::Result<(Box<dyn Send + Sync>, Option<String>)> = opened.await;
         let (lock, text) = opened.map_err(|error| failed("open", &path, &error.to_string()))?;
-        let of_queues = match text {
+        let kept = match text {
             Some(text) => {
                 parse(group, &text).map_err(|reason| failed("understand", &path, &reason))?
             }
-            None => BTreeMap::new(),
+            None => Kept::default(),
         };
         let offsets = Offsets {
-            of_queues,
+            kept,
             ..Offsets::default()
         };
         let place = Place {
@@ -99,15 +114,43 @@ impl ProgressFile {
     }
 
     pub(super) fn offset(&self, queue: &TopicQueue) -> Option<u64> {
-        self.offsets().of_queues.get(queue).copied()
+        self.place(queue).map(|(offset, _)| offset)
     }
 
-    /// Progress never goes back: what comes late and is older is none.
+    /// An offset, and the life of the topic that it means.
+    pub(super) fn place(&self, queue: &TopicQueue) -> Option<(u64, Option<Life>)> {
+        self.offsets().kept.of_queues.get(queue).copied()
+    }
+
+    pub(super) fn forget(&self, queue: &TopicQueue) {
+        let mut offsets = self.offsets();
+        if offsets.kept.of_queues.remove(queue).is_some() {
+            offsets.version += 1;
+        }
+    }
+
+    /// When the consumer was there for the first time.
+    pub(super) fn since_ms(&self) -> Option<u64> {
+        self.offsets().kept.since_ms
+    }
+
+    /// It is there for the first time.
+    pub(super) fn born(&self, since_ms: u64) {
+        let mut offsets = self.offsets();
+        if offsets.kept.since_ms.is_none() {
+            offsets.kept.since_ms = Some(since_ms);
+            offsets.version += 1;
+        }
+    }
+
+    /// Progress never goes back: what comes late and is older is none. In another life of the topic it begins anew.
     pub(super) fn set(&self, due: &Due) {
         let mut offsets = self.offsets();
-        let known = offsets.of_queues.get(&due.queue);
-        if known.is_none_or(|known| *known < due.offset) {
-            offsets.of_queues.insert(due.queue.clone(), due.offset);
+        let known = offsets.kept.of_queues.get(&due.queue);
+        let life = due.queue.life();
+        if known.is_none_or(|(known, of)| *of != life || *known < due.offset) {
+            let place = (due.offset, life);
+            offsets.kept.of_queues.insert(due.queue.clone(), place);
             offsets.version += 1;
         }
     }
@@ -115,7 +158,7 @@ impl ProgressFile {
     /// Writes the file, if there is one and there is something new. On the disk when it returns. Whoever stops waiting for
     /// it does not stop it.
     pub(super) async fn save(self: &Arc<Self>) -> Result<(), Error> {
-        let Some(place) = self.place().clone() else {
+        let Some(place) = self.file().clone() else {
             return Ok(());
         };
         let (this, at) = (self.clone(), place.clone());
@@ -131,7 +174,7 @@ impl ProgressFile {
             if offsets.saved == offsets.version {
                 return Ok(());
             }
-            (text(&self.group, &offsets.of_queues), offsets.version)
+            (text(&self.group, &offsets.kept), offsets.version)
         };
         replace(&place.disk, &place.path, text).await?;
         self.offsets().saved = version;
@@ -140,10 +183,10 @@ impl ProgressFile {
 
     /// Writes no more, and lets another consumer have the file.
     pub(super) fn close(&self) {
-        self.place().take();
+        self.file().take();
     }
 
-    fn place(&self) -> MutexGuard<'_, Option<Arc<Place>>> {
+    fn file(&self) -> MutexGuard<'_, Option<Arc<Place>>> {
         self.file
             .lock()
             .expect("nothing panics while the file's place is locked")
@@ -156,16 +199,18 @@ impl ProgressFile {
     }
 }
 
-fn text(group: &str, offsets: &BTreeMap<TopicQueue, u64>) -> String {
-    let mut text = format!("{}\n", header(group));
-    for (TopicQueue { topic, queue }, offset) in offsets {
-        writeln!(text, "{topic} {queue} {offset}").expect("text takes any text");
+fn text(group: &str, kept: &Kept) -> String {
+    let since_ms = kept.since_ms.unwrap_or(0);
+    let mut text = format!("{}\nsince {since_ms}\n", header(group));
+    for (TopicQueue { topic, queue, .. }, (offset, life)) in &kept.of_queues {
+        let life = life.map_or_else(|| UNTOLD.to_owned(), |life| life.to_string());
+        writeln!(text, "{topic} {queue} {offset} {life}").expect("text takes any text");
     }
     text
 }
 
 fn header(group: &str) -> String {
-    format!("raftmq progress 1 of group {group}")
+    format!("raftmq progress 2 of group {group}")
 }
 
 fn beside(path: &Path, ending: &str) -> PathBuf {
@@ -224,8 +269,8 @@ async fn replace(disk: &Arc<dyn Disk>, path: &Path, text: String) -> io::Result<
     }
 }
 
-/// The offsets that a file's text states, or what is wrong with it.
-fn parse(group: &str, text: &str) -> Result<BTreeMap<TopicQueue, u64>, String> {
+/// What a file's text states, or what is wrong with it.
+fn parse(group: &str, text: &str) -> Result<Kept, String> {
     let mut lines = text.lines();
     let (first, expected) = (lines.next().unwrap_or_default(), header(group));
     if first != expected {
@@ -233,16 +278,29 @@ fn parse(group: &str, text: &str) -> Result<BTreeMap<TopicQueue, u64>, String> {
             "it begins with {first:?} and not with {expected:?}"
         ));
     }
+    let second = lines.next().unwrap_or_default();
+    let since = second
+        .strip_prefix("since ")
+        .and_then(|since| since.parse().ok());
+    let since_ms: u64 = since.ok_or_else(|| format!("its line {second:?} is no beginning"))?;
     let line = |line: &str| {
         let mut words = line.split(' ');
         let topic = words.next().filter(|topic| !topic.is_empty())?;
         let queue = TopicQueue::new(topic, words.next()?.parse().ok()?);
         let offset = words.next()?.parse().ok()?;
-        words.next().is_none().then_some((queue, offset))
+        let life = match words.next()? {
+            UNTOLD => None,
+            life => Some(life.parse().ok()?),
+        };
+        words.next().is_none().then_some((queue, (offset, life)))
     };
-    lines
+    let of_queues = lines
         .map(|text| line(text).ok_or_else(|| format!("its line {text:?} is no offset")))
-        .collect()
+        .collect::<Result<_, String>>()?;
+    Ok(Kept {
+        since_ms: Some(since_ms).filter(|since_ms| *since_ms > 0),
+        of_queues,
+    })
 }
 
 #[cfg(test)]
@@ -305,11 +363,18 @@ mod tests {
         for text in [
             "",
             "orders 0 7\n",
-            "raftmq progress 1 of group g\norders 0\n",
+            "raftmq progress 2 of group g\norders 0 7 1-2\n",
+            "raftmq progress 2 of group g\nsince 5\norders 0 7\n",
         ] {
             assert!(parse("g", text).is_err(), "{text:?}");
         }
-        assert!(parse("g", "raftmq progress 1 of group g\norders 0 7\n").is_ok());
+        assert!(
+            parse(
+                "g",
+                "raftmq progress 2 of group g\nsince 5\norders 0 7 1-2\n"
+            )
+            .is_ok()
+        );
     }
 
     /// Catches a replacement that ends half-way with the wait for it: what it still does would meet the next one's work.
@@ -338,7 +403,7 @@ mod tests {
         let text = read(&OsDisk::new(), &path).expect("is there");
         assert_eq!(
             text.as_deref(),
-            Some("raftmq progress 1 of group billing\norders 0 49\n")
+            Some("raftmq progress 2 of group billing\nsince 0\norders 0 49 ?\n")
         );
     }
 

@@ -9,18 +9,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use proto::cluster::{ListMembersResponse, NameRequest};
+use proto::cluster::{ListMembersRequest, ListMembersResponse, Subscriptions};
+use proto::place::{CONSUME_FROM, LOG_TIME, StartAt};
 use proto::v2::{
-    HeartbeatRequest, HeartbeatResponse, NotifyClientTerminationRequest,
+    Code, HeartbeatRequest, HeartbeatResponse, NotifyClientTerminationRequest,
     NotifyClientTerminationResponse,
 };
 use tokio::time::Instant;
 
+use crate::answer;
 use crate::connection::Call;
 use crate::consumer::allocation::SharedQueue;
 use crate::consumer::delivery::{Filter, TopicQueue};
-use crate::consumer::hand_over::{HandOver, ShareOut};
-use crate::consumer::membership::Membership;
+use crate::consumer::hand_over::{HandOver, TopicShare};
+use crate::consumer::membership::{Listed, Membership};
 use crate::consumer::shared::{Shared, Sharing};
 use crate::deadline;
 use crate::error::Error;
@@ -33,12 +35,22 @@ const GRACE_INTERVALS: u32 = 3;
 #[derive(Default)]
 pub(crate) struct Rebalancer {
     subscriptions: BTreeMap<Arc<str>, Filter>,
-    membership: Membership,
+    /// Of each topic.
+    membership: BTreeMap<Arc<str>, Membership>,
     hand_over: HandOver,
     /// Broker groups that were told of this member.
     known_to: BTreeSet<Arc<str>>,
     /// Broker groups that did not hear the last beat, while others did.
     silent: BTreeSet<Arc<str>>,
+    /// Where the group starts, as brokers say: those that do not know the group yet make it so.
+    start: Option<StartAt>,
+}
+
+/// What a broker group said to a heartbeat.
+#[derive(Clone, Copy, Debug)]
+struct Said {
+    start: Option<StartAt>,
+    log_time_ms: Option<u64>,
 }
 
 /// Broker groups after a beat.
@@ -71,6 +83,8 @@ impl Rebalancer {
     /// Gives up a topic. The next round goes without it.
     pub(crate) async fn unsubscribe(&mut self, shared: &Arc<Shared>, topic: &str) {
         if self.subscriptions.remove(topic).is_some() {
+            self.membership.remove(topic);
+            self.hand_over.forget(topic);
             let held = shared.holdings().held();
             let of_topic: Vec<TopicQueue> = held
                 .into_iter()
@@ -80,53 +94,113 @@ impl Rebalancer {
         }
     }
 
+    /// Says goodbye if nothing is subscribed to any more: no round does, and the others would wait until this member is
+    /// missed.
+    pub(crate) async fn leave_if_idle(&mut self, shared: &Arc<Shared>) {
+        if self.is_idle()
+            && let Err(error) = self.leave(shared).await
+        {
+            tracing::debug!(group = %shared.group, %error, "left without a word");
+        }
+    }
+
     /// One round. If it fails, everything stays as it was.
     pub(crate) async fn round(&mut self, shared: &Arc<Shared>) -> Result<(), Error> {
         let mut routes: Vec<Arc<Route>> = Vec::new();
         let age_max = shared.settings.heartbeat_interval;
         for topic in self.subscriptions.keys() {
-            routes.push(shared.core.route_younger_than(topic, age_max).await?);
+            match shared.core.route_younger_than(topic, age_max).await {
+                Ok(route) => routes.push(route),
+                // It was deleted, and may be made again: the others go on.
+                Err(error) if error.code() == Some(Code::TopicNotFound) => {
+                    tracing::debug!(group = %shared.group, %topic, %error, "left out");
+                }
+                Err(error) => return Err(error),
+            }
         }
         let broker_groups: BTreeSet<Arc<str>> =
             routes.iter().flat_map(|route| route.groups()).collect();
-        let Some(lists) = self.beat(shared, broker_groups).await? else {
+        let heard_by = self.beat(shared, broker_groups).await?;
+        if heard_by.is_empty() {
             return Ok(());
-        };
+        }
         if shared.settings.sharing == Sharing::AllForEach {
             exchange(shared, self.all_of(&routes)).await;
             return Ok(());
         }
-        let listed = list_members(shared, &lists).await?;
-        let leader = shared.core.connection.brokers.address(&lists, 0);
-        let grace = age_max
-            .saturating_mul(GRACE_INTERVALS)
-            .min(deadline::LONGEST);
-        let members = self
-            .membership
-            .observe((lists, leader), listed, Instant::now(), grace)
-            .to_vec();
-        let own = shared.identity.client_id();
-        if !members.iter().any(|member| member == own) {
-            tracing::debug!(group = %shared.group, "not listed as a member yet");
-            return Ok(());
-        }
-        let share_out = ShareOut {
-            allocation: &*shared.settings.allocation,
-            queues: routes.iter().map(|route| shared_queues(route)).collect(),
-            members: &members,
-        };
-        let shares = self.share_of(shared, &share_out);
+        let shares = self.share_out(shared, &routes, &heard_by).await?;
         exchange(shared, shares).await;
         Ok(())
     }
 
-    /// Tells all broker groups that this member lives. Returns the one whose list of members counts: the first by name that
-    /// heard it, which is the same one for all members, or is so again soon after a group became silent or came back.
+    /// This member's queues. Of a topic whose members nobody tells, or that does not count this one yet: those that it has.
+    async fn share_out(
+        &mut self,
+        shared: &Arc<Shared>,
+        routes: &[Arc<Route>],
+        heard_by: &BTreeSet<Arc<str>>,
+    ) -> Result<BTreeMap<TopicQueue, Filter>, Error> {
+        let topics: Vec<String> = self.topics();
+        let mut lists: BTreeMap<Arc<str>, Vec<Listed>> = BTreeMap::new();
+        let mut shares = BTreeMap::new();
+        for route in routes {
+            let listing = listing(route, heard_by);
+            if let Some(group) = &listing
+                && !lists.contains_key(group)
+            {
+                let listed = list_members(shared, group, &topics).await?;
+                lists.insert(group.clone(), listed);
+            }
+            let listing = listing.and_then(|group| lists.get_key_value(&group));
+            let share = listing.and_then(|listing| self.topic_share(shared, route, listing));
+            match share {
+                Some(share) => shares.extend(self.share_of(shared, &share)),
+                None => {
+                    let held = shared.holdings().held().into_iter();
+                    let of_topic = held.filter(|queue| queue.topic == route.topic);
+                    let filter = self.filter(&route.topic).cloned().unwrap_or_default();
+                    shares.extend(of_topic.map(|queue| (queue, filter.clone())));
+                }
+            }
+        }
+        Ok(shares)
+    }
+
+    /// Who shares a topic, according to a broker group's list; `None` if this member is not among them yet.
+    fn topic_share(
+        &mut self,
+        shared: &Shared,
+        route: &Route,
+        (group, listed): (&Arc<str>, &Vec<Listed>),
+    ) -> Option<TopicShare> {
+        let grace = shared
+            .settings
+            .heartbeat_interval
+            .saturating_mul(GRACE_INTERVALS)
+            .min(deadline::LONGEST);
+        let leader = shared.core.connection.brokers.address(group, 0);
+        let membership = self.membership.entry(route.topic.clone()).or_default();
+        let listed = (&**listed, &*route.topic);
+        let leader = (group.clone(), leader);
+        let members = membership.observe(leader, listed, Instant::now(), grace);
+        let own = shared.identity.client_id();
+        if !members.iter().any(|member| member == own) {
+            tracing::debug!(group = %shared.group, topic = %route.topic, "not listed as a member yet");
+            return None;
+        }
+        Some(TopicShare {
+            topic: route.topic.clone(),
+            queues: shared_queues(route),
+            members: members.to_vec(),
+        })
+    }
+
+    /// Tells all broker groups that this member lives. Returns those that heard it.
     async fn beat(
         &mut self,
         shared: &Shared,
         broker_groups: BTreeSet<Arc<str>>,
-    ) -> Result<Option<Arc<str>>, Error> {
+    ) -> Result<BTreeSet<Arc<str>>, Error> {
         let full = shared.core.connection.request_timeout;
         let beats = broker_groups.iter().map(|broker_group| {
             let timeout = match self.silent.contains(broker_group) {
@@ -134,29 +208,64 @@ impl Rebalancer {
                 true => full.min(shared.settings.heartbeat_interval),
                 false => full,
             };
-            heartbeat(shared, broker_group, timeout)
+            heartbeat(shared, self.start, broker_group, timeout)
         });
         let beats = join_all(beats).await;
+        let said: Vec<Said> = beats
+            .iter()
+            .filter_map(|beat| beat.as_ref().ok().copied())
+            .collect();
+        self.note(shared, &said);
+        let beats = beats.into_iter().map(|beat| beat.map(|_| ()));
         let is_first = self.known_to.is_empty();
         let heard = heard(broker_groups.into_iter().zip(beats).collect(), is_first)?;
         self.known_to.extend(heard.by.iter().cloned());
         self.silent = heard.silent;
-        Ok(heard.by.first().cloned())
+        Ok(heard.by)
     }
 
-    /// This member's share, without the queues that are left to their former owners yet.
-    fn share_of(
-        &mut self,
-        shared: &Shared,
-        share_out: &ShareOut<'_>,
-    ) -> BTreeMap<TopicQueue, Filter> {
+    /// Where the group starts, and since when: one that is made elsewhere later must be no younger, or it would pass by what
+    /// came in between.
+    fn note(&mut self, shared: &Shared, said: &[Said]) {
+        let is_first = self.start.is_none();
+        for start in said.iter().filter_map(|said| said.start) {
+            self.start = Some(match (self.start, start) {
+                (None, start) => start,
+                (
+                    Some(StartAt::Latest {
+                        since_ms: Some(known),
+                    }),
+                    StartAt::Latest {
+                        since_ms: Some(since),
+                    },
+                ) => StartAt::Latest {
+                    since_ms: Some(known.min(since)),
+                },
+                (Some(known), _) => known,
+            });
+        }
+        if is_first
+            && let (Some(wish), Some(start)) = (shared.settings.consume_from, self.start)
+            && !wish.is(start)
+        {
+            tracing::warn!(group = %shared.group, ?wish, %start, "the group starts elsewhere than this consumer wishes; it was made so");
+        }
+        let log_time_ms = said.iter().filter_map(|said| said.log_time_ms).min();
+        if let Some(log_time_ms) = log_time_ms.filter(|_| shared.is_young()) {
+            shared.born(log_time_ms);
+        }
+    }
+
+    /// This member's share of a topic, without the queues that are left to their former owners yet.
+    fn share_of(&mut self, shared: &Shared, topic: &TopicShare) -> BTreeMap<TopicQueue, Filter> {
         let (own, settings) = (shared.identity.client_id(), &shared.settings);
         let wait = settings
             .heartbeat_interval
             .saturating_mul(settings.handover_intervals);
-        self.hand_over
-            .note(share_out, own, Instant::now(), deadline::after(wait));
-        let mut share = share_out.share(own);
+        let (now, until) = (Instant::now(), deadline::after(wait));
+        let allocation = &*settings.allocation;
+        self.hand_over.note(allocation, topic, own, now, until);
+        let mut share = topic.share(allocation, own);
         let holdings = shared.holdings();
         share.retain(|queue| holdings.holds(queue) || !self.hand_over.waits(queue));
         let filtered = share.into_iter().map(|queue| {
@@ -242,9 +351,10 @@ async fn exchange(shared: &Arc<Shared>, shares: BTreeMap<TopicQueue, Filter>) {
 
 async fn heartbeat(
     shared: &Shared,
+    start: Option<StartAt>,
     broker_group: &Arc<str>,
     timeout: Duration,
-) -> Result<(), Error> {
+) -> Result<Said, Error> {
     let request = HeartbeatRequest {
         group: Some(resource(shared.group.as_str())),
         client_type: shared.settings.client_type as i32,
@@ -254,18 +364,50 @@ async fn heartbeat(
         timeout,
         ..call(shared, "heartbeat", broker_group)
     };
+    let mut identity = shared.identity.clone();
+    if let Some(start) = start {
+        identity = identity.with(CONSUME_FROM, &start);
+    }
+    if shared.is_young() {
+        identity = identity.with(LOG_TIME, &"?");
+    }
+    let said = answer::Said::default();
     let _: HeartbeatResponse = connection
         .call(call, |address, timeout| {
-            let request = shared.identity.request(request.clone(), timeout);
-            async move { connection.messaging(&address)?.heartbeat(request).await }
+            let (request, said) = (identity.request(request.clone(), timeout), &said);
+            async move {
+                let answered = connection.messaging(&address)?.heartbeat(request).await;
+                said.hear(answered)
+            }
         })
         .await?;
-    Ok(())
+    Ok(Said {
+        start: said
+            .header(CONSUME_FROM)
+            .and_then(|start| start.parse().ok()),
+        log_time_ms: said.header(LOG_TIME).and_then(|time| time.parse().ok()),
+    })
 }
 
-async fn list_members(shared: &Shared, broker_group: &Arc<str>) -> Result<Vec<String>, Error> {
-    let request = NameRequest {
+/// The broker group whose list of a topic's members counts: the first by name of those that have the topic and heard the
+/// beat. All members of the topic beat there, so it is the same one for all, or is so again soon after a group became silent
+/// or came back.
+fn listing(route: &Route, heard_by: &BTreeSet<Arc<str>>) -> Option<Arc<str>> {
+    let mut groups = route.groups().into_iter();
+    groups.find(|group| heard_by.contains(group))
+}
+
+/// Says to what this member subscribes, and asks who else is there.
+async fn list_members(
+    shared: &Shared,
+    broker_group: &Arc<str>,
+    topics: &[String],
+) -> Result<Vec<Listed>, Error> {
+    let request = ListMembersRequest {
         name: shared.group.as_str().to_owned(),
+        subscriptions: Some(Subscriptions {
+            topics: topics.to_vec(),
+        }),
     };
     let connection = &shared.core.connection;
     let answer: ListMembersResponse = connection
@@ -277,7 +419,13 @@ async fn list_members(shared: &Shared, broker_group: &Arc<str>) -> Result<Vec<St
             },
         )
         .await?;
-    Ok(answer.client_ids)
+    let members = answer.members.into_iter();
+    Ok(members
+        .map(|member| Listed {
+            client_id: member.client_id,
+            topics: (member.subscriptions).map(|said| said.topics.into_iter().collect()),
+        })
+        .collect())
 }
 
 async fn say_goodbye(shared: &Shared, broker_group: &Arc<str>) -> Result<(), Error> {

@@ -38,7 +38,7 @@ pub(crate) struct HandBack {
 pub(crate) enum HandedBack {
     /// The servers have it: progress may pass it.
     Kept,
-    /// Retention has removed it: there is nothing to deliver again.
+    /// Retention has removed it, or its topic was made again: there is nothing to deliver again.
     Gone,
 }
 
@@ -62,18 +62,22 @@ pub(crate) async fn send_back(
         }),
         dead: failed.dead,
     };
-    let connection = &shared.core.connection;
+    let (connection, identity) = (&shared.core.connection, shared.identity.meaning(queue));
     let call = call(shared, "hand back", queue).await?;
     let answer: Result<RedeliveryResponse, Error> = connection
         .call(call, |address, timeout| {
-            let request = shared.identity.request(request.clone(), timeout);
+            let request = identity.request(request.clone(), timeout);
             async move { connection.redelivery(&address)?.send_back(request).await }
         })
         .await;
     match answer {
         Ok(_) => Ok(HandedBack::Kept),
         Err(Error::Refused {
-            code: Code::IllegalOffset | Code::OffsetNotFound | Code::MessageNotFound,
+            code:
+                Code::IllegalOffset
+                | Code::OffsetNotFound
+                | Code::MessageNotFound
+                | Code::PreconditionFailed,
             ..
         }) => Ok(HandedBack::Gone),
         Err(error) => Err(error),
@@ -93,11 +97,11 @@ pub(crate) async fn settle(
         queue: queue.queue,
         settled: vec![Failed { offset, attempt }],
     };
-    let connection = &shared.core.connection;
+    let (connection, identity) = (&shared.core.connection, shared.identity.meaning(queue));
     let call = call(shared, "settle", queue).await?;
     let _: RedeliveryResponse = connection
         .call(call, |address, timeout| {
-            let request = shared.identity.request(request.clone(), timeout);
+            let request = identity.request(request.clone(), timeout);
             async move { connection.redelivery(&address)?.settle(request).await }
         })
         .await?;
@@ -126,7 +130,8 @@ pub(super) async fn pull(
     // The server answers when the polling ends; the rest is for the way.
     let timeout = polling.saturating_add(connection.attempt_timeout);
     let call = async {
-        let request = shared.identity.request(request, timeout);
+        let identity = shared.identity.meaning(queue);
+        let request = identity.request(request, timeout);
         connection.redelivery(address)?.pull_retries(request).await
     };
     connection
@@ -136,7 +141,7 @@ pub(super) async fn pull(
 
 async fn call(shared: &Shared, operation: &'static str, queue: &TopicQueue) -> Result<Call, Error> {
     let route = shared.core.route(&queue.topic).await?;
-    let TopicQueue { topic, queue } = queue;
+    let TopicQueue { topic, queue, .. } = queue;
     Ok(Call {
         operation,
         subject: format!(

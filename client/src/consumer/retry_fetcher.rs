@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use host::Shutdown;
+use proto::place::Life;
 use proto::redelivery::{PullRetriesResponse, Retry};
 use proto::v2::Code;
 use tokio::time::Instant;
@@ -78,12 +79,19 @@ impl RetryFetcher {
         let address = pursuit.address(brokers);
         let began = Instant::now();
         let (queue, group) = (&self.queue, pursuit.group().clone());
+        let life = wanted.life;
+        let of_life = &queue.of_life(life);
         let (outcome, redirected) =
-            redelivery::pull(&self.shared, queue, wanted, &group, &address).await;
+            redelivery::pull(&self.shared, of_life, wanted, &group, &address).await;
         let failure = match outcome {
             Attempt::Answered(answer) => {
                 *pursuit = Pursuit::new(group, REFUSALS_MAX);
-                return self.take(answer, began.elapsed());
+                return self.take(answer, life, began.elapsed());
+            }
+            Attempt::Refused(refusal) if refusal.code == Code::PreconditionFailed => {
+                self.shared
+                    .start_again(queue, life, "its topic was made again or restored");
+                return Duration::ZERO;
             }
             failure => failure,
         };
@@ -101,13 +109,13 @@ impl RetryFetcher {
     }
 
     /// Takes an answer's retries. Returns how long to wait before the next call.
-    fn take(&self, answer: PullRetriesResponse, took: Duration) -> Duration {
+    fn take(&self, answer: PullRetriesResponse, life: Option<Life>, took: Duration) -> Duration {
         if answer.retries.is_empty() {
             return pause_after_nothing(answer.next_due_ms, took);
         }
         let (mut deliveries, mut wait) = (Vec::new(), Duration::ZERO);
         for retry in answer.retries {
-            match self.delivery(retry) {
+            match self.delivery(retry, life) {
                 Ok(delivery) => deliveries.push(delivery),
                 Err(reason) => {
                     tracing::warn!(queue = %self.queue, reason, "a retry cannot be read");
@@ -122,7 +130,7 @@ impl RetryFetcher {
         wait
     }
 
-    fn delivery(&self, retry: Retry) -> Result<Delivery, String> {
+    fn delivery(&self, retry: Retry, life: Option<Life>) -> Result<Delivery, String> {
         let message = ReceivedMessage::decode(retry.message).map_err(|error| error.to_string())?;
         let offset = message.queue_offset().ok_or("it has no offset")?;
         Ok(Delivery {
@@ -131,6 +139,7 @@ impl RetryFetcher {
             offset,
             attempt: retry.attempt,
             message,
+            life,
         })
     }
 }

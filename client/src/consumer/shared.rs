@@ -8,7 +8,8 @@ use futures::future::join_all;
 use futures::stream::{self, StreamExt};
 use host::Shutdown;
 use proto::GroupName;
-use proto::v2::ClientType;
+use proto::place::{CONSUME_FROM, Life};
+use proto::v2::{ClientType, Code};
 use tokio::sync::{Notify, RwLock};
 use tokio::time::Instant;
 
@@ -22,6 +23,8 @@ use crate::consumer::retry_fetcher::RetryFetcher;
 use crate::core::Core;
 use crate::deadline;
 use crate::error::Error;
+use crate::measure;
+use crate::offsets::Start;
 
 /// Commits on their way at once. Brokers gather them, so a few are enough.
 const COMMITS_AT_ONCE: u32 = 16;
@@ -50,7 +53,8 @@ pub(crate) struct Settings {
     pub(crate) handover_intervals: u32,
     /// How often the lag is measured.
     pub(crate) lag_interval: Option<Duration>,
-    pub(crate) consume_from: ConsumeFrom,
+    /// Where the group starts, should this consumer make it.
+    pub(crate) consume_from: Option<ConsumeFrom>,
     /// `None`: only when told to.
     pub(crate) auto_commit: Option<Duration>,
     pub(crate) allocation: Arc<dyn Allocation>,
@@ -87,7 +91,10 @@ impl Shared {
     ) -> Shared {
         Shared {
             core,
-            identity,
+            identity: match settings.consume_from {
+                Some(start) => identity.with(CONSUME_FROM, &start.to_header()),
+                None => identity,
+            },
             group,
             holdings: Mutex::new(Holdings::new(settings.prefetch, settings.finishing)),
             settings,
@@ -193,6 +200,36 @@ impl Shared {
         self.progress.committed(self, queue).await
     }
 
+    /// A held queue's place means nothing: it is asked for anew. Told to the user, in the log and as a number.
+    pub(crate) fn start_again(&self, queue: &TopicQueue, life: Option<Life>, why: &str) {
+        if self.holdings().start_again(queue, life) {
+            tracing::warn!(group = %self.group, %queue, why, "a queue is read from where its group starts, or has committed by now");
+            measure::started_again(self.group.as_str(), &queue.topic);
+            self.arrived.notify_waiters();
+            self.settled.notify_waiters();
+        }
+    }
+
+    /// Where to start in a queue.
+    pub(crate) async fn start(&self, queue: &TopicQueue) -> Result<Start, Error> {
+        self.progress.start(self, queue).await
+    }
+
+    /// Forgets the progress in a queue, if it is this consumer's own.
+    pub(crate) fn forget_progress(&self, queue: &TopicQueue) -> bool {
+        self.progress.forget(queue)
+    }
+
+    /// Whether a consumer keeps its own progress, and since when is not known yet.
+    pub(crate) fn is_young(&self) -> bool {
+        self.progress.is_young()
+    }
+
+    /// A consumer that keeps its own progress exists since then.
+    pub(crate) fn born(&self, since_ms: u64) {
+        self.progress.born(since_ms);
+    }
+
     /// Tells the servers what is done. The first error, if there is any; the others were tried all the same.
     pub(crate) async fn commit_due(&self) -> Result<(), Error> {
         let _committing = self.committing.write().await;
@@ -217,6 +254,10 @@ impl Shared {
                 Ok(()) if self.progress.needs_save() => unsaved.push(due),
                 Ok(()) => self.holdings().committed(&due),
                 Err(error) => {
+                    if error.code() == Some(Code::PreconditionFailed) {
+                        let why = "its topic was made again or restored";
+                        self.start_again(&due.queue, due.queue.life(), why);
+                    }
                     failure.get_or_insert(error);
                 }
             }
@@ -261,6 +302,7 @@ pub(crate) mod testing {
             offset,
             attempt: 1,
             message: message.expect("decodes"),
+            life: None,
         }
     }
 
@@ -278,7 +320,7 @@ pub(crate) mod testing {
             leave_timeout,
             handover_intervals: 2,
             lag_interval: None,
-            consume_from: ConsumeFrom::Earliest,
+            consume_from: None,
             auto_commit: None,
             allocation: Arc::new(Averagely),
             heartbeat_interval: second,
@@ -302,7 +344,7 @@ pub(crate) mod testing {
         let FetchNext::FindStart { epoch } = holdings.fetch_next(&queue) else {
             panic!("no start")
         };
-        holdings.start_at(&queue, epoch, 0, None);
+        holdings.start_at(&queue, epoch, 0, (None, None));
         let deliveries = (0..messages).map(|offset| delivery(number, offset));
         assert!(holdings.fetched(&queue, epoch, deliveries.collect(), messages));
     }

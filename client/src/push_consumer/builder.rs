@@ -62,7 +62,7 @@ impl PushConsumerBuilder {
             leave_timeout: Duration::from_secs(10),
             handover_intervals: 2,
             lag_interval: Some(Duration::from_secs(30)),
-            consume_from: ConsumeFrom::Earliest,
+            consume_from: None,
             auto_commit: Some(Duration::from_secs(5)),
             allocation: Arc::new(Averagely),
             heartbeat_interval: Duration::from_secs(2),
@@ -124,11 +124,13 @@ impl PushConsumerBuilder {
         self
     }
 
-    /// Where to start in a queue in which nothing is committed. Default the oldest message. A start other than that is
-    /// committed at once, so that it stays the same however often consumers restart.
+    /// Where the group starts in a queue in which nothing is committed, if this consumer is the first one of it: the group
+    /// keeps that, and a group that exists starts where it was told to (the log warns if that is elsewhere). Default the
+    /// oldest message. Broadcasting, the latest message is that of the time when this consumer was there for the first time,
+    /// as its progress file says.
     #[must_use]
     pub fn consume_from(mut self, start: ConsumeFrom) -> Self {
-        self.settings.consume_from = start;
+        self.settings.consume_from = Some(start);
         self
     }
 

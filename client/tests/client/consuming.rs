@@ -250,9 +250,10 @@ async fn a_new_leader_that_forgot_the_members_does_not_unsettle_them() {
     .await;
 }
 
-/// Catches a consumer that starts elsewhere at each restart until its first commit.
+/// Catches a consumer that starts elsewhere at each restart until its first commit, one that passes by what is in a queue
+/// that was added after its group, and one whose wish counts although its group starts elsewhere.
 #[tokio::test]
-async fn a_start_at_the_end_is_remembered() {
+async fn a_start_at_the_end_is_the_group_s() {
     let cluster = FakeCluster::start(1, 1).await;
     cluster.fill(0, numbers(0..10));
     let client = client(&cluster, "c").await;
@@ -262,11 +263,40 @@ async fn a_start_at_the_end_is_remembered() {
             .manual_commit()
     };
     let first = subscribed(late(&client)).await;
-    until("the first place", || cluster.world().commits == [(0, 10)]).await;
+    let queue = TopicQueue::new(TOPIC, 0);
+    until("the first place", || first.position(&queue) == Some(10)).await;
     first.close().await.expect("closed");
     cluster.fill(0, numbers(10..12));
     let second = subscribed(late(&client)).await;
     assert_eq!(bodies(&take(&second, 2).await), ["10", "11"]);
+    cluster.world().queues.push(Vec::new());
+    cluster.fill(1, numbers(20..23));
+    assert_eq!(bodies(&take(&second, 3).await), ["20", "21", "22"]);
+    second.close().await.expect("closed");
+    let wishes = late(&client).consume_from(ConsumeFrom::Earliest);
+    let third = subscribed(wishes).await;
+    until("its place", || third.position(&queue) == Some(10)).await;
+}
+
+/// Catches a consumer that asks beyond the end of a topic that was made again, or skips its beginning, and a commit in the
+/// former topic that counts in it.
+#[tokio::test]
+async fn a_topic_that_is_made_again_is_another_one() {
+    let cluster = FakeCluster::start(1, 1).await;
+    cluster.fill(0, numbers(0..10));
+    let client = client(&cluster, "c").await;
+    let consumer = subscribed(builder(&client).manual_commit()).await;
+    let before = take(&consumer, 10).await;
+    consumer.commit().await.expect("committed");
+    cluster.world().make_again();
+    cluster.fill(0, numbers(20..23));
+    assert_eq!(bodies(&take(&consumer, 3).await), ["20", "21", "22"]);
+    let late = consumer.commit_offset(&before[9].topic_queue(), 10).await;
+    let code = late.expect_err("another topic's").code();
+    assert_eq!(code, Some(Code::PreconditionFailed));
+    assert!(cluster.world().commits.is_empty());
+    consumer.commit().await.expect("committed");
+    assert_eq!(cluster.world().commits, [(0, 3)]);
 }
 
 /// Catches a seek that delivers what was prefetched before it, and one that takes until the end of a long poll.

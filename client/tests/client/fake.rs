@@ -15,6 +15,7 @@ use proto::message::{Delivery, deliver};
 use proto::opaque::messaging_service_server::MessagingService;
 use proto::opaque::pull_message_response::Content;
 use proto::opaque::{PullMessageResponse, ReceiveMessageResponse, SendMessageRequest};
+use proto::place::{self, Life, StartAt, StartOf};
 use proto::v2::{self, Code};
 use proto::{cluster, opaque, redelivery};
 use tokio::sync::Notify;
@@ -74,6 +75,14 @@ pub(crate) struct World {
     /// Each commit that came, in order.
     pub commits: Vec<(u32, u64)>,
     pub members: BTreeMap<String, String>,
+    /// What members said that they subscribe to.
+    pub subscriptions: BTreeMap<String, cluster::Subscriptions>,
+    /// How often the topic was made again.
+    pub lives: u64,
+    /// Where each group starts, and the ends of the queues when it was made.
+    pub starts: BTreeMap<String, (StartAt, Vec<u64>)>,
+    /// The ends of the queues at each moment that was asked for.
+    pub moments: Vec<Vec<u64>>,
     pub send_faults: VecDeque<SendFault>,
     pub pull_faults: VecDeque<PullFault>,
     /// For each send that a leader got: the ids in it.
@@ -189,6 +198,38 @@ impl FakeCluster {
 }
 
 impl World {
+    /// Where a group starts; it is made if it is not known.
+    fn start(&mut self, group: &str, wish: Option<StartAt>) -> StartAt {
+        let ends = self.ends();
+        let made = || (wish.unwrap_or(StartAt::Earliest), ends);
+        self.starts.entry(group.to_owned()).or_insert_with(made).0
+    }
+
+    /// The topic is deleted and made again.
+    pub(crate) fn make_again(&mut self) {
+        self.queues.iter_mut().for_each(Vec::clear);
+        self.seen.clear();
+        self.offsets.clear();
+        self.commits.clear();
+        self.lives += 1;
+    }
+
+    fn life(&self) -> Life {
+        Life {
+            topic_id: 7,
+            mark: self.lives,
+        }
+    }
+
+    /// Whether a call means the topic as it was before.
+    fn means_another<R>(&self, request: &Request<R>) -> bool {
+        header(request, place::LIFE).is_some_and(|life: Life| life != self.life())
+    }
+
+    fn ends(&self) -> Vec<u64> {
+        self.queues.iter().map(|line| line.len() as u64).collect()
+    }
+
     /// Stores a message once; where it is.
     fn store(&mut self, encoded: &Bytes) -> (String, u64) {
         let message = v2::Message::decode(encoded.clone()).expect("a v2.Message");
@@ -329,11 +370,15 @@ impl FakeBroker {
             .and_then(|polling| Duration::try_from(polling).ok());
         let ends = tokio::time::Instant::now() + polling.unwrap_or_default();
         let queue = request.message_queue.as_ref().expect("a queue").id as usize;
+        let life = self.world().life();
         loop {
             let mut arrived = std::pin::pin!(self.arrivals.notified());
             arrived.as_mut().enable();
             let (end, found) = {
                 let world = self.world();
+                if world.life() != life {
+                    return vec![said(Code::TopicNotFound)];
+                }
                 let line = &world.queues[queue];
                 let offset = request.offset as usize;
                 if (request.offset as u64) < world.min_offset {
@@ -477,12 +522,27 @@ impl MessagingService for FakeBroker {
             .and_then(|id| id.to_str().ok())
             .unwrap_or_default()
             .to_owned();
-        if let Some(group) = request.into_inner().group {
-            self.world().members.insert(client_id, group.name);
-        }
-        Ok(self.answer(v2::HeartbeatResponse {
+        let wish = header(&request, place::CONSUME_FROM);
+        let asks = header::<String, _>(&request, place::LOG_TIME).is_some();
+        let mut answer = self.answer(v2::HeartbeatResponse {
             status: status(Code::Ok, ""),
-        }))
+        });
+        if let Some(group) = request.into_inner().group {
+            let mut world = self.world();
+            let start = world.start(&group.name, wish);
+            world.members.insert(client_id, group.name);
+            let mut say = |name, value: String| {
+                let value = value.parse().expect("ascii");
+                answer.metadata_mut().insert(name, value);
+            };
+            say(place::CONSUME_FROM, start.to_string());
+            if asks {
+                let ends = world.ends();
+                world.moments.push(ends);
+                say(place::LOG_TIME, world.moments.len().to_string());
+            }
+        }
+        Ok(answer)
     }
 
     async fn send_message(
@@ -526,11 +586,25 @@ impl MessagingService for FakeBroker {
             content: Some(refusal),
         };
         lead!(self, stream::iter([Ok(refusal)]).boxed());
-        let parts = self.pull(&request.into_inner()).await;
+        let life = self.world().life();
+        let refused = |code| PullMessageResponse {
+            content: status(code, "").map(Content::Status),
+        };
+        let parts = match self.world().means_another(&request) {
+            true => None,
+            false => Some(request.into_inner()),
+        };
+        let parts = match parts {
+            None => vec![Ok(refused(Code::PreconditionFailed))],
+            Some(request) => self.pull(&request).await,
+        };
         if !self.leads().await {
             return Err(Status::unavailable("the leader changed"));
         }
-        Ok(self.answer(stream::iter(parts).boxed()))
+        let mut answer = self.answer(stream::iter(parts).boxed());
+        let life = life.to_string().parse().expect("ascii");
+        answer.metadata_mut().insert(place::LIFE, life);
+        Ok(answer)
     }
 
     async fn update_offset(
@@ -543,12 +617,17 @@ impl MessagingService for FakeBroker {
                 status: status(Code::HaNotAvailable, "not the leader")
             }
         );
+        let mut world = self.world();
+        if world.means_another(&request) {
+            drop(world);
+            let status = status(Code::PreconditionFailed, "made again");
+            return Ok(self.answer(v2::UpdateOffsetResponse { status }));
+        }
         let request = request.into_inner();
         let (group, queue) = (
             request.group.expect("a group").name,
             request.message_queue.expect("a queue").id as u32,
         );
-        let mut world = self.world();
         let known = world.offsets.entry((group, queue)).or_default();
         *known = (*known).max(request.offset as u64);
         world.commits.push((queue, request.offset as u64));
@@ -569,13 +648,35 @@ impl MessagingService for FakeBroker {
                 offset: 0
             }
         );
+        let wish = header(&request, place::CONSUME_FROM);
+        let start_of: Option<StartOf> = header(&request, place::START);
         let request = request.into_inner();
-        let place = (
-            request.group.expect("a group").name,
-            request.message_queue.expect("a queue").id as u32,
-        );
-        let known = self.world().offsets.get(&place).copied();
-        Ok(self.answer(match known {
+        let group = request.group.expect("a group").name;
+        let queue = request.message_queue.expect("a queue").id as u32;
+        let mut world = self.world();
+        let committed = world.offsets.get(&(group.clone(), queue)).copied();
+        let (said, offset) = match (start_of, committed) {
+            (Some(StartOf::Group), Some(offset)) => (place::COMMITTED.to_owned(), Some(offset)),
+            (None, committed) => (String::new(), committed),
+            (Some(of), _) => {
+                let start = world.start(&group, wish);
+                let ends = match of {
+                    StartOf::Group => world.starts[&group].1.clone(),
+                    StartOf::Member { since_ms } => world.moments[since_ms as usize - 1].clone(),
+                };
+                let latest = ends.get(queue as usize).copied().unwrap_or(0);
+                let offset = match start {
+                    StartAt::Earliest => world.min_offset,
+                    StartAt::Latest { .. } => latest,
+                    // Message n was stored n seconds after the epoch.
+                    StartAt::TimeMs(time_ms) => time_ms / 1_000,
+                };
+                (start.to_string(), Some(offset))
+            }
+        };
+        let life = world.life().to_string().parse().expect("ascii");
+        drop(world);
+        let mut answer = self.answer(match offset {
             Some(offset) => v2::GetOffsetResponse {
                 status: status(Code::Ok, ""),
                 offset: offset as i64,
@@ -584,7 +685,11 @@ impl MessagingService for FakeBroker {
                 status: status(Code::OffsetNotFound, "none"),
                 offset: 0,
             },
-        }))
+        });
+        let said = said.parse().expect("ascii");
+        answer.metadata_mut().insert(place::START, said);
+        answer.metadata_mut().insert(place::LIFE, life);
+        Ok(answer)
     }
 
     async fn query_offset(
@@ -709,7 +814,7 @@ type Admin = Result<Response<cluster::AdminResponse>, Status>;
 impl BrokerAdmin for FakeBroker {
     async fn list_members(
         &self,
-        request: Request<cluster::NameRequest>,
+        request: Request<cluster::ListMembersRequest>,
     ) -> Result<Response<cluster::ListMembersResponse>, Status> {
         lead!(
             self,
@@ -718,18 +823,30 @@ impl BrokerAdmin for FakeBroker {
                 ..Default::default()
             }
         );
-        let name = request.into_inner().name;
-        let client_ids = self
-            .world()
+        let caller: Option<String> = header(&request, "x-mq-client-id");
+        let request = request.into_inner();
+        let mut world = self.world();
+        if let (Some(caller), Some(said)) = (caller, request.subscriptions) {
+            world.subscriptions.insert(caller, said);
+        }
+        let members: Vec<cluster::ListedMember> = world
             .members
             .iter()
-            .filter(|(_, group)| **group == name)
-            .map(|(id, _)| id.clone())
+            .filter(|(_, group)| **group == request.name)
+            .map(|(id, _)| cluster::ListedMember {
+                client_id: id.clone(),
+                subscriptions: world.subscriptions.get(id).cloned(),
+            })
             .collect();
+        drop(world);
         Ok(self.answer(cluster::ListMembersResponse {
             code: Code::Ok as i32,
             message: String::new(),
-            client_ids,
+            client_ids: members
+                .iter()
+                .map(|member| member.client_id.clone())
+                .collect(),
+            members,
         }))
     }
 
@@ -861,4 +978,9 @@ impl BrokerAdmin for FakeBroker {
     async fn drop_log(&self, _: Request<cluster::DropLogRequest>) -> Admin {
         Err(Status::unimplemented("fake"))
     }
+}
+
+/// What a header of a call says.
+fn header<T: std::str::FromStr, R>(request: &Request<R>, name: &'static str) -> Option<T> {
+    request.metadata().get(name)?.to_str().ok()?.parse().ok()
 }

@@ -471,7 +471,12 @@ async fn a_broadcast_message_comes_to_each_member_and_each_keeps_its_place() {
 
     cluster.fill(1, numbers(12..13));
     let (one, of_one) = listening(broadcasting(Some("one")), |_| false).await;
-    let latest = broadcasting(None).consume_from(ConsumeFrom::Latest);
+    // Its group is another one: a group keeps its start.
+    let latest = client.push_consumer("latest").subscribe(TOPIC, Filter::All);
+    let latest = latest.heartbeat_interval(Duration::from_millis(100));
+    let progress_file = None;
+    let latest = latest.consumption(Consumption::Broadcasting { progress_file });
+    let latest = latest.consume_from(ConsumeFrom::Latest);
     let (other, of_other) = listening(latest, |_| false).await;
     until("what is new", || of_one.count() == 1).await;
     assert_eq!(of_one.seen().clone(), [(1, 2, 1)]);
@@ -479,6 +484,33 @@ async fn a_broadcast_message_comes_to_each_member_and_each_keeps_its_place() {
     one.close().await.expect("closes");
     other.close().await.expect("closes");
     assert_eq!(of_other.count(), 0);
+}
+
+/// Catches a progress file that is believed although it speaks of another topic: its consumer would ask beyond the end for
+/// ever, or skip what is new.
+#[tokio::test]
+async fn own_progress_in_a_former_topic_means_nothing() {
+    let cluster = FakeCluster::start(1, 1).await;
+    cluster.fill(0, numbers(0..5));
+    let client = client(&cluster, "c").await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let broadcasting = || {
+        let progress_file = Some(directory.path().join("one"));
+        builder(&client).consumption(Consumption::Broadcasting { progress_file })
+    };
+    let (one, of_one) = listening(broadcasting(), |_| false).await;
+    until("all", || of_one.count() == 5).await;
+    one.close().await.expect("closes");
+    cluster.world().make_again();
+    cluster.fill(0, numbers(20..27));
+    let (one, of_one) = listening(broadcasting(), |_| false).await;
+    until("all of the other topic", || of_one.count() == 7).await;
+    // Beyond the end of the same topic: some of it was lost.
+    one.close().await.expect("closes");
+    cluster.world().queues[0].truncate(4);
+    let (one, of_one) = listening(broadcasting(), |_| false).await;
+    until("what is left", || of_one.count() == 4).await;
+    one.close().await.expect("closes");
 }
 
 /// Catches a start that succeeds although nothing can ever be delivered.

@@ -165,6 +165,7 @@ impl Target {
             Mutant::RetriesNotKept | Mutant::SentBackBeforeCommit | Mutant::SettledForgotten => {
                 of_redelivery(mutant)
             }
+            Mutant::OtherLifeCommitted => (&["lives"], &["what-is-owed-is-read"], 20),
             Mutant::ProgressPassesWork
             | Mutant::FailureForgotten
             | Mutant::ProgressFileUnsynced

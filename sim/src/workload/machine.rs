@@ -6,7 +6,7 @@ use std::time::Duration;
 use host::Host;
 use raftmq_client::Client;
 
-use super::{Clients, Phase, consumer, producer, push_consumer, retrier};
+use super::{Clients, Phase, consumer, lives, producer, push_consumer, retrier};
 use crate::machine::{CLIENT_PORT, Machine};
 
 /// Pause before a client that could not be made is tried again.
@@ -45,6 +45,12 @@ pub async fn run_client(clients: Arc<Clients>, number: u8) {
     for plan in &clients.plan.push_consumers {
         if plan.machine == number {
             let work = push_consumer::run(clients.clone(), machine, host.clone(), plan.clone());
+            tasks.push(tokio::spawn(work));
+        }
+    }
+    for plan in &clients.plan.lives {
+        if plan.machine == number {
+            let work = lives::run(clients.clone(), machine, host.clone(), plan.clone());
             tasks.push(tokio::spawn(work));
         }
     }

@@ -19,6 +19,8 @@ pub struct Size {
     pub body_bytes_max: u64,
     /// Longest pause of a producer between two messages.
     pub think_ms_max: u64,
+    /// Whether topics are made again and grow under their consumers.
+    pub lives: bool,
 }
 
 impl Default for Size {
@@ -29,6 +31,7 @@ impl Default for Size {
             groups: 2,
             body_bytes_max: 1_500,
             think_ms_max: 120,
+            lives: false,
         }
     }
 }
@@ -186,6 +189,36 @@ impl PushPlan {
     }
 }
 
+/// The topic that is made again under its consumers. What it holds nobody else looks at.
+pub(super) const LIFE_AGAIN: &str = "brief-again";
+/// The topic that gets more queues and stays.
+pub(super) const LIFE_GROWS: &str = "brief-grows";
+/// The group that gets everything of both.
+pub(super) const LIFE_ALL: &str = "life-all";
+/// The group that gets what is stored after it was made.
+pub(super) const LIFE_LATE: &str = "life-late";
+/// The one that gets everything and keeps its own progress.
+pub(super) const LIFE_EACH: &str = "life-each";
+
+/// A member of a group that reads topics which are made again and grow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LifePlan {
+    /// On which client machine.
+    pub machine: u8,
+    /// Its group.
+    pub group: Arc<str>,
+    /// Its topics; other members of its group have others.
+    pub topics: Vec<Arc<str>>,
+    /// Whether it gets every message and keeps its own progress.
+    pub alone: bool,
+    /// Whether an operator makes its group before.
+    pub waits: bool,
+    /// How often it commits, in milliseconds.
+    pub commit_ms: u64,
+    /// Whether it leaves its group in order when it ends.
+    pub leaves: bool,
+}
+
 /// Everything.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
@@ -205,6 +238,9 @@ pub struct Plan {
     /// All push consumers. Older cases have none.
     #[serde(default)]
     pub push_consumers: Vec<PushPlan>,
+    /// Who reads topics that are made again and grow. Older cases have none.
+    #[serde(default)]
+    pub lives: Vec<LifePlan>,
 }
 
 impl Plan {
@@ -261,6 +297,10 @@ impl Plan {
             consumers,
             retriers,
             push_consumers,
+            lives: match size.lives {
+                true => lives(&mut Chance::new(seed, "lives"), size),
+                false => Vec::new(),
+            },
         }
     }
 
@@ -292,6 +332,28 @@ impl Plan {
         });
         first.map(|(_, consumer)| consumer)
     }
+}
+
+/// Members that subscribe to one of the two topics, or to both.
+fn lives(chance: &mut Chance, size: Size) -> Vec<LifePlan> {
+    let members: [(&str, &[&str]); 6] = [
+        (LIFE_ALL, &[LIFE_AGAIN]),
+        (LIFE_ALL, &[LIFE_GROWS]),
+        (LIFE_ALL, &[LIFE_AGAIN, LIFE_GROWS]),
+        (LIFE_LATE, &[LIFE_AGAIN, LIFE_GROWS]),
+        (LIFE_LATE, &[LIFE_GROWS]),
+        (LIFE_EACH, &[LIFE_AGAIN, LIFE_GROWS]),
+    ];
+    let member = |(group, topics): (&str, &[&str])| LifePlan {
+        machine: chance.between(1..=size.machines.into()) as u8,
+        group: group.into(),
+        topics: topics.iter().map(|topic| Arc::from(*topic)).collect(),
+        alone: group == LIFE_EACH,
+        waits: group == LIFE_LATE,
+        commit_ms: chance.between(200..=2_000),
+        leaves: chance.one_in(2),
+    };
+    members.map(member).into()
 }
 
 fn producer(chance: &mut Chance, size: Size, topic: &TopicPlan) -> ProducerPlan {

@@ -219,6 +219,7 @@ fn only_storable_kinds_pass() {
         message_type: message_type.into(),
         attributes: Default::default(),
         dead_letters: false,
+        mark: 0,
     };
     let any = topic(MessageType::Unspecified);
     let code = |kind: Kind, topic: &Topic| kind.check_storable(topic).map_err(|no| no.code);

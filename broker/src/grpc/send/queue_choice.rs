@@ -69,6 +69,7 @@ mod tests {
             message_type: 0,
             attributes: [(FIRST_QUEUE.to_owned(), first.to_owned())].into(),
             dead_letters: false,
+            mark: 0,
         };
         let turn = AtomicU32::new(0);
         for (first, offered) in [("0", 0..6), ("4", 4..6), ("9", 5..6), ("x", 0..6)] {

@@ -2,6 +2,7 @@
 
 use std::ops::Bound;
 
+use proto::place::Life;
 use tokio::time::Instant;
 
 use super::{Held, Holdings, size};
@@ -34,6 +35,8 @@ pub(crate) enum Pick {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct RetriesWanted {
     pub(crate) room: usize,
+    /// Of which life of the topic.
+    pub(crate) life: Option<Life>,
     /// Offsets that are not wanted.
     pub(crate) held: Vec<u64>,
 }
@@ -109,7 +112,7 @@ impl Holdings {
             .hand_out(in_order, now)
             .expect("has something: that was looked for");
         let ticket = Ticket {
-            queue: queue.clone(),
+            queue: queue.of_life(delivery.life),
             offset: delivery.offset,
             is_retry,
             epoch: held.epoch,
@@ -181,15 +184,22 @@ impl Holdings {
         let mut offsets: Vec<u64> = held.retries.held().collect();
         offsets.extend(held.at_work.perhaps_handed_back());
         Some(RetriesWanted {
-            room: held.room_for_retries(self.bounds.bytes),
+            // None before it is known which life of the topic is read.
+            room: held
+                .place
+                .map_or(0, |_| held.room_for_retries(self.bounds.bytes)),
+            life: held.place.and_then(|place| place.life),
             held: offsets,
         })
     }
 
     /// Servers bring retries of a queue.
     pub(crate) fn retries_came(&mut self, queue: &TopicQueue, deliveries: Vec<Delivery>) {
-        if let Some(held) = self.queues.get_mut(queue) {
-            held.retries.came(deliveries);
+        let held = self.queues.get_mut(queue);
+        if let Some((held, place)) = held.and_then(|held| held.place.map(|place| (held, place))) {
+            let of_life = |delivery: &Delivery| delivery.life == place.life;
+            held.retries
+                .came(deliveries.into_iter().filter(of_life).collect());
         }
     }
 

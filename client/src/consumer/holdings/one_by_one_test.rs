@@ -32,6 +32,7 @@ fn delivery(number: u32, offset: u64) -> Delivery {
         offset,
         attempt: 1,
         message,
+        life: None,
     }
 }
 
@@ -43,7 +44,10 @@ fn holding(numbers: &[u32], offsets: std::ops::Range<u64>) -> Holdings {
         let FetchNext::FindStart { epoch } = holdings.fetch_next(&queue(*number)) else {
             panic!("no start")
         };
-        holdings.start_at(&queue(*number), epoch, 0, None);
+        holdings.start_at(&queue(*number), epoch, 0, (None, None));
+        // Its fetcher heard of the start.
+        let heard = holdings.queues[&queue(*number)].signals.retried.notified();
+        assert!(heard.now_or_never().is_some());
         fill(&mut holdings, *number, offsets.clone());
     }
     holdings
@@ -295,6 +299,45 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Step::Later),
     ];
     proptest::collection::vec(step, 0..200)
+}
+
+/// Catches work on messages of a topic that is gone which is taken for progress in the next one of its name.
+#[test]
+fn what_is_worked_on_counts_in_its_own_life() {
+    let life = |mark| Some(Life { topic_id: 7, mark });
+    let (mut holdings, now) = (holding(&[0], 0..0), Instant::now());
+    let begin = |holdings: &mut Holdings, life| {
+        let FetchNext::FindStart { epoch } = holdings.fetch_next(&queue(0)) else {
+            panic!("its place is known")
+        };
+        holdings.start_at(&queue(0), epoch, 0, (None, life));
+        let deliveries = (0..3).map(|offset| Delivery {
+            life,
+            ..delivery(0, offset)
+        });
+        assert!(holdings.fetched(&queue(0), epoch, deliveries.collect(), 3));
+    };
+    assert!(holdings.start_again(&queue(0), None));
+    begin(&mut holdings, life(1));
+    let (former, _) = pick(&mut holdings, false, now).expect("a delivery");
+    assert_eq!(former.queue.life(), life(1));
+    assert!(!holdings.start_again(&queue(0), None), "of another life");
+    assert!(holdings.start_again(&queue(0), life(1)));
+    assert!(!holdings.start_again(&queue(0), life(1)), "once is enough");
+    assert_eq!(holdings.due(), []);
+    begin(&mut holdings, life(2));
+    let (present, _) = pick(&mut holdings, false, now).expect("a delivery");
+    holdings.finish(&former);
+    assert_eq!(done(&holdings), 0, "offset 0 is worked on");
+    let retry = Delivery {
+        life: life(1),
+        ..delivery(0, 2)
+    };
+    holdings.retries_came(&queue(0), vec![retry]);
+    let wanted = holdings.retries_wanted(&queue(0)).expect("is held");
+    assert_eq!((wanted.life, wanted.held), (life(2), vec![]));
+    holdings.finish(&present);
+    assert_eq!(done(&holdings), 1);
 }
 
 proptest! {
