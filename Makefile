@@ -40,7 +40,7 @@ packages:
 	@scripts/system-packages build
 
 build: packages
-	cargo build --release -p raftmq
+	cargo build --release -p raftmq --bin raftmq
 
 up: build ## Build, then run a name server and three brokers under ./data; Ctrl-C stops them
 	@exec $(RAFTMQ) dev $(ARGS)

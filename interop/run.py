@@ -29,7 +29,7 @@ from pathlib import Path
 sys.dont_write_bytecode = True  # the checkout stays as it is
 import environment  # noqa: E402
 
-PORTS = 7  # of `raftmq dev --base-port`: the name server's, three for clients, three for peers
+PORTS = 10  # of `raftmq dev --base-port`: the name server's, three each for clients, peers and operators
 BROKERS = 3
 START_SECONDS = 60
 PATIENCE_SECONDS = 90
@@ -79,6 +79,8 @@ class Cluster:
         self.name_server = f"{HOST}:{self.base}"
         self.brokers = [f"{HOST}:{self.base + 1 + place}" for place in range(BROKERS)]
         self.certificate = directory / "data" / "tls" / "certificate.pem"
+        admin = ",".join(f"{HOST}:{self.base + 1 + 2 * BROKERS + place}" for place in range(BROKERS))
+        self.operator = {"RAFTMQ_ADMIN": admin, "RAFTMQ_SECRET_FILE": str(directory / "data" / "secret")}
         self.log = open(directory / "dev.log", "wb")
         command = [raftmq, "dev", "--data", directory / "data", "--base-port", str(self.base)]
         self.process = subprocess.Popen(
@@ -89,6 +91,7 @@ class Cluster:
         seeds = ",".join([self.name_server, *self.brokers])
         return subprocess.run(
             [self.raftmq, *words, "--seeds", seeds],
+            env=os.environ | self.operator,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

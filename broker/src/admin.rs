@@ -1,11 +1,14 @@
 //! The administration service: operators' commands, answered by the leader of the group.
 //!
-//! A follower forwards, except for what is about one broker itself: its status and its checkpoints.
+//! A follower forwards, except for what is about one broker itself: its status and its checkpoints. Only those reach it
+//! who proved that they hold the cluster's secret (see `port`); what clients may ask is in `inquiry`.
 
 mod group;
+pub(crate) mod inquiry;
 mod members;
 mod messages;
 mod offset;
+pub(crate) mod port;
 mod retention;
 mod status;
 mod topic;
@@ -14,11 +17,11 @@ use std::sync::Arc;
 
 use proto::cluster::broker_admin_server::BrokerAdmin;
 use proto::cluster::{
-    AddLearnerRequest, AdminResponse, BrokerStatusRequest, BrokerStatusResponse,
-    ChangeMembersRequest, DescribeGroupResponse, DropLogRequest, ListGroupsResponse,
-    ListMembersRequest, ListMembersResponse, ListRequest, ListTopicsResponse, NameRequest,
-    PutGroupRequest, PutTopicRequest, ReadMessagesRequest, ReadMessagesResponse,
-    RemoveLearnerRequest, ResetOffsetRequest, TransferLeadershipRequest,
+    AddLearnerRequest, AdminResponse, BrokerAdminClient, BrokerStatusRequest, BrokerStatusResponse,
+    ChangeMembersRequest, DescribeDeliveryResponse, DescribeGroupResponse, DropLogRequest,
+    InquiryClient, ListGroupsResponse, ListMembersRequest, ListMembersResponse, ListRequest,
+    ListTopicsResponse, NameRequest, PutGroupRequest, PutTopicRequest, ReadMessagesRequest,
+    ReadMessagesResponse, RemoveLearnerRequest, ResetOffsetRequest, TransferLeadershipRequest,
 };
 use proto::v2::Code;
 use tokio::time::timeout;
@@ -46,9 +49,9 @@ fn done(value: u64) -> AdminResponse {
 
 /// One type per command, since two commands may have the same request: the method that serves it is
 /// `serve(service, request, context)` of the named function, and a follower calls the named method of
-/// the leader.
+/// the leader, over the port that `$port` says.
 macro_rules! leader_commands {
-    ($($effect:ident $command:ident($request:ty) -> $answer:ident: $method:ident, $serve:path;)*) => {$(
+    ($($effect:ident $command:ident($request:ty) -> $answer:ident: $port:ident $method:ident, $serve:path;)*) => {$(
         #[derive(Clone)]
         struct $command($request);
 
@@ -74,7 +77,7 @@ macro_rules! leader_commands {
                 let mut request = request.map(|command| command.0);
                 onward(&mut request)?;
                 let wait = gateway::deadline(request.metadata()).unwrap_or(FORWARD_DURATION_MAX);
-                let mut client = service.admin_pool.client(address)?;
+                let mut client = $port(service, address)?;
                 let late = |_| Status::deadline_exceeded(format!("{address} did not answer in time"));
                 timeout(wait, client.$method(request)).await.map_err(late)?
             }
@@ -86,24 +89,40 @@ macro_rules! leader_commands {
     )*};
 }
 
+/// Administration at the broker that clients reach at `address`: over its peer port.
+#[allow(clippy::result_large_err, reason = "the transport's own error type")]
+fn peer_port(service: &Service, address: &str) -> Result<BrokerAdminClient, Status> {
+    let peer = service.leadership.peer_address(address);
+    let peer = peer.ok_or_else(|| Status::unavailable("the leader has just changed"))?;
+    service.admin_pool.client(&peer)
+}
+
+/// What clients ask, at the broker that they reach at `address`.
+#[allow(clippy::result_large_err, reason = "the transport's own error type")]
+fn client_port(service: &Service, address: &str) -> Result<InquiryClient, Status> {
+    service.admin_pool.inquiry_client(address)
+}
+
 leader_commands! {
-    Once CreateTopic(PutTopicRequest) -> AdminResponse: create_topic, topic::create;
-    Repeatable AlterTopic(PutTopicRequest) -> AdminResponse: alter_topic, topic::alter;
-    Once DeleteTopic(NameRequest) -> AdminResponse: delete_topic, topic::delete;
-    None ListTopics(ListRequest) -> ListTopicsResponse: list_topics, topic::list;
-    Once CreateGroup(PutGroupRequest) -> AdminResponse: create_group, group::create;
-    Repeatable AlterGroup(PutGroupRequest) -> AdminResponse: alter_group, group::alter;
-    Once DeleteGroup(NameRequest) -> AdminResponse: delete_group, group::delete;
-    None ListGroups(ListRequest) -> ListGroupsResponse: list_groups, group::list;
-    None ListMembers(ListMembersRequest) -> ListMembersResponse: list_members, group::members;
-    None DescribeGroup(NameRequest) -> DescribeGroupResponse: describe_group, group::describe;
-    None ReadMessages(ReadMessagesRequest) -> ReadMessagesResponse: read_messages, messages::read;
-    Repeatable ResetOffset(ResetOffsetRequest) -> AdminResponse: reset_offset, offset::reset;
-    Once TransferLeader(TransferLeadershipRequest) -> AdminResponse: transfer_leader, members::transfer;
-    Once ChangeMembers(ChangeMembersRequest) -> AdminResponse: change_members, members::change;
-    Once AddLearner(AddLearnerRequest) -> AdminResponse: add_learner, members::add_learner;
-    Once RemoveLearner(RemoveLearnerRequest) -> AdminResponse: remove_learner, members::remove_learner;
-    Repeatable DropLog(DropLogRequest) -> AdminResponse: drop_log, retention::drop_log;
+    Once CreateTopic(PutTopicRequest) -> AdminResponse: peer_port create_topic, topic::create;
+    Repeatable AlterTopic(PutTopicRequest) -> AdminResponse: peer_port alter_topic, topic::alter;
+    Once DeleteTopic(NameRequest) -> AdminResponse: peer_port delete_topic, topic::delete;
+    None ListTopics(ListRequest) -> ListTopicsResponse: peer_port list_topics, topic::list;
+    Once CreateGroup(PutGroupRequest) -> AdminResponse: peer_port create_group, group::create;
+    Repeatable AlterGroup(PutGroupRequest) -> AdminResponse: peer_port alter_group, group::alter;
+    Once DeleteGroup(NameRequest) -> AdminResponse: peer_port delete_group, group::delete;
+    None ListGroups(ListRequest) -> ListGroupsResponse: peer_port list_groups, group::list;
+    None ListMembers(ListMembersRequest) -> ListMembersResponse: peer_port list_members, group::members;
+    None DescribeGroup(NameRequest) -> DescribeGroupResponse: peer_port describe_group, group::describe;
+    None ReadMessages(ReadMessagesRequest) -> ReadMessagesResponse: peer_port read_messages, messages::read;
+    Repeatable ResetOffset(ResetOffsetRequest) -> AdminResponse: peer_port reset_offset, offset::reset;
+    Once TransferLeader(TransferLeadershipRequest) -> AdminResponse: peer_port transfer_leader, members::transfer;
+    Once ChangeMembers(ChangeMembersRequest) -> AdminResponse: peer_port change_members, members::change;
+    Once AddLearner(AddLearnerRequest) -> AdminResponse: peer_port add_learner, members::add_learner;
+    Once RemoveLearner(RemoveLearnerRequest) -> AdminResponse: peer_port remove_learner, members::remove_learner;
+    Repeatable DropLog(DropLogRequest) -> AdminResponse: peer_port drop_log, retention::drop_log;
+    None InquireMembers(ListMembersRequest) -> ListMembersResponse: client_port list_members, group::members;
+    None DescribeDelivery(NameRequest) -> DescribeDeliveryResponse: client_port describe_delivery, inquiry::delivery;
 }
 
 type Answered<T> = Result<Response<T>, Status>;

@@ -1,50 +1,95 @@
-//! Channels to the other brokers for what the gateway does not forward, one per address, opened when needed.
+//! Channels to other servers for what the gateway does not forward, one per address, opened when needed.
+//!
+//! What only servers may ask goes over channels that prove that they hold the cluster's secret; what a client asked
+//! goes on as a client's call.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-use host::network::{self, ChannelOptions};
-use proto::cluster::BrokerAdminClient;
+use host::network::{self, ChannelOptions, ClusterSecret};
+use proto::cluster::{BrokerAdminClient, InquiryClient, NameServerClient};
 use proto::redelivery::RedeliveryClient;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
 
-/// Addresses remembered at most; a group has fewer replicas than this.
-const CHANNELS_MAX: usize = 16;
+/// Addresses remembered at most.
+const CHANNELS_MAX: usize = 64;
+
+/// Longest wait for a connection, in milliseconds; an address that needs longer is as good as dead.
+const CONNECT_TIMEOUT_MS: u64 = 1_500;
 
 /// The channels.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct AdminPool {
-    open: Mutex<BTreeMap<String, Channel>>,
+    secret: ClusterSecret,
+    open: Mutex<BTreeMap<(String, Asks), Channel>>,
+}
+
+/// As whom a channel asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Asks {
+    AsServer,
+    AsClient,
 }
 
 impl AdminPool {
-    /// A client of the administration service of the broker at `address`.
+    /// Proves with this secret.
+    pub(crate) fn new(secret: ClusterSecret) -> AdminPool {
+        AdminPool {
+            secret,
+            open: Mutex::default(),
+        }
+    }
+
+    /// What this broker proves with.
+    pub(crate) fn secret(&self) -> &ClusterSecret {
+        &self.secret
+    }
+
+    /// A client of the administration service of the broker whose peer port is at `address`.
     pub(crate) fn client(&self, address: &str) -> Result<BrokerAdminClient, Status> {
-        self.channel(address)
+        self.channel(address, Asks::AsServer)
             .map(proto::cluster::broker_admin_client)
     }
 
-    /// A client of the redelivery service of the broker at `address`.
+    /// A client of the name server at `address`.
+    pub(crate) fn name_server_client(&self, address: &str) -> Result<NameServerClient, Status> {
+        self.channel(address, Asks::AsServer)
+            .map(proto::cluster::name_server_client)
+    }
+
+    /// A client of the redelivery service of the broker whose client port is at `address`.
     pub(crate) fn redelivery_client(&self, address: &str) -> Result<RedeliveryClient, Status> {
-        self.channel(address)
+        self.channel(address, Asks::AsClient)
             .map(proto::redelivery::redelivery_client)
     }
 
-    fn channel(&self, address: &str) -> Result<Channel, Status> {
+    /// A client of what SDKs ask the broker whose client port is at `address`.
+    pub(crate) fn inquiry_client(&self, address: &str) -> Result<InquiryClient, Status> {
+        self.channel(address, Asks::AsClient)
+            .map(proto::cluster::inquiry_client)
+    }
+
+    fn channel(&self, address: &str, asks: Asks) -> Result<Channel, Status> {
         let mut open = self
             .open
             .lock()
             .expect("nothing panics while the pool is locked");
-        if let Some(channel) = open.get(address) {
+        let key = (address.to_owned(), asks);
+        if let Some(channel) = open.get(&key) {
             return Ok(channel.clone());
         }
         if open.len() >= CHANNELS_MAX {
             open.clear();
         }
-        let channel = network::channel(address, &ChannelOptions::default())
+        let options = ChannelOptions {
+            connect_timeout_ms: CONNECT_TIMEOUT_MS,
+            secret: (asks == Asks::AsServer).then(|| self.secret.clone()),
+            ..ChannelOptions::default()
+        };
+        let channel = network::channel(address, &options)
             .map_err(|error| Status::unavailable(error.to_string()))?;
-        open.insert(address.to_owned(), channel.clone());
+        open.insert(key, channel.clone());
         Ok(channel)
     }
 }

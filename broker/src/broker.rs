@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use futures::future::{FutureExt, join_all};
 use gateway::Forwarder;
-use host::network::{self, Listener, NetworkError, ServerOptions};
+use host::network::{self, ClusterSecret, Listener, NetworkError, Proof, ServerOptions, ServerTls};
 use host::{Host, Shutdown, ShutdownTrigger};
 use raft::{Member, RaftConfig, RaftGroup};
 use store::Identity;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
 
-use crate::admin::Admin;
+use crate::admin::inquiry::Inquiries;
+use crate::admin::port::AdminPort;
 use crate::admin_pool::AdminPool;
 use crate::clients::Clients;
 use crate::config::{BrokerConfig, MemberConfig};
@@ -35,6 +36,9 @@ const HAND_OVER_MAX: Duration = Duration::from_secs(1);
 
 /// Longest time the replica's tasks may take to end.
 const STOP_DURATION_MAX: Duration = Duration::from_secs(10);
+
+/// Connections that operators may have open at the same time.
+const ADMIN_CONNECTIONS_MAX: usize = 256;
 
 /// A broker that runs until it is stopped or dropped.
 pub struct Broker {
@@ -64,33 +68,34 @@ impl Broker {
     /// Binds the client port, recovers the replica, and serves. Returns before a leader is known.
     pub async fn start(config: BrokerConfig, host: Host) -> Result<Broker, BrokerError> {
         config.validate()?;
+        let secret = config.secret().map_err(BrokerError::Secret)?;
         let tls = config.tls()?;
         let listener = Listener::bind(&config.listen).await?;
+        let admin_listener = Listener::bind(&config.admin_listen).await?;
         let (trigger, shutdown) = Shutdown::new();
+        let admin = AdminPort::for_peers();
+        let beside = admin.clone();
         let (machine, view) = Machine::new();
         let group = RaftGroup::start(
-            raft_config(&config, &host),
+            raft_config(&config, &host, secret.clone()),
             host.clone(),
             Box::new(machine),
             shutdown.clone(),
+            |router| router.add_service(proto::cluster::broker_admin_server(beside)),
         )
         .await?;
-        let (service, proposer) = service(config, host, group, view, shutdown.clone());
+        let pool = AdminPool::new(secret);
+        let (service, proposer) = service(config, host, (group, view), pool, shutdown.clone());
         let service = Arc::new(service);
+        admin.serve(&service);
         let mut tasks = registration::start(&service);
         tasks.push(tokio::spawn(ticker::run(service.clone())));
-        let options = ServerOptions {
-            connections_max: service.config.connections_max as usize,
-            tls,
-            ..ServerOptions::default()
-        };
-        let router = network::server(&options)
-            .add_service(proto::opaque::messaging_server(Messaging(service.clone())))
-            .add_service(proto::cluster::broker_admin_server(Admin(service.clone())))
-            .add_service(proto::redelivery::redelivery_server(RedeliveryService(
-                service.clone(),
-            )));
-        let server = tokio::spawn(network::serve(listener, router, options, shutdown));
+        let for_clients = serve_clients(&service, listener, tls.clone());
+        let for_operators = serve_operators(&service, admin_listener, tls, &admin);
+        let server = tokio::spawn(async move {
+            tokio::try_join!(for_clients, for_operators)?;
+            Ok(())
+        });
         tracing::info!(
             group = service.config.group,
             broker_id = service.own.broker_id,
@@ -145,7 +150,7 @@ impl Broker {
             failure = self.service.group.failed() => failure.into(),
             ended = &mut self.server => match ended {
                 Ok(Err(error)) => error.into(),
-                _ => BrokerError::TaskEnded("the server of the client port"),
+                _ => BrokerError::TaskEnded("a server of the broker's ports"),
             },
         }
     }
@@ -182,7 +187,47 @@ impl Broker {
     }
 }
 
-fn raft_config(config: &BrokerConfig, host: &Host) -> RaftConfig {
+/// The clients' port, until the broker stops.
+fn serve_clients(
+    service: &Arc<Service>,
+    listener: Listener,
+    tls: Option<Arc<ServerTls>>,
+) -> impl Future<Output = Result<(), NetworkError>> + Send + use<> {
+    let options = ServerOptions {
+        connections_max: service.config.connections_max as usize,
+        tls,
+        // Nothing here asks for it: an operator who takes this broker for a name server hears that it is none.
+        proof: Proof::Accepted(service.admin_pool.secret().clone()),
+        ..ServerOptions::default()
+    };
+    let router = network::server(&options)
+        .add_service(proto::opaque::messaging_server(Messaging(service.clone())))
+        .add_service(proto::cluster::inquiry_server(Inquiries(service.clone())))
+        .add_service(proto::redelivery::redelivery_server(RedeliveryService(
+            service.clone(),
+        )));
+    network::serve(listener, router, options, service.shutdown.clone())
+}
+
+/// The operators' port, until the broker stops.
+fn serve_operators(
+    service: &Arc<Service>,
+    listener: Listener,
+    tls: Option<Arc<ServerTls>>,
+    admin: &AdminPort,
+) -> impl Future<Output = Result<(), NetworkError>> + Send + use<> {
+    let options = ServerOptions {
+        connections_max: ADMIN_CONNECTIONS_MAX,
+        tls,
+        proof: Proof::Demanded(service.admin_pool.secret().clone()),
+        ..ServerOptions::default()
+    };
+    let admin = proto::cluster::broker_admin_server(admin.for_operators());
+    let router = network::server(&options).add_service(admin);
+    network::serve(listener, router, options, service.shutdown.clone())
+}
+
+fn raft_config(config: &BrokerConfig, host: &Host, secret: ClusterSecret) -> RaftConfig {
     let identity = Identity {
         cluster_id: config.cluster_id.clone(),
         group: config.group.clone(),
@@ -196,6 +241,7 @@ fn raft_config(config: &BrokerConfig, host: &Host) -> RaftConfig {
         config.peer_listen.clone(),
         members,
         engine,
+        secret,
     );
     raft.log.segment_bytes = config.segment_bytes;
     raft.log.reserve_bytes = config.disk_reserve_bytes;
@@ -217,8 +263,8 @@ fn member(member: MemberConfig) -> Member {
 fn service(
     config: BrokerConfig,
     host: Host,
-    group: RaftGroup,
-    view: View,
+    (group, view): (RaftGroup, View),
+    admin_pool: AdminPool,
     shutdown: Shutdown,
 ) -> (Service, JoinHandle<()>) {
     let proposer_config = ProposerConfig {
@@ -241,7 +287,7 @@ fn service(
         proposer,
         leadership: Leadership::new(group.leadership(), config.broker_id, leader_wait),
         forwarder: Forwarder::new(),
-        admin_pool: AdminPool::default(),
+        admin_pool,
         clients: Clients::new(
             Duration::from_millis(config.client_expiry_ms),
             config.clients_max as usize,

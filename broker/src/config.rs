@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use host::network::{NetworkError, ServerTls};
+use host::network::{ClusterSecret, NetworkError, ServerTls};
 use proto::{BrokerId, GroupName};
 use serde::{Deserialize, Serialize};
 
@@ -59,12 +59,19 @@ pub struct BrokerConfig {
     pub peer_listen: String,
     /// `host:port` given to the other replicas. Default and rule as for `advertise`.
     pub peer_advertise: String,
+    /// File with the cluster's secret, readable by its owner only. All brokers and name servers of a cluster have the same
+    /// one and prove it to each other; so do operators. `raftmq secret new FILE` makes one. Default `/etc/raftmq/secret`.
+    /// Rule: a broker without one does not start.
+    pub secret_file: PathBuf,
     /// File with the certificate chain (PEM) for clients that speak TLS, the broker's own certificate first. They and
     /// those that speak plaintext share the port of `listen`. A changed file is noticed within a minute. Default: none,
     /// plaintext only. Rule: together with `tls_key`.
     pub tls_certificate: PathBuf,
     /// File with the certificate's private key (PEM). Default: none. Rule: together with `tls_certificate`.
     pub tls_key: PathBuf,
+    /// `address:port` on which operators are served who prove that they hold the cluster's secret: `raftmq` on this
+    /// machine reaches the whole cluster there. Default `127.0.0.1:7081`.
+    pub admin_listen: String,
     /// The replicas with which a new group starts; later changes go through the log. Default: this
     /// broker alone. Rule: the same list on every replica.
     pub members: Vec<MemberConfig>,
@@ -172,6 +179,8 @@ impl Default for BrokerConfig {
             advertise: String::new(),
             peer_listen: "0.0.0.0:9081".to_owned(),
             peer_advertise: String::new(),
+            secret_file: PathBuf::from("/etc/raftmq/secret"),
+            admin_listen: "127.0.0.1:7081".to_owned(),
             tls_certificate: PathBuf::new(),
             tls_key: PathBuf::new(),
             members: Vec::new(),
@@ -256,6 +265,11 @@ impl BrokerConfig {
         self.validate_storage()
     }
 
+    /// The secret of the cluster. Blocks.
+    pub(crate) fn secret(&self) -> Result<ClusterSecret, NetworkError> {
+        ClusterSecret::load(&self.secret_file)
+    }
+
     /// The certificate for clients that speak TLS, if there is one. Blocks.
     pub(crate) fn tls(&self) -> Result<Option<Arc<ServerTls>>, NetworkError> {
         if self.tls_certificate.as_os_str().is_empty() {
@@ -309,6 +323,7 @@ impl BrokerConfig {
     fn validate_addresses(&self) -> Result<(), ConfigError> {
         host_and_port("listen", &self.listen)?;
         host_and_port("peer_listen", &self.peer_listen)?;
+        host_and_port("admin_listen", &self.admin_listen)?;
         for (index, member) in self.members.iter().enumerate() {
             require(member.broker_id != 0, "members", || {
                 format!("broker_id of member {index} must not be 0")

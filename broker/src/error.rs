@@ -11,8 +11,11 @@ pub enum BrokerError {
     /// The configuration breaks a rule.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The client port cannot be served.
-    #[error("client port: {0}")]
+    /// There is no secret of the cluster, or none that can be used.
+    #[error(transparent)]
+    Secret(NetworkError),
+    /// The clients' or the operators' port cannot be served.
+    #[error(transparent)]
     Network(#[from] NetworkError),
     /// The replica cannot start or go on: its disk failed, its identity does not match, or worse.
     #[error(transparent)]

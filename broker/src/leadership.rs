@@ -95,6 +95,15 @@ impl Leadership {
         }
     }
 
+    /// Where other replicas reach the leader, or who is left of a group that this broker was taken out of, by the address
+    /// at which clients do.
+    pub(crate) fn peer_address(&self, client_address: &str) -> Option<String> {
+        let leadership = self.changes.borrow();
+        let mut known = leadership.leader.iter().chain(&leadership.survivors);
+        let member = known.find(|member| member.client_address == client_address)?;
+        Some(member.peer_address.clone())
+    }
+
     /// A receiver of its own, for tasks that follow every change.
     pub(crate) fn changes(&self) -> watch::Receiver<raft::Leadership> {
         self.changes.clone()

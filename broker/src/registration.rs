@@ -181,7 +181,11 @@ impl Sender {
     async fn run(mut self) {
         let lease_ms = self.service.config.registration_lease_ms;
         let interval = Duration::from_millis(lease_ms) / RENEWALS_PER_LEASE;
-        let client = match network::channel(&self.address, &ChannelOptions::default()) {
+        let options = ChannelOptions {
+            secret: Some(self.service.admin_pool.secret().clone()),
+            ..ChannelOptions::default()
+        };
+        let client = match network::channel(&self.address, &options) {
             Ok(channel) => proto::cluster::name_server_client(channel),
             Err(error) => {
                 tracing::error!(address = self.address, %error, "cannot register");

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
-use host::network::{self, Listener, ServerOptions};
+use host::network::{self, Listener, Proof, ServerOptions};
 use host::{Shutdown, ShutdownTrigger};
 use proto::cluster::name_server_server::NameServer;
 use proto::cluster::{
@@ -83,13 +83,17 @@ impl Registry {
         let (trigger, shutdown) = Shutdown::new();
         let listener = Listener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_address().to_string();
-        let options = ServerOptions::default();
+        let options = ServerOptions {
+            proof: Proof::Accepted(host::testing::cluster_secret()),
+            ..ServerOptions::default()
+        };
         let service = Recorder {
             registered: sender,
             newer: newer.clone(),
         };
-        let router =
-            network::server(&options).add_service(proto::cluster::name_server_server(service));
+        let router = network::server(&options).add_service(network::guarded(
+            proto::cluster::name_server_server(service),
+        ));
         tokio::spawn(network::serve(listener, router, options, shutdown));
         Registry {
             address,

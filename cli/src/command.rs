@@ -17,6 +17,7 @@ mod message;
 mod nameserver;
 mod produce;
 mod route;
+mod secret;
 mod seeds;
 mod server;
 mod shown_message;
@@ -26,6 +27,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use host::Host;
 
 use crate::failure::{ExitCode, Failure};
 use crate::terminal;
@@ -75,6 +77,8 @@ enum Command {
     Bench(bench::BenchArguments),
     /// How the brokers are doing
     Cluster(cluster::ClusterArguments),
+    /// The secret by which servers and operators of a cluster know each other
+    Secret(secret::SecretArguments),
     /// Names for systems, in place of --seeds
     Context(context::ContextArguments),
     /// Print shell completion
@@ -93,16 +97,16 @@ fn exit_codes() -> String {
     format!("Exit codes:\n{}", lines.collect::<Vec<_>>().join("\n"))
 }
 
-/// Does what the command line asks for.
+/// Does what the command line asks for; a server that it starts runs on `host`.
 ///
 /// # Errors
 ///
 /// One clear line, and the exit code that belongs to it.
-pub fn run(arguments: Arguments) -> Result<(), Failure> {
+pub fn run(arguments: Arguments, host: Host) -> Result<(), Failure> {
     match arguments.command {
         Command::Dev(arguments) => block_on(dev::run(arguments)),
-        Command::Broker(arguments) => broker::run(&arguments),
-        Command::Nameserver(arguments) => nameserver::run(&arguments),
+        Command::Broker(arguments) => broker::run(&arguments, host),
+        Command::Nameserver(arguments) => nameserver::run(&arguments, host),
         Command::Topic(arguments) => block_on(topic::run(arguments)),
         Command::Produce(arguments) => block_on(produce::run(arguments)),
         Command::Consume(arguments) => block_on(consume::run(arguments)),
@@ -118,6 +122,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Completion(arguments) => completion::complete(&arguments),
         Command::Man(arguments) => completion::man(&arguments),
         Command::Context(arguments) => context::run(arguments),
+        Command::Secret(arguments) => secret::run(arguments),
         Command::CeilingNode(arguments) => ceiling_node::run(&arguments),
     }
 }

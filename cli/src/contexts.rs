@@ -39,6 +39,24 @@ pub struct Context {
     /// File of the certificates (PEM) to trust; servers are spoken to in TLS then, else in plaintext.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls_ca: Option<PathBuf>,
+    /// Where operators are served: `admin_listen` of one broker or more, `host:port`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub admin: Vec<String>,
+    /// File of the cluster's secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_file: Option<PathBuf>,
+}
+
+impl Context {
+    /// A system of which only the addresses are known.
+    pub fn at(seeds: Vec<String>) -> Context {
+        Context {
+            seeds,
+            tls_ca: None,
+            admin: Vec::new(),
+            secret_file: None,
+        }
+    }
 }
 
 /// Where the file is: `$XDG_CONFIG_HOME/raftmq/contexts.toml`, or below `~/.config`.
@@ -115,6 +133,9 @@ impl Contexts {
         if let Some(seed) = context.seeds.iter().find(|seed| !is_address(seed)) {
             return wrong(format!("seed {seed:?} is not host:port"));
         }
+        if let Some(admin) = context.admin.iter().find(|admin| !is_address(admin)) {
+            return wrong(format!("listener for operators {admin:?} is not host:port"));
+        }
         if context.seeds.is_empty() {
             return wrong(format!("context {name} needs at least one seed"));
         }
@@ -176,15 +197,14 @@ mod tests {
     use super::*;
 
     fn system(seeds: &[&str]) -> Context {
-        Context {
-            seeds: seeds.iter().map(|seed| (*seed).to_owned()).collect(),
-            tls_ca: None,
-        }
+        Context::at(seeds.iter().map(|seed| (*seed).to_owned()).collect())
     }
 
     fn seeds() -> Context {
         Context {
             tls_ca: Some("/etc/raftmq/ca.pem".into()),
+            admin: vec!["10.0.0.1:7081".to_owned()],
+            secret_file: Some("/home/me/secret".into()),
             ..system(&["ns1:9876", "10.0.0.2:9876"])
         }
     }

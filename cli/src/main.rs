@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use host::Host;
 use mimalloc::MiMalloc;
 
 /// Batches of a megabyte are allocated and freed a thousand times a second; glibc gives each back to
@@ -14,11 +14,5 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 compile_error!("known bugs are for the simulator: raftmq is never built with --cfg raftmq_mutants");
 
 fn main() -> ExitCode {
-    match cli::run(cli::Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            cli::terminal::note(format_args!("raftmq: {failure}"));
-            ExitCode::from(failure.exit_code().number())
-        }
-    }
+    cli::main(Host::real())
 }

@@ -46,3 +46,5 @@ mod pushing;
 mod restored;
 #[path = "processes/snapshot.rs"]
 mod snapshot;
+#[path = "processes/strangers.rs"]
+mod strangers;

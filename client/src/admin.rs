@@ -29,7 +29,8 @@ use crate::deadline;
 use crate::error::Error;
 use known::Known;
 
-/// Administration calls.
+/// Administration calls, for who holds the cluster's secret ([`ClientBuilder::administration`](crate::ClientBuilder::administration)).
+/// They go through the listener for operators of any one broker, which passes them on.
 ///
 /// Calls that change or list something go to the leader of a broker group, follow it through an election, and are
 /// repeated until their deadline: the client's request timeout, unless [`Admin::timeout`] sets another. Their errors:
@@ -275,7 +276,8 @@ impl Admin {
         answered.await.map(|_: cluster::AdminResponse| ())
     }
 
-    /// What the replica at `address` (`host:port`, its client address) says about itself. One attempt.
+    /// What the replica at `address` says about itself: `host:port` at which clients reach it, or, of one that no group
+    /// knows yet, at which other replicas will. One attempt.
     ///
     /// # Errors
     /// It did not answer.
@@ -343,8 +345,10 @@ impl Admin {
         let timeout = call.timeout;
         let answer: cluster::AdminResponse = connection
             .call_at(call, address, async {
-                let request = connection.request(cluster::BrokerStatusRequest {}, timeout);
-                connection.admin(address)?.checkpoint(request).await
+                let request = cluster::BrokerStatusRequest {};
+                let way = connection.passage(address, request, timeout).await?;
+                let (passage, mut client, request) = way;
+                passage.ended(client.checkpoint(request).await)
             })
             .await?;
         Ok(answer.value)
@@ -387,9 +391,12 @@ impl Admin {
         let connection = &self.core.connection;
         connection
             .call(call, |address, timeout| {
-                let request = connection.request(message.clone(), timeout);
-                let attempt = &attempt;
-                async move { attempt(connection.admin(&address)?, request).await }
+                let (message, attempt) = (message.clone(), &attempt);
+                async move {
+                    let way = connection.passage(&address, message, timeout).await?;
+                    let (passage, client, request) = way;
+                    passage.ended(attempt(client, request).await)
+                }
             })
             .await
     }
@@ -400,6 +407,15 @@ impl Admin {
         subject: String,
         changes: bool,
     ) -> Result<Call, Error> {
+        if let Err(status) = self.core.connection.endpoints() {
+            return Err(Error::Refused {
+                operation,
+                subject,
+                address: "nobody".to_owned(),
+                code: proto::v2::Code::Unauthorized,
+                reason: status.message().to_owned(),
+            });
+        }
         let deadline = deadline::after(self.timeout);
         let group = self
             .known_group(deadline)
@@ -511,8 +527,10 @@ impl Admin {
         let timeout = call.timeout;
         connection
             .call_at(call, address, async {
-                let request = connection.request(cluster::BrokerStatusRequest {}, timeout);
-                connection.admin(address)?.status(request).await
+                let request = cluster::BrokerStatusRequest {};
+                let way = connection.passage(address, request, timeout).await?;
+                let (passage, mut client, request) = way;
+                passage.ended(client.status(request).await)
             })
             .await
     }

@@ -74,6 +74,7 @@ answers_with_code!(
     cluster::ListTopicsResponse,
     cluster::ListGroupsResponse,
     cluster::ListMembersResponse,
+    cluster::DescribeDeliveryResponse,
     cluster::DescribeGroupResponse,
     cluster::ReadMessagesResponse,
     redelivery::RedeliveryResponse,

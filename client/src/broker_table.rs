@@ -119,6 +119,13 @@ impl BrokerTable {
         }
     }
 
+    /// The first by name of the broker groups that are known.
+    pub(crate) fn first_group(&self) -> Option<Arc<str>> {
+        let groups = self.lock();
+        let mut named = groups.keys().filter(|name| !name.is_empty());
+        named.next().cloned()
+    }
+
     /// Whether any address of the group is known.
     pub(crate) fn knows(&self, group: &str) -> bool {
         let groups = self.lock();

@@ -12,6 +12,7 @@ use rand::RngExt;
 use tokio::time::Instant;
 
 use crate::admin::Admin;
+use crate::administration::{Administration, Endpoints};
 use crate::answer::Attempt;
 use crate::backoff::Backoff;
 use crate::connection::{Connection, Identity};
@@ -45,6 +46,7 @@ impl Client {
             start_timeout: Duration::from_secs(10),
             host: Host::real(),
             tls: None,
+            administration: None,
         }
     }
 
@@ -76,7 +78,7 @@ impl Client {
         }
     }
 
-    /// Administration calls.
+    /// Administration calls. They need [`ClientBuilder::administration`]; without it each is refused.
     pub fn admin(&self) -> Admin {
         Admin::new(self.core.clone())
     }
@@ -129,6 +131,7 @@ pub struct ClientBuilder {
     start_timeout: Duration,
     host: Host,
     tls: Option<ClientTls>,
+    administration: Option<Administration>,
 }
 
 impl ClientBuilder {
@@ -172,6 +175,14 @@ impl ClientBuilder {
     #[must_use]
     pub fn tls(mut self, tls: ClientTls) -> Self {
         self.tls = Some(tls);
+        self
+    }
+
+    /// What [`Client::admin`] needs: the secret of the cluster, and where operators are served. Default: none, which is
+    /// enough to send and to consume.
+    #[must_use]
+    pub fn administration(mut self, administration: impl Into<Option<Administration>>) -> Self {
+        self.administration = administration.into();
         self
     }
 
@@ -221,6 +232,7 @@ impl ClientBuilder {
             self.request_timeout.min(deadline::LONGEST),
             self.attempt_timeout.min(deadline::LONGEST),
             self.tls.clone(),
+            self.administration.clone().map(Endpoints::new),
         );
         self.first_answer(&connection).await?;
         Ok(Client {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use host::Clock;
 use host::network::{self, ChannelOptions, ClientTls};
-use proto::cluster::{self, BrokerAdminClient};
+use proto::cluster::{self, InquiryClient};
 use proto::opaque::{self, MessagingServiceClient};
 use proto::place::LIFE;
 use proto::redelivery::{self, RedeliveryClient};
@@ -17,6 +17,7 @@ use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
+use crate::administration::Endpoints;
 use crate::answer::{self, Answer, Attempt};
 use crate::broker_table::BrokerTable;
 use crate::consumer::TopicQueue;
@@ -40,7 +41,20 @@ pub(crate) struct Connection {
     /// Who calls, where nothing else is said.
     pub(crate) identity: Identity,
     tls: Option<ClientTls>,
-    channels: Mutex<BTreeMap<Arc<str>, Channel>>,
+    /// Present in a client that administers.
+    pub(crate) endpoints: Option<Endpoints>,
+    channels: Mutex<BTreeMap<(Arc<str>, As), Channel>>,
+}
+
+/// As whom a channel speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum As {
+    /// Everybody.
+    Client,
+    /// One who proves that it holds the cluster's secret, on a port that clients use too.
+    Proven,
+    /// The same on a port for operators.
+    Operator,
 }
 
 /// Who calls: goes with every request.
@@ -132,6 +146,7 @@ impl Connection {
         request_timeout: Duration,
         attempt_timeout: Duration,
         tls: Option<ClientTls>,
+        endpoints: Option<Endpoints>,
     ) -> Connection {
         Connection {
             brokers: BrokerTable::new(seeds),
@@ -140,6 +155,7 @@ impl Connection {
             attempt_timeout,
             identity,
             tls,
+            endpoints,
             channels: Mutex::new(BTreeMap::new()),
         }
     }
@@ -149,52 +165,62 @@ impl Connection {
         self.identity.request(message, timeout)
     }
 
-    fn channel(&self, address: &str) -> Result<Channel, network::NetworkError> {
+    pub(crate) fn channel(
+        &self,
+        address: &str,
+        speaks: As,
+    ) -> Result<Channel, network::NetworkError> {
         let mut channels = self
             .channels
             .lock()
             .expect("nothing panics while channels are locked");
-        if let Some(channel) = channels.get(address) {
+        let key = (Arc::from(address), speaks);
+        if let Some(channel) = channels.get(&key) {
             return Ok(channel.clone());
         }
+        // What never leaves the machine needs no certificate for a name that only the machine itself uses.
+        let plain = speaks == As::Operator && is_loopback(address);
+        let secret = self.endpoints.as_ref().map(|one| one.secret.clone());
         let options = ChannelOptions {
             connect_timeout_ms: CONNECT_TIMEOUT_MS,
-            tls: self.tls.clone(),
+            tls: self.tls.clone().filter(|_| !plain),
+            secret: secret.filter(|_| speaks != As::Client),
             ..ChannelOptions::default()
         };
         let channel = network::channel(address, &options)?;
         if channels.len() >= CHANNELS_MAX {
             channels.pop_first();
         }
-        channels.insert(address.into(), channel.clone());
+        channels.insert(key, channel.clone());
         Ok(channel)
     }
 
     /// A client of the messaging service at an address.
     pub(crate) fn messaging(&self, address: &str) -> Result<MessagingServiceClient, Status> {
         Ok(opaque::messaging_client(
-            self.channel(address).map_err(bad_address)?,
+            self.channel(address, As::Client).map_err(bad_address)?,
         ))
     }
 
-    /// A client of the administration of the broker at an address.
-    pub(crate) fn admin(&self, address: &str) -> Result<BrokerAdminClient, Status> {
-        Ok(cluster::broker_admin_client(
-            self.channel(address).map_err(bad_address)?,
+    /// A client of what the broker at an address tells every client.
+    pub(crate) fn inquiry(&self, address: &str) -> Result<InquiryClient, Status> {
+        Ok(cluster::inquiry_client(
+            self.channel(address, As::Client).map_err(bad_address)?,
         ))
     }
 
     /// A client of the retries of failed messages at the broker at an address.
     pub(crate) fn redelivery(&self, address: &str) -> Result<RedeliveryClient, Status> {
         Ok(redelivery::redelivery_client(
-            self.channel(address).map_err(bad_address)?,
+            self.channel(address, As::Client).map_err(bad_address)?,
         ))
     }
 
-    /// A client of the name server at an address.
+    /// A client of the name server at an address, for whoever administers.
     pub(crate) fn name_server(&self, address: &str) -> Result<cluster::NameServerClient, Status> {
+        self.endpoints()?;
         Ok(cluster::name_server_client(
-            self.channel(address).map_err(bad_address)?,
+            self.channel(address, As::Proven).map_err(bad_address)?,
         ))
     }
 
@@ -331,6 +357,12 @@ impl Call {
 /// The status of an attempt that was given up.
 pub(crate) fn late(timeout: Duration) -> Status {
     Status::deadline_exceeded(format!("no answer within {} ms", timeout.as_millis()))
+}
+
+fn is_loopback(address: &str) -> bool {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let ip = host.trim_start_matches('[').trim_end_matches(']').parse();
+    host == "localhost" || ip.is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
 }
 
 /// An address that a server gave us and that is none.

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use host::Disk;
-use proto::cluster::BrokerStatusRequest;
+use proto::cluster::ListRequest;
 use proto::v2;
 use tokio::time::Instant;
 
@@ -209,16 +209,14 @@ impl Core {
         let core = self.clone();
         tokio::spawn(async move {
             let connection = &core.connection;
-            let Ok(mut admin) = connection.admin(&leader) else {
+            let Ok(mut inquiry) = connection.inquiry(&leader) else {
                 return;
             };
-            let request = connection.request(BrokerStatusRequest {}, HINT_TIMEOUT);
-            if let Ok(Ok(status)) = tokio::time::timeout(HINT_TIMEOUT, admin.status(request)).await
-            {
-                let replicas = status.into_inner().replicas;
-                let addresses = replicas
-                    .into_iter()
-                    .map(|replica| replica.client_address.into());
+            let request = connection.request(ListRequest {}, HINT_TIMEOUT);
+            let asking = inquiry.list_replicas(request);
+            if let Ok(Ok(replicas)) = tokio::time::timeout(HINT_TIMEOUT, asking).await {
+                let addresses = replicas.into_inner().client_addresses;
+                let addresses = addresses.into_iter().map(Arc::from);
                 connection.brokers.members(&group, addresses);
             }
         });

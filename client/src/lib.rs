@@ -128,6 +128,7 @@
 //! Nothing here depends on the brokers' own crates: no log, no tables, no Raft.
 
 mod admin;
+mod administration;
 mod answer;
 mod backoff;
 mod broker_table;
@@ -156,6 +157,7 @@ pub use admin::{
     GroupMember, GroupQueue, GroupRoute, GroupSettings, GroupState, MessagePage, MessageQuery,
     MessageType, NameServerTable, QueueBounds, QueueOwner, TopicDescription, TopicSettings,
 };
+pub use administration::Administration;
 pub use client::{Client, ClientBuilder};
 pub use consumer::{
     Allocation, Averagely, AveragelyByCircle, Configured, ConsistentHash, ConsumeFrom, Delivery,
@@ -165,6 +167,7 @@ pub use consumer::{
 pub use error::Error;
 #[cfg(feature = "tls")]
 pub use host::network::ClientTls;
+pub use host::network::ClusterSecret;
 pub use message::{BODY_BYTES_MAX, Message, MessageBuilder, PROPERTIES_BYTES_MAX, PROPERTIES_MAX};
 pub use producer::{Producer, ProducerBuilder, SendHandle, SendReceipt};
 pub use proto::v2::Code;

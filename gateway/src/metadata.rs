@@ -17,6 +17,10 @@ pub const HOPS: &str = "x-raftmq-hops";
 /// In an answer: the `host:port` of the leader, as far as the answering process knows.
 pub const LEADER: &str = "x-raftmq-leader";
 
+/// In an operator's call: the broker that it is for, by the address at which clients or other replicas reach it. Absent: the
+/// one whose listener it came to.
+pub const BROKER: &str = "x-raftmq-broker";
+
 /// In a client's call: [`ROUTE_LEADER`] asks for routes that name the leaders' own addresses. Clients that do not ask are
 /// sent to the access point that they called, where every call is forwarded: the official ones refresh their routes
 /// every 30 seconds or never, which is too seldom to follow a leader.

@@ -7,7 +7,17 @@
 mod channel;
 #[cfg(not(madsim))]
 mod connection;
+#[cfg(not(madsim))]
+mod connector;
+mod guard;
 mod listener;
+#[cfg(not(madsim))]
+mod opening;
+#[cfg(not(madsim))]
+mod proof;
+#[cfg(all(test, not(madsim)))]
+mod proof_test;
+mod secret;
 #[cfg(madsim)]
 pub mod simulated;
 mod tls;
@@ -17,11 +27,16 @@ mod tls_test;
 mod transport;
 
 use std::io;
+use std::path::PathBuf;
 
 use thiserror::Error;
 
 pub use channel::{ChannelOptions, channel};
-pub use listener::{Listener, ServerOptions, serve, server};
+#[cfg(not(madsim))]
+pub use guard::Guarded;
+pub use guard::guarded;
+pub use listener::{Listener, Proof, Router, ServerOptions, serve, server};
+pub use secret::ClusterSecret;
 pub use tls::{ClientTls, ServerTls};
 
 /// What one stream may have in flight before its reader has read: a whole large batch.
@@ -60,6 +75,14 @@ pub enum NetworkError {
         /// What is wrong with it.
         reason: String,
     },
+    /// There is no secret of the cluster, or none that can be used.
+    #[error("{}: {reason}", secret_subject(path))]
+    Secret {
+        /// Its file; empty if none is named.
+        path: PathBuf,
+        /// What is wrong with it, and what to do.
+        reason: String,
+    },
     /// The server stopped without being told to.
     #[error("server on {address} failed: {source}")]
     Serve {
@@ -68,4 +91,11 @@ pub enum NetworkError {
         /// What the transport said.
         source: tonic::transport::Error,
     },
+}
+
+fn secret_subject(path: &std::path::Path) -> String {
+    match path.as_os_str().is_empty() {
+        true => "the cluster's secret".to_owned(),
+        false => format!("the cluster's secret in {}", path.display()),
+    }
 }

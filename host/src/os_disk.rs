@@ -34,8 +34,14 @@ pub struct OsDisk {
 }
 
 impl OsDisk {
-    /// The disk. Reads `RAFTMQ_TEST_DISK_FAULTS` once; see `fault_plan`.
+    /// The disk.
     pub fn new() -> OsDisk {
+        OsDisk { faults: None }
+    }
+
+    /// The disk with the faults that the environment names, for tests on real processes; see `fault_plan`. No program
+    /// that users get calls this.
+    pub(crate) fn with_faults_of_the_environment() -> OsDisk {
         OsDisk {
             faults: FaultPlan::from_environment().map(Arc::new),
         }

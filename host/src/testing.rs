@@ -12,9 +12,20 @@
 mod crash_disk;
 mod faulty_disk;
 mod manual_clock;
+mod secret;
 mod suite;
 
 pub use crash_disk::{CrashDisk, Lost};
 pub use faulty_disk::{Counts, Fault, FaultyDisk, Operation};
 pub use manual_clock::ManualClock;
+pub use secret::{cluster_secret, secret_file};
 pub use suite::disk_contract;
+
+/// The machine that this process really runs on, with a disk that fails as the file says that the variable
+/// `RAFTMQ_TEST_DISK_FAULTS` names.
+pub fn host_with_disk_faults() -> crate::Host {
+    crate::Host {
+        disk: std::sync::Arc::new(crate::OsDisk::with_faults_of_the_environment()),
+        ..crate::Host::real()
+    }
+}

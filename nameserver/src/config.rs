@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use host::network::{NetworkError, ServerTls};
+use host::network::{ClusterSecret, NetworkError, ServerTls};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -23,6 +23,10 @@ pub struct NameServerConfig {
     pub listen: String,
     /// `host:port` under which the other name servers reach this one. Default: empty, the address it listens on.
     pub advertise: String,
+    /// File with the cluster's secret, readable by its owner only. All brokers and name servers of a cluster have the same
+    /// one and prove it to each other; so do operators. `raftmq secret new FILE` makes one. Without one a name server does
+    /// not start. Default: `/etc/raftmq/secret`.
+    pub secret_file: PathBuf,
     /// File with the certificate chain (PEM) for clients that speak TLS, the name server's own certificate first. They
     /// and those that speak plaintext share the port. A changed file is noticed within a minute. Default: empty,
     /// plaintext only.
@@ -59,6 +63,7 @@ impl Default for NameServerConfig {
             cluster_id: String::new(),
             listen: "0.0.0.0:9876".to_owned(),
             advertise: String::new(),
+            secret_file: PathBuf::from("/etc/raftmq/secret"),
             tls_certificate: PathBuf::new(),
             tls_key: PathBuf::new(),
             peers: Vec::new(),
@@ -173,6 +178,11 @@ impl NameServerConfig {
             }),
             _ => self.validate_bounds(),
         }
+    }
+
+    /// The secret of the cluster. Blocks.
+    pub(crate) fn secret(&self) -> Result<ClusterSecret, NetworkError> {
+        ClusterSecret::load(&self.secret_file)
     }
 
     /// The certificate for clients that speak TLS, if there is one. Blocks.

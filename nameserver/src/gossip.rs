@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use host::Shutdown;
-use host::network::{self, ChannelOptions};
+use host::network::{self, ChannelOptions, ClusterSecret};
 use proto::cluster::name_server_client::NameServerClient;
 use proto::cluster::{self, GossipRequest, GossipResponse};
 use tokio::time::timeout;
@@ -39,6 +39,7 @@ type Client = NameServerClient<Channel>;
 /// This name server's part in the gossip.
 pub(crate) struct Gossip {
     own: String,
+    secret: ClusterSecret,
     directory: Arc<Directory>,
     membership: Mutex<Membership>,
     clients: Mutex<BTreeMap<String, Client>>,
@@ -49,10 +50,16 @@ pub(crate) struct Gossip {
 }
 
 impl Gossip {
-    pub(crate) fn new(own: &str, config: &NameServerConfig, directory: Arc<Directory>) -> Self {
+    pub(crate) fn new(
+        own: &str,
+        config: &NameServerConfig,
+        secret: &ClusterSecret,
+        directory: Arc<Directory>,
+    ) -> Self {
         let membership = Membership::new(own, config.gossip_interval_ms, &config.peers);
         Gossip {
             own: own.to_owned(),
+            secret: secret.clone(),
             directory,
             membership: Mutex::new(membership),
             clients: Mutex::new(BTreeMap::new()),
@@ -224,7 +231,11 @@ impl Gossip {
         if let Some(client) = clients.get(peer) {
             return Ok(client.clone());
         }
-        let channel = network::channel(peer, &ChannelOptions::default())
+        let options = ChannelOptions {
+            secret: Some(self.secret.clone()),
+            ..ChannelOptions::default()
+        };
+        let channel = network::channel(peer, &options)
             .map_err(|error| Status::unavailable(error.to_string()))?;
         let client = cluster::name_server_client(channel);
         clients.insert(peer.to_owned(), client.clone());

@@ -24,6 +24,12 @@ pub const QUEUES_MAX: u32 = 65_536;
 /// Longest `host:port`, in bytes: a DNS name has at most 253.
 pub const ADDRESS_BYTES_MAX: usize = 260;
 
+/// Most epochs, or versions of one epoch, between what is held of a group and what is told of it: whoever registered the
+/// highest number could never be overruled. It can refuse nobody who speaks the truth: at thirty elections a second it takes
+/// a thousand years to get there, and a group that was restored from copies (each skips a million epochs) may have been a
+/// million times.
+pub const LEAP_MAX: u64 = 1 << 40;
+
 /// Why a registration is refused whatever its epoch.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
@@ -99,6 +105,18 @@ pub enum RegistrationError {
         theirs: String,
         /// Ours.
         ours: String,
+    },
+    /// No elections, and no changes, lead from what is known to this.
+    #[error("group {group} registers {what} {told}, which cannot follow {known}")]
+    Leap {
+        /// The broker group.
+        group: String,
+        /// Epoch or version.
+        what: &'static str,
+        /// The one that is held; 0 if none is.
+        known: u64,
+        /// The one that was told.
+        told: u64,
     },
     /// There is no room for another group.
     #[error("group {group} is one too many: this name server holds at most {max}")]

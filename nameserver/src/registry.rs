@@ -23,7 +23,7 @@ use host::{Mutant, mutant};
 use prost::Message;
 use proto::cluster::{Digest, GossipEntry, Registration};
 
-use crate::registration::{RegistrationError, checked};
+use crate::registration::{LEAP_MAX, RegistrationError, checked};
 
 /// Milliseconds on this process's monotonic clock, from any fixed start.
 pub type MonotonicMs = u64;
@@ -242,6 +242,7 @@ impl Registry {
                 ours: ours.clone(),
             });
         }
+        self.check_leap(&registration)?;
         let max = self.limits.groups_max;
         if self.held.len() >= max && !self.held.contains_key(&registration.group) {
             return Err(RegistrationError::GroupsFull {
@@ -250,6 +251,28 @@ impl Registry {
             });
         }
         Ok(registration)
+    }
+
+    /// Refuses an epoch or a version that nothing can have led to.
+    fn check_leap(&self, registration: &Registration) -> Result<(), RegistrationError> {
+        let held = self.held.get(&registration.group);
+        let (epoch, version) = held.map_or((0, 0), |held| {
+            (held.registration.epoch, held.registration.version)
+        });
+        for (what, known, told) in [
+            ("epoch", epoch, registration.epoch),
+            ("version", version, registration.version),
+        ] {
+            if told.saturating_sub(known) > LEAP_MAX {
+                return Err(RegistrationError::Leap {
+                    group: registration.group.clone(),
+                    what,
+                    known,
+                    told,
+                });
+            }
+        }
+        Ok(())
     }
 
     /// The maximum of what is held and this. The lease counts from now only if this is news.

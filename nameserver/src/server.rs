@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gateway::Forwarder;
-use host::network::{self, Listener, ServerOptions, ServerTls};
+use host::network::{self, ClusterSecret, Listener, Proof, ServerOptions, ServerTls};
 use host::{Host, Shutdown};
 use proto::{cluster, opaque};
 use tokio::task::JoinHandle;
@@ -58,6 +58,7 @@ impl NameServer {
         shutdown: Shutdown,
     ) -> Result<NameServer, NameServerError> {
         config.validate()?;
+        let secret = config.secret()?;
         let tls = config.tls()?;
         let listener = Listener::bind(&config.listen).await?;
         let address = listener.local_address();
@@ -73,11 +74,11 @@ impl NameServer {
         };
         let fill_wait = Duration::from_millis(config.fill_wait_ms);
         let directory = Arc::new(Directory::new(limits, fill_wait, host.clock));
-        let gossip = Arc::new(Gossip::new(&own, &config, directory.clone()));
+        let gossip = Arc::new(Gossip::new(&own, &config, &secret, directory.clone()));
         info!(%address, advertise = own, peers = ?config.peers, "name server listens");
         let work = serve(
             config,
-            (listener, tls),
+            (listener, tls, secret),
             directory.clone(),
             gossip.clone(),
             shutdown,
@@ -123,7 +124,7 @@ impl NameServer {
 
 async fn serve(
     config: NameServerConfig,
-    (listener, tls): (Listener, Option<Arc<ServerTls>>),
+    (listener, tls, secret): (Listener, Option<Arc<ServerTls>>, ClusterSecret),
     directory: Arc<Directory>,
     gossip: Arc<Gossip>,
     shutdown: Shutdown,
@@ -131,6 +132,7 @@ async fn serve(
     let options = ServerOptions {
         connections_max: config.connections_max,
         tls,
+        proof: Proof::Accepted(secret),
         ..ServerOptions::default()
     };
     let service = Service::new(
@@ -145,7 +147,7 @@ async fn serve(
         shutdown: shutdown.clone(),
     };
     let router = network::server(&options)
-        .add_service(cluster::name_server_server(service))
+        .add_service(network::guarded(cluster::name_server_server(service)))
         .add_service(opaque::messaging_server(Messaging::new(relay)));
     let gossiping = async {
         gossip

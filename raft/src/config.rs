@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use host::network::ClusterSecret;
 use host::{Mutant, mutant};
 use store::{Identity, KvEngine, LogConfig};
 
@@ -28,6 +29,8 @@ pub struct RaftConfig {
     pub data_dir: PathBuf,
     /// `host:port` to listen on for peers.
     pub peer_listen: String,
+    /// What peers prove to each other that they hold, before anything else is said.
+    pub secret: ClusterSecret,
     /// The members that the group starts with, this replica among them unless it joins later.
     pub members: Vec<Member>,
     /// What the tables are kept in.
@@ -63,11 +66,13 @@ impl RaftConfig {
         peer_listen: impl Into<String>,
         members: Vec<Member>,
         engine: Arc<dyn KvEngine>,
+        secret: ClusterSecret,
     ) -> RaftConfig {
         RaftConfig {
             identity,
             data_dir: data_dir.into(),
             peer_listen: peer_listen.into(),
+            secret,
             members,
             engine,
             log: LogConfig::default(),
@@ -173,7 +178,15 @@ mod tests {
             broker_id: 1,
         };
         let engine = store::default_engine(&host::Host::real());
-        RaftConfig::new(identity, "/nowhere", "127.0.0.1:0", Vec::new(), engine)
+        let secret = host::testing::cluster_secret();
+        RaftConfig::new(
+            identity,
+            "/nowhere",
+            "127.0.0.1:0",
+            Vec::new(),
+            engine,
+            secret,
+        )
     }
 
     /// Catches the setting coming back under which committed logs were seen to diverge: a restarted

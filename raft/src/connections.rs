@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use host::network::{ChannelOptions, NetworkError};
+use host::network::{ChannelOptions, ClusterSecret, NetworkError};
 use proto::raft::raft_client::RaftClient;
 use tonic::transport::Channel;
 
@@ -25,12 +25,21 @@ pub(crate) enum Class {
 }
 
 /// Every connection of this replica to a peer. Cheap to clone.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct Connections {
+    secret: ClusterSecret,
     channels: Arc<Mutex<BTreeMap<(String, Class), Channel>>>,
 }
 
 impl Connections {
+    /// Connections on which each end proves that it holds `secret`.
+    pub(crate) fn new(secret: ClusterSecret) -> Connections {
+        Connections {
+            secret,
+            channels: Arc::default(),
+        }
+    }
+
     /// A client over the connection to `address`; connects at the first call.
     pub(crate) fn client(
         &self,
@@ -48,6 +57,7 @@ impl Connections {
         }
         let options = ChannelOptions {
             connect_timeout_ms: CONNECT_TIMEOUT_MS,
+            secret: Some(self.secret.clone()),
             ..ChannelOptions::default()
         };
         let channel = host::network::channel(address, &options)?;

@@ -59,7 +59,7 @@ pub enum RaftError {
     },
     /// The data directory is not the one that this broker id joined the group with.
     #[error(
-        "the data directory of broker {broker_id} is not the one it joined group {group} with: what it promised is gone, so it must not vote again; start a broker with an unused broker_id and an empty data_dir in its place, then `raftmq group replace --group {group} {broker_id} HOST:PORT` with that broker's client address"
+        "the data directory of broker {broker_id} is not the one it joined group {group} with: what it promised is gone, so it must not vote again; start a broker with an unused broker_id and an empty data_dir in its place, then `raftmq group replace --group {group} {broker_id} HOST:PORT` with that broker's peer address"
     )]
     WipedReplica {
         /// The id in question.

@@ -196,3 +196,63 @@ impl RaftGroup {
         while tasks.changed().await.is_ok() {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use host::{Host, Shutdown};
+    use store::{Identity, LogConfig, MemEngine};
+
+    use super::*;
+    use crate::config::RaftConfig;
+    use crate::suite_test::Nothing;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// Catches a consensus core that has ended by a defect while its process goes on as if it were a replica.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_panic_of_the_core_ends_the_replica() {
+        let directory = tempfile::tempdir().unwrap();
+        let host = Host::real();
+        let identity = Identity {
+            cluster_id: "c".into(),
+            group: "g".into(),
+            broker_id: 1,
+        };
+        let alone = Member {
+            broker_id: 1,
+            client_address: "127.0.0.1:1".into(),
+            peer_address: "127.0.0.1:2".into(),
+        };
+        let engine = Arc::new(MemEngine::new(host.disk.clone()));
+        let mut config = RaftConfig::new(
+            identity,
+            directory.path().join("data"),
+            "127.0.0.1:0",
+            vec![alone],
+            engine,
+            host::testing::cluster_secret(),
+        );
+        config.log = LogConfig {
+            segment_bytes: 16 << 10,
+            reserve_bytes: 1,
+            prefill: false,
+            ..LogConfig::default()
+        };
+        let (_trigger, shutdown) = Shutdown::new();
+        let group = RaftGroup::start(config, host, Box::new(Nothing), shutdown, |router| router);
+        let group = group.await.unwrap();
+        let mut leadership = group.leadership();
+        let serving = leadership.wait_for(|leadership| leadership.serving);
+        tokio::time::timeout(PATIENCE, serving)
+            .await
+            .unwrap()
+            .unwrap();
+        let raft = group.inner.state.raft().unwrap();
+        let _ = raft
+            .external_request(|_| panic!("a defect, on purpose"))
+            .await;
+        let failure = tokio::time::timeout(PATIENCE, group.failed()).await;
+        let failure = failure.expect("it says so").to_string();
+        assert!(failure.starts_with("replica stopped"), "{failure}");
+    }
+}

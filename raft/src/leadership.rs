@@ -66,11 +66,14 @@ impl LeadershipWatch {
                 () = tokio::time::sleep(self.interval) => {}
             }
         }
-        let metrics = self.raft.metrics().borrow_watched().clone();
-        if let Err(fatal) = &metrics.running_state
-            && !shutdown.is_shut_down()
-        {
-            self.state.fail(fatal.to_string());
+        if !shutdown.is_shut_down() {
+            // Raft has ended, and nobody told it to: this process must not go on as if it were a replica.
+            let metrics = self.raft.metrics().borrow_watched().clone();
+            let reason = match &metrics.running_state {
+                Err(fatal) => fatal.to_string(),
+                Ok(()) => "the consensus core ended by a defect; what it said is above".to_owned(),
+            };
+            self.state.fail(reason);
         }
         let term = self.state.leadership().borrow().term;
         self.publish(Leadership {

@@ -33,6 +33,7 @@ mod state_machine;
 mod status;
 mod storage;
 mod tables;
+mod terms;
 mod types;
 
 pub use application::{Application, Commit, Committed};

@@ -18,8 +18,8 @@ use openraft::network::{
     RaftNetworkFactory,
 };
 use openraft::raft::{
-    AppendEntriesRequest, SnapshotResponse, StreamAppendResult, TransferLeaderError,
-    TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+    AppendEntriesRequest, SnapshotResponse, StreamAppendError, StreamAppendResult,
+    TransferLeaderError, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use proto::raft as wire;
 use proto::raft::raft_client::RaftClient;
@@ -33,6 +33,7 @@ use crate::convert::{
 };
 use crate::peers::{Addressee, Peers};
 use crate::snapshot::{SnapshotData, send_snapshot};
+use crate::terms;
 use crate::types::{Node, RaftSnapshot, RaftVote, TypeConfig};
 
 type CallError = RPCError<TypeConfig>;
@@ -126,10 +127,13 @@ impl Peer {
         timeout: Duration,
     ) -> Result<StreamAppendResult<TypeConfig>, CallError> {
         let mut client = self.client(Class::Control)?;
+        let term = request.vote.leader_id.term;
         let mut request = append_to_wire(request);
         self.introduce(&mut request);
         let response = deadline(timeout, client.append(request)).await?;
-        append_result_from_wire(response).map_err(network_error)
+        let result = append_result_from_wire(response).map_err(network_error)?;
+        check_answer(term, &result)?;
+        Ok(result)
     }
 
     fn introduce(&self, request: &mut wire::AppendRequest) {
@@ -174,9 +178,10 @@ impl NetVote<TypeConfig> for Peer {
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, CallError> {
         let mut client = self.client(Class::Control)?;
+        let term = request.vote.leader_id.term;
         let request = self.vote_request(&request);
         let response = deadline(option.soft_ttl(), client.vote(request)).await?;
-        vote_response_from_wire(response).map_err(network_error)
+        vote_response(term, response)
     }
 
     async fn pre_vote(
@@ -185,9 +190,10 @@ impl NetVote<TypeConfig> for Peer {
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, CallError> {
         let mut client = self.client(Class::Control)?;
+        let term = request.vote.leader_id.term;
         let request = self.vote_request(&request);
         let response = deadline(option.soft_ttl(), client.pre_vote(request)).await?;
-        vote_response_from_wire(response).map_err(network_error)
+        vote_response(term, response)
     }
 }
 
@@ -230,6 +236,7 @@ impl NetSnapshot<TypeConfig> for Peer {
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         let client = self.client(Class::Bulk)?;
+        let term = vote.leader_id.term;
         let (peers, to) = (self.peers.clone(), self.to);
         let sending = send_snapshot(peers, to, client, Some(vote), snapshot.snapshot);
         let response = tokio::select! {
@@ -238,6 +245,7 @@ impl NetSnapshot<TypeConfig> for Peer {
             response = sending => response.map_err(call_error)?,
         };
         let vote = vote_from_wire(response.vote).map_err(network_error)?;
+        terms::check(term, vote.leader_id.term).map_err(network_error)?;
         Ok(SnapshotResponse::new(vote))
     }
 }
@@ -249,6 +257,27 @@ impl NetBackoff<TypeConfig> for Peer {
         });
         Some(Backoff::new(pauses))
     }
+}
+
+/// Refuses an answer that would take this replica to a term that no elections can have reached.
+fn check_answer(term: u64, result: &StreamAppendResult<TypeConfig>) -> Result<(), CallError> {
+    match result {
+        Err(StreamAppendError::HigherVote(vote)) => check_vote(term, vote),
+        _ => Ok(()),
+    }
+}
+
+fn vote_response(
+    term: u64,
+    response: wire::VoteResponse,
+) -> Result<VoteResponse<TypeConfig>, CallError> {
+    let response = vote_response_from_wire(response).map_err(network_error)?;
+    check_vote(term, &response.vote)?;
+    Ok(response)
+}
+
+fn check_vote(term: u64, vote: &RaftVote) -> Result<(), CallError> {
+    terms::check(term, vote.leader_id.term).map_err(network_error)
 }
 
 /// Waits for an answer at most so long.

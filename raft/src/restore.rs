@@ -24,6 +24,7 @@ use crate::convert::{entry_to_store, log_id_of, vote_to_bytes};
 use crate::error::RaftError;
 use crate::incarnation::Incarnation;
 use crate::member::Member;
+use crate::terms::TERM_MAX;
 use crate::types::{Payload, RaftEntry, RaftMembership, RaftVote};
 
 /// Terms between the copy's last and its next one. A group that elects a leader every second needs eleven days for so many.
@@ -125,7 +126,14 @@ async fn refound(
     let nodes = BTreeMap::from([(id, member.to_node(replica_id))]);
     let membership = RaftMembership::new(vec![BTreeSet::from([id])], nodes)
         .map_err(|error| refused(error.to_string()))?;
-    let term = last.term + TERMS_SKIPPED;
+    let term = last.term.checked_add(TERMS_SKIPPED);
+    let Some(term) = term.filter(|term| *term <= TERM_MAX) else {
+        return Err(refused(format!(
+            "the last entry of {} is of term {}, which no group reaches: somebody forged it; restore a copy from before",
+            data_dir.path().display(),
+            last.term
+        )));
+    };
     let alone = RaftEntry {
         log_id: log_id_of(term, last.index + 1),
         payload: EntryPayload::Membership(membership),

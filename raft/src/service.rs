@@ -2,7 +2,8 @@
 //!
 //! Checks who calls, converts, and hands on. Answers `Status` before Raft runs; everything that
 //! needs Raft is refused until then. Must never let a caller of another group, or a second process
-//! under a known broker id, reach Raft.
+//! under a known broker id, reach Raft. Strangers do not come so far: whoever connects to the peer port
+//! proves first that it holds the cluster's secret.
 
 mod append;
 mod fetch;
@@ -24,7 +25,8 @@ use crate::error::RaftError;
 use crate::peers::{Addressee, Peers};
 use crate::snapshot::{Incoming, Snapshots};
 use crate::state::State;
-use crate::types::Raft;
+use crate::terms;
+use crate::types::{Raft, RaftLogId, RaftVote};
 
 /// The peer port of one replica.
 #[derive(Clone)]
@@ -44,8 +46,9 @@ impl Service {
             .ok_or_else(|| Status::unavailable(format!("replica is {}", self.state.phase().name())))
     }
 
-    /// Refuses whom [`Peers::admit`] refuses. Whoever means the data directory that this broker had before knows what
-    /// this replica does not: that it was wiped, and must not go on.
+    /// Refuses whom [`Peers::admit`] refuses. Whoever means the data directory that this broker had before may know what
+    /// this replica does not: that it was wiped, and must not go on. A replica whose own membership names its directory
+    /// knows better: then the caller errs, and one confused peer must not have an operator give up a good replica.
     fn admit(
         &self,
         cluster_id: &str,
@@ -53,11 +56,15 @@ impl Service {
         sender: Option<&wire::Sender>,
     ) -> Result<(), Status> {
         let admitted = self.peers.admit(cluster_id, group, sender);
-        if admitted.is_err()
-            && self
-                .peers
-                .is_for_another_directory(cluster_id, group, sender)
-        {
+        let means_another = self
+            .peers
+            .is_for_another_directory(cluster_id, group, sender);
+        if admitted.is_err() && means_another && self.state.is_own_member() {
+            tracing::warn!(
+                ?sender,
+                "a peer takes this replica for one that it is not; it is refused"
+            );
+        } else if admitted.is_err() && means_another {
             let identity = self.peers.identity();
             let wiped = RaftError::WipedReplica {
                 broker_id: identity.broker_id,
@@ -68,12 +75,42 @@ impl Service {
         admitted
     }
 
+    /// Refuses a leader or a candidate whose term no elections can have reached, and entries that its term cannot have.
+    fn check_terms(
+        &self,
+        vote: &RaftVote,
+        logs: impl IntoIterator<Item = RaftLogId>,
+    ) -> Result<(), Status> {
+        let term = vote.leader_id.term;
+        terms::check(self.state.term(), term)?;
+        let mut logs = logs.into_iter();
+        match logs.find(|log_id| *log_id.leader_id > term) {
+            None => Ok(()),
+            Some(log_id) => Err(Status::invalid_argument(format!(
+                "entry {} is of term {}, after its sender's term {term}",
+                log_id.index(),
+                *log_id.leader_id
+            ))),
+        }
+    }
+
+    fn check_append(
+        &self,
+        request: &openraft::raft::AppendEntriesRequest<crate::types::TypeConfig>,
+    ) -> Result<(), Status> {
+        let around = [request.prev_log_id, request.leader_commit];
+        let entries = request.entries.iter().map(|entry| entry.log_id);
+        self.check_terms(&request.vote, around.into_iter().flatten().chain(entries))
+    }
+
     fn vote_request(
         &self,
         request: wire::VoteRequest,
     ) -> Result<openraft::raft::VoteRequest<crate::types::TypeConfig>, Status> {
         self.admit(&request.cluster_id, &request.group, request.sender.as_ref())?;
-        Ok(vote_request_from_wire(request)?)
+        let request = vote_request_from_wire(request)?;
+        self.check_terms(&request.vote, request.last_log_id)?;
+        Ok(request)
     }
 }
 
@@ -103,6 +140,7 @@ impl RaftService for Service {
         let request = request.into_inner();
         self.admit(&request.cluster_id, &request.group, request.sender.as_ref())?;
         let request = append_from_wire(request)?;
+        self.check_append(&request)?;
         let previous = request.prev_log_id;
         let last = request
             .entries
@@ -143,6 +181,7 @@ impl RaftService for Service {
         let request = request.into_inner();
         self.admit(&request.cluster_id, &request.group, request.sender.as_ref())?;
         let request = transfer_from_wire(request)?;
+        self.check_terms(request.from_leader(), request.last_log_id().copied())?;
         let response = self
             .raft()?
             .handle_transfer_leader(request)
@@ -196,6 +235,7 @@ impl RaftService for Service {
         let raft = self.raft()?;
         let meta = snapshot.received_meta();
         let meta = meta.ok_or_else(|| Status::internal("snapshot was not received"))?;
+        self.check_terms(&vote, meta.last_log_id)?;
         let snapshot = openraft::Snapshot { meta, snapshot };
         let response = raft
             .install_full_snapshot(vote, snapshot)

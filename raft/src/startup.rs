@@ -33,6 +33,7 @@ use crate::snapshot::Snapshots;
 use crate::state::{Phase, State};
 use crate::state_machine::StateMachine;
 use crate::tables::Tables;
+use crate::terms::TERM_MAX;
 use crate::types::{Raft, RaftLogId};
 
 /// Longest wait for openraft to end its tasks.
@@ -176,6 +177,15 @@ impl Startup {
     }
 
     async fn start_raft(&self) -> Result<Raft, RaftError> {
+        if let Some(vote) = self.state.vote()
+            && vote.term > TERM_MAX
+        {
+            return Err(failed(format!(
+                "this replica was taken to term {}, which no elections reach: somebody forged it, and no leader can be \
+                 elected after it; `raftmq log restore` makes a group of a copy of its data directory",
+                vote.term
+            )));
+        }
         let reader = LogReader::new(
             self.log.clone(),
             self.data_dir.clone(),

@@ -237,6 +237,26 @@ impl State {
             && self.data_dir.superblock().vote.is_empty()
     }
 
+    /// The term that this replica has come to; 0 before Raft runs.
+    pub(crate) fn term(&self) -> u64 {
+        let Some(raft) = self.raft.get() else {
+            return 0;
+        };
+        let metrics = raft.server_metrics();
+        let term = metrics.borrow_watched().vote.leader_id.term;
+        term
+    }
+
+    /// Whether the membership has this very data directory under this broker's id: then all that it ever promised is
+    /// here.
+    pub(crate) fn is_own_member(&self) -> bool {
+        let own = self.peers.identity().broker_id;
+        let replica_id = self.peers.incarnation().replica_id;
+        let membership = self.membership();
+        let mut nodes = membership.nodes();
+        nodes.any(|(id, node)| *id == own && node.replica_id == replica_id)
+    }
+
     /// The last vote that was saved.
     pub(crate) fn vote(&self) -> Option<Vote> {
         let vote = vote_from_bytes(&self.data_dir.superblock().vote).ok()??;

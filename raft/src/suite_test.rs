@@ -36,7 +36,7 @@ use crate::types::{
 };
 
 /// An application without rules.
-struct Nothing;
+pub(crate) struct Nothing;
 
 impl Application for Nothing {
     fn apply(
@@ -157,6 +157,7 @@ impl StoreBuilder<TypeConfig, SuiteLog, SuiteMachine, tempfile::TempDir> for Bui
             "",
             Vec::new(),
             engine,
+            host::testing::cluster_secret(),
         );
         config.log = LogConfig {
             segment_bytes: 4 << 10,
@@ -169,7 +170,7 @@ impl StoreBuilder<TypeConfig, SuiteLog, SuiteMachine, tempfile::TempDir> for Bui
         let tables = Tables::open(storage.kv, log.clone(), Box::new(Nothing)).unwrap();
         let tables = Arc::new(Mutex::new(tables));
         let counters = Arc::new(Counters::default());
-        let connections = Connections::default();
+        let connections = Connections::new(config.secret.clone());
         let peers = Peers::new(identity, storage.incarnation);
         let known = watch::channel(Acquaintances::new()).1;
         let fetcher = Fetcher::new(peers, connections.clone());

@@ -110,6 +110,46 @@ async fn a_lost_group_comes_back_from_a_copy() {
     assert_eq!(first.rows.dump(), second.rows.dump());
 }
 
+/// Catches a copy whose terms were forged to the highest, and a restore that panics over it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_of_the_highest_term_is_refused() {
+    let elsewhere = tempfile::tempdir().unwrap();
+    let dir = elsewhere.path().join("copy");
+    let mut cluster = Cluster::new(1);
+    cluster.start_all().await;
+    cluster.leader().await;
+    cluster.fill(5, 100).await;
+    cluster.stop(1).await;
+    copy(&cluster.data_dir(1), &dir);
+    let host = Host::real();
+    let identity = cluster.config(1).identity;
+    let log = cluster.config(1).log;
+    let data = std::sync::Arc::new(
+        store::DataDir::open(&host, &dir, &identity, &log)
+            .await
+            .unwrap(),
+    );
+    let (log, _) = store::CommitLog::open(&data, log).await.unwrap();
+    let entry = store::Entry {
+        term: u64::MAX,
+        index: log.last().unwrap().index + 1,
+        kind: store::EntryKind::Blank,
+        body: bytes::Bytes::new(),
+    };
+    let (done, synced) = tokio::sync::oneshot::channel();
+    log.append(vec![entry], Box::new(move |result| drop(done.send(result))))
+        .unwrap();
+    synced.await.unwrap().unwrap();
+    log.close().await;
+    drop((log, data));
+    let two = member(2, free_addresses(1).remove(0));
+    let refused = restore(&host, &dir, &two, None, &begins).await.unwrap_err();
+    assert!(
+        refused.to_string().contains("no group reaches"),
+        "{refused}"
+    );
+}
+
 /// Catches a look at a backup that takes a replica's place in the group that lives, or stops it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_beside_the_living_group_disturbs_nobody() {

@@ -133,7 +133,11 @@ fn wanted(wants: &wire::SnapshotWants) -> Vec<(&str, u64)> {
 async fn an_interrupted_transfer_goes_on_where_it_broke_off() {
     let cluster = Cluster::three().await;
     let address = &cluster.member(1).peer_address;
-    let channel = host::network::channel(address, &Default::default()).unwrap();
+    let options = host::network::ChannelOptions {
+        secret: Some(host::testing::cluster_secret()),
+        ..Default::default()
+    };
+    let channel = host::network::channel(address, &options).unwrap();
     let mut client = proto::raft::raft_client(channel);
     let (meta, table) = (b"what it is".as_slice(), vec![7_u8; SEGMENT_BYTES as usize]);
     let (meta_name, table_name) = ("checkpoint/META", "checkpoint/tables/1.sst");

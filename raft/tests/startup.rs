@@ -136,7 +136,9 @@ async fn a_replica_whose_data_directory_is_in_use_says_so() {
     config.peer_listen = free_addresses(1).remove(0);
     let (_trigger, shutdown) = host::Shutdown::new();
     let application = Box::new(common::TestApplication::new(common::Rows::default()));
-    let refused = raftmq_raft::RaftGroup::start(config, Host::real(), application, shutdown).await;
+    let refused =
+        raftmq_raft::RaftGroup::start(config, Host::real(), application, shutdown, |router| router)
+            .await;
     let error = refused.err().unwrap();
     assert!(
         matches!(error, RaftError::Store(store::StoreError::Locked { .. })),

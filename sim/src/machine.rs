@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 pub const CLIENT_PORT: u16 = 8081;
 /// Port on which brokers serve their peers.
 pub const PEER_PORT: u16 = 9081;
+/// Port on which brokers serve operators.
+pub const ADMIN_PORT: u16 = 7081;
 /// Port of name servers.
 pub const NAME_SERVER_PORT: u16 = 9876;
 

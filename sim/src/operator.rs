@@ -37,7 +37,7 @@ const MEMBERSHIP: Duration = Duration::from_secs(30);
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// Ids for brokers that no schedule names.
-const FIRST_SPARE_BROKER: u8 = 200;
+pub const FIRST_SPARE_BROKER: u8 = 200;
 
 /// Longest wait of one call.
 const CALL: Duration = Duration::from_secs(10);
@@ -210,6 +210,7 @@ impl Operator {
         let admin = self.admin();
         for group in admin.list_groups().await? {
             admin.members(&group.name).await?;
+            admin.describe_group(&group.name).await?;
         }
         for broker in admin.brokers().await? {
             // Any of them may be down just now.

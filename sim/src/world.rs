@@ -18,7 +18,7 @@ use nameserver::NameServerConfig;
 use crate::broker_process::BrokerProcess;
 use crate::clock::SimClock;
 use crate::disk::SimDisk;
-use crate::machine::{CLIENT_PORT, Machine, NAME_SERVER_PORT, PEER_PORT};
+use crate::machine::{ADMIN_PORT, CLIENT_PORT, Machine, NAME_SERVER_PORT, PEER_PORT};
 use crate::name_server_process::NameServerProcess;
 use crate::network::Network;
 use crate::trace::Trace;
@@ -192,6 +192,7 @@ impl World {
             broker_id: id.into(),
             listen: machine.address(CLIENT_PORT),
             peer_listen: machine.address(PEER_PORT),
+            admin_listen: machine.address(ADMIN_PORT),
             members: members.iter().copied().map(member).collect(),
             name_servers: self.name_server_addresses(),
             ..self.shape.broker.clone()

@@ -36,11 +36,16 @@ pub struct Pulled {
 }
 
 impl Client {
-    pub fn new(address: &str) -> Client {
+    pub fn new(address: &str, admin_address: &str) -> Client {
         let channel = network::channel(address, &ChannelOptions::default()).unwrap();
+        let proving = ChannelOptions {
+            secret: Some(host::testing::cluster_secret()),
+            ..ChannelOptions::default()
+        };
+        let admin = network::channel(admin_address, &proving).unwrap();
         Client {
-            messaging: opaque::messaging_client(channel.clone()),
-            admin: proto::cluster::broker_admin_client(channel),
+            messaging: opaque::messaging_client(channel),
+            admin: proto::cluster::broker_admin_client(admin),
         }
     }
 

@@ -117,7 +117,7 @@ impl Cluster {
 
     /// A client of one broker.
     pub fn client(&self, place: usize) -> Client {
-        Client::new(self.address(place))
+        Client::new(self.address(place), &self.configs[place].admin_listen)
     }
 
     /// A client of the leader.
@@ -137,6 +137,8 @@ fn config(
         group: "broker-a".to_owned(),
         broker_id: own.broker_id,
         data_dir: directory.path().join(own.broker_id.to_string()),
+        secret_file: host::testing::secret_file(),
+        admin_listen: free_address(),
         listen: own.client_address.clone(),
         advertise: own.client_address.clone(),
         peer_listen: own.peer_address.clone(),

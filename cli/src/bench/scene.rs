@@ -102,6 +102,7 @@ impl Scene {
     pub async fn client(&self) -> Result<Client, Failure> {
         Ok(Client::builder()
             .seeds(self.group.plan().seeds())
+            .administration(self.group.plan().administration()?)
             .build()
             .await?)
     }

@@ -35,6 +35,12 @@ enum Verb {
         /// Speak TLS there and trust the certificates of this file (PEM)
         #[arg(long, value_name = "FILE")]
         tls_ca: Option<PathBuf>,
+        /// Where its operators are served, separated by commas
+        #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',')]
+        admin: Vec<String>,
+        /// File with its secret
+        #[arg(long, value_name = "FILE")]
+        secret_file: Option<PathBuf>,
     },
     /// All contexts
     List,
@@ -62,10 +68,20 @@ pub(crate) fn run(arguments: ContextArguments) -> Result<(), Failure> {
             name,
             seeds,
             tls_ca,
+            admin,
+            secret_file,
         } => {
-            let tls_ca = tls_ca.map(std::path::absolute).transpose();
-            let tls_ca = tls_ca.map_err(|error| Failure::during("finding the file", error))?;
-            contexts.add(&name, Context { seeds, tls_ca })?;
+            let absolute = |path: Option<PathBuf>| {
+                let path = path.map(std::path::absolute).transpose();
+                path.map_err(|error| Failure::during("finding the file", error))
+            };
+            let context = Context {
+                seeds,
+                tls_ca: absolute(tls_ca)?,
+                admin,
+                secret_file: absolute(secret_file)?,
+            };
+            contexts.add(&name, context)?;
             contexts.save(&path)?;
             done(&name, "added");
         }
@@ -93,6 +109,8 @@ fn list(contexts: &Contexts, output: Output) {
                 "name": name,
                 "seeds": context.seeds,
                 "tls_ca": context.tls_ca,
+                "admin": context.admin,
+                "secret_file": context.secret_file,
                 "current": is_current(name),
             })
         });
@@ -118,7 +136,15 @@ fn show(contexts: &Contexts, name: Option<String>, output: Output) -> Result<(),
     })?;
     let context = contexts.get(&name)?;
     output.show(
-        || json!({ "name": name, "seeds": context.seeds, "tls_ca": context.tls_ca }),
+        || {
+            json!({
+                "name": name,
+                "seeds": context.seeds,
+                "tls_ca": context.tls_ca,
+                "admin": context.admin,
+                "secret_file": context.secret_file,
+            })
+        },
         || context.seeds.join(","),
     );
     Ok(())

@@ -106,6 +106,7 @@ async fn tell(group: &mut Group, lines: Vec<Bytes>) -> Result<(), Failure> {
     ));
     let client = Client::builder()
         .seeds(group.plan().seeds())
+        .administration(group.plan().administration()?)
         .build()
         .await?;
     let settings = TopicSettings {

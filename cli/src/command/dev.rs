@@ -13,6 +13,7 @@ use clap::Args;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use super::seeds::SECRET_DEFAULT;
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::process::{Certificate, Group, GroupPlan, Led, Member};
@@ -38,7 +39,7 @@ pub(crate) struct DevArguments {
         env = "RAFTMQ_DATA_DIR"
     )]
     data: PathBuf,
-    /// First of seven ports in a row, in place of 9876, 8081 to 8083 and 9081 to 9083
+    /// First of ten ports in a row, in place of 9876, 8081 to 8083, 9081 to 9083 and 7081 to 7083
     #[arg(long, value_name = "PORT")]
     base_port: Option<u16>,
     #[command(flatten)]
@@ -139,7 +140,13 @@ fn as_json(group: &mut Group, led: &Led) -> Value {
             json!({ "name": member.to_string(), "address": address, "pid": pid, "leads": leads })
         })
         .collect();
-    json!({ "directory": plan.directory, "seeds": plan.seeds(), "processes": members })
+    json!({
+        "directory": plan.directory,
+        "seeds": plan.seeds(),
+        "admin": plan.admin_addresses(),
+        "secret_file": plan.secret_file(),
+        "processes": members,
+    })
 }
 
 fn address(plan: &GroupPlan, member: Member) -> String {
@@ -176,12 +183,13 @@ fn greet(group: &mut Group, led: &Led, directory: &Path) {
         ));
     }
     let program = shown_program(&plan.program);
-    let seeds = seeds_flag(&plan);
+    let (seeds, admin) = (seeds_flag(&plan), admin_flags(&plan));
     let line = |words: &str| format!("{program} {words}{seeds}");
+    let operators = |words: &str| format!("{program} {words}{seeds}{admin}");
     let lines = [
         (
             "a topic with four queues",
-            line("topic create greetings --queues 4"),
+            operators("topic create greetings --queues 4"),
         ),
         (
             "a message",
@@ -191,7 +199,7 @@ fn greet(group: &mut Group, led: &Led, directory: &Path) {
             "read it, and wait for more",
             line("consume greetings --group readers --from earliest --follow"),
         ),
-        ("who leads, who follows", line("cluster status")),
+        ("who leads, who follows", operators("cluster status")),
         (
             "lose the leader while you watch",
             format!("kill -9 {}", leader_pid(group, led)),
@@ -218,6 +226,18 @@ fn seeds_flag(plan: &GroupPlan) -> String {
     } else {
         format!(" --seeds {}", plan.name_server_address())
     }
+}
+
+/// The same for what operators need beside: where they are served, and the secret.
+fn admin_flags(plan: &GroupPlan) -> String {
+    let mut flags = String::new();
+    if plan.name_server_port != ports::NAME_SERVER {
+        flags += &format!(" --admin {}", plan.admin_addresses().join(","));
+    }
+    if plan.secret_file() != Path::new(SECRET_DEFAULT) {
+        flags += &format!(" --secret-file {}", plan.secret_file().display());
+    }
+    flags
 }
 
 /// The program as it can be typed here: without its path if the shell finds it, else relative if below.

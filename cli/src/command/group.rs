@@ -55,7 +55,7 @@ enum Verb {
     /// Start the broker first, with the group's cluster_id and group, a broker_id that was never used in it, an empty
     /// data_dir, and itself beside the others in `members`.
     AddReplica {
-        /// Client address of the broker
+        /// Address at which the other replicas reach the broker (its port for peers, 9081)
         #[arg(value_name = "HOST:PORT")]
         address: String,
         /// It does not vote
@@ -77,7 +77,7 @@ enum Verb {
     Replace {
         /// Broker id of the one that goes
         old: u64,
-        /// Client address of the one that comes
+        /// Address at which the other replicas reach the one that comes (its port for peers, 9081)
         #[arg(value_name = "HOST:PORT")]
         address: String,
     },

@@ -1,10 +1,11 @@
-//! Where a command finds the system: `--seeds`, a context, the environment, or what `raftmq dev` uses.
+//! Where a command finds the system, and what it proves to it: flags, a context, the environment, or what `raftmq dev`
+//! uses.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use raftmq_client::{Client, ClientTls};
+use raftmq_client::{Administration, Client, ClientTls, ClusterSecret};
 
 use crate::contexts::{self, Context, Contexts};
 use crate::failure::Failure;
@@ -14,6 +15,13 @@ use crate::files;
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// Where `raftmq dev` listens.
 const SEEDS_DEFAULT: &str = "127.0.0.1:9876,127.0.0.1:8081,127.0.0.1:8082,127.0.0.1:8083";
+
+/// Where its brokers serve operators; the first is also where a broker of this machine does.
+const ADMIN_DEFAULT: &str = "127.0.0.1:7081,127.0.0.1:7082,127.0.0.1:7083";
+/// Where `raftmq dev` keeps its secret unless told otherwise.
+pub(crate) const SECRET_DEFAULT: &str = "data/secret";
+/// Where a machine's servers have theirs.
+const SECRET_OF_MACHINE: &str = "/etc/raftmq/secret";
 
 /// Flags of every command that talks to servers. The first that is given counts: `--seeds`, `--context`,
 /// RAFTMQ_SEEDS, RAFTMQ_CONTEXT, the context chosen by `raftmq context use`, the ports of `raftmq dev`.
@@ -35,6 +43,14 @@ pub(crate) struct Seeds {
     /// context says, or plaintext]
     #[arg(long, global = true, value_name = "FILE")]
     tls_ca: Option<PathBuf>,
+    /// Where operators are served (`admin_listen`), separated by commas: any broker that answers reaches all of them
+    /// [env: RAFTMQ_ADMIN] [default: what the context says, or this machine's brokers]
+    #[arg(long, global = true, value_name = "HOST:PORT,…")]
+    admin: Option<String>,
+    /// File with the cluster's secret, which administration needs [env: RAFTMQ_SECRET_FILE] [default: what the context
+    /// says, or data/secret of `raftmq dev`, or /etc/raftmq/secret]
+    #[arg(long, global = true, value_name = "FILE")]
+    secret_file: Option<PathBuf>,
 }
 
 impl Seeds {
@@ -52,6 +68,7 @@ impl Seeds {
     pub(crate) async fn client_within(&self, wait: Duration) -> Result<Client, Failure> {
         let system = self.system()?;
         let mut builder = Client::builder()
+            .administration(administration(&system)?)
             .seeds(system.seeds)
             .start_timeout(wait.max(START_TIMEOUT));
         if let Some(path) = system.tls_ca {
@@ -73,7 +90,20 @@ impl Seeds {
         let system = self.resolve(variable, || Contexts::load(&contexts::path()?))?;
         let by_variable = || variable("RAFTMQ_TLS_CA").map(PathBuf::from);
         let tls_ca = self.tls_ca.clone().or(system.tls_ca).or_else(by_variable);
-        Ok(Context { tls_ca, ..system })
+        let by_variable = || variable("RAFTMQ_SECRET_FILE").map(PathBuf::from);
+        let secret_file = self.secret_file.clone().or(system.secret_file);
+        let secret_file = secret_file.or_else(by_variable);
+        let admin = match (&self.admin, variable("RAFTMQ_ADMIN")) {
+            (Some(admin), _) => split(admin),
+            (None, Some(admin)) if system.admin.is_empty() => split(&admin),
+            (None, _) => system.admin,
+        };
+        Ok(Context {
+            seeds: system.seeds,
+            tls_ca,
+            admin,
+            secret_file,
+        })
     }
 
     fn resolve(
@@ -82,13 +112,13 @@ impl Seeds {
         contexts: impl Fn() -> Result<Contexts, Failure>,
     ) -> Result<Context, Failure> {
         if let Some(seeds) = &self.seeds {
-            return Ok(split(seeds));
+            return Ok(Context::at(split(seeds)));
         }
         if let Some(name) = &self.context {
             return contexts()?.get(name).cloned();
         }
         if let Some(seeds) = variable("RAFTMQ_SEEDS") {
-            return Ok(split(&seeds));
+            return Ok(Context::at(split(&seeds)));
         }
         if let Some(name) = variable("RAFTMQ_CONTEXT") {
             return contexts()?.get(&name).cloned();
@@ -100,18 +130,36 @@ impl Seeds {
         };
         match &contexts.current {
             Some(name) => contexts.get(name).cloned(),
-            None => Ok(split(SEEDS_DEFAULT)),
+            None => Ok(Context::at(split(SEEDS_DEFAULT))),
         }
     }
 }
 
-fn split(seeds: &str) -> Context {
-    let seeds = seeds.split([',', ';']).map(str::trim);
-    let seeds = seeds.filter(|seed| !seed.is_empty());
-    Context {
-        seeds: seeds.map(str::to_owned).collect(),
-        tls_ca: None,
-    }
+fn split(addresses: &str) -> Vec<String> {
+    let addresses = addresses.split([',', ';']).map(str::trim);
+    let addresses = addresses.filter(|address| !address.is_empty());
+    addresses.map(str::to_owned).collect()
+}
+
+/// What a command proves with. A secret that was named must be one; without any, a command that only sends or reads does
+/// not miss it.
+fn administration(system: &Context) -> Result<Option<Administration>, Failure> {
+    let secret = match &system.secret_file {
+        Some(path) => Some(
+            ClusterSecret::load(path).map_err(|error| Failure::Configuration(error.to_string()))?,
+        ),
+        None => {
+            let usual = [SECRET_DEFAULT, SECRET_OF_MACHINE].map(Path::new);
+            usual
+                .into_iter()
+                .find_map(|path| ClusterSecret::load(path).ok())
+        }
+    };
+    let endpoints = match system.admin.as_slice() {
+        [] => split(ADMIN_DEFAULT),
+        admin => admin.to_vec(),
+    };
+    Ok(secret.map(|secret| Administration::new(secret).endpoints(endpoints)))
 }
 
 #[cfg(test)]
@@ -122,7 +170,8 @@ mod tests {
         let contexts = || {
             let mut contexts = Contexts::default();
             for name in ["one", "two"] {
-                contexts.add(name, split(&format!("{name}:1"))).unwrap();
+                let context = Context::at(split(&format!("{name}:1")));
+                contexts.add(name, context).unwrap();
             }
             contexts.current.take_if(|_| !current);
             Ok(contexts)
@@ -152,7 +201,7 @@ mod tests {
         assert_eq!(resolved(&none, &environment, true), ["e:1"]);
         assert_eq!(resolved(&none, &environment[1..], true), ["two:1"]);
         assert_eq!(resolved(&none, &[], true), ["one:1"]);
-        assert_eq!(resolved(&none, &[], false), split(SEEDS_DEFAULT).seeds);
+        assert_eq!(resolved(&none, &[], false), split(SEEDS_DEFAULT));
     }
 
     /// Catches a misspelt context that silently means another system.

@@ -71,6 +71,7 @@ impl<T: Documented> ServerArguments<T> {
 /// Whatever ended the role before it was asked to.
 pub(crate) fn serve<T, F, E>(
     arguments: &ServerArguments<T>,
+    host: Host,
     role: impl FnOnce(Host, Shutdown) -> F,
 ) -> Result<(), Failure>
 where
@@ -82,7 +83,7 @@ where
     raise_file_limit();
     let serving = async {
         let shutdown = signals::shutdown(arguments.until_stdin_closes);
-        role(Host::real(), shutdown)
+        role(host, shutdown)
             .await
             .map_err(|error| Failure::Operation(error.to_string()))
     };

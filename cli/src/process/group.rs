@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
+use host::network::ClusterSecret;
 use proto::cluster::BrokerStatusResponse;
+use raftmq_client::Administration;
 use tokio::time::Instant;
 
 use super::admin;
@@ -35,6 +37,8 @@ pub struct BrokerPorts {
     pub client: u16,
     /// For the other replicas.
     pub peer: u16,
+    /// For operators.
+    pub admin: u16,
 }
 
 /// What a group looks like, before it runs.
@@ -108,6 +112,7 @@ impl Display for Member {
 /// The running processes of one plan.
 pub struct Group {
     plan: GroupPlan,
+    secret: ClusterSecret,
     processes: BTreeMap<Member, Child>,
 }
 
@@ -122,15 +127,16 @@ impl GroupPlan {
         directory: &Path,
         group: &str,
     ) -> Result<GroupPlan, Failure> {
-        let ports = free_ports(7).map_err(|error| Failure::during("looking for ports", error))?;
+        let ports = free_ports(10).map_err(|error| Failure::during("looking for ports", error))?;
         let brokers = (1..=3_u64)
-            .zip(ports[1..].chunks(2))
-            .map(|(id, pair)| {
+            .zip(ports[1..].chunks(3))
+            .map(|(id, ports)| {
                 (
                     id,
                     BrokerPorts {
-                        client: pair[0],
-                        peer: pair[1],
+                        client: ports[0],
+                        peer: ports[1],
+                        admin: ports[2],
                     },
                 )
             })
@@ -177,9 +183,36 @@ impl GroupPlan {
         format!("127.0.0.1:{}", self.brokers[&id].peer)
     }
 
+    /// Where operators reach broker `id`.
+    pub fn admin_address(&self, id: u64) -> String {
+        format!("127.0.0.1:{}", self.brokers[&id].admin)
+    }
+
+    /// Where operators reach the brokers, any of which knows all.
+    pub fn admin_addresses(&self) -> Vec<String> {
+        let ids = self.brokers.keys();
+        ids.map(|id| self.admin_address(*id)).collect()
+    }
+
+    /// What a client of this group needs to administer it.
+    ///
+    /// # Errors
+    ///
+    /// If there is no secret yet.
+    pub fn administration(&self) -> Result<Administration, Failure> {
+        let secret = ClusterSecret::load(&self.secret_file())
+            .map_err(|error| Failure::Operation(error.to_string()))?;
+        Ok(Administration::new(secret).endpoints(self.admin_addresses()))
+    }
+
     /// Where broker `id` keeps its data.
     pub fn broker_directory(&self, id: u64) -> PathBuf {
         self.directory.join(format!("broker-{id}"))
+    }
+
+    /// Path of the secret that all of them share.
+    pub fn secret_file(&self) -> PathBuf {
+        self.directory.join("secret")
     }
 
     /// Every address that serves the messaging service: the name server first.
@@ -231,6 +264,11 @@ impl GroupPlan {
             ("advertise".to_owned(), self.client_address(id).into()),
             ("peer_listen".to_owned(), self.peer_address(id).into()),
             ("peer_advertise".to_owned(), self.peer_address(id).into()),
+            ("admin_listen".to_owned(), self.admin_address(id).into()),
+            (
+                "secret_file".to_owned(),
+                self.secret_file().display().to_string().into(),
+            ),
             ("members".to_owned(), toml::Value::Array(members.collect())),
             (
                 "name_servers".to_owned(),
@@ -248,6 +286,10 @@ impl GroupPlan {
             ("cluster_id".to_owned(), self.cluster_id.clone().into()),
             ("listen".to_owned(), self.name_server_address().into()),
             ("advertise".to_owned(), self.name_server_address().into()),
+            (
+                "secret_file".to_owned(),
+                self.secret_file().display().to_string().into(),
+            ),
         ]);
         table.extend(self.tls_settings());
         table
@@ -277,6 +319,10 @@ impl Group {
         files::create_directories(&plan.directory).map_err(|error| {
             Failure::during(format!("creating {}", plan.directory.display()), error)
         })?;
+        let secret = plan.secret_file();
+        let failed = |error| Failure::during(format!("making {}", secret.display()), error);
+        ClusterSecret::create(&secret).map_err(failed)?;
+        let secret = ClusterSecret::load(&secret).map_err(failed)?;
         for member in plan.members() {
             let settings = match member {
                 Member::NameServer => plan.name_server_settings(),
@@ -286,6 +332,7 @@ impl Group {
         }
         Ok(Group {
             plan,
+            secret,
             processes: BTreeMap::new(),
         })
     }
@@ -385,7 +432,7 @@ impl Group {
 
     /// What broker `id` says of itself; None if it does not answer soon.
     pub async fn status(&self, id: u64) -> Option<BrokerStatusResponse> {
-        admin::status(&self.plan.client_address(id)).await
+        admin::status(&self.plan.admin_address(id), &self.secret).await
     }
 
     /// The broker that says of itself that it leads and serves, in the highest term.

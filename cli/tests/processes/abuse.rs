@@ -27,7 +27,7 @@ fn ports(cluster: &Cluster) -> Vec<u16> {
     let brokers = plan
         .brokers
         .values()
-        .flat_map(|ports| [ports.client, ports.peer]);
+        .flat_map(|ports| [ports.client, ports.peer, ports.admin]);
     [plan.name_server_port].into_iter().chain(brokers).collect()
 }
 

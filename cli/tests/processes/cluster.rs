@@ -24,6 +24,14 @@ pub(crate) fn program() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_raftmq"))
 }
 
+/// Names the file that lists a process's disk faults; see `host::OsDisk`.
+pub(crate) const DISK_FAULTS: &str = "RAFTMQ_TEST_DISK_FAULTS";
+
+/// The same with hooks for disk faults, which the first one has not.
+fn program_with_faults() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_raftmq-with-faults"))
+}
+
 /// Processes that end, and files that go, with the test.
 pub(crate) struct Cluster {
     group: Group,
@@ -67,7 +75,11 @@ impl Cluster {
         let directory = tempfile::tempdir().unwrap();
         let plan = GroupPlan::on_free_ports(program(), directory.path(), "test").unwrap();
         // The machine's disk may be nearly full; that is the subject of one test only.
-        let plan = change(plan.with("disk_reserve_bytes", DISK_RESERVE_BYTES));
+        let mut plan = change(plan.with("disk_reserve_bytes", DISK_RESERVE_BYTES));
+        let mut variables = plan.environment.values().flatten();
+        if variables.any(|(name, _)| name == DISK_FAULTS) {
+            plan.program = program_with_faults().to_owned();
+        }
         Cluster {
             group: Group::start(plan).unwrap(),
             directory,
@@ -96,7 +108,10 @@ impl Cluster {
     /// A client that knows every address.
     pub(crate) async fn client(&self) -> Client {
         let seeds = self.plan().seeds();
-        let builder = Client::builder().seeds(seeds).start_timeout(PATIENCE);
+        let builder = Client::builder()
+            .seeds(seeds)
+            .administration(self.plan().administration().unwrap())
+            .start_timeout(PATIENCE);
         builder.request_timeout(PATIENCE).build().await.unwrap()
     }
 

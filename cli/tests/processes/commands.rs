@@ -152,7 +152,7 @@ async fn status_fails_while_a_broker_is_dead() {
     let mut left = cluster.ids();
     left.retain(|id| ![follower, second].contains(id));
     cluster.kill(left[0]).await;
-    nobody_of_the_group_is_left(&Terminal::at(&cluster.plan().name_server_address())).await;
+    nobody_of_the_group_is_left(&Terminal::new(&cluster)).await;
 }
 
 /// Only a name server is there to tell of the group, and it sends no client to it any more.

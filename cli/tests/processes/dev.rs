@@ -83,7 +83,7 @@ impl Dev {
 async fn a_newcomers_system_survives_a_kill_and_finds_its_data_again() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("data");
-    let base = free_ports(7).unwrap();
+    let base = free_ports(10).unwrap();
     let base = base[0];
     let seeds = format!("127.0.0.1:{base}");
     let dev = Dev::start(
@@ -129,7 +129,7 @@ async fn a_newcomers_system_survives_a_kill_and_finds_its_data_again() {
 async fn children_end_with_a_parent_that_was_killed() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("data");
-    let base = free_ports(7).unwrap()[0];
+    let base = free_ports(10).unwrap()[0];
     let seeds = format!("127.0.0.1:{base}");
     let mut dev = Dev::start(&data, Some(base), &directory.path().join("dev.log"), &seeds);
     dev.wait_for("Ctrl-C stops everything").await;

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use raftmq_client::Message;
 
-use super::cluster::{Cluster, DISK_RESERVE_BYTES, LEADER_PATIENCE, PATIENCE, eventually};
+use super::cluster::{
+    Cluster, DISK_FAULTS, DISK_RESERVE_BYTES, LEADER_PATIENCE, PATIENCE, eventually,
+};
 use super::traffic::{Writer, expect_nothing_lost};
 
-/// Names the file that lists a process's disk faults; see `host::OsDisk`.
-const VARIABLE: &str = "RAFTMQ_TEST_DISK_FAULTS";
 /// A send that may fail.
 const SHORT: Duration = Duration::from_secs(2);
 
@@ -22,7 +22,7 @@ async fn cluster() -> Cluster {
     Cluster::start_with(|mut plan| {
         for id in plan.brokers.keys().copied().collect::<Vec<_>>() {
             let path = plan.directory.join(format!("faults-{id}"));
-            let variable = (VARIABLE.to_owned(), path.display().to_string());
+            let variable = (DISK_FAULTS.to_owned(), path.display().to_string());
             plan.environment.insert(id, vec![variable]);
         }
         plan

@@ -51,6 +51,8 @@ async fn every_example_does_what_it_says() {
         let mut command = Command::new(built(&name));
         command
             .arg(cluster.plan().client_address(1))
+            .env("RAFTMQ_ADMIN", cluster.plan().admin_addresses().join(","))
+            .env("RAFTMQ_SECRET_FILE", cluster.plan().secret_file())
             .stdin(Stdio::null());
         if name == "tls" {
             command.arg(certificate.certificate());

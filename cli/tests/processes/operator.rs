@@ -71,10 +71,8 @@ async fn a_name_server_that_nobody_told(cluster: &Cluster, terminal: &Terminal) 
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let both = Terminal::at(&format!(
-        "{},{address}",
-        cluster.plan().name_server_address()
-    ));
+    let seeds = format!("{},{address}", cluster.plan().name_server_address());
+    let both = Terminal::with_seeds(cluster, &seeds);
     let route = eventually(PATIENCE, || async {
         let output = both.run(&["route", "orders", "--json"], "").await;
         let route: Value = serde_json::from_slice(&output.stdout).ok()?;
@@ -95,7 +93,7 @@ async fn a_name_server_that_nobody_told(cluster: &Cluster, terminal: &Terminal) 
         ["a broker without a route", "name servers disagree"]
     );
     // Nobody is ill where nobody is, and it is no health either.
-    let alone = Terminal::at(&address);
+    let alone = Terminal::with_seeds(cluster, &address);
     for probe in ["health", "status"] {
         let words = alone.complaint(6, &["cluster", probe]).await;
         assert!(words.contains("has registered"), "{words}");
@@ -150,7 +148,7 @@ async fn a_stopped_brokers_log(cluster: &mut Cluster, terminal: &Terminal) {
 
 async fn contexts(cluster: &Cluster, terminal: &Terminal) {
     let seeds = cluster.plan().name_server_address();
-    let elsewhere = Terminal::at("127.0.0.1:1");
+    let elsewhere = Terminal::with_seeds(cluster, "127.0.0.1:1");
     let add = ["context", "add", "here", "--seeds", &seeds];
     elsewhere.expect(0, &add, "").await;
     let list = elsewhere.json(&["context", "list"]).await;
@@ -521,7 +519,7 @@ async fn well_while_all_is_well(cluster: &Cluster, terminal: &Terminal) {
         (&"orders".into(), &3.into())
     );
     terminal.expect(4, &["route", "nothing"], "").await;
-    let brokers_only = Terminal::at(&cluster.plan().client_address(1));
+    let brokers_only = Terminal::with_seeds(cluster, &cluster.plan().client_address(1));
     let words = brokers_only.complaint(4, &["route"]).await;
     assert!(
         words.contains("none of the seeds is a name server"),
@@ -560,18 +558,19 @@ async fn leaders(cluster: &Cluster, terminal: &Terminal) {
     assert_eq!(groups.as_array().unwrap().len(), 1);
 }
 
-/// Starts a broker that the group does not know; its client address.
+/// Starts a broker that the group does not know; its peer address.
 fn newcomer(cluster: &mut Cluster, id: u64) -> String {
-    let ports = free_ports(2).unwrap();
-    let (client, peer) = (ports[0], ports[1]);
-    cluster
-        .plan_mut()
-        .brokers
-        .insert(id, BrokerPorts { client, peer });
+    let ports = free_ports(3).unwrap();
+    let ports = BrokerPorts {
+        client: ports[0],
+        peer: ports[1],
+        admin: ports[2],
+    };
+    cluster.plan_mut().brokers.insert(id, ports);
     let settings = toml::to_string(&cluster.plan().broker_settings(id)).unwrap();
     std::fs::write(cluster.plan().config(Member::Broker(id)), settings).unwrap();
     cluster.start_broker(id).unwrap();
-    cluster.plan().client_address(id)
+    cluster.plan().peer_address(id)
 }
 
 async fn voters(terminal: &Terminal) -> Vec<u64> {

@@ -11,17 +11,34 @@ use super::cluster::{Cluster, program};
 /// Someone who types commands: knows where the system is, and has a configuration directory of their own.
 pub(crate) struct Terminal {
     pub(crate) seeds: String,
+    /// Where operators are served, and the secret, if the person has them.
+    administration: Vec<(&'static str, String)>,
     pub(crate) home: TempDir,
 }
 
 impl Terminal {
     pub(crate) fn new(cluster: &Cluster) -> Terminal {
-        Terminal::at(&cluster.plan().name_server_address())
+        Terminal::with_seeds(cluster, &cluster.plan().name_server_address())
     }
 
+    /// The same with other seeds.
+    pub(crate) fn with_seeds(cluster: &Cluster, seeds: &str) -> Terminal {
+        let plan = cluster.plan();
+        let secret_file = plan.secret_file().display().to_string();
+        Terminal {
+            administration: vec![
+                ("RAFTMQ_ADMIN", plan.admin_addresses().join(",")),
+                ("RAFTMQ_SECRET_FILE", secret_file),
+            ],
+            ..Terminal::at(seeds)
+        }
+    }
+
+    /// Someone without the secret.
     pub(crate) fn at(seeds: &str) -> Terminal {
         Terminal {
             seeds: seeds.to_owned(),
+            administration: Vec::new(),
             home: tempfile::tempdir().unwrap(),
         }
     }
@@ -32,6 +49,7 @@ impl Terminal {
         command
             .args(words)
             .env("RAFTMQ_SEEDS", &self.seeds)
+            .envs(self.administration.iter().cloned())
             .env("XDG_CONFIG_HOME", self.home.path());
         command
     }

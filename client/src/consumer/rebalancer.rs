@@ -415,7 +415,7 @@ async fn list_members(
             call(shared, "list members", broker_group),
             |address, timeout| {
                 let request = shared.identity.request(request.clone(), timeout);
-                async move { connection.admin(&address)?.list_members(request).await }
+                async move { connection.inquiry(&address)?.list_members(request).await }
             },
         )
         .await?;

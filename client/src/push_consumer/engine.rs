@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use host::{Mutant, mutant};
+use proto::cluster::{DescribeDeliveryResponse, NameRequest};
 use proto::v2::Code;
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 
-use crate::admin::Admin;
+use crate::connection::Call;
 use crate::consumer::Delivery;
 use crate::consumer::holdings::{Pick, Ticket};
 use crate::consumer::redelivery::{self, HandBack, HandedBack};
@@ -317,13 +318,50 @@ impl Engine {
 
 /// How often the group's messages are delivered.
 async fn attempts_of_group(shared: &Shared) -> Result<u32, Error> {
-    let admin = Admin::new(shared.core.clone());
-    match admin.describe_group(shared.group.as_str()).await {
-        Ok(state) if state.description.max_attempts > 0 => Ok(state.description.max_attempts),
+    match describe_delivery(shared).await {
+        Ok(attempts) if attempts > 0 => Ok(attempts),
         Err(error) if !is_final(&error) => Err(error),
         // It has no settings.
         _ => Ok(MAX_ATTEMPTS_DEFAULT),
     }
+}
+
+/// What a broker group has for the consumer group's setting; the first by name of those that are known, since a consumer
+/// group is the same in each.
+async fn describe_delivery(shared: &Shared) -> Result<u32, Error> {
+    let connection = &shared.core.connection;
+    let (operation, subject) = ("describe", format!("group {}", shared.group));
+    let Some(group) = connection.brokers.first_group() else {
+        return Err(Error::TimedOut {
+            operation,
+            subject,
+            address: connection.brokers.seeds().join(","),
+            reason: "no broker group is known yet".to_owned(),
+        });
+    };
+    let call = Call {
+        operation,
+        subject,
+        group,
+        timeout: connection.request_timeout,
+        changes: false,
+        once: false,
+    };
+    let request = NameRequest {
+        name: shared.group.as_str().to_owned(),
+    };
+    let answer: DescribeDeliveryResponse = connection
+        .call(call, |address, timeout| {
+            let request = shared.identity.request(request.clone(), timeout);
+            async move {
+                connection
+                    .inquiry(&address)?
+                    .describe_delivery(request)
+                    .await
+            }
+        })
+        .await?;
+    Ok(u32::try_from(answer.max_attempts).unwrap_or(0))
 }
 
 /// Whether the servers will never take it. A name server, which is asked when no broker of the group is known, does not

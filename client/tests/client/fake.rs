@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
-use host::network::{self, Listener, ServerOptions, ServerTls};
+use host::network::{self, Listener, Proof, ServerOptions, ServerTls};
 use host::{Shutdown, ShutdownTrigger};
 use prost::Message as _;
 use proto::cluster::broker_admin_server::BrokerAdmin;
+use proto::cluster::inquiry_server::Inquiry;
 use proto::message::{Delivery, deliver};
 use proto::opaque::messaging_service_server::MessagingService;
 use proto::opaque::pull_message_response::Content;
@@ -142,11 +143,15 @@ impl FakeCluster {
             let options = ServerOptions {
                 shutdown_grace_ms: 0,
                 tls: tls.clone(),
+                proof: Proof::Accepted(host::testing::cluster_secret()),
                 ..ServerOptions::default()
             };
             let router = network::server(&options)
                 .add_service(opaque::messaging_server(broker.clone()))
-                .add_service(cluster::broker_admin_server(broker.clone()))
+                .add_service(network::guarded(cluster::broker_admin_server(
+                    broker.clone(),
+                )))
+                .add_service(cluster::inquiry_server(broker.clone()))
                 .add_service(redelivery::redelivery_server(broker));
             let (trigger, shutdown) = Shutdown::new();
             cluster._running.push(trigger);
@@ -810,8 +815,40 @@ fn refused() -> cluster::AdminResponse {
 
 type Admin = Result<Response<cluster::AdminResponse>, Status>;
 
+impl FakeBroker {
+    /// The broker that an operator's call is for: every broker passes them on.
+    fn meant<T>(&self, request: &Request<T>) -> FakeBroker {
+        let address = request.metadata().get("x-raftmq-broker");
+        let address = address.and_then(|address| address.to_str().ok());
+        let addresses = self.world().addresses.clone();
+        let number = addresses
+            .iter()
+            .position(|one| Some(one.as_str()) == address);
+        FakeBroker {
+            number: number.unwrap_or(self.number),
+            ..self.clone()
+        }
+    }
+}
+
 #[tonic::async_trait]
-impl BrokerAdmin for FakeBroker {
+impl Inquiry for FakeBroker {
+    async fn describe_delivery(
+        &self,
+        _: Request<cluster::NameRequest>,
+    ) -> Result<Response<cluster::DescribeDeliveryResponse>, Status> {
+        Err(Status::unimplemented("fake"))
+    }
+
+    async fn list_replicas(
+        &self,
+        _: Request<cluster::ListRequest>,
+    ) -> Result<Response<cluster::ListReplicasResponse>, Status> {
+        self.leads().await;
+        let client_addresses = self.world().addresses.clone();
+        Ok(self.answer(cluster::ListReplicasResponse { client_addresses }))
+    }
+
     async fn list_members(
         &self,
         request: Request<cluster::ListMembersRequest>,
@@ -849,12 +886,23 @@ impl BrokerAdmin for FakeBroker {
             members,
         }))
     }
+}
+
+#[tonic::async_trait]
+impl BrokerAdmin for FakeBroker {
+    async fn list_members(
+        &self,
+        request: Request<cluster::ListMembersRequest>,
+    ) -> Result<Response<cluster::ListMembersResponse>, Status> {
+        Inquiry::list_members(&self.meant(&request), request).await
+    }
 
     async fn status(
         &self,
-        _: Request<cluster::BrokerStatusRequest>,
+        request: Request<cluster::BrokerStatusRequest>,
     ) -> Result<Response<cluster::BrokerStatusResponse>, Status> {
-        self.leads().await;
+        let this = self.meant(&request);
+        this.leads().await;
         let (addresses, leader) = {
             let world = self.world();
             (world.addresses.clone(), world.leader)
@@ -867,12 +915,12 @@ impl BrokerAdmin for FakeBroker {
                 client_address: address.clone(),
                 peer_address: String::new(),
             });
-        Ok(self.answer(cluster::BrokerStatusResponse {
+        Ok(this.answer(cluster::BrokerStatusResponse {
             group: "g".to_owned(),
-            broker_id: self.number as u64 + 1,
+            broker_id: this.number as u64 + 1,
             leader: leader as u64 + 1,
             leader_address: addresses[leader].clone(),
-            state: if leader == self.number {
+            state: if leader == this.number {
                 "leader"
             } else {
                 "follower"
@@ -885,10 +933,11 @@ impl BrokerAdmin for FakeBroker {
 
     async fn list_topics(
         &self,
-        _: Request<cluster::ListRequest>,
+        request: Request<cluster::ListRequest>,
     ) -> Result<Response<cluster::ListTopicsResponse>, Status> {
+        let this = self.meant(&request);
         lead!(
-            self,
+            this,
             cluster::ListTopicsResponse {
                 code: Code::HaNotAvailable as i32,
                 ..Default::default()
@@ -908,7 +957,8 @@ impl BrokerAdmin for FakeBroker {
     }
 
     async fn create_topic(&self, request: Request<cluster::PutTopicRequest>) -> Admin {
-        lead!(self, refused());
+        let this = self.meant(&request);
+        lead!(this, refused());
         let request = request.into_inner();
         let exists = request.name == TOPIC && !request.if_absent;
         let code = if exists {

@@ -16,7 +16,7 @@ mod securing;
 
 use std::time::Duration;
 
-use raftmq_client::Client;
+use raftmq_client::{Administration, Client};
 
 use fake::FakeCluster;
 
@@ -25,6 +25,9 @@ async fn client(cluster: &FakeCluster, client_id: &str) -> Client {
     Client::builder()
         .seeds(cluster.seeds())
         .client_id(client_id)
+        .administration(
+            Administration::new(host::testing::cluster_secret()).endpoints(cluster.seeds()),
+        )
         .attempt_timeout(Duration::from_millis(300))
         .request_timeout(Duration::from_secs(5))
         .build()

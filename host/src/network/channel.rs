@@ -5,7 +5,7 @@ use std::time::Duration;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 use super::tls::secure;
-use super::{CONNECTION_WINDOW_BYTES, ClientTls, NetworkError, STREAM_WINDOW_BYTES};
+use super::{CONNECTION_WINDOW_BYTES, ClientTls, ClusterSecret, NetworkError, STREAM_WINDOW_BYTES};
 
 /// How to connect.
 #[derive(Clone, Debug)]
@@ -18,6 +18,9 @@ pub struct ChannelOptions {
     pub keepalive_timeout_ms: u64,
     /// TLS, and whom to trust; plaintext without.
     pub tls: Option<ClientTls>,
+    /// Proves that it holds this secret, and has the other end prove it, before anything else is said. Without, it is a
+    /// stranger.
+    pub secret: Option<ClusterSecret>,
 }
 
 impl Default for ChannelOptions {
@@ -27,6 +30,7 @@ impl Default for ChannelOptions {
             keepalive_interval_ms: 10_000,
             keepalive_timeout_ms: 5_000,
             tls: None,
+            secret: None,
         }
     }
 }
@@ -41,10 +45,10 @@ pub fn channel(address: &str, options: &ChannelOptions) -> Result<Channel, Netwo
     let invalid = || NetworkError::Address {
         address: address.to_string(),
     };
-    let scheme = if options.tls.is_some() {
-        "https"
-    } else {
-        "http"
+    // Who proves secures the connection itself: the proof runs inside TLS.
+    let scheme = match (&options.tls, &options.secret) {
+        (Some(_), None) => "https",
+        _ => "http",
     };
     let uri: Uri = format!("{scheme}://{address}")
         .parse()
@@ -62,6 +66,12 @@ pub fn channel(address: &str, options: &ChannelOptions) -> Result<Channel, Netwo
         .tcp_nodelay(true);
     #[cfg(not(madsim))]
     let endpoint = endpoint.max_frame_size(super::FRAME_BYTES_MAX);
+    #[cfg(not(madsim))]
+    if let Some(secret) = &options.secret {
+        let host = endpoint.uri().host().unwrap_or_default().to_owned();
+        let connector = super::connector::Connector::new(address, &host, secret, options)?;
+        return Ok(endpoint.connect_with_connector_lazy(connector));
+    }
     let endpoint = match &options.tls {
         Some(tls) => secure(endpoint, tls)?,
         None => endpoint,

@@ -6,14 +6,12 @@ use std::time::Duration;
 
 #[cfg(not(madsim))]
 use tonic::transport::Server;
-#[cfg(not(madsim))]
-use tonic::transport::server::Router;
 
 #[cfg(madsim)]
 use super::simulated::{self, Services};
 #[cfg(not(madsim))]
 use super::{CONNECTION_WINDOW_BYTES, FRAME_BYTES_MAX, STREAM_WINDOW_BYTES};
-use super::{NetworkError, ServerTls};
+use super::{ClusterSecret, NetworkError, ServerTls};
 use crate::shutdown::Shutdown;
 
 /// Time between the server's own pings, which find peers that went away without a word.
@@ -28,6 +26,26 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 #[cfg(not(madsim))]
 const CERTIFICATE_AGE_MAX: Duration = Duration::from_secs(60);
 
+/// The services of one port.
+#[cfg(not(madsim))]
+pub type Router = tonic::transport::server::Router;
+
+/// The services of one port.
+#[cfg(madsim)]
+pub type Router = Services;
+
+/// Whether those who connect prove that they hold the cluster's secret.
+#[derive(Clone, Debug, Default)]
+pub enum Proof {
+    /// Nobody does: the port is for everybody.
+    #[default]
+    None,
+    /// Who wants to; services behind [`guarded`](super::guarded) are there for those only.
+    Accepted(ClusterSecret),
+    /// Everybody: who does not is told nothing, and nothing else of it is read.
+    Demanded(ClusterSecret),
+}
+
 /// How to serve.
 #[derive(Clone, Debug)]
 pub struct ServerOptions {
@@ -41,6 +59,8 @@ pub struct ServerOptions {
     pub shutdown_grace_ms: u64,
     /// Certificate and key for those who speak TLS. Without, they are not understood; plaintext always is.
     pub tls: Option<Arc<ServerTls>>,
+    /// Who proves that it holds the cluster's secret. In the simulator everybody counts as if it had.
+    pub proof: Proof,
 }
 
 impl Default for ServerOptions {
@@ -51,6 +71,7 @@ impl Default for ServerOptions {
             handshake_timeout_ms: 10_000,
             shutdown_grace_ms: 5_000,
             tls: None,
+            proof: Proof::None,
         }
     }
 }
@@ -72,7 +93,7 @@ pub fn server(options: &ServerOptions) -> Server {
 
 /// The simulator's server; its connections have none of these settings.
 #[cfg(madsim)]
-pub fn server(_options: &ServerOptions) -> Services {
+pub fn server(_options: &ServerOptions) -> Router {
     Services::default()
 }
 
@@ -186,7 +207,7 @@ async fn keep_current(tls: Arc<ServerTls>) -> ! {
 #[cfg(madsim)]
 pub async fn serve(
     listener: Listener,
-    router: Services,
+    router: Router,
     options: ServerOptions,
     shutdown: Shutdown,
 ) -> Result<(), NetworkError> {

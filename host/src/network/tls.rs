@@ -10,6 +10,8 @@ mod implementation;
 #[path = "tls/present.rs"]
 mod implementation;
 
+#[cfg(not(madsim))]
+pub(super) use implementation::Securing;
 pub use implementation::ServerTls;
 pub(super) use implementation::secure;
 

@@ -3,75 +3,52 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::ServerTls;
 
-/// First byte of every TLS connection: a handshake record. HTTP/2 begins with the letter P.
+/// First byte of every TLS connection: a handshake record. HTTP/2 begins with the letter P, a proof with 0xf0.
 #[cfg(feature = "tls")]
 const TLS_HANDSHAKE: u8 = 0x16;
 
-/// An accepted connection. Reading and writing wait until it is known what it speaks.
+/// An accepted connection of which it is known what it speaks.
 pub(super) enum Transport {
-    #[cfg(feature = "tls")]
-    Undecided(Option<TcpStream>, Arc<ServerTls>),
-    #[cfg(feature = "tls")]
-    Handshake(Box<tokio_rustls::Accept<TcpStream>>),
     #[cfg(feature = "tls")]
     Tls(Box<tokio_rustls::server::TlsStream<TcpStream>>),
     Plain(TcpStream),
 }
 
 impl Transport {
-    pub(super) fn new(stream: TcpStream, tls: Option<Arc<ServerTls>>) -> Transport {
+    /// Waits until it is known what the connection speaks. The caller bounds the time.
+    ///
+    /// # Errors
+    /// It ended before, or speaks TLS badly.
+    pub(super) async fn accept(
+        stream: TcpStream,
+        tls: Option<Arc<ServerTls>>,
+    ) -> io::Result<Transport> {
         match tls {
             #[cfg(feature = "tls")]
-            Some(tls) => Transport::Undecided(Some(stream), tls),
-            _ => Transport::Plain(stream),
-        }
-    }
-
-    /// Ready when bytes can flow.
-    #[cfg(feature = "tls")]
-    fn poll_decided(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        loop {
-            *self = match self {
-                Transport::Tls(_) | Transport::Plain(_) => return Poll::Ready(Ok(())),
-                Transport::Handshake(accept) => {
-                    let stream = ready!(Pin::new(accept).poll(context))?;
-                    Transport::Tls(Box::new(stream))
+            Some(tls) => {
+                let mut first = [0];
+                let peeked = stream.peek(&mut first).await?;
+                if peeked == 1 && first == [TLS_HANDSHAKE] {
+                    let stream = tls.acceptor().accept(stream).await?;
+                    return Ok(Transport::Tls(Box::new(stream)));
                 }
-                Transport::Undecided(stream, tls) => {
-                    let waiting = stream.as_ref().ok_or(io::ErrorKind::BrokenPipe)?;
-                    let mut first = [0];
-                    let mut buffer = ReadBuf::new(&mut first);
-                    ready!(waiting.poll_peek(context, &mut buffer))?;
-                    let speaks_tls = buffer.filled() == [TLS_HANDSHAKE];
-                    let stream = stream.take().ok_or(io::ErrorKind::BrokenPipe)?;
-                    match speaks_tls {
-                        true => Transport::Handshake(Box::new(tls.acceptor().accept(stream))),
-                        false => Transport::Plain(stream),
-                    }
-                }
-            };
-            // Whoever waits to write waits for this too, and is not asked again by what is read.
-            context.waker().wake_by_ref();
+                Ok(Transport::Plain(stream))
+            }
+            _ => Ok(Transport::Plain(stream)),
         }
-    }
-
-    #[cfg(not(feature = "tls"))]
-    fn poll_decided(&mut self, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
     }
 }
 
-/// Polls whichever stream it is by now.
+/// Polls whichever stream it is.
 macro_rules! poll_stream {
-    ($transport:expr, $context:expr, $stream:ident => $poll:expr) => {{
-        ready!($transport.poll_decided($context))?;
+    ($transport:expr, $stream:ident => $poll:expr) => {
         match &mut *$transport {
             #[cfg(feature = "tls")]
             Transport::Tls($stream) => {
@@ -82,12 +59,8 @@ macro_rules! poll_stream {
                 let $stream = Pin::new($stream);
                 $poll
             }
-            #[cfg(feature = "tls")]
-            Transport::Undecided(..) | Transport::Handshake(_) => {
-                unreachable!("poll_decided is ready when it is known what is spoken")
-            }
         }
-    }};
+    };
 }
 
 impl AsyncRead for Transport {
@@ -96,7 +69,7 @@ impl AsyncRead for Transport {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        poll_stream!(self, context, stream => stream.poll_read(context, buffer))
+        poll_stream!(self, stream => stream.poll_read(context, buffer))
     }
 }
 
@@ -106,15 +79,15 @@ impl AsyncWrite for Transport {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        poll_stream!(self, context, stream => stream.poll_write(context, bytes))
+        poll_stream!(self, stream => stream.poll_write(context, bytes))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        poll_stream!(self, context, stream => stream.poll_flush(context))
+        poll_stream!(self, stream => stream.poll_flush(context))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        poll_stream!(self, context, stream => stream.poll_shutdown(context))
+        poll_stream!(self, stream => stream.poll_shutdown(context))
     }
 
     fn poll_write_vectored(
@@ -122,15 +95,14 @@ impl AsyncWrite for Transport {
         context: &mut Context<'_>,
         buffers: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        poll_stream!(self, context, stream => stream.poll_write_vectored(context, buffers))
+        poll_stream!(self, stream => stream.poll_write_vectored(context, buffers))
     }
 
     fn is_write_vectored(&self) -> bool {
         match self {
             #[cfg(feature = "tls")]
             Transport::Tls(stream) => stream.is_write_vectored(),
-            // Right for plaintext, and no harm before it is known: the default takes the first buffer.
-            _ => true,
+            Transport::Plain(stream) => stream.is_write_vectored(),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Disk faults for tests on real processes. TEST ONLY: without the environment variable this does
-//! nothing.
+//! Disk faults for tests on real processes. Only `testing::host_with_disk_faults` reads a plan, and only a program
+//! that is built for tests (`raftmq-with-faults`) asks for it.
 //!
 //! `RAFTMQ_TEST_DISK_FAULTS` names a file that is read again before each operation, so that a test
 //! can switch faults on and off while the process runs. One fault a line; lines that do not parse

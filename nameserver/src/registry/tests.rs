@@ -345,3 +345,26 @@ fn another_cluster_s_groups_are_refused() {
         "{error}"
     );
 }
+
+/// Catches a registration that nobody can ever overrule.
+#[test]
+fn epochs_and_versions_go_on_in_steps() {
+    let mut registry = of(vec![entry("a", 7, 3, 1, 1)]);
+    for (group, epoch, version) in [
+        ("a", u64::MAX, 1),
+        ("a", 7, u64::MAX),
+        ("a", 8 + LEAP_MAX, 1),
+        ("new", LEAP_MAX + 1, 1),
+    ] {
+        let leap = registration(group, epoch, version, 2);
+        let refused = registry.register(leap, LEASE_MS, 1, 0);
+        assert!(matches!(refused, Err(RegistrationError::Leap { .. })));
+        let refused = registry.merge(entry(group, epoch, version, 9, 2), 0);
+        assert!(matches!(refused, Err(RegistrationError::Leap { .. })));
+    }
+    // A restored copy skips a million terms.
+    for (group, epoch) in [("a", 1_000_007), ("new", LEAP_MAX)] {
+        let accepted = registry.register(registration(group, epoch, 1, 2), LEASE_MS, 1, 0);
+        assert_eq!(accepted, Ok(Registered::Accepted));
+    }
+}

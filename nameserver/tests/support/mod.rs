@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use host::network::{self, ChannelOptions, Listener, ServerOptions};
+use host::network::{self, ChannelOptions, Listener, Proof, ServerOptions};
 use host::{Host, Shutdown, ShutdownTrigger};
 use nameserver::route_table::RouteTable;
 use nameserver::{NameServer, NameServerConfig};
@@ -122,6 +122,7 @@ pub struct Running {
 pub fn config() -> NameServerConfig {
     NameServerConfig {
         listen: "127.0.0.1:0".to_owned(),
+        secret_file: host::testing::secret_file(),
         gossip_interval_ms: 30,
         gossip_timeout_ms: 200,
         fill_wait_ms: 1_000,
@@ -137,7 +138,11 @@ impl Running {
             .await
             .unwrap();
         let address = server.address().to_string();
-        let channel = network::channel(&address, &ChannelOptions::default()).unwrap();
+        let options = ChannelOptions {
+            secret: Some(host::testing::cluster_secret()),
+            ..ChannelOptions::default()
+        };
+        let channel = network::channel(&address, &options).unwrap();
         Running {
             server,
             client: cluster::name_server_client(channel),
@@ -194,6 +199,7 @@ impl Node {
         let (trigger, shutdown) = Shutdown::new();
         let options = ServerOptions {
             shutdown_grace_ms: 1,
+            proof: Proof::Accepted(host::testing::cluster_secret()),
             ..ServerOptions::default()
         };
         let router = network::server(&options).add_service(cluster::name_server_server(gate));

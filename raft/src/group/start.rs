@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-use host::network::{Listener, ServerOptions, serve, server};
+use host::network::{Listener, Proof, Router, ServerOptions, serve, server};
 use host::{Host, Shutdown};
 use store::{CommitLog, DataDir};
 use tokio::sync::{Mutex, watch};
@@ -40,11 +40,14 @@ impl RaftGroup {
     /// [`RaftGroup::failed`], it is refused that another process has this broker id, that the data
     /// directory was wiped, or that a peer belongs to another group. The group may still have to be
     /// made, and the log to be repaired: see [`RaftGroup::phase`].
+    ///
+    /// `beside` adds to the peer port what else servers ask of each other.
     pub async fn start(
         config: RaftConfig,
         host: Host,
         application: Box<dyn Application>,
         shutdown: Shutdown,
+        beside: impl FnOnce(Router) -> Router,
     ) -> Result<RaftGroup, RaftError> {
         config.validate()?;
         let listener = Listener::bind(&config.peer_listen).await?;
@@ -54,7 +57,7 @@ impl RaftGroup {
         let task = Arc::new(task);
         // Dropped when the start fails: nothing of it is left then.
         let (trigger, stop) = Shutdown::new();
-        parts.serve(listener, stop.clone(), task.clone());
+        parts.serve(listener, stop.clone(), task.clone(), beside);
         parts.introductions.round().await?;
         parts.startup.look_for_damage().await?;
         if parts.startup.is_ready() {
@@ -106,7 +109,7 @@ impl Base {
     fn new(config: &RaftConfig, storage: &Storage) -> Base {
         let counters = Arc::new(Counters::default());
         let peers = Peers::new(config.identity.clone(), storage.incarnation);
-        let connections = Connections::default();
+        let connections = Connections::new(config.secret.clone());
         let fetcher = Fetcher::new(peers.clone(), connections.clone());
         let (known, receiver) = watch::channel(Acquaintances::new());
         let log = storage.log.clone();
@@ -241,14 +244,21 @@ impl Parts {
     }
 
     /// Serves the peer port until shutdown.
-    fn serve(&self, listener: Listener, shutdown: Shutdown, task: Arc<watch::Sender<()>>) {
+    fn serve(
+        &self,
+        listener: Listener,
+        shutdown: Shutdown,
+        task: Arc<watch::Sender<()>>,
+        beside: impl FnOnce(Router) -> Router,
+    ) {
         let options = ServerOptions {
             connections_max: PEER_CONNECTIONS_MAX,
             shutdown_grace_ms: SHUTDOWN_GRACE_MS,
+            proof: Proof::Demanded(self.startup.config.secret.clone()),
             ..ServerOptions::default()
         };
         let service = proto::raft::raft_server(self.service.clone());
-        let router = server(&options).add_service(service);
+        let router = beside(server(&options).add_service(service));
         let state = self.startup.state.clone();
         tokio::spawn(async move {
             let _task = task;

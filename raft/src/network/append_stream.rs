@@ -16,7 +16,9 @@ use openraft::{EntryPayload, OptionalSend};
 use proto::raft as wire;
 use tokio::sync::Notify;
 
-use super::{CallError, Peer, Results, call_error, deadline, network_error, unreachable};
+use super::{
+    CallError, Peer, Results, call_error, check_answer, deadline, network_error, unreachable,
+};
 use crate::connections::Class;
 use crate::convert::{append_result_from_wire, append_to_wire};
 use crate::request_stream::RequestStream;
@@ -111,11 +113,13 @@ where
     let mut client = peer.client(Class::Replication)?;
     let in_flight = Arc::new(InFlight::default());
     in_flight.add(body_bytes(&first));
+    let term = first.vote.leader_id.term;
     let mut first = append_to_wire(first);
     peer.introduce(&mut first);
     let (outgoing, guard) = outgoing(first, rest, in_flight.clone());
     let answers = deadline(OPEN_TIMEOUT, client.append_stream(outgoing)).await?;
     let state = Some(Answers {
+        term,
         answers,
         in_flight,
         _guard: guard,
@@ -157,6 +161,8 @@ where
 }
 
 struct Answers {
+    /// Of the leader that asks.
+    term: u64,
     answers: tonic::Streaming<wire::AppendResponse>,
     in_flight: Arc<InFlight>,
     _guard: AbortOnDrop,
@@ -184,7 +190,10 @@ async fn next_answer(state: Option<Answers>) -> Option<(Answer, Option<Answers>)
         };
         state.in_flight.remove_oldest();
         return match append_result_from_wire(answer) {
-            Ok(result) => Some((Ok(result), Some(state))),
+            Ok(result) => match check_answer(state.term, &result) {
+                Ok(()) => Some((Ok(result), Some(state))),
+                Err(error) => Some((Err(error), None)),
+            },
             Err(error) => Some((Err(network_error(error)), None)),
         };
     }

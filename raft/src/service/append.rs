@@ -48,5 +48,7 @@ fn convert(service: &Service, request: wire::AppendRequest) -> Result<Request, S
     if !request.entries.is_empty() && service.state.room() == Room::Nothing {
         return Err(Status::resource_exhausted("disk is full"));
     }
-    Ok(append_from_wire(request)?)
+    let request = append_from_wire(request)?;
+    service.check_append(&request)?;
+    Ok(request)
 }

@@ -111,6 +111,7 @@ impl Cluster {
             listen,
             self.members.clone(),
             self.engine.clone(),
+            host::testing::cluster_secret(),
         );
         config.heartbeat_interval_ms = 60;
         config.election_timeout_ms_min = 200;
@@ -248,7 +249,15 @@ pub async fn start(config: RaftConfig) -> Result<Replica, RaftError> {
         let rows = Rows::default();
         let application = Box::new(TestApplication::new(rows.clone()));
         let (trigger, shutdown) = Shutdown::new();
-        match RaftGroup::start(config.clone(), Host::real(), application, shutdown).await {
+        match RaftGroup::start(
+            config.clone(),
+            Host::real(),
+            application,
+            shutdown,
+            |router| router,
+        )
+        .await
+        {
             Ok(group) => {
                 return Ok(Replica {
                     group,

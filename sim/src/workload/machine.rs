@@ -4,13 +4,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use host::Host;
-use raftmq_client::Client;
+use raftmq_client::{Administration, Client, ClusterSecret};
 
 use super::{Clients, Phase, consumer, lives, producer, push_consumer, retrier};
-use crate::machine::{CLIENT_PORT, Machine};
+use crate::machine::{ADMIN_PORT, CLIENT_PORT, Machine};
+use crate::operator::FIRST_SPARE_BROKER;
 
 /// Pause before a client that could not be made is tried again.
 const AGAIN: Duration = Duration::from_millis(500);
+
+/// Brokers that schedules name, about.
+const SCHEDULED_BROKERS: u8 = 10;
+
+/// Brokers that an operator takes by himself, about.
+const SPARE_BROKERS: u8 = 6;
 
 /// When most clients give a call up.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -61,6 +68,14 @@ pub async fn run_client(clients: Arc<Clients>, number: u8) {
     std::future::pending::<()>().await;
 }
 
+/// Over any broker that there is or may be: those that a world begins with may all be replaced.
+fn administration() -> Administration {
+    let secret = ClusterSecret::load("simulated".as_ref()).expect("the simulator has one");
+    let spare = FIRST_SPARE_BROKER..=FIRST_SPARE_BROKER + SPARE_BROKERS;
+    let brokers = (1..=SCHEDULED_BROKERS).chain(spare).map(Machine::Broker);
+    Administration::new(secret).endpoints(brokers.map(|broker| broker.address(ADMIN_PORT)))
+}
+
 /// A client, as soon as it can be made; none if clients are told to stop before.
 pub async fn connect(
     clients: &Clients,
@@ -81,6 +96,7 @@ pub async fn connect(
         let building = Client::builder()
             .seeds(seeds.clone())
             .client_id(id.clone())
+            .administration(administration())
             .attempt_timeout(Duration::from_secs(1))
             .request_timeout(patience)
             .start_timeout(Duration::from_secs(3))

@@ -32,6 +32,25 @@ pub(in crate::network) fn secure(
     Err(refused("a connection".to_owned()))
 }
 
+/// TLS for connections that prove before they speak HTTP/2: there is none.
+#[cfg(not(madsim))]
+#[derive(Clone)]
+pub(in crate::network) enum Securing {}
+
+#[cfg(not(madsim))]
+impl Securing {
+    pub(in crate::network) fn new(_tls: &ClientTls, _host: &str) -> Result<Securing, NetworkError> {
+        Err(refused("a connection".to_owned()))
+    }
+
+    pub(in crate::network) async fn secure(
+        self,
+        _stream: tokio::net::TcpStream,
+    ) -> std::io::Result<Box<dyn crate::network::connector::Stream>> {
+        match self {}
+    }
+}
+
 fn refused(subject: String) -> NetworkError {
     NetworkError::Tls {
         subject,
