@@ -4,7 +4,7 @@
 
 #![allow(clippy::print_stdout, reason = "an example shows what it does")]
 
-use raftmq_client::{Client, Error, GroupSettings, TopicSettings};
+use raftmq_client::{Administration, Client, Error, GroupSettings, TopicSettings};
 
 const TOPIC: &str = "example-admin";
 const GROUP: &str = "example-admin";
@@ -13,7 +13,13 @@ const GROUP: &str = "example-admin";
 async fn main() -> Result<(), Error> {
     let seed = std::env::args().nth(1);
     let seed = seed.unwrap_or_else(|| "127.0.0.1:8081".to_owned());
-    let client = Client::builder().seeds([seed]).build().await?;
+    // The secret's file: RAFTMQ_SECRET_FILE=data/secret for `raftmq dev`. Only administration needs it.
+    let administration = Administration::from_environment()?;
+    let client = Client::builder()
+        .seeds([seed])
+        .administration(administration)
+        .build()
+        .await?;
     let admin = client.admin();
 
     let mut settings = TopicSettings {

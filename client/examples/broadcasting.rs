@@ -6,7 +6,9 @@
 
 use std::path::PathBuf;
 
-use raftmq_client::{Client, Consumption, Error, Filter, Message, PushStream, TopicSettings};
+use raftmq_client::{
+    Administration, Client, Consumption, Error, Filter, Message, PushStream, TopicSettings,
+};
 
 const TOPIC: &str = "example-broadcasting";
 const MESSAGES: usize = 3;
@@ -24,7 +26,13 @@ async fn member(client: &Client, progress_file: Option<PathBuf>) -> Result<PushS
 async fn main() -> Result<(), Error> {
     let seed = std::env::args().nth(1);
     let seed = seed.unwrap_or_else(|| "127.0.0.1:8081".to_owned());
-    let client = Client::builder().seeds([seed]).build().await?;
+    // The secret's file: RAFTMQ_SECRET_FILE=data/secret for `raftmq dev`. Only administration needs it.
+    let administration = Administration::from_environment()?;
+    let client = Client::builder()
+        .seeds([seed])
+        .administration(administration)
+        .build()
+        .await?;
     let settings = TopicSettings {
         if_absent: true,
         ..TopicSettings::default()

@@ -8,7 +8,8 @@
 use std::time::Duration;
 
 use raftmq_client::{
-    Client, Delivery, Error, Filter, GroupSettings, Message, TopicQueue, TopicSettings,
+    Administration, Client, Delivery, Error, Filter, GroupSettings, Message, TopicQueue,
+    TopicSettings,
 };
 
 const TOPIC: &str = "example-dead-letters";
@@ -29,7 +30,13 @@ async fn work(delivery: Delivery) -> Result<(), &'static str> {
 async fn main() -> Result<(), Error> {
     let seed = std::env::args().nth(1);
     let seed = seed.unwrap_or_else(|| "127.0.0.1:8081".to_owned());
-    let client = Client::builder().seeds([seed]).build().await?;
+    // The secret's file: RAFTMQ_SECRET_FILE=data/secret for `raftmq dev`. Only administration needs it.
+    let administration = Administration::from_environment()?;
+    let client = Client::builder()
+        .seeds([seed])
+        .administration(administration)
+        .build()
+        .await?;
     let topic = TopicSettings {
         if_absent: true,
         ..TopicSettings::default()

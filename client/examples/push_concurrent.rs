@@ -4,7 +4,7 @@
 
 #![allow(clippy::print_stdout, reason = "an example shows what it does")]
 
-use raftmq_client::{Client, Delivery, Error, Filter, Message, TopicSettings};
+use raftmq_client::{Administration, Client, Delivery, Error, Filter, Message, TopicSettings};
 use tokio::sync::mpsc;
 
 const TOPIC: &str = "example-push-concurrent";
@@ -14,7 +14,13 @@ const MESSAGES: usize = 20;
 async fn main() -> Result<(), Error> {
     let seed = std::env::args().nth(1);
     let seed = seed.unwrap_or_else(|| "127.0.0.1:8081".to_owned());
-    let client = Client::builder().seeds([seed]).build().await?;
+    // The secret's file: RAFTMQ_SECRET_FILE=data/secret for `raftmq dev`. Only administration needs it.
+    let administration = Administration::from_environment()?;
+    let client = Client::builder()
+        .seeds([seed])
+        .administration(administration)
+        .build()
+        .await?;
     let settings = TopicSettings {
         if_absent: true,
         ..TopicSettings::default()

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use raftmq_client::{Client, Error, Filter, Message, TopicSettings};
+use raftmq_client::{Administration, Client, Error, Filter, Message, TopicSettings};
 
 const TOPIC: &str = "example-push-orderly";
 const STEPS: [&str; 3] = ["created", "paid", "shipped"];
@@ -15,7 +15,13 @@ const STEPS: [&str; 3] = ["created", "paid", "shipped"];
 async fn main() -> Result<(), Error> {
     let seed = std::env::args().nth(1);
     let seed = seed.unwrap_or_else(|| "127.0.0.1:8081".to_owned());
-    let client = Client::builder().seeds([seed]).build().await?;
+    // The secret's file: RAFTMQ_SECRET_FILE=data/secret for `raftmq dev`. Only administration needs it.
+    let administration = Administration::from_environment()?;
+    let client = Client::builder()
+        .seeds([seed])
+        .administration(administration)
+        .build()
+        .await?;
     let settings = TopicSettings {
         if_absent: true,
         ..TopicSettings::default()

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use raftmq_client::{Client, Error, Message, SeekTo, TopicQueue, TopicSettings};
+use raftmq_client::{Administration, Client, Error, Message, SeekTo, TopicQueue, TopicSettings};
 
 const TOPIC: &str = "example-replay";
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -15,7 +15,13 @@ const PATIENCE: Duration = Duration::from_secs(10);
 async fn main() -> Result<(), Error> {
     let seed = std::env::args().nth(1);
     let seed = seed.unwrap_or_else(|| "127.0.0.1:8081".to_owned());
-    let client = Client::builder().seeds([seed]).build().await?;
+    // The secret's file: RAFTMQ_SECRET_FILE=data/secret for `raftmq dev`. Only administration needs it.
+    let administration = Administration::from_environment()?;
+    let client = Client::builder()
+        .seeds([seed])
+        .administration(administration)
+        .build()
+        .await?;
     let settings = TopicSettings {
         queue_count: 1,
         if_absent: true,

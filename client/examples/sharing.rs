@@ -6,7 +6,9 @@
 
 use std::time::Duration;
 
-use raftmq_client::{AveragelyByCircle, Client, Error, Filter, PullConsumer, TopicSettings};
+use raftmq_client::{
+    Administration, AveragelyByCircle, Client, Error, Filter, PullConsumer, TopicSettings,
+};
 
 const TOPIC: &str = "example-sharing";
 
@@ -21,7 +23,13 @@ async fn holds(member: &PullConsumer, queues: usize) {
 async fn main() -> Result<(), Error> {
     let seed = std::env::args().nth(1);
     let seed = seed.unwrap_or_else(|| "127.0.0.1:8081".to_owned());
-    let client = Client::builder().seeds([seed]).build().await?;
+    // The secret's file: RAFTMQ_SECRET_FILE=data/secret for `raftmq dev`. Only administration needs it.
+    let administration = Administration::from_environment()?;
+    let client = Client::builder()
+        .seeds([seed])
+        .administration(administration)
+        .build()
+        .await?;
     let settings = TopicSettings {
         queue_count: 5,
         if_absent: true,

@@ -8,7 +8,7 @@
     reason = "an application reads its own files"
 )]
 
-use raftmq_client::{Client, ClientTls, Message, TopicSettings};
+use raftmq_client::{Administration, Client, ClientTls, Message, TopicSettings};
 
 const TOPIC: &str = "example-tls";
 
@@ -24,7 +24,14 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     // Without roots of its own a client trusts those that browsers trust.
     let tls = ClientTls::new().roots_pem(std::fs::read(trusted)?);
-    let client = Client::builder().seeds([seed]).tls(tls).build().await?;
+    // The secret's file: RAFTMQ_SECRET_FILE=data/secret for `raftmq dev`. Only administration needs it.
+    let administration = Administration::from_environment()?;
+    let client = Client::builder()
+        .seeds([seed])
+        .administration(administration)
+        .tls(tls)
+        .build()
+        .await?;
     let settings = TopicSettings {
         if_absent: true,
         ..TopicSettings::default()

@@ -4,7 +4,6 @@
 //! Of several listeners the first that answers is used until it fails. Must never send an administration call anywhere
 //! without a proof.
 
-use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,6 +15,7 @@ use tonic::{Request, Response, Status};
 
 use crate::answer::{self, Attempt};
 use crate::connection::{As, Connection};
+use crate::error::Error;
 
 /// Where a broker on this machine serves operators unless told otherwise.
 const ENDPOINT_DEFAULT: &str = "127.0.0.1:7081";
@@ -52,12 +52,13 @@ impl Administration {
     /// commas. `None` without the first. Blocks.
     ///
     /// # Errors
-    /// The file cannot be read, is not private, or holds no secret.
-    pub fn from_environment() -> io::Result<Option<Administration>> {
+    /// [`Error::Invalid`]: the file cannot be read, is not private, or holds no secret.
+    pub fn from_environment() -> Result<Option<Administration>, Error> {
         let Some(file) = std::env::var_os("RAFTMQ_SECRET_FILE") else {
             return Ok(None);
         };
-        let secret = ClusterSecret::load(&PathBuf::from(file)).map_err(io::Error::other)?;
+        let secret = ClusterSecret::load(&PathBuf::from(file))
+            .map_err(|error| Error::invalid("RAFTMQ_SECRET_FILE", error.to_string()))?;
         let administration = Administration::new(secret);
         Ok(Some(match std::env::var("RAFTMQ_ADMIN") {
             Ok(endpoints) => administration.endpoints(split(&endpoints)),
