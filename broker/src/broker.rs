@@ -280,7 +280,9 @@ fn service(
         view: view.clone(),
     };
     let leader_wait = Duration::from_millis(config.leader_wait_ms);
-    let log_time = Arc::new(LogTime::new(host.clock.clone()));
+    let clocks = group.clone();
+    let agreed = Box::new(move || clocks.clocks().agreed_ms);
+    let log_time = Arc::new(LogTime::new(host.clock.clone(), agreed));
     let (proposer, worker) = Proposer::start(proposer_config, agreement, log_time.clone());
     let service = Service {
         own: member(config.own_member()),

@@ -18,7 +18,7 @@ mod changes;
 pub(crate) mod dead_letter;
 pub(crate) mod dedup;
 mod drop_log;
-mod entry;
+pub(crate) mod entry;
 mod group;
 mod history;
 mod keep;

@@ -2,12 +2,12 @@
 //!
 //! Every change to the replicated state goes through here, from the gRPC methods and from the ticker.
 //! One worker drains whatever waits, merges the sends of one queue into one command, stamps the
-//! leader's time and proposes one entry; while that entry is written and synced, the next one fills.
+//! log's time and proposes one entry; while that entry is written and synced, the next one fills.
 //! So the sync before is the linger, and there is no timer. What waits is bounded in bytes and in
 //! count: more is refused at once.
 //!
-//! Must never answer a request before its entry was applied here, let time go back along the log, or
-//! hold a request without a bound.
+//! Must never answer a request before its entry was applied here, let what has passed along the log
+//! decrease, or hold a request without a bound.
 
 mod batch;
 mod encode;
@@ -24,8 +24,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use proto::QueueId;
 use proto::command::{Command, CommandReply};
-use proto::{QueueId, TimestampMs};
 use raft::{ProposeError, RaftGroup};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -33,7 +33,7 @@ use tokio::task::JoinHandle;
 use self::batch::{Batch, Request, Waiter};
 pub(crate) use self::batch::{MessageId, QueueSend, Sender};
 pub(crate) use self::reply::{Fate, Placed};
-use crate::log_time::LogTime;
+use crate::log_time::{LogTime, Moment};
 use crate::view::View;
 
 /// Longest time that one entry may take from proposal to reply before its requests are told that the
@@ -110,8 +110,8 @@ pub(crate) trait Agreement: Send + Sync + 'static {
         entry: Bytes,
         upkeep: bool,
     ) -> impl Future<Output = Result<Bytes, ProposalError>> + Send;
-    /// Time of the last applied entry.
-    fn last_time_ms(&self) -> TimestampMs;
+    /// What the last applied entry said of time.
+    fn last_moment(&self) -> Moment;
 }
 
 /// The agreement of a running broker.
@@ -134,8 +134,8 @@ impl Agreement for GroupAgreement {
         Ok(proposed.reply)
     }
 
-    fn last_time_ms(&self) -> TimestampMs {
-        self.view.last_time_ms()
+    fn last_moment(&self) -> Moment {
+        self.view.last_moment()
     }
 }
 
@@ -197,7 +197,6 @@ impl Proposer {
             agreement,
             log_time,
             receiver,
-            last_time_ms: 0,
         };
         (Proposer { requests, budget }, tokio::spawn(worker.run()))
     }
@@ -277,7 +276,6 @@ struct Worker<A> {
     agreement: Arc<A>,
     log_time: Arc<LogTime>,
     receiver: mpsc::Receiver<Request>,
-    last_time_ms: TimestampMs,
 }
 
 impl<A: Agreement> Worker<A> {
@@ -333,10 +331,8 @@ impl<A: Agreement> Worker<A> {
         batch: &mut Batch,
         upkeep: bool,
     ) -> impl Future<Output = ()> + Send + use<A> {
-        let now_ms = self.log_time.now_ms(self.agreement.last_time_ms());
-        self.last_time_ms = self.last_time_ms.max(now_ms);
         let (entry, waiters) = batch.seal(&encode::Stamp {
-            time_ms: self.last_time_ms,
+            moment: self.log_time.now(self.agreement.last_moment()),
             dedup_window_ms: self.config.dedup_window_ms,
             dedup_bytes_max: self.config.dedup_bytes_max,
         });

@@ -30,6 +30,7 @@ struct Recorder {
     refuse: Arc<AtomicBool>,
     full: Arc<AtomicBool>,
     last_time_ms: Arc<AtomicU64>,
+    last_passed_ms: Arc<AtomicU64>,
 }
 
 impl Agreement for Recorder {
@@ -53,8 +54,11 @@ impl Agreement for Recorder {
         Ok(Reply { commands }.encode_to_vec().into())
     }
 
-    fn last_time_ms(&self) -> TimestampMs {
-        self.last_time_ms.load(Ordering::Relaxed)
+    fn last_moment(&self) -> Moment {
+        Moment {
+            time_ms: self.last_time_ms.load(Ordering::Relaxed),
+            passed_ms: self.last_passed_ms.load(Ordering::Relaxed),
+        }
     }
 }
 
@@ -105,7 +109,9 @@ fn config() -> ProposerConfig {
 
 fn start(config: ProposerConfig, recorder: &Recorder) -> (Proposer, Arc<TestClock>) {
     let clock = Arc::new(TestClock(AtomicU64::new(1_000)));
-    let log_time = Arc::new(LogTime::new(clock.clone()));
+    let agreed = clock.clone();
+    let agreed = Box::new(move || Some(agreed.now_ms()));
+    let log_time = Arc::new(LogTime::new(clock.clone(), agreed));
     let (proposer, _) = Proposer::start(config, recorder.clone(), log_time);
     (proposer, clock)
 }
@@ -179,7 +185,10 @@ fn an_entry_is_what_prost_reads_back() {
         ),
     ];
     let stamp = encode::Stamp {
-        time_ms: 1 << 40,
+        moment: Moment {
+            time_ms: 1 << 40,
+            passed_ms: 1 << 41,
+        },
         dedup_window_ms: 0,
         dedup_bytes_max: 9,
     };
@@ -190,6 +199,7 @@ fn an_entry_is_what_prost_reads_back() {
         (entry.time_ms, entry.dedup_window_ms, entry.dedup_bytes_max),
         (1 << 40, 0, 9)
     );
+    assert_eq!(entry.passed_ms, 1 << 41);
     assert_eq!(entry.commands[1].body, Some(drop_log));
     let appends = appends(&entry);
     assert_eq!((appends[0].topic_id, appends[0].queue), (1, 0));
@@ -356,14 +366,17 @@ async fn entries_are_bounded_and_no_request_is_lost() {
         .unwrap();
 }
 
-/// Catches stamps that follow a clock that was set back, or a former leader's faster clock.
+/// Catches stamps that follow clocks that were set back a little, or a former leader's faster clock; and time that
+/// passes because a clock says so.
 #[tokio::test]
-async fn time_never_goes_back() {
+async fn stamps_follow_the_log() {
     let recorder = Recorder::default();
     let (proposer, clock) = start(config(), &recorder);
     for (now_ms, applied_ms) in [(1_000, 0), (500, 0), (1_200, 3_000), (1_300, 0), (9_000, 0)] {
         clock.0.store(now_ms, Ordering::Relaxed);
         recorder.last_time_ms.store(applied_ms, Ordering::Relaxed);
+        let passed_ms = recorder.entries().last().map_or(7, |entry| entry.passed_ms);
+        recorder.last_passed_ms.store(passed_ms, Ordering::Relaxed);
         proposer
             .send(send(1, 0, &[b"m"], u128::from(now_ms)))
             .await
@@ -379,6 +392,10 @@ async fn time_never_goes_back() {
     assert!(times[0] == 1_000 && slow(1_000, times[1]), "{times:?}");
     assert!(slow(3_000, times[2]) && slow(3_000, times[3]), "{times:?}");
     assert!(times.is_sorted() && times[4] == 9_000, "{times:?}");
+    let passed = |entry: &Entry| entry.passed_ms;
+    let passed: Vec<u64> = recorder.entries().iter().map(passed).collect();
+    assert!(passed.is_sorted() && passed[0] == 7, "{passed:?}");
+    assert!(passed[4] < 1_007, "{passed:?}");
 }
 
 /// Catches requests that are never answered when an entry is not agreed on.

@@ -1,5 +1,7 @@
 //! Which entries are no longer kept.
 //!
+//! Age is what has passed along the log: no clock that can be set makes an entry old, or keeps it young.
+//!
 //! Only sealed segments go, whole and oldest first. The leader decides and proposes; the rows that point
 //! at the entries go first, on every replica alike, then each replica drops its segments, never above
 //! its newest checkpoint. What retries and dead letters point at is written once more before ([`keep`]).
@@ -9,7 +11,7 @@ pub(crate) mod keep;
 
 use std::time::Duration;
 
-use proto::TimestampMs;
+use host::{Mutant, mutant};
 use proto::command::{self, command::Body};
 use store::{EntryKind, SegmentInfo, StoreError};
 use tokio::time::Instant;
@@ -52,10 +54,10 @@ pub(crate) fn floor_by_size<'a>(
     floor
 }
 
-/// A sealed segment and the time of its last entry, once that was needed.
+/// A sealed segment, and how much had passed along the log by its last entry, once that was needed.
 struct Sealed {
     info: SegmentInfo,
-    ended_ms: Option<TimestampMs>,
+    ended_ms: Option<u64>,
 }
 
 /// The leader's memory of what it may drop.
@@ -169,7 +171,11 @@ impl Retention {
         service: &Service,
         age_ms: u64,
     ) -> Result<Option<u64>, StoreError> {
-        let oldest_ms = service.host.clock.now_ms().saturating_sub(age_ms);
+        // Mutant: the leader's clock is believed.
+        let now_ms = match mutant::is(Mutant::RetentionByAWrongClock) {
+            true => service.host.clock.now_ms(),
+            false => service.now().passed_ms,
+        };
         let mut floor = None;
         for segment in &mut self.sealed {
             let ended_ms = match segment.ended_ms {
@@ -177,7 +183,7 @@ impl Retention {
                 None => ended_at(service, &segment.info).await?,
             };
             segment.ended_ms = Some(ended_ms);
-            if ended_ms >= oldest_ms {
+            if ended_ms.saturating_add(age_ms) >= now_ms {
                 break;
             }
             floor = Some(segment.info.last_index + 1);
@@ -188,27 +194,27 @@ impl Retention {
 
 /// Proposes to forget the dead letters that are too old, so many at a time.
 async fn drop_dead_letters(service: &Service) {
-    let before_ms = match service.config.dead_letter_retain_ms {
+    let before_passed_ms = match service.config.dead_letter_retain_ms {
         0 => return,
-        age_ms => service.host.clock.now_ms().saturating_sub(age_ms),
+        age_ms => service.now().passed_ms.saturating_sub(age_ms),
     };
     if service
         .view
         .oldest_death_ms()
-        .is_none_or(|died_ms| died_ms >= before_ms)
+        .is_none_or(|died_ms| died_ms >= before_passed_ms)
     {
         return;
     }
-    let command = Body::DropDeadLetters(command::DropDeadLetters { before_ms });
+    let command = Body::DropDeadLetters(command::DropDeadLetters { before_passed_ms });
     match service.propose_upkeep(command).await {
         Ok(reply) => tracing::info!(count = reply.value, "old dead letters are dropped"),
         Err(error) => tracing::debug!(?error, "dead letters are not dropped, it is tried again"),
     }
 }
 
-/// Time of the last entry that has one; Raft's own entries have none. Without any, the segment counts as
+/// How much had passed by the last entry that says so; Raft's own entries do not. Without any, the segment counts as
 /// young.
-async fn ended_at(service: &Service, segment: &SegmentInfo) -> Result<TimestampMs, StoreError> {
+async fn ended_at(service: &Service, segment: &SegmentInfo) -> Result<u64, StoreError> {
     let lowest = segment
         .last_index
         .saturating_sub(TIMED_ENTRIES_MAX)
@@ -219,9 +225,14 @@ async fn ended_at(service: &Service, segment: &SegmentInfo) -> Result<TimestampM
             continue;
         }
         let decoded: Result<command::Entry, _> = prost::Message::decode(entry.body);
-        return Ok(decoded.map_or(TimestampMs::MAX, |entry| entry.time_ms));
+        // Mutant: see where it is compared.
+        let ended_ms = |entry: command::Entry| match mutant::is(Mutant::RetentionByAWrongClock) {
+            true => entry.time_ms,
+            false => entry.passed_ms,
+        };
+        return Ok(decoded.map_or(u64::MAX, ended_ms));
     }
-    Ok(TimestampMs::MAX)
+    Ok(u64::MAX)
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use crate::disk_space::DiskSpace;
 use crate::grpc::check_topic;
 use crate::grpc::status::{CallError, Refusal, group_not_found, topic_not_found};
 use crate::leadership::Leadership;
-use crate::log_time::LogTime;
+use crate::log_time::{LogTime, Moment};
 use crate::machine::Location;
 use crate::proposer::Proposer;
 use crate::pullers::Pullers;
@@ -139,6 +139,11 @@ impl Service {
                 false
             }
         }
+    }
+
+    /// What time it is for whoever writes to the log, and how much has passed along it.
+    pub(crate) fn now(&self) -> Moment {
+        self.log_time.now(self.view.last_moment())
     }
 
     /// Has one change agreed on and applied.

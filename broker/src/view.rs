@@ -26,6 +26,7 @@ pub use self::arrivals::Arrivals;
 pub(crate) use self::arrivals::{ArrivalRegistry, RetryArrivals};
 pub(crate) use self::entry_cache::EntryCache;
 pub use self::read::Stored;
+use crate::log_time::Moment;
 use crate::machine::dedup::DedupStatus;
 use crate::machine::{Shared, State};
 
@@ -247,9 +248,17 @@ impl View {
         self.shared.config_changes()
     }
 
-    /// The log's time: the highest that an applied entry carried.
+    /// What time the last applied entry said it was, milliseconds since the Unix epoch.
     pub fn last_time_ms(&self) -> TimestampMs {
-        self.look(|state| state.clock.time_ms)
+        self.last_moment().time_ms
+    }
+
+    /// What the last applied entry said of time.
+    pub(crate) fn last_moment(&self) -> Moment {
+        self.look(|state| Moment {
+            time_ms: state.clock.time_ms,
+            passed_ms: state.clock.passed_ms,
+        })
     }
 
     /// The last applied entry that carried commands; blank and membership entries do not count.

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::failure::Failure;
+use crate::moments::shown_age;
 
 /// One replica and what it said.
 #[derive(Clone, Debug)]
@@ -217,6 +218,7 @@ impl GroupSurvey {
         match status.state.as_str() {
             "repairing" => Some("repairs damage from its peers".to_owned()),
             "stopped" => Some("has stopped; its log says why".to_owned()),
+            _ if status.clock_apart_ms != 0 => Some(wrong_clock(status.clock_apart_ms)),
             "candidate" => Some("knows no leader".to_owned()),
             _ => {
                 let behind = self.behind(status).filter(|behind| *behind > lag_max)?;
@@ -249,6 +251,15 @@ impl Replica {
     }
 }
 
+/// What is wrong with a clock that is so far ahead of a majority's.
+pub fn wrong_clock(apart_ms: i64) -> String {
+    let side = if apart_ms > 0 { "ahead of" } else { "behind" };
+    format!(
+        "its clock is {} {side} what a majority of its group's clocks say: it does not lead where another can",
+        shown_age(apart_ms.unsigned_abs())
+    )
+}
+
 fn status_json(status: &BrokerStatus) -> Value {
     json!({
         "state": status.state, "term": status.term, "leader": status.leader,
@@ -263,7 +274,7 @@ fn status_json(status: &BrokerStatus) -> Value {
         "segments_repaired": status.segments_repaired, "damage_found": status.damage_found,
         "disk_free_bytes": status.disk_free_bytes, "disk_needed_bytes": status.disk_needed_bytes,
         "dedup": dedup_json(&status.dedup),
-        "now_ms": status.now_ms,
+        "now_ms": status.now_ms, "clock_apart_ms": status.clock_apart_ms,
         "uptime_ms": status.uptime_ms, "version": status.version,
     })
 }

@@ -174,11 +174,12 @@ fn script(mut input: Input<'_>) -> Vec<Bytes> {
             10 => match input.byte() % 2 {
                 0 => keep(&mut input),
                 _ => Body::DropDeadLetters(DropDeadLetters {
-                    before_ms: number(&mut input),
+                    before_passed_ms: number(&mut input),
                 }),
             },
             _ => {
                 entry.time_ms = number(&mut input);
+                entry.passed_ms = number(&mut input);
                 entry.dedup_window_ms = number(&mut input);
                 entry.dedup_bytes_max = number(&mut input);
                 bodies.push(std::mem::take(&mut entry).encode_to_vec().into());

@@ -45,6 +45,8 @@ pub enum Mutant {
     StaleOffsetCommit,
     /// openraft's default: a leader that restarts goes on in its term.
     LeaderRestore,
+    /// The leader's clock says how old messages are.
+    RetentionByAWrongClock,
     /// Retention drops what waits for another delivery, or is dead.
     RetriesNotKept,
     /// Messages that are sent back are taken for agreed on before they are.
@@ -89,6 +91,7 @@ impl Mutant {
         Mutant::AppliedBeforeCommit,
         Mutant::StaleOffsetCommit,
         Mutant::LeaderRestore,
+        Mutant::RetentionByAWrongClock,
         Mutant::RetriesNotKept,
         Mutant::SentBackBeforeCommit,
         Mutant::SettledForgotten,
@@ -123,6 +126,7 @@ impl Mutant {
             Mutant::AppliedBeforeCommit => "applied-before-commit",
             Mutant::StaleOffsetCommit => "stale-offset-commit",
             Mutant::LeaderRestore => "leader-restore",
+            Mutant::RetentionByAWrongClock => "retention-by-a-wrong-clock",
             Mutant::RetriesNotKept => "retries-not-kept",
             Mutant::SentBackBeforeCommit => "sent-back-before-commit",
             Mutant::SettledForgotten => "settled-forgotten",

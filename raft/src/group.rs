@@ -2,7 +2,7 @@
 //!
 //! The handle is cheap to clone; every call goes to tasks that end with the shutdown signal.
 
-mod change;
+pub(crate) mod change;
 mod propose;
 mod start;
 
@@ -14,6 +14,7 @@ use bytes::Bytes;
 use store::{CommitLog, Room};
 use tokio::sync::watch;
 
+use crate::clocks::ClockStatus;
 use crate::error::{ChangeError, ProposeError, RaftError};
 use crate::leadership::Leadership;
 use crate::maintenance::Maintenance;
@@ -86,6 +87,11 @@ impl RaftGroup {
         self.inner.state.phase_changes()
     }
 
+    /// What the replicas' clocks say, as this replica heard it within the last seconds.
+    pub fn clocks(&self) -> ClockStatus {
+        self.inner.state.clocks.status()
+    }
+
     /// Positions, members and counters, for operators and metrics.
     pub fn status(&self) -> GroupStatus {
         GroupStatus::of(&self.inner.state, &self.inner.log)
@@ -121,7 +127,14 @@ impl RaftGroup {
     /// Has another voter take over if this replica leads; for a replica that is about to stop. The one that has come
     /// furthest is asked. Returns it when it leads, at most after `timeout`; `None` if there was nothing to hand over.
     pub async fn hand_over(&self, timeout: Duration) -> Result<Option<u64>, ChangeError> {
-        change::hand_over(&self.inner.state, timeout).await
+        let state = &self.inner.state;
+        let clocks = state.clocks.status();
+        // One whose clock is wrong would hand over in its turn.
+        let is_right = |voter| clocks.agreed_ms.is_none() || state.clocks.is_right(voter);
+        match change::hand_over(state, is_right, timeout).await? {
+            None => change::hand_over(state, |_| true, timeout).await,
+            taken => Ok(taken),
+        }
     }
 
     /// Adds a replica that follows without voting. It must be running, so that its data directory

@@ -1,7 +1,7 @@
 //! Regular introductions to every peer: who we are, and what they know.
 //!
 //! They tell a replica that another process has its broker id, that its data directory is not the
-//! one the group knows, and, before Raft runs, how far the others have come.
+//! one the group knows, what the others' clocks say, and, before Raft runs, how far they have come.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use futures::stream::FuturesUnordered;
 use host::Shutdown;
 use proto::raft as wire;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tonic::Code;
 
 use crate::connections::{Class, Connections};
@@ -109,6 +110,7 @@ impl Introductions {
     /// Asks every peer once, all at the same time. An error says why this replica must not run.
     /// Peers that do not answer are no error.
     pub(crate) async fn round(&self) -> Result<(), RaftError> {
+        (self.state.clocks).set_voters(self.state.clock_voters());
         let mut calls: FuturesUnordered<_> = self
             .addresses()
             .into_iter()
@@ -170,6 +172,7 @@ impl Introductions {
             sender: Some(self.peers.sender()),
         };
         let mut client = self.connections.client(&address, Class::Control)?;
+        let asked = Instant::now();
         let answer = tokio::time::timeout(HELLO_TIMEOUT, client.status(request)).await;
         let status = match answer {
             Err(_) => return Ok(None),
@@ -190,6 +193,8 @@ impl Introductions {
             });
         }
         self.check_membership(&status)?;
+        let clocks = &self.state.clocks;
+        clocks.heard(broker_id, status.clock_ms, asked, Instant::now());
         Ok(Some(Acquaintance {
             address,
             status,

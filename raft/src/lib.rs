@@ -6,6 +6,7 @@
 mod application;
 mod applied;
 mod bootstrap;
+mod clocks;
 mod config;
 mod connections;
 mod convert;
@@ -34,9 +35,11 @@ mod status;
 mod storage;
 mod tables;
 mod terms;
+mod timekeeper;
 mod types;
 
 pub use application::{Application, Commit, Committed};
+pub use clocks::ClockStatus;
 pub use config::RaftConfig;
 pub use error::{ChangeError, ProposeError, RaftError};
 pub use group::{Proposed, RaftGroup};

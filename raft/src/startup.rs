@@ -34,6 +34,7 @@ use crate::state::{Phase, State};
 use crate::state_machine::StateMachine;
 use crate::tables::Tables;
 use crate::terms::TERM_MAX;
+use crate::timekeeper::Timekeeper;
 use crate::types::{Raft, RaftLogId};
 
 /// Longest wait for openraft to end its tasks.
@@ -129,8 +130,14 @@ impl Startup {
             known: self.known.clone(),
             interval: Duration::from_millis(self.config.heartbeat_interval_ms),
         };
+        let timekeeper = Timekeeper {
+            raft: raft.clone(),
+            state: self.state.clone(),
+            known: self.known.clone(),
+        };
         tokio::join!(
             watch.run(shutdown.clone()),
+            timekeeper.run(shutdown.clone()),
             self.maintenance.run(raft.clone(), shutdown.clone())
         );
         shutdown.wait().await;

@@ -12,6 +12,7 @@ use store::{CommitLog, DataDir, Room};
 use tokio::sync::watch;
 use tonic::Status;
 
+use crate::clocks::Clocks;
 use crate::convert::vote_from_bytes;
 use crate::leadership::Leadership;
 use crate::peers::Peers;
@@ -79,6 +80,7 @@ pub(crate) struct State {
     room: watch::Sender<Room>,
     checkpoint: watch::Receiver<Option<u64>>,
     repair_snapshot: watch::Sender<Option<Arc<SnapshotData>>>,
+    pub(crate) clocks: Arc<Clocks>,
     pub(crate) counters: Arc<Counters>,
 }
 
@@ -91,6 +93,7 @@ pub(crate) struct StateParts {
     pub(crate) applied: Arc<watch::Sender<Option<RaftLogId>>>,
     pub(crate) membership: StoredMembership,
     pub(crate) checkpoint: watch::Receiver<Option<u64>>,
+    pub(crate) clocks: Arc<Clocks>,
     pub(crate) counters: Arc<Counters>,
 }
 
@@ -110,6 +113,7 @@ impl State {
             room: watch::channel(Room::default()).0,
             checkpoint: parts.checkpoint,
             repair_snapshot: watch::channel(None).0,
+            clocks: parts.clocks,
             counters: parts.counters,
         }
     }
@@ -279,6 +283,17 @@ impl State {
         }
     }
 
+    /// The replicas whose clocks count: those that vote, or will make the group.
+    pub(crate) fn clock_voters(&self) -> Vec<u64> {
+        let membership = self.membership();
+        let id = self.peers.identity().broker_id;
+        // The tables of a restored copy know the members of the group that it was copied from: no peers of its own.
+        match membership.get_node(&id).is_some() {
+            true => membership.voter_ids().collect(),
+            false => self.configured.clone(),
+        }
+    }
+
     /// The answer to a peer's question who this is.
     pub(crate) fn to_wire(&self) -> wire::StatusResponse {
         let identity = self.peers.identity();
@@ -309,6 +324,7 @@ impl State {
             purged: self.log.purged().map_or(0, |purged| purged.index),
             has_entries: applied.is_some(),
             checkpoint: self.checkpoint_index().unwrap_or(0),
+            clock_ms: self.clocks.own_ms(),
         }
     }
 }

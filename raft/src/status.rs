@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use store::{CommitLog, LogCounters, Room};
 
+use crate::clocks::ClockStatus;
 use crate::leadership::Leadership;
 use crate::member::Member;
 use crate::state::{Phase, State};
@@ -57,6 +58,8 @@ pub struct GroupStatus {
     pub members: Vec<MemberStatus>,
     /// Whether proposals are refused for want of disk space.
     pub disk_full: bool,
+    /// What the replicas' clocks say.
+    pub clocks: ClockStatus,
     /// What the log has done.
     pub log: LogCounters,
     /// Sealed segments that were damaged and replaced from a peer.
@@ -113,6 +116,7 @@ impl GroupStatus {
             appended: log.last().map(|last| last.index),
             members: membership.nodes().map(member).collect(),
             disk_full: state.room() > Room::Everything,
+            clocks: state.clocks.status(),
             log: log.counters(),
             segments_repaired: count(&counters.segments_repaired),
             entries_repaired: count(&counters.entries_repaired),

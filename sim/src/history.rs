@@ -207,6 +207,8 @@ pub enum Event {
         attempt: u32,
         /// Whether it shall have no other.
         dead: bool,
+        /// How long it shall wait for the next one, in milliseconds.
+        delay_ms: u64,
     },
     /// A send-back returned.
     SentBack {
@@ -336,6 +338,11 @@ pub enum Event {
     },
     /// Brokers keep everything in this world, and no operator lets the log be dropped.
     KeepsAll,
+    /// Brokers keep each message for so long in this world, and nobody lets it go before.
+    KeepsFor {
+        /// Milliseconds.
+        ms: u64,
+    },
     /// A consumer that keeps its own progress begins to save it.
     Save {
         /// Which call.

@@ -29,13 +29,16 @@
 //! | an offset that nobody committed | `offsets-are-earned` |
 //! | the same of a consumer that keeps its own progress | `progress-waits-for-work`, `own-progress-is-kept` |
 //! | a place of one topic that is taken for one of the next; queues that are nobody's, or begin in their middle | `what-is-owed-is-read` in [`crate::liveness`], `starts-where-told` |
-//! | messages that vanish where nobody drops any | `nothing-expires` |
+//! | messages that vanish where nobody drops any, or before their time | `nothing-expires`, `kept-for-its-time` |
+//! | messages that come again before their time | `not-before-its-time` |
+//! | messages that stay for ever | `gone-after-its-time` |
 //! | realtime lag | no bound while faults last; afterwards `drains` is one |
 //! | precommitted read, Elle's cycles G0 to G2 | cannot occur: there are no transactions |
 //! | `counter`, `linearizable register` | cannot occur: there is nothing to count or to overwrite |
 
 mod dropped;
 mod ends;
+mod kept;
 pub mod lives;
 #[cfg(test)]
 mod oracle_test;
@@ -113,6 +116,9 @@ pub fn judge(records: &[Record]) -> Result<(), Violation> {
     model.own_progress_kept()?;
     model.starts_where_told()?;
     model.bounds_forward()?;
+    model.kept_for_its_time()?;
+    model.gone_after_its_time()?;
+    model.not_before_its_time()?;
     model.ends_forward()
 }
 

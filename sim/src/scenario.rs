@@ -99,6 +99,14 @@ fn tiny_segments(chance: &mut Chance, shape: &mut Shape) {
     broker.dead_letter_retain_ms = *chance.pick(&[5, 20, 3_600]) * 1_000;
 }
 
+/// Little is kept, and by age alone.
+fn kept_by_age(chance: &mut Chance, shape: &mut Shape) {
+    tiny_segments(chance, shape);
+    let broker = &mut shape.broker;
+    broker.log_retain_bytes = 0;
+    broker.log_retain_ms = *chance.pick(&[3, 6, 12]) * 1_000;
+}
+
 /// All of them.
 pub static SCENARIOS: &[Scenario] = &[
     Scenario {
@@ -240,6 +248,27 @@ pub static SCENARIOS: &[Scenario] = &[
         every_ms: 4_000,
         chaos_ms: 40_000,
         tune: plain,
+    },
+    Scenario {
+        name: "clocks",
+        about: "clocks are set forward and back by seconds to years, messages are kept for seconds",
+        size: Size {
+            body_bytes_max: 3_000,
+            think_ms_max: 25,
+            ..SIZE
+        },
+        kinds: &[
+            (Kind::Clock, 8),
+            (Kind::Kill, 2),
+            (Kind::PowerLoss, 1),
+            (Kind::Transfer, 2),
+            (Kind::Partition, 2),
+            (Kind::Pause, 1),
+            (Kind::Checkpoint, 1),
+        ],
+        every_ms: 1_500,
+        chaos_ms: 40_000,
+        tune: kept_by_age,
     },
     Scenario {
         name: "chaos",

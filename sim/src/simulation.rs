@@ -117,6 +117,9 @@ async fn live_here(spec: Spec, trace: Arc<Trace>, history: Arc<History>) -> Opti
     if keeps_all(&shape, &schedule) {
         history.record(Machine::Operator, Event::KeepsAll);
     }
+    if let Some(ms) = keeps_for(&shape, &schedule) {
+        history.record(Machine::Operator, Event::KeepsFor { ms });
+    }
     let world = World::build(spec.seed, shape, trace.clone());
     let invariants = Invariants::watch(&world);
     let commands = Commands::new(trace.clone());
@@ -153,9 +156,18 @@ async fn live_here(spec: Spec, trace: Arc<Trace>, history: Arc<History>) -> Opti
 
 /// Whether neither retention nor an operator drops anything.
 fn keeps_all(shape: &Shape, schedule: &Schedule) -> bool {
-    let broker = &shape.broker;
+    only_age_drops(shape, schedule) && shape.broker.log_retain_ms == 0
+}
+
+/// How long brokers keep every message, in milliseconds, where they let go of what is old and of nothing else.
+fn keeps_for(shape: &Shape, schedule: &Schedule) -> Option<u64> {
+    let ms = Some(shape.broker.log_retain_ms).filter(|ms| *ms > 0);
+    ms.filter(|_| only_age_drops(shape, schedule))
+}
+
+fn only_age_drops(shape: &Shape, schedule: &Schedule) -> bool {
     let drops = |timed: &Timed| matches!(timed.fault, Fault::DropLog { .. });
-    broker.log_retain_bytes == 0 && broker.log_retain_ms == 0 && !schedule.faults.iter().any(drops)
+    shape.broker.log_retain_bytes == 0 && !schedule.faults.iter().any(drops)
 }
 
 /// A world in which nothing was stored, read, or went wrong proves nothing.

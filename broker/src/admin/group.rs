@@ -230,7 +230,7 @@ async fn lag_ms(
         return Ok(0);
     };
     let stored = stored_at(service, topic_id, queue, offset).await?;
-    let now_ms = service.host.clock.now_ms();
+    let now_ms = service.now().time_ms;
     Ok(stored.map_or(0, |stored_ms| now_ms.saturating_sub(stored_ms)))
 }
 

@@ -63,6 +63,7 @@ pub(super) fn status(service: &Service) -> BrokerStatusResponse {
         name_servers: service.config.name_servers.clone(),
         dedup_window_ms: service.config.dedup_window_ms,
         dedup: Some(dedup(service)),
+        clock_apart_ms: raft.clocks.apart_ms().unwrap_or(0),
     }
 }
 

@@ -214,6 +214,7 @@ impl<'a> Placing<'a> {
                 first: self.position,
                 count,
                 time_ms: self.place.time_ms,
+                passed_ms: self.place.passed_ms,
             }),
         }
         let first_offset = self.next_offset;

@@ -2,7 +2,7 @@
 //!
 //! The queue of a group is the last one of the topic `%DLQ%<group>`, made when the first one dies; broker groups
 //! that share a system have it under different numbers, and those below are empty. Its rows hold one message
-//! each, and their times are those of death: they never decrease. Their log indexes follow no order, so
+//! each, and their times are those of death: what had passed then never decreases. Their log indexes follow no order, so
 //! retention does not cut such a queue where it cuts others: a dead letter holds its entry, until a command of
 //! its own ends it or [`keep`](super::keep) moves it.
 
@@ -38,6 +38,8 @@ pub(crate) struct DeadLetter {
     pub(crate) location: Location,
     /// When it died.
     pub(crate) time_ms: TimestampMs,
+    /// How much had passed along the log then: its age goes by it.
+    pub(crate) passed_ms: u64,
 }
 
 /// A mirror of the rows of all dead-letter queues.
@@ -126,6 +128,7 @@ pub(super) fn bury(
     let letter = DeadLetter {
         location,
         time_ms: place.time_ms,
+        passed_ms: place.passed_ms,
     };
     let topic = state.topics.get_mut(&topic_id);
     let topic = topic.expect("it was found or made");
@@ -151,6 +154,7 @@ pub(super) fn put(
         first: letter.location.position,
         count: 1,
         time_ms: letter.time_ms,
+        passed_ms: letter.passed_ms,
     };
     let topic = &state.topics[&topic_id].topic;
     consume_queue::put(&mut changes.batch, topic_id, queue_of(topic), &row);
@@ -167,7 +171,7 @@ pub(super) fn hold(state: &mut State, (topic_id, offset): (u64, u64), letter: De
     state.references.add(letter.location, holder);
 }
 
-/// Ends the oldest dead letters, those that died before a time: so many at once. Answers with how many.
+/// Ends the oldest dead letters, those that died before so much had passed: so many at once. Answers with how many.
 pub(super) fn drop_old(
     state: &mut State,
     changes: &mut Changes,
@@ -181,7 +185,7 @@ pub(super) fn drop_old(
         let mut end = None;
         while dropped < DEAD_LETTERS_DROPPED_AT_ONCE
             && let Some((offset, letter)) = state.dead_letters.oldest_of(topic_id)
-            && letter.time_ms < command.before_ms
+            && letter.passed_ms < command.before_passed_ms
         {
             let_go(state, topic_id, offset);
             dropped += 1;

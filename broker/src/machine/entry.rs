@@ -14,9 +14,10 @@ use super::{
     append, dead_letter, drop_log, group, history, keep, offset, send_back, settle, topic,
 };
 
-/// What the time between two entries counts for at most, in milliseconds, where it is measured how much
-/// has passed: longer than a change of leader, far shorter than the dedup window.
-const STEP_MS_MAX: u64 = 5_000;
+/// What the time between two entries counts for at most, in milliseconds. A leader that has nothing to write says
+/// far more often than this how much has passed; only one whose monotonic clock is broken, or a group that was without a
+/// leader for long, would make a longer step.
+pub(crate) const STEP_MS_MAX: u64 = 300_000;
 
 /// Which command is being carried out, and when.
 #[derive(Debug, Clone, Copy)]
@@ -24,9 +25,9 @@ pub(super) struct Place {
     pub(super) log_index: u64,
     /// Its place in the entry, from 0.
     pub(super) command: u32,
-    /// The log's time: never below that of an earlier entry.
+    /// What time it was. Decides nothing: it may go back.
     pub(super) time_ms: u64,
-    /// How much time has passed along the log.
+    /// How much time has passed along the log: never decreases, whatever clocks are set to.
     pub(super) passed_ms: u64,
 }
 
@@ -45,9 +46,9 @@ pub(super) fn apply(
             "entry does not decode",
         )]));
     };
-    let step_ms = entry.time_ms.saturating_sub(state.clock.time_ms);
-    state.clock.time_ms += step_ms;
+    let step_ms = entry.passed_ms.saturating_sub(state.clock.passed_ms);
     state.clock.passed_ms += step_ms.min(STEP_MS_MAX);
+    state.clock.time_ms = entry.time_ms;
     state.dedup.expire(
         state.clock.passed_ms,
         entry.dedup_window_ms,

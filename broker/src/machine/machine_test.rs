@@ -1,13 +1,16 @@
 use bytes::Bytes;
+use prost::Message;
 use proto::command::command::Body;
 use proto::command::command_reply::Refusal;
-use proto::command::{CommitOffset, DeleteGroup, DeleteTopic, DropLog, PutGroup, PutTopic};
+use proto::command::{CommitOffset, DeleteGroup, DeleteTopic, DropLog, Entry, PutGroup, PutTopic};
 use raft::Application;
 use store::StoreError;
 use store::table::consume_queue;
 
+use super::entry::STEP_MS_MAX;
 use super::limits::{QUEUES_PER_TOPIC_MAX, TOPICS_MAX};
 use super::testing::{BYTES_MAX, Harness, WINDOW_MS, append, encode, placed};
+use crate::log_time::Moment;
 use crate::view::QueueBounds;
 
 fn bounds(min_offset: u64, next_offset: u64) -> Option<QueueBounds> {
@@ -108,33 +111,43 @@ async fn a_jump_of_the_clock_does_not_end_the_window() {
     let mut harness = Harness::new().await;
     let topic = harness.topic("orders", 1).await;
     let hour_ms = 3_600_000;
-    for (time_ms, expected) in [(10, true), (10 + hour_ms, false)] {
-        let entry = encode(
+    for (time_ms, passed_ms, expected) in [(10, 10, true), (10 + hour_ms, 20, false)] {
+        let entry = Entry {
             time_ms,
-            120_000,
-            BYTES_MAX,
-            vec![append(topic, 0, &[(1, 1)])],
-        );
+            passed_ms,
+            ..Entry::decode(encode(
+                0,
+                120_000,
+                BYTES_MAX,
+                vec![append(topic, 0, &[(1, 1)])],
+            ))
+            .unwrap()
+        };
+        let entry = Bytes::from(entry.encode_to_vec());
         let committed = harness.append(vec![entry]).await;
         let reply = harness.apply_committed(&committed).remove(0);
         assert_eq!(placed(&reply.commands[0]), [(0, expected)], "at {time_ms}");
     }
-    assert_eq!(harness.view.last_time_ms(), 10 + hour_ms);
+    assert_eq!(harness.view.last_moment().time_ms, 10 + hour_ms);
 }
 
-/// Would catch time that goes back, which would make offsets by time and the window wrong.
+/// Would catch a leader that makes more pass with one entry than can have, and what has passed going back.
 #[tokio::test]
-async fn time_never_goes_back() {
+async fn what_has_passed_never_decreases_and_makes_no_long_step() {
     let mut harness = Harness::new().await;
     let topic = harness.topic("orders", 1).await;
     harness.command(700, append(topic, 0, &[(1, 1)])).await;
     harness.command(300, append(topic, 0, &[(2, 1)])).await;
-    assert_eq!(harness.view.last_time_ms(), 700);
-    let harness = harness.restart();
-    assert_eq!(harness.view.last_time_ms(), 700);
+    let moment = |time_ms, passed_ms| Moment { time_ms, passed_ms };
+    assert_eq!(harness.view.last_moment(), moment(300, 700));
+    let mut harness = harness.restart();
+    assert_eq!(harness.view.last_moment(), moment(300, 700));
     assert_eq!(harness.view.applied_index(), harness.next_index() - 1);
     let stored = harness.view.read(topic, 0, 0, 10, 1 << 20).await.unwrap();
-    assert_eq!(stored[1].time_ms, 700);
+    assert_eq!((stored[0].time_ms, stored[1].time_ms), (700, 300));
+    harness.command(u64::MAX, append(topic, 0, &[(3, 1)])).await;
+    let step = moment(u64::MAX, 700 + STEP_MS_MAX);
+    assert_eq!(harness.view.last_moment(), step);
 }
 
 /// Would catch a panic on, or an answer other than a refusal to, what does not decode.

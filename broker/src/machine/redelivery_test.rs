@@ -195,8 +195,8 @@ async fn the_queue_of_dead_letters_has_the_number_that_it_was_made_with() {
     assert_eq!((topic.first_queue(), topic.queue_count), (3, 4));
     let letters = [(0, "message 2".to_owned()), (1, "message 4".to_owned())];
     assert_eq!(scene.letters().await, letters);
-    let before_ms = 23;
-    let drop_old = Body::DropDeadLetters(DropDeadLetters { before_ms });
+    let before_passed_ms = 23;
+    let drop_old = Body::DropDeadLetters(DropDeadLetters { before_passed_ms });
     assert_eq!(scene.harness.command(50, drop_old).await.value, 1);
     assert_eq!(scene.letters().await, letters[1..]);
 }
@@ -235,7 +235,7 @@ async fn dead_letters_have_a_topic_of_their_own() {
     assert_eq!(scene.harness.command(40, again).await.value, 1);
     assert_eq!(scene.letters().await[2], (2, "message 2".to_owned()));
 
-    let drop_old = |before_ms| Body::DropDeadLetters(DropDeadLetters { before_ms });
+    let drop_old = |before_passed_ms| Body::DropDeadLetters(DropDeadLetters { before_passed_ms });
     assert_eq!(scene.harness.command(50, drop_old(40)).await.value, 2);
     let letters = [(2, "message 2".to_owned())];
     let mut scene = Scene {

@@ -128,8 +128,11 @@ fn load_dead_letters(kv: &dyn Kv, state: &mut State) -> Result<(), StoreError> {
                     command: row.command,
                     position: row.first,
                 };
-                let time_ms = row.time_ms;
-                let letter = DeadLetter { location, time_ms };
+                let letter = DeadLetter {
+                    location,
+                    time_ms: row.time_ms,
+                    passed_ms: row.passed_ms,
+                };
                 dead_letter::hold(state, (topic_id, row.first_offset), letter);
                 next = row.end_offset();
             }

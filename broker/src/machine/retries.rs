@@ -17,8 +17,8 @@ pub(crate) struct Retry {
     pub(crate) location: Location,
     /// Deliveries that failed.
     pub(crate) attempt: u32,
-    /// When it may be delivered again.
-    pub(crate) due_ms: TimestampMs,
+    /// When it may be delivered again: when so much has passed along the log.
+    pub(crate) due_ms: u64,
     /// When the message was stored.
     pub(crate) time_ms: TimestampMs,
 }
@@ -58,7 +58,7 @@ pub(crate) struct Due {
     /// Messages that are due, the one that waits longest first.
     pub(crate) now: Vec<(QueueOffset, Retry)>,
     /// When the next one is due that is not among them; it may be due already.
-    pub(crate) next_ms: Option<TimestampMs>,
+    pub(crate) next_ms: Option<u64>,
 }
 
 /// All messages that wait.
@@ -71,7 +71,7 @@ pub(crate) struct Retries {
 #[derive(Default)]
 struct Waiting {
     rows: BTreeMap<QueueOffset, Retry>,
-    due: BTreeSet<(TimestampMs, QueueOffset)>,
+    due: BTreeSet<(u64, QueueOffset)>,
 }
 
 impl Retries {
@@ -125,12 +125,12 @@ impl Retries {
         keys.collect()
     }
 
-    /// What of a queue is due at `now_ms`, at most `limit`, but for those that the caller holds. Looks at
+    /// What of a queue is due when `passed_ms` have passed, at most `limit`, but for those that the caller holds. Looks at
     /// no more than both together.
     pub(crate) fn due(
         &self,
         queue: GroupQueue,
-        now_ms: TimestampMs,
+        passed_ms: u64,
         held: &BTreeSet<QueueOffset>,
         limit: usize,
     ) -> Due {
@@ -142,7 +142,7 @@ impl Retries {
             if held.contains(offset) {
                 continue;
             }
-            if *due_ms > now_ms || due.now.len() == limit {
+            if *due_ms > passed_ms || due.now.len() == limit {
                 due.next_ms = Some(*due_ms);
                 break;
             }

@@ -77,7 +77,7 @@ pub(super) fn apply(
         let retry = Retry {
             location: failed.location,
             attempt: failed.attempt,
-            due_ms: place.time_ms.saturating_add(delay_ms),
+            due_ms: place.passed_ms.saturating_add(delay_ms),
             time_ms: failed.time_ms,
         };
         put(state, changes, failed.key, retry);

@@ -195,6 +195,8 @@ pub(crate) fn encode(
     Bytes::from(
         Entry {
             time_ms,
+            // Clocks are right unless a test says otherwise.
+            passed_ms: time_ms,
             commands,
             dedup_window_ms,
             dedup_bytes_max,

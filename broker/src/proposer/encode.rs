@@ -8,12 +8,14 @@ use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 
 use super::batch::{Group, IdRun, Item, Sender};
+use crate::log_time::Moment;
 
 // Field numbers of proto/internal/command.proto.
 const ENTRY_TIME_MS: u32 = 1;
 const ENTRY_COMMANDS: u32 = 2;
 const ENTRY_DEDUP_WINDOW_MS: u32 = 3;
 const ENTRY_DEDUP_BYTES_MAX: u32 = 4;
+const ENTRY_PASSED_MS: u32 = 5;
 const COMMAND_APPEND: u32 = 1;
 const APPEND_TOPIC_ID: u32 = 1;
 const APPEND_QUEUE: u32 = 2;
@@ -33,7 +35,7 @@ const DIGEST_BYTES: usize = size_of::<u64>();
 
 /// What the leader adds to every entry.
 pub(super) struct Stamp {
-    pub(super) time_ms: u64,
+    pub(super) moment: Moment,
     pub(super) dedup_window_ms: u64,
     pub(super) dedup_bytes_max: u64,
 }
@@ -51,11 +53,12 @@ pub(super) fn entry(stamp: &Stamp, items: &[Item]) -> Bytes {
         .iter()
         .map(|lengths| delimited_len(lengths.command))
         .sum();
-    let scalars = number_len(stamp.time_ms)
+    let scalars = number_len(stamp.moment.time_ms)
         + number_len(stamp.dedup_window_ms)
-        + number_len(stamp.dedup_bytes_max);
+        + number_len(stamp.dedup_bytes_max)
+        + number_len(stamp.moment.passed_ms);
     let mut out = BytesMut::with_capacity(commands + scalars);
-    number(ENTRY_TIME_MS, stamp.time_ms, &mut out);
+    number(ENTRY_TIME_MS, stamp.moment.time_ms, &mut out);
     for (item, lengths) in items.iter().zip(&lengths) {
         delimiter(ENTRY_COMMANDS, lengths.command, &mut out);
         match item {
@@ -72,6 +75,7 @@ pub(super) fn entry(stamp: &Stamp, items: &[Item]) -> Bytes {
     }
     number(ENTRY_DEDUP_WINDOW_MS, stamp.dedup_window_ms, &mut out);
     number(ENTRY_DEDUP_BYTES_MAX, stamp.dedup_bytes_max, &mut out);
+    number(ENTRY_PASSED_MS, stamp.moment.passed_ms, &mut out);
     debug_assert_eq!(
         out.len(),
         commands + scalars,

@@ -117,11 +117,11 @@ impl Pull<'_> {
             let mut changed = pin!(arrivals.changed());
             // Registered before looking, so that what comes in between is not missed.
             changed.as_mut().enable();
-            let (now_ms, due) = self.due();
+            let (passed_ms, due) = self.due();
             if !due.now.is_empty() || Instant::now() >= self.wait_until {
                 break;
             }
-            let wait_ms = due.next_ms.map(|due_ms| (due_ms - now_ms).max(1));
+            let wait_ms = due.next_ms.map(|due_ms| (due_ms - passed_ms).max(1));
             let wake_at = wait_ms
                 .and_then(|wait_ms| Instant::now().checked_add(Duration::from_millis(wait_ms)));
             let wake_at = wake_at.map_or(self.wait_until, |at| at.min(self.wait_until));
@@ -130,16 +130,16 @@ impl Pull<'_> {
         // A leader that was deposed without knowing would deliver what is settled.
         let left = self.answer_by.saturating_duration_since(Instant::now());
         self.service.confirm_leadership(left).await?;
-        let (now_ms, due) = self.due();
-        self.answer(now_ms, due).await
+        let (passed_ms, due) = self.due();
+        self.answer(passed_ms, due).await
     }
 
-    /// The log's time, and what is due then.
+    /// How much has passed along the log, and what is due then.
     fn due(&self) -> (u64, Due) {
         let view = &self.service.view;
-        let now_ms = self.service.log_time.now_ms(view.last_time_ms());
-        let due = view.retries_due(self.queue, now_ms, &self.held, self.messages_max);
-        (now_ms, due)
+        let passed_ms = self.service.now().passed_ms;
+        let due = view.retries_due(self.queue, passed_ms, &self.held, self.messages_max);
+        (passed_ms, due)
     }
 
     async fn park(
@@ -160,7 +160,7 @@ impl Pull<'_> {
         }
     }
 
-    async fn answer(&self, now_ms: u64, due: Due) -> Result<PullRetriesResponse, CallError> {
+    async fn answer(&self, passed_ms: u64, due: Due) -> Result<PullRetriesResponse, CallError> {
         let mut retries = Vec::with_capacity(due.now.len());
         let (mut bytes, mut next_ms) = (0, due.next_ms);
         let mut failure = None;
@@ -189,7 +189,7 @@ impl Pull<'_> {
             code: Code::Ok.into(),
             message: String::new(),
             retries,
-            next_due_ms: next_ms.map_or(0, |due_ms| due_ms.saturating_sub(now_ms).max(1)),
+            next_due_ms: next_ms.map_or(0, |due_ms| due_ms.saturating_sub(passed_ms).max(1)),
         })
     }
 

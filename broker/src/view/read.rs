@@ -71,7 +71,7 @@ impl View {
     }
 
     /// The first offset of a queue whose message was stored at or after `time_ms`; the next offset of
-    /// the queue if there is none.
+    /// the queue if there is none. Where clocks were ahead for a while and messages say so, an earlier one.
     pub async fn offset_at_time(
         &self,
         topic_id: u64,
@@ -219,7 +219,8 @@ impl Queue {
         )?)
     }
 
-    /// Times never decrease along a queue; those of dead letters are when they died.
+    /// Times decrease along a queue only where the clocks of a majority had been ahead and were set right. The offset
+    /// that is found follows one whose time is earlier, or is the first: what was stored later is not passed over.
     fn search(&self, before: impl Fn(&Row) -> bool) -> Result<QueueOffset, ReadError> {
         let (mut low, mut high) = (self.bounds.min_offset, self.bounds.next_offset);
         while low < high {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use proto::{QueueId, QueueOffset, TimestampMs};
+use proto::{QueueId, QueueOffset};
 use store::StoreError;
 use store::table::{DeliveryKey, GroupQueue};
 
@@ -29,15 +29,15 @@ impl View {
         })
     }
 
-    /// What is due at `now_ms`: at most `limit`, and none that the caller holds.
+    /// What is due when `passed_ms` have passed along the log: at most `limit`, and none that the caller holds.
     pub(crate) fn retries_due(
         &self,
         queue: GroupQueue,
-        now_ms: TimestampMs,
+        passed_ms: u64,
         held: &BTreeSet<QueueOffset>,
         limit: usize,
     ) -> Due {
-        self.look(|state| state.retries.due(queue, now_ms, held, limit))
+        self.look(|state| state.retries.due(queue, passed_ms, held, limit))
     }
 
     /// Tells when a group's retries in a queue change.
@@ -75,13 +75,13 @@ impl View {
         self.look(|state| state.references.lowest())
     }
 
-    /// When the oldest dead letter died.
-    pub(crate) fn oldest_death_ms(&self) -> Option<TimestampMs> {
+    /// How much had passed along the log when the oldest dead letter died.
+    pub(crate) fn oldest_death_ms(&self) -> Option<u64> {
         self.look(|state| {
             let topics = state.topics.values();
             let topics = topics.filter(|topic| topic.topic.dead_letters);
             let oldest = topics.filter_map(|topic| state.dead_letters.oldest_of(topic.topic.id));
-            oldest.map(|(_, letter)| letter.time_ms).min()
+            oldest.map(|(_, letter)| letter.passed_ms).min()
         })
     }
 }

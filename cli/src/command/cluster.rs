@@ -11,7 +11,7 @@ use super::seeds::Seeds;
 use crate::failure::Failure;
 use crate::moments::{parse_age, shown_age};
 use crate::output::Output;
-use crate::survey::{GroupSurvey, Replica, survey};
+use crate::survey::{GroupSurvey, Replica, survey, wrong_clock};
 use crate::terminal::{Colour, note, paint, table};
 
 /// Entries that a replica may lack before it counts as behind.
@@ -274,6 +274,12 @@ async fn broker_health(admin: &Admin, address: &str, lag_max: u64) -> Result<Hea
     };
     if matches!(status.state.as_str(), "repairing" | "stopped") {
         troubles.push(format!("broker {id} is {}", status.state));
+    }
+    if status.clock_apart_ms != 0 {
+        troubles.push(format!(
+            "broker {id}: {}",
+            wrong_clock(status.clock_apart_ms)
+        ));
     }
     let behind = committed.saturating_sub(status.applied);
     if behind > lag_max {

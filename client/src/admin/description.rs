@@ -260,6 +260,9 @@ pub struct BrokerStatus {
     pub dedup_window_ms: u64,
     /// How well it recognises such messages at the moment.
     pub dedup: DedupStatus,
+    /// How far its clock is ahead of what a majority of its group's clocks say, milliseconds; negative where it is behind.
+    /// 0: near enough, or not known.
+    pub clock_apart_ms: i64,
 }
 
 /// How well a broker recognises messages that are sent again.
@@ -375,6 +378,7 @@ impl From<cluster::BrokerStatusResponse> for BrokerStatus {
             name_servers: status.name_servers,
             dedup_window_ms: status.dedup_window_ms,
             dedup: DedupStatus::from(status.dedup.unwrap_or_default()),
+            clock_apart_ms: status.clock_apart_ms,
             replicas,
             cluster_id: status.cluster_id,
             group: status.group,

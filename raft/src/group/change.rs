@@ -64,27 +64,30 @@ pub(super) async fn transfer_leader(
     }
 }
 
-/// Has a voter take over that this replica, if it leads, chooses: the one that has come furthest, and of those the one that
-/// was heard last. Returns whom.
-pub(super) async fn hand_over(
+/// Has a voter take over that this replica, if it leads, chooses among those that `may_lead`: the one that has come
+/// furthest, and of those the one that was heard last. Returns whom.
+pub(crate) async fn hand_over(
     state: &State,
+    may_lead: impl Fn(u64) -> bool,
     timeout: Duration,
 ) -> Result<Option<u64>, ChangeError> {
     if require_leader(state).is_err() {
         return Ok(None);
     }
-    let Some(to) = successor(state) else {
+    let Some(to) = successor(state, may_lead) else {
         return Ok(None);
     };
     transfer_leader(state, to, timeout).await?;
     Ok(Some(to))
 }
 
-fn successor(state: &State) -> Option<u64> {
+fn successor(state: &State, may_lead: impl Fn(u64) -> bool) -> Option<u64> {
     let metrics = state.raft_metrics()?;
     let (matched, heard) = (metrics.replication?, metrics.heartbeat?);
     let membership = state.membership();
-    let others = membership.voter_ids().filter(|voter| *voter != metrics.id);
+    let others = membership
+        .voter_ids()
+        .filter(|voter| *voter != metrics.id && may_lead(*voter));
     others.max_by_key(|voter| {
         let matched = matched.get(voter).and_then(|log_id| log_id.as_ref());
         let heard = heard.get(voter).and_then(|heard| heard.as_ref());

@@ -12,6 +12,7 @@ use tokio::sync::{Mutex, watch};
 
 use super::{Inner, RaftGroup};
 use crate::application::Application;
+use crate::clocks::Clocks;
 use crate::config::RaftConfig;
 use crate::connections::Connections;
 use crate::error::RaftError;
@@ -52,7 +53,8 @@ impl RaftGroup {
         config.validate()?;
         let listener = Listener::bind(&config.peer_listen).await?;
         let storage = Storage::open(&config, &host).await?;
-        let mut parts = Parts::assemble(config, storage, application)?;
+        let base = Base::new(&config, &storage, &host);
+        let mut parts = Parts::assemble(config, storage, base, application)?;
         let (task, tasks) = watch::channel(());
         let task = Arc::new(task);
         // Dropped when the start fails: nothing of it is left then.
@@ -101,16 +103,20 @@ struct Base {
     connections: Connections,
     counters: Arc<Counters>,
     known: watch::Sender<Acquaintances>,
+    clocks: Arc<Clocks>,
     fetcher: Fetcher,
     repairer: Repairer,
 }
 
 impl Base {
-    fn new(config: &RaftConfig, storage: &Storage) -> Base {
+    fn new(config: &RaftConfig, storage: &Storage, host: &Host) -> Base {
         let counters = Arc::new(Counters::default());
         let peers = Peers::new(config.identity.clone(), storage.incarnation);
         let connections = Connections::new(config.secret.clone());
         let fetcher = Fetcher::new(peers.clone(), connections.clone());
+        let own_id = config.identity.broker_id;
+        let clocks = Clocks::new(own_id, host.clock.clone(), config.configured_ids());
+        let clocks = Arc::new(clocks);
         let (known, receiver) = watch::channel(Acquaintances::new());
         let log = storage.log.clone();
         let repairer = Repairer::new(log, fetcher.clone(), receiver, counters.clone());
@@ -119,6 +125,7 @@ impl Base {
             connections,
             counters,
             known,
+            clocks,
             fetcher,
             repairer,
         }
@@ -129,9 +136,9 @@ impl Parts {
     fn assemble(
         config: RaftConfig,
         storage: Storage,
+        base: Base,
         application: Box<dyn Application>,
     ) -> Result<Parts, RaftError> {
-        let base = Base::new(&config, &storage);
         let Storage {
             data_dir,
             log,
@@ -163,6 +170,7 @@ impl Parts {
             applied: applied.clone(),
             membership,
             checkpoint: snapshots.made(),
+            clocks: base.clocks.clone(),
             counters: base.counters.clone(),
         }));
         let incoming = Arc::new(Incoming::new(

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use host::testing::ManualClock;
 use host::{Host, Shutdown, ShutdownTrigger};
 use raftmq_raft::{Member, Phase, ProposeError, Proposed, RaftConfig, RaftError, RaftGroup};
 use store::{Identity, KvEngine, LogConfig, MemEngine};
@@ -43,6 +44,8 @@ pub struct Cluster {
     pub running: BTreeMap<u64, Replica>,
     /// Changes the settings of every replica that is started from now on.
     pub adjust: fn(&mut RaftConfig),
+    /// The clocks of replicas that have not the machine's.
+    pub clocks: BTreeMap<u64, Arc<ManualClock>>,
 }
 
 /// Ports that nobody uses right now.
@@ -83,6 +86,7 @@ impl Cluster {
             engine,
             running: BTreeMap::new(),
             adjust: |_| {},
+            clocks: BTreeMap::new(),
         }
     }
 
@@ -149,7 +153,11 @@ impl Cluster {
 
     /// Starts a replica; waits for the port and the lock of one that has just ended.
     pub async fn try_start(&self, config: RaftConfig) -> Result<Replica, RaftError> {
-        start(config).await
+        let mut host = Host::real();
+        if let Some(clock) = self.clocks.get(&config.identity.broker_id) {
+            host.clock = clock.clone();
+        }
+        start(config, host).await
     }
 
     /// Ends a replica and waits until its data directory is free.
@@ -243,7 +251,7 @@ impl Cluster {
 }
 
 /// Starts a replica; waits for the port and the lock of one that has just ended.
-pub async fn start(config: RaftConfig) -> Result<Replica, RaftError> {
+pub async fn start(config: RaftConfig, host: Host) -> Result<Replica, RaftError> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let rows = Rows::default();
@@ -251,7 +259,7 @@ pub async fn start(config: RaftConfig) -> Result<Replica, RaftError> {
         let (trigger, shutdown) = Shutdown::new();
         match RaftGroup::start(
             config.clone(),
-            Host::real(),
+            host.clone(),
             application,
             shutdown,
             |router| router,

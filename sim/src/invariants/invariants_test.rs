@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use nameserver::route_table::RouteTable;
 use proto::cluster::Registration;
-use raft::{GroupStatus, Leadership, Phase, Vote};
+use raft::{ClockStatus, GroupStatus, Leadership, Phase, Vote};
 use store::{Entry, EntryKind, LogCounters, LogId};
 
 use super::completeness::LeaderCompleteness;
@@ -73,6 +73,7 @@ fn status() -> GroupStatus {
         appended: Some(50),
         members: Vec::new(),
         disk_full: false,
+        clocks: ClockStatus::default(),
         log: LogCounters::default(),
         segments_repaired: 0,
         entries_repaired: 0,

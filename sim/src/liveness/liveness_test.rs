@@ -123,6 +123,7 @@ fn nothing_must_be_left_to_deliver_again() {
         },
         attempt: 1,
         dead: false,
+        delay_ms: 0,
     };
     let asks = |call| Event::AskRetries {
         call,

@@ -509,6 +509,30 @@ fn nothing_is_dropped_where_nobody_drops_anything() {
     kept.breaks("nothing-expires");
 }
 
+/// Would catch an oracle that takes retention's word for what it dropped, or asks for more than was promised.
+#[test]
+fn what_is_kept_by_age_goes_in_its_time() {
+    // A step takes a second.
+    let keeps = |ms| story().then(Event::KeepsFor { ms });
+    let sent = |ms| keeps(ms).stored(1, 0).stored(2, 1);
+    sent(5_000).bounds(1, 2).holds();
+    sent(5_001).bounds(1, 2).breaks("kept-for-its-time");
+    sent(5_000).bounds(1, 2).bounds(2, 2).holds();
+    sent(5_000).bounds(2, 2).breaks("kept-for-its-time");
+
+    let values: Vec<Value> = (1..=1_000).collect();
+    let many = |ms, begins: u64| {
+        let stored = (0..).zip(&values);
+        let story = stored.fold(keeps(ms), |story, (offset, value)| {
+            story.stored(*value, offset)
+        });
+        story.ends(begins, &values[begins as usize..])
+    };
+    many(1_000_000, 0).breaks("gone-after-its-time");
+    many(1_000_000, 200).holds();
+    many(2_000_000, 0).holds();
+}
+
 #[test]
 fn a_new_consumer_begins_where_its_group_is() {
     let committed = || {

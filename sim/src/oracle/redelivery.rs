@@ -212,6 +212,7 @@ impl<'a> Walk<'a> {
                 place,
                 attempt,
                 dead,
+                ..
             } => {
                 let key = (&**group, place);
                 self.failed(at, key, *attempt, *dead);

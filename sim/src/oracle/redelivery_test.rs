@@ -28,6 +28,8 @@ struct Story {
     records: Vec<Record>,
     calls: u64,
     step: u64,
+    /// What it asks for when it sends back.
+    delay_ms: u64,
 }
 
 impl Story {
@@ -36,6 +38,7 @@ impl Story {
             records: Vec::new(),
             calls: 0,
             step: 1,
+            delay_ms: 0,
         };
         let send = Event::Send {
             value: 7,
@@ -92,6 +95,7 @@ impl Story {
             place: place(0),
             attempt,
             dead,
+            delay_ms: self.delay_ms,
         };
         self.then(send_back).then(Event::SentBack { call, outcome })
     }
@@ -235,6 +239,20 @@ fn a_delivery_follows_a_failure() {
     used_up
         .gets_again(ATTEMPTS_MAX + 1)
         .breaks("redelivery-is-earned");
+}
+
+/// Would catch a retry by a leader whose clock is ahead.
+#[test]
+fn a_retry_waits_as_long_as_it_was_told() {
+    let waits = |delay_ms| {
+        let story = Story {
+            delay_ms,
+            ..Story::new()
+        };
+        story.sends_back(1, unknown()).asks().gets_again(2)
+    };
+    waits(3_000).holds();
+    waits(3_001).breaks("not-before-its-time");
 }
 
 #[test]

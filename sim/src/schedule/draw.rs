@@ -189,6 +189,7 @@ impl Drawing<'_> {
             Kind::Checkpoint => return self.checkpoint(),
             Kind::Replace => return self.replace(),
             Kind::Clients => return self.clients(),
+            Kind::Clock => return self.clock(),
             Kind::Partition => self.partition(),
             Kind::NameServers => self.name_servers(),
             Kind::Weather => self.weather(),
@@ -203,7 +204,6 @@ impl Drawing<'_> {
                 for_ms: self.duration(),
             },
             Kind::DiskError | Kind::DiskRoom => self.disk(kind),
-            Kind::Clock => self.clock(),
             _ => self.operation(kind),
         };
         vec![(0, fault)]
@@ -504,20 +504,31 @@ impl Drawing<'_> {
         faults
     }
 
-    fn clock(&mut self) -> Fault {
+    /// A clock is set, by milliseconds to years, and often set back after a while; or it goes fast or slow.
+    fn clock(&mut self) -> Vec<(u64, Fault)> {
         let who = self.broker();
-        match self.chance.one_in(2) {
-            true => Fault::ClockJump {
-                who,
-                by_ms: *self
-                    .chance
-                    .pick(&[-3_600_000, -5_000, -200, 200, 5_000, 3_600_000]),
-            },
-            false => Fault::ClockDrift {
-                who,
-                ppm: *self.chance.pick(&[-200_000, -500, 500, 200_000]),
-            },
+        if self.chance.one_in(3) {
+            let ppm = *self.chance.pick(&[-200_000, -500, 500, 200_000]);
+            return vec![(0, Fault::ClockDrift { who, ppm })];
         }
+        let by_ms = *self.chance.pick(&[
+            200,
+            5_000,
+            60_000,
+            3_600_000,
+            73 * 3_600_000,
+            366 * 86_400_000,
+        ]);
+        let by_ms = match self.chance.below(3) {
+            0 => -by_ms,
+            _ => by_ms,
+        };
+        let mut faults = vec![(0, Fault::ClockJump { who, by_ms })];
+        if self.chance.one_in(2) {
+            let back = Fault::ClockJump { who, by_ms: -by_ms };
+            faults.push((self.duration(), back));
+        }
+        faults
     }
 
     fn operation(&mut self, kind: Kind) -> Fault {

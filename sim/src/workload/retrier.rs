@@ -226,6 +226,7 @@ impl Retrier {
                 place: place.clone(),
                 attempt,
                 dead,
+                delay_ms: request.delay_ms,
             });
             let sending = self.call(request.clone(), async |mut client, request| {
                 client.send_back(request).await

@@ -1,4 +1,4 @@
-//! Time as the log tells it: the highest time of an applied entry, and how much of it has passed.
+//! Time as the log tells it: the time of the last applied entry, and how much has passed.
 //!
 //! ```text
 //! key    kind 8
@@ -15,12 +15,11 @@ use crate::table::{Fields, Key, Kind};
 /// The table's only row.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Clock {
-    /// Milliseconds since the Unix epoch; never decreases along the log.
+    /// What time it was, milliseconds since the Unix epoch. Nothing may be decided by it: it can go back.
     pub time_ms: u64,
     /// The last entry with commands.
     pub log_index: u64,
-    /// Milliseconds that have passed along the log. Unlike `time_ms` it does not follow a jump of the
-    /// leader's clock; how far it goes with one step is the application's rule.
+    /// Milliseconds that have passed along the log; never decreases. It follows no clock that can be set.
     pub passed_ms: u64,
 }
 

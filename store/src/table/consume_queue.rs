@@ -2,15 +2,15 @@
 //!
 //! ```text
 //! key    kind 4 | topic_id u64 | queue u32 | first_offset u64
-//! value  log_index u64 | command u32 | first u32 | count u32 | time_ms u64
+//! value  log_index u64 | command u32 | first u32 | count u32 | time_ms u64 | passed_ms u64
 //! ```
 //!
 //! One row for messages that stand together: the row says that the messages `first` to
 //! `first + count - 1` of that command have the queue offsets `first_offset` and on. Within a queue
-//! rows neither overlap nor leave a gap, and their log indexes and times never decrease. Rows go
+//! rows neither overlap nor leave a gap, and their log indexes and `passed_ms` never decrease. Rows go
 //! from the front, when retention drops the entries that they point at, or with their topic.
 //!
-//! In a queue of dead letters only times never decrease, and rows go when they are old: see [`retry`](super::retry)
+//! In a queue of dead letters only `passed_ms` never decreases, and rows go when they are old: see [`retry`](super::retry)
 //! for what they point at.
 
 use bytes::Bytes;
@@ -19,7 +19,7 @@ use crate::error::StoreError;
 use crate::kv::{Batch, Kv, Pair};
 use crate::table::{Fields, Key, Kind, for_each, key};
 
-const VALUE_BYTES: usize = 8 + 4 + 4 + 4 + 8;
+const VALUE_BYTES: usize = 8 + 4 + 4 + 4 + 8 + 8;
 
 /// One row of a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +36,8 @@ pub struct Row {
     pub count: u32,
     /// When they were stored: the entry's time.
     pub time_ms: u64,
+    /// How much had passed along the log then: their age goes by it.
+    pub passed_ms: u64,
 }
 
 impl Row {
@@ -53,6 +55,7 @@ pub fn put(batch: &mut Batch, topic_id: u64, queue: u32, row: &Row) {
     value[12..16].copy_from_slice(&row.first.to_be_bytes());
     value[16..20].copy_from_slice(&row.count.to_be_bytes());
     value[20..28].copy_from_slice(&row.time_ms.to_be_bytes());
+    value[28..36].copy_from_slice(&row.passed_ms.to_be_bytes());
     batch.put(row_key(topic_id, queue, row.first_offset), value);
 }
 
@@ -136,6 +139,7 @@ fn decode(row_key: &[u8], value: &[u8]) -> Result<Row, StoreError> {
         first: fields.u32()?,
         count: fields.u32()?,
         time_ms: fields.u64()?,
+        passed_ms: fields.u64()?,
     };
     fields.end()?;
     if row.count == 0 || row.first_offset.checked_add(u64::from(row.count)).is_none() {

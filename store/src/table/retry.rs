@@ -27,7 +27,7 @@ pub struct Row {
     pub position: u32,
     /// Deliveries that failed, at least 1.
     pub attempt: u32,
-    /// When it may be delivered again, by the log's time.
+    /// When it may be delivered again: when so much has passed along the log, in milliseconds.
     pub due_ms: u64,
     /// When the message was stored.
     pub time_ms: u64,

@@ -42,6 +42,7 @@ fn consume_row() -> impl Strategy<Value = consume_queue::Row> {
                 first,
                 count,
                 time_ms,
+                passed_ms: time_ms / 7,
             }
         },
     )
@@ -201,6 +202,7 @@ fn removals_stay_within_their_owner() {
         first: 0,
         count: 1,
         time_ms: 1,
+        passed_ms: 1,
     };
     let kv = written(|batch| {
         for (topic_id, queue) in [(1, 0), (1, u32::MAX), (2, 0), (2, 1), (3, 0)] {

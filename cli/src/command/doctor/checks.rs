@@ -8,7 +8,7 @@ use super::facts::{Facts, Watched};
 use super::symptoms::Cause;
 use crate::command::route::differences;
 use crate::moments::{shown_age, shown_bytes};
-use crate::survey::GroupSurvey;
+use crate::survey::{GroupSurvey, wrong_clock};
 
 /// A sync this slow is felt by every send, microseconds.
 const SLOW_SYNC_US: u64 = 100_000;
@@ -64,6 +64,7 @@ fn seen(cause: Cause, facts: &Facts) -> Vec<String> {
         Cause::NameServersDiffer => differences(&facts.name_servers, facts.topic.as_deref()),
         Cause::DiskNearlyFull => of_brokers(facts, |_, status| disk(status)),
         Cause::ClocksDiffer => clocks(facts),
+        Cause::ClockWrong => of_brokers(facts, |_, status| clock(status)),
     }
 }
 
@@ -362,6 +363,11 @@ fn disk(status: &BrokerStatus) -> Option<String> {
         shown_bytes(free),
         shown_bytes(needed)
     ))
+}
+
+/// What the group's other clocks say of one, which those know better than we do.
+fn clock(status: &BrokerStatus) -> Option<String> {
+    (status.clock_apart_ms != 0).then(|| wrong_clock(status.clock_apart_ms))
 }
 
 /// The earliest and the latest of the brokers' clocks, where they differ by more than the answers' times

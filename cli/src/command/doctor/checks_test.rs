@@ -245,6 +245,21 @@ fn clocks_are_compared_as_well_as_they_can_be() {
     assert_eq!(found(slow), []);
 }
 
+/// Catches a clock that the group knows to be wrong, and that nobody is told of.
+#[test]
+fn a_clock_that_a_majority_disagrees_with_is_told() {
+    for (apart_ms, text) in [(263_000_000, "3 d 1 h ahead of"), (-6_000, "6.0 s behind")] {
+        let wrong =
+            |facts: &mut Facts| with_broker(facts, |status| status.clock_apart_ms = apart_ms);
+        assert_eq!(found(wrong), [Cause::ClockWrong]);
+        assert!(
+            wrong_clock(apart_ms).contains(text),
+            "{}",
+            wrong_clock(apart_ms)
+        );
+    }
+}
+
 /// Catches a backlog whose cause is told wrongly, or not at all.
 #[test]
 fn consumer_groups() {

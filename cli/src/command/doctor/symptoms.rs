@@ -67,11 +67,12 @@ pub(super) enum Cause {
     NameServersDiffer,
     DiskNearlyFull,
     ClocksDiffer,
+    ClockWrong,
 }
 
 impl Cause {
     /// Every row, in the order of the table.
-    pub(super) const ALL: [Cause; 18] = [
+    pub(super) const ALL: [Cause; 19] = [
         Cause::TopicMissing,
         Cause::TopicUnknown,
         Cause::SlowDisk,
@@ -90,6 +91,7 @@ impl Cause {
         Cause::NameServersDiffer,
         Cause::DiskNearlyFull,
         Cause::ClocksDiffer,
+        Cause::ClockWrong,
     ];
 
     pub(super) fn symptom(self) -> Symptom {
@@ -105,7 +107,7 @@ impl Cause {
             }
             Cause::NameServerSilent | Cause::NameServersDiffer => Symptom::NameServers,
             Cause::DiskNearlyFull => Symptom::Disk,
-            Cause::ClocksDiffer => Symptom::Clocks,
+            Cause::ClocksDiffer | Cause::ClockWrong => Symptom::Clocks,
         }
     }
 
@@ -148,7 +150,10 @@ impl Cause {
                 "sends are refused once less than `disk_reserve_bytes` and one segment are free"
             }
             Cause::ClocksDiffer => {
-                "a broker's clock is wrong: times of messages jump when it leads"
+                "a broker's clock is wrong; messages say what a majority of its group's clocks say, and nothing expires by any"
+            }
+            Cause::ClockWrong => {
+                "a broker's clock disagrees with a majority of its group's: it hands over the lead and is elected last"
             }
         }
     }
@@ -204,6 +209,7 @@ impl Cause {
             Cause::ClocksDiffer => {
                 "run a time service (chrony, systemd-timesyncd) on every machine"
             }
+            Cause::ClockWrong => "set it right; it may lead again within seconds",
         }
     }
 }
