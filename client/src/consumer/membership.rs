@@ -32,6 +32,8 @@ pub(super) struct Membership {
     /// Whose list it was: a broker group, and its leader's address.
     leader: Option<(Arc<str>, Arc<str>)>,
     members: Vec<String>,
+    /// Listed, but with other topics, as far as that was told.
+    others: BTreeSet<String>,
     /// Until then the leader may not know everybody.
     grace_ends: Option<Instant>,
 }
@@ -49,8 +51,14 @@ impl Membership {
             self.grace_ends = Some(now + grace);
         }
         self.leader = Some(leader);
-        let sharing = listed.iter().filter(|member| member.shares(topic));
-        let mut members: Vec<String> = sharing.map(|member| member.client_id.clone()).collect();
+        let (sharing, others): (Vec<&Listed>, Vec<&Listed>) = listed.iter().partition(|member| {
+            // A new leader has heard a member's beat, and not yet what it subscribes to.
+            let is_other = member.topics.is_none() && self.others.contains(&member.client_id);
+            member.shares(topic) && !is_other
+        });
+        let name = |member: &Listed| member.client_id.clone();
+        self.others = others.into_iter().map(name).collect();
+        let mut members: Vec<String> = sharing.into_iter().map(name).collect();
         if self.grace_ends.is_some_and(|ends| now < ends) {
             // But not those of whom this leader knows better.
             let unlisted =
@@ -147,6 +155,7 @@ mod tests {
         };
         assert_eq!(observe("a", &listing), list("m1 m3 m4"));
         // A new leader knows m4 and what it does now, and m1 not yet.
-        assert_eq!(observe("b", &listed("m3 m4:u")), list("m1 m3"));
+        assert_eq!(observe("b", &listed("m2 m3 m4:u")), list("m1 m3"));
+        assert_eq!(observe("b", &listed("m2:t m3 m4:u")), list("m1 m2 m3"));
     }
 }
