@@ -7,8 +7,6 @@ use std::sync::{Mutex, MutexGuard};
 use proto::v2::Code;
 use proto::{cluster, redelivery, v2};
 use tonic::Response;
-use tonic::metadata::MetadataMap;
-
 use tonic::metadata::{MetadataMap, MetadataValue};
 
 use crate::error::{code_is_retriable, code_is_transient, code_leaves_outcome_unknown};
