@@ -131,7 +131,7 @@ impl Cause {
                 "consumers were given messages and do not commit them: the next owner of the queue gets them again"
             }
             Cause::SentAgain => {
-                "a producer sent a message again after the brokers had forgotten it (`dedup_window_ms`; what the window is now: `dedup` in `raftmq status --json`)"
+                "a producer sent a message again after the brokers had forgotten it (`dedup_window_ms`; what the window is now: `dedup` in `raftmq cluster status --json`)"
             }
             Cause::NotRegistered => {
                 "the leader of its group does not reach a name server, or `name_servers` or `cluster_id` is wrong"
