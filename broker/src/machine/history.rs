@@ -14,13 +14,14 @@ use super::record;
 use super::state::State;
 use crate::view::Topic;
 
-/// The entry that begins a history of this number. It carries no time: the log's goes on.
-pub fn history_begins(number: u64) -> Bytes {
+/// The entry that begins a history of this number at this time of a clock. No time passes along the log with it.
+pub fn history_begins(number: u64, now_ms: u64) -> Bytes {
     let begins = BeginHistory { mark: number };
     let command = Command {
         body: Some(Body::BeginHistory(begins)),
     };
     let entry = Entry {
+        time_ms: now_ms,
         commands: vec![command],
         ..Entry::default()
     };

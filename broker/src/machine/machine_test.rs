@@ -494,7 +494,7 @@ async fn a_topic_lives_once() {
     let again = life(&harness);
     assert_ne!(again, before);
     assert_eq!(before.topic_id, first);
-    let begins = harness.append(vec![super::history_begins(77)]).await;
+    let begins = harness.append(vec![super::history_begins(77, 9)]).await;
     harness.apply_committed(&begins);
     let restored = life(&harness);
     assert_ne!(restored, again);

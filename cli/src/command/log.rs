@@ -132,15 +132,12 @@ async fn restore(asked: RestoreArguments, output: Output) -> Result<(), Failure>
         peer_address: asked.peer_address,
         client_address: asked.client_address,
     };
-    let restored = raft::restore(
-        &Host::real(),
-        &asked.directory,
-        &member,
-        asked.cluster_id,
-        &broker::history_begins,
-    )
-    .await
-    .map_err(|error| Failure::Operation(error.to_string()))?;
+    let host = Host::real();
+    let begins = |number| broker::history_begins(number, host.clock.now_ms());
+    let (directory, cluster_id) = (&asked.directory, asked.cluster_id);
+    let restored = raft::restore(&host, directory, &member, cluster_id, &begins)
+        .await
+        .map_err(|error| Failure::Operation(error.to_string()))?;
     let (identity, from) = (&restored.identity, &restored.from);
     output.show(
         || {
