@@ -134,14 +134,19 @@ impl BrokerTable {
             .is_some_and(|group| group.leader.is_some() || !group.replicas.is_empty())
     }
 
+    /// An address answered. A seed that did is the first to be asked for the next route: who moves on within one call
+    /// counts turns, and must not be moved besides.
+    pub(crate) fn answered(&self, group: &str, address: &str) {
+        let (for_routes, _) = named(group);
+        let place = self.seeds.iter().position(|seed| &**seed == address);
+        if for_routes && let Some(place) = place {
+            self.route_seed.store(place, Ordering::Relaxed);
+        }
+    }
+
     /// An address did not answer.
     pub(crate) fn failed(&self, group: &str, address: &str) {
-        let (for_routes, group) = named(group);
-        let place = self.route_seed.load(Ordering::Relaxed);
-        if for_routes && &*self.seeds[place] == address {
-            let next = (place + 1) % self.seeds.len();
-            self.route_seed.store(next, Ordering::Relaxed);
-        }
+        let (_, group) = named(group);
         if let Some(group) = self.lock().get_mut(group)
             && group.leader.as_deref() == Some(address)
         {
@@ -256,12 +261,17 @@ mod tests {
         assert!(!table.heard(ROUTES, "a:1", "seed:1"));
         assert_eq!(turns().collect::<Vec<_>>(), ["seed:1", "seed:2", "a:1"]);
         assert_eq!(&*table.address("", 0), "a:1");
-        table.failed(ROUTES, "seed:2");
-        assert_eq!(&*table.address(ROUTES, 0), "seed:1");
         table.failed(ROUTES, "seed:1");
+        assert_eq!(
+            &*table.address(ROUTES, 1),
+            "seed:2",
+            "the other one is next"
+        );
+        table.answered(ROUTES, "seed:2");
         assert_eq!(turns().collect::<Vec<_>>(), ["seed:2", "seed:1", "a:1"]);
-        table.failed(ROUTES, "seed:2");
-        assert_eq!(&*table.address(ROUTES, 0), "seed:1");
+        table.answered(ROUTES, "a:1");
+        table.answered("g", "seed:1");
+        assert_eq!(&*table.address(ROUTES, 0), "seed:2", "another kind of call");
     }
 
     /// Catches a client that can never find a route again once all seeds were replaced.

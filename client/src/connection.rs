@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use host::Clock;
 use host::network::{self, ChannelOptions, ClientTls};
 use proto::cluster::{self, InquiryClient};
@@ -19,7 +21,7 @@ use tonic::{Request, Response, Status};
 
 use crate::administration::Endpoints;
 use crate::answer::{self, Answer, Attempt};
-use crate::broker_table::BrokerTable;
+use crate::broker_table::{BrokerTable, ROUTES};
 use crate::consumer::TopicQueue;
 use crate::deadline;
 use crate::error::Error;
@@ -29,6 +31,10 @@ use crate::pursuit::{Next, Pursuit};
 const CONNECT_TIMEOUT_MS: u64 = 1_500;
 /// Further attempts after a refusal that is neither final nor passing.
 const REFUSALS_MAX: u32 = 2;
+/// How long one server is asked for a route before the next one is asked as well.
+const ASK_NEXT_AFTER: Duration = Duration::from_millis(200);
+/// Servers that are asked for a route at the same time.
+const ASKED_MAX: usize = 3;
 /// Channels kept open. Addresses are as many as brokers and name servers; this only guards against nonsense in routes.
 const CHANNELS_MAX: usize = 256;
 
@@ -237,6 +243,7 @@ impl Connection {
         };
         match result {
             Ok(response) => {
+                self.brokers.answered(group, address);
                 let redirected = heard(response.metadata());
                 (answer::read_answer(response.into_inner()), redirected)
             }
@@ -302,8 +309,14 @@ impl Connection {
             let address = pursuit.address(&self.brokers);
             let left = deadline.saturating_duration_since(Instant::now());
             let timeout = self.attempt_timeout.min(left);
-            let request = attempt(address.clone(), timeout);
-            let (outcome, redirected) = self.attempt(&call.group, &address, timeout, request).await;
+            let (address, (outcome, redirected)) = if &*call.group == ROUTES {
+                let addresses = pursuit.addresses(&self.brokers, ASKED_MAX);
+                self.ask_in_turn(&addresses, timeout, &mut attempt).await
+            } else {
+                let request = attempt(address.clone(), timeout);
+                let outcome = self.attempt(&call.group, &address, timeout, request);
+                (address.clone(), outcome.await)
+            };
             if let Attempt::Answered(answer) = outcome {
                 return Ok(answer);
             }
@@ -313,6 +326,51 @@ impl Connection {
                     tokio::time::sleep(wait).await;
                 }
                 _ => return Err(call.failed(&outcome, &address, &pursuit)),
+            }
+        }
+    }
+}
+
+impl Connection {
+    /// Asks for a route, which anybody may answer: whoever takes long is not waited for alone. The first answer counts, or
+    /// what came of the first address if nobody answers.
+    async fn ask_in_turn<R, F>(
+        &self,
+        addresses: &[Arc<str>],
+        timeout: Duration,
+        attempt: &mut impl FnMut(Arc<str>, Duration) -> F,
+    ) -> (Arc<str>, (Attempt<R>, bool))
+    where
+        R: Answer,
+        F: Future<Output = Result<Response<R>, Status>>,
+    {
+        let mut waiting = addresses.iter();
+        let mut asked = FuturesUnordered::new();
+        let mut first_failure = None;
+        loop {
+            let next = waiting.next();
+            if let Some(address) = next {
+                let request = attempt(address.clone(), timeout);
+                asked.push(async move {
+                    let outcome = self.attempt(ROUTES, address, timeout, request).await;
+                    (address.clone(), outcome)
+                });
+            }
+            let patience = tokio::time::sleep(ASK_NEXT_AFTER);
+            tokio::select! {
+                biased;
+                Some((address, outcome)) = asked.next() => match outcome.0 {
+                    Attempt::Answered(_) => return (address, outcome),
+                    _ => first_failure = first_failure.or(Some((address, outcome))),
+                },
+                () = patience, if waiting.len() > 0 => {}
+                else => {}
+            }
+            if asked.is_empty()
+                && waiting.len() == 0
+                && let Some(failure) = first_failure
+            {
+                return failure;
             }
         }
     }

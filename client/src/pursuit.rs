@@ -76,6 +76,18 @@ impl Pursuit {
         brokers.address(&self.group, self.turn)
     }
 
+    /// Whom to ask now, and whom next: so many at the most, and nobody twice.
+    pub(crate) fn addresses(&self, brokers: &BrokerTable, most: usize) -> Vec<Arc<str>> {
+        let mut addresses = Vec::new();
+        for turn in self.turn..self.turn + most {
+            let address = brokers.address(&self.group, turn);
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
+        addresses
+    }
+
     /// The attempt at `address` failed. `redirected`: the failure named another leader.
     pub(crate) fn after<R>(
         &mut self,

@@ -201,6 +201,28 @@ async fn a_silent_leader_is_left_for_another_replica() {
     assert_eq!(cluster.bodies(0), ["before", "after"]);
 }
 
+/// Catches a client that waits for one server's route as long as an attempt may take, although another would answer.
+#[tokio::test]
+async fn a_seed_that_hangs_is_not_waited_for() {
+    let cluster = FakeCluster::start(3, 1).await;
+    cluster.world().silent.extend([0, 1]);
+    cluster.world().leader = 2;
+    let patient = Duration::from_secs(300);
+    let sending = async {
+        let client = Client::builder()
+            .seeds(cluster.seeds())
+            .attempt_timeout(patient)
+            .request_timeout(patient);
+        let client = client.build().await.expect("one of them answers");
+        let producer = client.producer().send_timeout(patient).build();
+        producer.expect("valid").send(message("sent")).await
+    };
+    let sent = tokio::time::timeout(patient / 10, sending).await;
+    sent.expect("nobody waits for those that hang")
+        .expect("stored");
+    assert_eq!(cluster.bodies(0), ["sent"]);
+}
+
 /// Catches a retry that is overtaken by messages handed over after it.
 #[tokio::test]
 async fn order_within_a_group_survives_refusals_lost_answers_and_a_change_of_leader() {
