@@ -262,7 +262,7 @@ impl RaftService for Service {
         let request = request.into_inner();
         self.peers
             .check_group(&request.cluster_id, &request.group)?;
-        fetch::segment(self, request.index).await.map(Response::new)
+        fetch::segment(self, request).await.map(Response::new)
     }
 
     async fn request_snapshot(

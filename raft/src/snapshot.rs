@@ -113,6 +113,8 @@ pub(crate) struct Snapshots {
     connections: Connections,
     counters: Arc<Counters>,
     holds: Holds,
+    /// One copy of the tables at a time: they are made in one place.
+    building: Mutex<()>,
     /// The index of the newest checkpoint that was made or received here.
     made: watch::Sender<Option<u64>>,
     /// Whether a snapshot that a peer asked for is on its way.
@@ -146,6 +148,7 @@ impl Snapshots {
             connections: parts.connections,
             counters: parts.counters,
             holds: Holds::default(),
+            building: Mutex::default(),
             made: watch::channel(made).0,
             pushing: Arc::default(),
             damaged: Arc::default(),
@@ -291,7 +294,7 @@ pub(crate) async fn hand_over(
     let last = local.checkpoint.meta().log_id;
     let mut segments = Vec::new();
     for export in local.log.export(last.index).await? {
-        let mut writer = staging.receive(export.info())?;
+        let mut writer = staging.receive(export.info(), 0)?;
         writer.write(export.read(0, usize::MAX).await?).await?;
         writer.finish().await?;
         segments.push(export.info());

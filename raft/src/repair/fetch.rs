@@ -11,7 +11,7 @@ use tonic::Status;
 use crate::connections::{Class, Connections};
 use crate::convert::{ConvertError, store_entry_from_wire};
 use crate::peers::Peers;
-use crate::snapshot::segment_from_wire;
+use crate::snapshot::{segment_from_wire, segment_to_wire};
 
 /// Longest wait for the next piece.
 const PIECE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -94,7 +94,8 @@ impl Fetcher {
         Ok(entries)
     }
 
-    /// The peer's full segment that holds `index`, received beside the log and checked.
+    /// The peer's full segment that holds `index`, received beside the log and checked. What arrived before an earlier
+    /// attempt broke off is not sent again.
     pub(crate) async fn fetch_segment(
         &self,
         log: &CommitLog,
@@ -102,10 +103,18 @@ impl Fetcher {
         index: u64,
     ) -> Result<(Staging, SegmentInfo), FetchError> {
         let mut client = self.connections.client(address, Class::Bulk)?;
+        let staging = log.stage(TRANSFER)?;
+        let part = staging.part_with(index)?;
+        let position = match &part {
+            Some(info) => staging.received(info)?,
+            None => 0,
+        };
         let request = wire::FetchSegmentRequest {
             cluster_id: self.peers.identity().cluster_id.clone(),
             group: self.peers.identity().group.clone(),
             index,
+            part: part.as_ref().map(segment_to_wire),
+            position,
         };
         let timeout = |_| FetchError::Timeout;
         let call = client.fetch_segment(request);
@@ -113,7 +122,6 @@ impl Fetcher {
             .await
             .map_err(timeout)??
             .into_inner();
-        let staging = log.stage(TRANSFER)?;
         let mut receiving = None;
         loop {
             let next = tokio::time::timeout(PIECE_TIMEOUT, pieces.message()).await;
@@ -123,7 +131,7 @@ impl Fetcher {
             if receiving.is_none() {
                 let file = piece.file.ok_or(ConvertError::Missing("file"))?;
                 let info = segment_from_wire(&file);
-                receiving = Some((staging.receive(info)?, info));
+                receiving = Some((staging.receive(info, piece.position)?, info));
             }
             if let Some((writer, _)) = &mut receiving {
                 writer.write(piece.data).await?;

@@ -39,12 +39,14 @@ pub(super) fn entries(
     Ok(pieces.boxed())
 }
 
-/// The full segment that holds `index`, if all of it is applied here. The first piece says what it is.
+/// The full segment that holds an index, if all of it is applied here, from where the peer has it already. The first piece
+/// says what it is, and where it begins.
 pub(super) async fn segment(
     service: &Service,
-    index: u64,
+    request: wire::FetchSegmentRequest,
 ) -> Result<BoxStream<'static, Result<wire::SegmentPiece, Status>>, Status> {
     let damaged = |error: StoreError| Status::data_loss(error.to_string());
+    let index = request.index;
     let Some(applied) = service.state.applied_index() else {
         return Err(Status::out_of_range("nothing is applied here"));
     };
@@ -67,13 +69,19 @@ pub(super) async fn segment(
             "no full segment with entry {index} is here"
         )));
     };
-    let mut file = Some(segment_to_wire(&export.info()));
-    let pieces = stream::try_unfold(Chunks::of_segment(export), Chunks::next);
+    let file = segment_to_wire(&export.info());
+    let position = match request.part == Some(file.clone()) {
+        true => request.position.min(file.size_bytes),
+        false => 0,
+    };
+    let mut file = Some(file);
+    let pieces = stream::try_unfold(Chunks::of_segment(export, position), Chunks::next);
     let pieces = pieces.map(move |piece| {
-        let (_, data) = piece.map_err(damaged)?;
+        let (position, data) = piece.map_err(damaged)?;
         Ok(wire::SegmentPiece {
             file: file.take(),
             data,
+            position,
         })
     });
     Ok(pieces.boxed())

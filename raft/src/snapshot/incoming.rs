@@ -170,7 +170,8 @@ impl Incoming {
             .await?
         {
             let name = super::segment_to_wire(&missing).name;
-            wants.push(wire::SnapshotWant { name, position: 0 });
+            let position = transfer.staging.received(&missing)?;
+            wants.push(wire::SnapshotWant { name, position });
         }
         Ok(wants)
     }

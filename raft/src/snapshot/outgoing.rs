@@ -13,6 +13,7 @@ use host::{Mutant, mutant};
 use proto::raft as wire;
 use proto::raft::raft_client::RaftClient;
 use store::StoreError;
+use tokio::sync::watch;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
@@ -26,11 +27,9 @@ use crate::types::RaftVote;
 /// Longest wait for the receiver to look at what it has: it may have to read it.
 const OFFER_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Longest wait for one file of [`FILE_BYTES_PER_TIMEOUT`] bytes to arrive; larger files get more.
-const FILE_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// Bytes for which [`FILE_TIMEOUT`] is allowed.
-const FILE_BYTES_PER_TIMEOUT: u64 = 256 << 20;
+/// Longest wait for a file's next piece to go out, and for the answer after the last one. What is under way then, a
+/// connection's window, may have to pass through a slow link; that a peer is dead is noticed by pings before.
+const STALL_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Longest wait for the receiver to put everything in place.
 const INSTALL_TIMEOUT: Duration = Duration::from_secs(120);
@@ -134,9 +133,9 @@ async fn send_file(
 ) -> Result<(), Status> {
     let size_bytes = source.file.size_bytes;
     let failure: Failure = Arc::default();
-    let chunks = file_chunks(snapshot_id, source, position, failure.clone());
-    let timeouts = u32::try_from(size_bytes / FILE_BYTES_PER_TIMEOUT + 1).unwrap_or(u32::MAX);
-    let received = within(FILE_TIMEOUT * timeouts, client.send_file(chunks)).await;
+    let (moves, moved) = watch::channel(());
+    let chunks = file_chunks(snapshot_id, source, position, failure.clone(), moves);
+    let received = while_moving(moved, client.send_file(chunks)).await;
     if let Some(error) = failure
         .lock()
         .unwrap_or_else(|error| error.into_inner())
@@ -164,6 +163,7 @@ fn file_chunks(
     source: &Source,
     position: u64,
     failure: Failure,
+    moves: watch::Sender<()>,
 ) -> RequestStream<wire::FileChunk> {
     let content = source.content.clone();
     let chunks = Chunks {
@@ -181,6 +181,7 @@ fn file_chunks(
             data,
         });
     let chunks = chunks.scan((), move |(), chunk: Result<wire::FileChunk, StoreError>| {
+        moves.send_replace(());
         let chunk = chunk.map_err(|error| {
             *failure.lock().unwrap_or_else(|error| error.into_inner()) = Some(error);
         });
@@ -198,13 +199,13 @@ pub(crate) struct Chunks {
 }
 
 impl Chunks {
-    /// All of a segment.
-    pub(crate) fn of_segment(export: store::SegmentExport) -> Chunks {
+    /// A segment from `position` on.
+    pub(crate) fn of_segment(export: store::SegmentExport, position: u64) -> Chunks {
         let end = export.info().len;
         let content = Content::Segment(Arc::new(export));
         Chunks {
             content,
-            position: 0,
+            position,
             end,
             begun: false,
         }
@@ -239,6 +240,26 @@ async fn within<T>(
         Err(_) => Err(Status::deadline_exceeded(format!(
             "no answer within {timeout:?}"
         ))),
+    }
+}
+
+/// Waits for the answer to a stream of pieces as long as they move.
+async fn while_moving<T>(
+    mut moved: watch::Receiver<()>,
+    call: impl Future<Output = Result<tonic::Response<T>, Status>>,
+) -> Result<T, Status> {
+    let mut call = std::pin::pin!(call);
+    loop {
+        tokio::select! {
+            biased;
+            response = &mut call => return Ok(response?.into_inner()),
+            // The sender of this goes away with the last piece.
+            Ok(()) = moved.changed() => {}
+            () = tokio::time::sleep(STALL_TIMEOUT) => {
+                let error = format!("no piece moved within {STALL_TIMEOUT:?}");
+                return Err(Status::deadline_exceeded(error));
+            }
+        }
     }
 }
 

@@ -130,8 +130,10 @@ pub(super) async fn receive_segment(
     first: wire::FileChunk,
     mut chunks: Streaming<wire::FileChunk>,
 ) -> Result<u64, Status> {
-    let mut writer = staging.receive(segment_from_wire(file)).map_err(failed)?;
-    let mut position = 0;
+    let mut writer = staging
+        .receive(segment_from_wire(file), first.position)
+        .map_err(failed)?;
+    let mut position = writer.position();
     let mut next = Some(first);
     while let Some(chunk) = next {
         let end = check_piece(file, &chunk, position)?;

@@ -1,4 +1,11 @@
 //! Receiving segments from a peer: beside the log, checked before they may become part of it.
+//!
+//! ```text
+//! <first:020>-<last:020>-<len>-<crc32c:08x>.part    one that is on its way; its name says which
+//! <first:020>.seg, <first:020>.idx                  one that is whole
+//! ```
+//!
+//! A transfer that breaks off goes on where it stopped: a slow link would never carry a large segment otherwise.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,6 +19,9 @@ use super::segment::{self, SegmentIndex, Summary, index_path, segment_path};
 use super::{CommitLog, SegmentInfo};
 use crate::data_dir::remove_if_there;
 use crate::error::{Result, StoreError};
+
+/// How the name of a segment ends that is not whole yet.
+const PART_SUFFIX: &str = "part";
 
 /// Segments received so far, in a directory of their own. A start of the replica removes it.
 #[derive(Clone)]
@@ -60,20 +70,76 @@ impl Staging {
         &self.dir
     }
 
-    /// Begins to receive a segment, from its first byte on.
-    pub fn receive(&self, info: SegmentInfo) -> Result<SegmentWriter> {
-        let path = self.dir.join(format!("{:020}.part", info.first_index));
-        let file = self
-            .disk
-            .create(&path)
-            .map_err(StoreError::io("create", &path))?;
+    /// Goes on to receive a segment from `position`, which is 0 or what [`Staging::received`] said. Parts of
+    /// other segments that begin with the same entry are removed.
+    pub fn receive(&self, info: SegmentInfo, position: u64) -> Result<SegmentWriter> {
+        let path = self.dir.join(part_name(&info));
+        for (other, of) in self.parts()? {
+            if other != path && of.first_index == info.first_index {
+                self.disk
+                    .remove(&other)
+                    .map_err(StoreError::io("remove", &other))?;
+            }
+        }
+        let file = match position {
+            0 => self
+                .disk
+                .create(&path)
+                .map_err(StoreError::io("create", &path))?,
+            _ => self
+                .disk
+                .open(&path)
+                .map_err(StoreError::io("open", &path))?,
+        };
+        let len = file.len().map_err(StoreError::io("read", &path))?;
+        if len != position {
+            let detail = format!("{len} bytes of the segment are there, not {position}");
+            return Err(StoreError::Refused { detail });
+        }
         Ok(SegmentWriter {
             staging: self.clone(),
             info,
             path,
             file,
-            position: 0,
+            position,
         })
+    }
+
+    /// How many bytes of a segment that is on its way are there.
+    pub fn received(&self, info: &SegmentInfo) -> Result<u64> {
+        let path = self.dir.join(part_name(info));
+        if !self.disk.exists(&path) {
+            return Ok(0);
+        }
+        let file = self
+            .disk
+            .open(&path)
+            .map_err(StoreError::io("open", &path))?;
+        let len = file.len().map_err(StoreError::io("read", &path))?;
+        Ok(if len <= info.len { len } else { 0 })
+    }
+
+    /// A full segment that is on its way and holds `index`.
+    pub fn part_with(&self, index: u64) -> Result<Option<SegmentInfo>> {
+        let parts = self.parts()?.into_iter().map(|(_, info)| info);
+        Ok(parts
+            .into_iter()
+            .find(|info| (info.first_index..=info.last_index).contains(&index)))
+    }
+
+    /// The segments that are on their way, by path.
+    fn parts(&self) -> Result<Vec<(PathBuf, SegmentInfo)>> {
+        let paths = self
+            .disk
+            .list(&self.dir)
+            .map_err(StoreError::io("list", &self.dir))?;
+        let parts = paths.into_iter();
+        Ok(parts
+            .filter_map(|path| {
+                let info = info_of_part(path.file_name()?.to_str()?)?;
+                Some((path, info))
+            })
+            .collect())
     }
 
     /// Removes everything that was received.
@@ -119,6 +185,35 @@ pub(crate) fn is_same(summary: &Summary, info: &SegmentInfo) -> bool {
     ) == (info.first_index, info.last_index, info.len, info.crc32c)
 }
 
+/// What a segment is called while it is on its way: two that differ have two names.
+fn part_name(info: &SegmentInfo) -> String {
+    let SegmentInfo {
+        first_index,
+        last_index,
+        len,
+        crc32c,
+        sealed,
+    } = info;
+    let kind = if *sealed { "full" } else { "open" };
+    format!("{first_index:020}-{last_index:020}-{len}-{crc32c:08x}-{kind}.{PART_SUFFIX}")
+}
+
+/// The segment of that name; none for other names.
+fn info_of_part(name: &str) -> Option<SegmentInfo> {
+    let mut fields = name
+        .strip_suffix(PART_SUFFIX)?
+        .strip_suffix('.')?
+        .split('-');
+    let info = SegmentInfo {
+        first_index: fields.next()?.parse().ok()?,
+        last_index: fields.next()?.parse().ok()?,
+        len: fields.next()?.parse().ok()?,
+        crc32c: u32::from_str_radix(fields.next()?, 16).ok()?,
+        sealed: fields.next()? == "full",
+    };
+    fields.next().is_none().then_some(info)
+}
+
 /// A segment that is being received.
 pub struct SegmentWriter {
     staging: Staging,
@@ -129,6 +224,11 @@ pub struct SegmentWriter {
 }
 
 impl SegmentWriter {
+    /// How many bytes are there.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
     /// Writes the next bytes.
     pub async fn write(&mut self, bytes: Bytes) -> Result<()> {
         let len = bytes.len() as u64;
@@ -145,10 +245,20 @@ impl SegmentWriter {
         Ok(())
     }
 
-    /// Checks every record, and that the whole is what was announced; durable when this returns.
+    /// Checks every record, and that the whole is what was announced; durable when this returns. What is not that
+    /// is removed, so that the next attempt begins anew.
     pub async fn finish(self) -> Result<()> {
         let (file, path, info) = (self.file.clone(), self.path.clone(), self.info);
-        let index = host::blocking::run(move || check(&*file, &path, &info)).await?;
+        let checked = host::blocking::run(move || check(&*file, &path, &info)).await;
+        let index = match checked {
+            Err(error) if error.is_corruption() => {
+                let Staging { disk, .. } = &self.staging;
+                disk.remove(&self.path)
+                    .map_err(StoreError::io("remove", &self.path))?;
+                return Err(error);
+            }
+            checked => checked?,
+        };
         self.file
             .sync()
             .await

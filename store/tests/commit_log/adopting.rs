@@ -190,3 +190,71 @@ async fn an_export_of_a_dropped_segment_says_so() {
     ));
     assert!(exports.last().unwrap().read(0, 100).await.is_ok());
 }
+
+/// Catches a transfer over a slow link that begins anew each time it breaks off, and one that goes on with the bytes of
+/// another segment.
+#[tokio::test]
+async fn a_transfer_that_broke_off_goes_on_where_it_stopped() {
+    let (_, peer_log) = peer().await;
+    let exports = peer_log.export(299).await.unwrap();
+    let (export, other) = (&exports[0], &exports[1]);
+    let info = export.info();
+    let half = info.len / 2;
+    let world = World::new();
+    let log = world.open().await;
+    let staging = log.stage("snapshot-1").unwrap();
+    assert_eq!(staging.received(&info).unwrap(), 0);
+
+    let mut writer = staging.receive(info, 0).unwrap();
+    let piece = export.read(0, half as usize).await.unwrap();
+    writer.write(piece).await.unwrap();
+    drop(writer);
+
+    // The same place, opened by whoever is offered the segment next.
+    let staging = log.stage("snapshot-1").unwrap();
+    assert_eq!(staging.received(&info).unwrap(), half);
+    assert_eq!(staging.part_with(info.last_index).unwrap(), Some(info));
+    assert_eq!(staging.part_with(info.last_index + 1).unwrap(), None);
+    assert_eq!(staging.received(&other.info()).unwrap(), 0);
+    let elsewhere = staging.receive(info, half - 1).err().unwrap();
+    assert!(
+        matches!(elsewhere, StoreError::Refused { .. }),
+        "{elsewhere}"
+    );
+    let mut writer = staging.receive(info, half).unwrap();
+    assert_eq!(writer.position(), half);
+    let rest = export.read(half, usize::MAX).await.unwrap();
+    writer.write(rest).await.unwrap();
+    writer.finish().await.unwrap();
+    assert!(log.missing(&staging, &[info]).await.unwrap().is_empty());
+
+    // A longer one of the same beginning is another one, and takes the place of what came of this one.
+    let longer = store::SegmentInfo {
+        len: info.len + 1,
+        ..info
+    };
+    let staging = log.stage("snapshot-2").unwrap();
+    drop(staging.receive(info, 0).unwrap());
+    let mut writer = staging.receive(longer, 0).unwrap();
+    writer
+        .write(export.read(0, 10).await.unwrap())
+        .await
+        .unwrap();
+    drop(writer);
+    assert_eq!(staging.received(&longer).unwrap(), 10);
+    assert_eq!(staging.part_with(info.first_index).unwrap(), Some(longer));
+
+    // What does not verify in the end is not gone on with.
+    let mut writer = staging.receive(longer, 10).unwrap();
+    writer
+        .write(export.read(10, usize::MAX).await.unwrap())
+        .await
+        .unwrap();
+    assert!(
+        writer
+            .finish()
+            .await
+            .is_err_and(|error| error.is_corruption())
+    );
+    assert_eq!(staging.received(&longer).unwrap(), 0);
+}

@@ -193,7 +193,7 @@ async fn a_rotten_record_in_a_full_segment_is_an_error_that_names_it() {
     append(&peer_log, entries(1, 0..100, 100)).await.unwrap();
     let staging = log.stage("repair").unwrap();
     let exports = peer_log.export(99).await.unwrap();
-    let mut writer = staging.receive(exports[1].info()).unwrap();
+    let mut writer = staging.receive(exports[1].info(), 0).unwrap();
     writer
         .write(exports[1].read(0, usize::MAX).await.unwrap())
         .await
@@ -315,7 +315,7 @@ async fn a_segment_that_was_damaged_on_its_way_is_refused() {
     for position in [0, 20, 70, 200, good.len() - 1] {
         let mut bytes = good.to_vec();
         bytes[position] ^= 1;
-        let mut writer = staging.receive(export.info()).unwrap();
+        let mut writer = staging.receive(export.info(), 0).unwrap();
         writer.write(bytes.into()).await.unwrap();
         assert!(
             writer
@@ -325,10 +325,10 @@ async fn a_segment_that_was_damaged_on_its_way_is_refused() {
             "{position}"
         );
     }
-    let mut writer = staging.receive(export.info()).unwrap();
+    let mut writer = staging.receive(export.info(), 0).unwrap();
     writer.write(good.slice(..good.len() - 132)).await.unwrap();
     assert!(writer.finish().await.is_err(), "cut short");
-    let mut writer = staging.receive(export.info()).unwrap();
+    let mut writer = staging.receive(export.info(), 0).unwrap();
     writer.write(good.clone()).await.unwrap();
     assert!(writer.write(good).await.is_err(), "too long");
     assert!(log.stage("../x").is_err() && log.stage("").is_err());

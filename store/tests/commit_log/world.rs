@@ -166,7 +166,7 @@ pub(crate) async fn transfer(
         .iter()
         .filter(|export| missing.contains(&export.info()))
     {
-        let mut writer = staging.receive(export.info())?;
+        let mut writer = staging.receive(export.info(), 0)?;
         let mut position = 0;
         loop {
             let bytes = export.read(position, 1000).await?;
