@@ -46,5 +46,7 @@ mod pushing;
 mod restored;
 #[path = "processes/snapshot.rs"]
 mod snapshot;
+#[path = "processes/stalls.rs"]
+mod stalls;
 #[path = "processes/strangers.rs"]
 mod strangers;

@@ -28,6 +28,7 @@ mod restore;
 mod runtime;
 mod service;
 mod snapshot;
+mod stall_watch;
 mod startup;
 mod state;
 mod state_machine;

@@ -30,6 +30,7 @@ use crate::network::Network;
 use crate::peers::Peers;
 use crate::repair::{Fetcher, Repairer};
 use crate::snapshot::Snapshots;
+use crate::stall_watch::StallWatch;
 use crate::state::{Phase, State};
 use crate::state_machine::StateMachine;
 use crate::tables::Tables;
@@ -135,8 +136,16 @@ impl Startup {
             state: self.state.clone(),
             known: self.known.clone(),
         };
+        let stalls = StallWatch {
+            state: self.state.clone(),
+            log: self.log.clone(),
+            known: self.known.clone(),
+            patience: Duration::from_millis(self.config.election_timeout_ms_max),
+            interval: Duration::from_millis(self.config.heartbeat_interval_ms),
+        };
         tokio::join!(
             watch.run(shutdown.clone()),
+            stalls.run(shutdown.clone()),
             timekeeper.run(shutdown.clone()),
             self.maintenance.run(raft.clone(), shutdown.clone())
         );

@@ -70,6 +70,9 @@ impl StateMachine {
 
     async fn apply_round(&mut self, round: Round) -> Result<(), io::Error> {
         let last = round.entries.last().map(|entry| entry.log_id);
+        // Whoever reads waits for whoever applies, so the wait for the disk comes before.
+        let kv = self.tables.lock().await.kv().clone();
+        kv.ready().await;
         let mut tables = self.tables.lock().await;
         // Mutant: they may have been applied already.
         #[cfg(raftmq_mutants)]

@@ -3,7 +3,7 @@
 //! ```text
 //! checkpoints/<index:020>/META        what it is a copy of (checkpoint/meta.rs)
 //! checkpoints/<index:020>/tables/     the copy, as its engine wrote it
-//! checkpoints/<index:020>.building/   one that is being made, or was when the process died
+//! checkpoints/next.building/          one that is being made, or was when the process died
 //! checkpoints/<index:020>.removed/    one that is being removed
 //! ```
 //!
@@ -31,6 +31,8 @@ use crate::table;
 
 const META: &str = "META";
 const TABLES: &str = "tables";
+/// Where a checkpoint is made: how far it reaches, and so its name, is known only when it is there.
+const BUILDING: &str = "next.building";
 const BUILDING_SUFFIX: &str = "building";
 const REMOVED_SUFFIX: &str = "removed";
 /// Digits of a checkpoint's name, so that names sort as their indexes do.
@@ -44,6 +46,13 @@ const CHECKSUM_READ_BYTES: usize = 1 << 20;
 pub struct Checkpoints {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
+}
+
+/// A copy of the tables that is complete and durable, and has no name yet.
+#[derive(Debug)]
+pub struct UnnamedCheckpoint {
+    dir: PathBuf,
+    applied: Bytes,
 }
 
 /// One complete checkpoint.
@@ -95,42 +104,49 @@ impl Checkpoints {
         Ok(all)
     }
 
-    /// Makes a checkpoint of `kv`, whose tables hold everything up to `log_id`; `applied` is what
-    /// their `applied` row says. Nothing may be written to `kv` meanwhile. To keep that time short,
-    /// call [`Kv::flush`] before, while entries are still applied.
+    /// Copies `kv`. Entries may be applied to it meanwhile: the copy is the tables at one of them, and
+    /// its `applied` row says at which. One at a time: what an earlier call made and nobody named is removed.
     ///
-    /// Durable on return. Returns the one that is there already if nothing was applied since and it is
-    /// whole.
-    pub async fn create(
-        &self,
-        kv: &Arc<dyn Kv>,
-        log_id: LogId,
-        applied: Bytes,
-    ) -> Result<Checkpoint> {
+    /// `Refused` if nothing was applied yet.
+    pub async fn copy(&self, kv: &Arc<dyn Kv>) -> Result<UnnamedCheckpoint> {
+        let dir = self.dir.join(BUILDING);
+        self.remove_dir(dir.clone()).await?;
+        self.disk
+            .create_dir_all(&dir)
+            .map_err(StoreError::io("create", &dir))?;
+        let copying = kv
+            .clone()
+            .checkpoint(dir.join(TABLES), table::applied::key());
+        let Some(applied) = copying.await? else {
+            let detail = "no entry was applied, so there is nothing to take a checkpoint of";
+            return Err(StoreError::Refused {
+                detail: detail.to_owned(),
+            });
+        };
+        Ok(UnnamedCheckpoint { dir, applied })
+    }
+
+    /// Makes a copy a checkpoint; `log_id` is what its `applied` row says. Durable on return. Returns the
+    /// one that is there already if it is of the same entry and whole.
+    pub async fn publish(&self, copy: UnnamedCheckpoint, log_id: LogId) -> Result<Checkpoint> {
+        let UnnamedCheckpoint { dir, applied } = copy;
         let target = self.path(log_id.index);
         if let Ok(present) = self.read(&target)
             && present.meta.log_id == log_id
             && present.meta.applied == applied
             && self.verify(&present).await.is_ok()
         {
+            self.remove_dir(dir).await?;
             return Ok(present);
         }
-        let building = with_suffix(&target, BUILDING_SUFFIX);
-        self.remove_dir(building.clone()).await?;
-        self.disk
-            .create_dir_all(&building)
-            .map_err(StoreError::io("create", &building))?;
-        check_applied(kv, &applied)?;
-        kv.clone().checkpoint(building.join(TABLES)).await?;
-        check_applied(kv, &applied)?;
-        let files = self.checksummed(&building.join(TABLES)).await?;
+        let files = self.checksummed(&dir.join(TABLES)).await?;
         let meta = CheckpointMeta {
             log_id,
             applied,
             files,
         };
-        self.write_meta(&building, &meta).await?;
-        self.publish(&building, &target).await?;
+        self.write_meta(&dir, &meta).await?;
+        self.give_name(&dir, &target).await?;
         Ok(Checkpoint { dir: target, meta })
     }
 
@@ -144,7 +160,7 @@ impl Checkpoints {
             .await
             .map_err(StoreError::io("sync", staged))?;
         let target = self.path(received.meta.log_id.index);
-        self.publish(staged, &target).await?;
+        self.give_name(staged, &target).await?;
         Ok(Checkpoint {
             dir: target,
             meta: received.meta,
@@ -314,7 +330,7 @@ impl Checkpoints {
     }
 
     /// Gives a complete and durable directory its name.
-    async fn publish(&self, built: &Path, target: &Path) -> Result<()> {
+    async fn give_name(&self, built: &Path, target: &Path) -> Result<()> {
         if self.disk.exists(target) {
             self.remove(target).await?;
         }
@@ -364,6 +380,13 @@ impl Checkpoints {
     }
 }
 
+impl UnnamedCheckpoint {
+    /// The `applied` row of the copy.
+    pub fn applied(&self) -> &Bytes {
+        &self.applied
+    }
+}
+
 impl Checkpoint {
     /// What it is a copy of.
     pub fn meta(&self) -> &CheckpointMeta {
@@ -396,17 +419,6 @@ impl Checkpoint {
             .map(|file| Path::new(TABLES).join(&file.name));
         std::iter::once(PathBuf::from(META)).chain(tables).collect()
     }
-}
-
-/// Somebody who writes to the tables while they are copied would make replicas apply entries twice.
-fn check_applied(kv: &Arc<dyn Kv>, applied: &Bytes) -> Result<()> {
-    if table::applied::get(&**kv)?.unwrap_or_default() == *applied {
-        return Ok(());
-    }
-    let detail = "tables are not where the checkpoint says: entries were applied meanwhile";
-    Err(StoreError::Refused {
-        detail: detail.to_owned(),
-    })
 }
 
 /// CRC32C of a file. Blocks.

@@ -27,6 +27,7 @@ mod suite;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -68,16 +69,28 @@ pub trait Kv: Send + Sync + 'static {
     fn last_at_or_before(&self, key: &[u8], lower_bound: &[u8])
     -> Result<Option<Pair>, StoreError>;
 
-    /// Applies the batch: all of it or nothing, in its order. Never waits for the disk's sync.
+    /// Returns when a batch can be written without waiting for the disk: when what was written before has been
+    /// flushed and merged far enough. For the one writer, before each batch. Returns after half a minute in any
+    /// case; the batch says what is wrong then.
+    fn ready(self: Arc<Self>) -> BoxFuture<'static, ()>;
+
+    /// Applies the batch: all of it or nothing, in its order. Waits for the disk only if
+    /// [`Kv::ready`] was not asked, or gave up.
     fn write(&self, batch: Batch) -> Result<(), StoreError>;
 
     /// Makes durable whatever was written before the call. Does its blocking work off the async
     /// threads; other calls go on meanwhile.
     fn flush(self: Arc<Self>) -> BoxFuture<'static, Result<(), StoreError>>;
 
-    /// Writes a complete, durable copy into `dir`, which must not exist (its parent must). Cheap
-    /// after a [`Kv::flush`]: files that never change are linked, not copied.
-    fn checkpoint(self: Arc<Self>, dir: PathBuf) -> BoxFuture<'static, Result<(), StoreError>>;
+    /// Writes a complete, durable copy into `dir`, which must not exist (its parent must), and
+    /// returns the value that `key` has in the copy: batches may be written meanwhile, so nobody but
+    /// the copy knows how far it reaches. Files that never change are linked, not copied. Does its
+    /// blocking work off the async threads; other calls go on meanwhile.
+    fn checkpoint(
+        self: Arc<Self>,
+        dir: PathBuf,
+        key: Bytes,
+    ) -> BoxFuture<'static, Result<Option<Bytes>, StoreError>>;
 
     /// What it holds and has done, for metrics.
     fn counters(&self) -> KvCounters;
@@ -88,6 +101,9 @@ pub trait Kv: Send + Sync + 'static {
         None
     }
 }
+
+/// Longest wait of [`Kv::ready`].
+pub(crate) const READY_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// What a [`Kv`] holds and has done since it was opened.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]

@@ -16,7 +16,7 @@ mod log;
 mod superblock;
 pub mod table;
 
-pub use checkpoint::{Checkpoint, CheckpointFile, CheckpointMeta, Checkpoints};
+pub use checkpoint::{Checkpoint, CheckpointFile, CheckpointMeta, Checkpoints, UnnamedCheckpoint};
 pub use config::LogConfig;
 pub use data_dir::DataDir;
 pub use entry::{Entry, EntryKind, LogId};

@@ -169,7 +169,7 @@ impl Harness {
         let copy = format!("/copy-{}-{}", self.forks, self.next_index());
         self.kv
             .clone()
-            .checkpoint(copy.clone().into())
+            .checkpoint(copy.clone().into(), store::table::applied::key())
             .await
             .unwrap();
         let kv = self.engine.open(copy.into()).await.unwrap();

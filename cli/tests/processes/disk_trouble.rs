@@ -13,12 +13,13 @@ use super::traffic::{Writer, expect_nothing_lost};
 /// A send that may fail.
 const SHORT: Duration = Duration::from_secs(2);
 
-fn faults(cluster: &Cluster, id: u64) -> PathBuf {
+/// Where the faults of a broker's disk are written down.
+pub(crate) fn faults(cluster: &Cluster, id: u64) -> PathBuf {
     cluster.directory().join(format!("faults-{id}"))
 }
 
 /// A group whose disks can be made to fail.
-async fn cluster() -> Cluster {
+pub(crate) async fn cluster() -> Cluster {
     Cluster::start_with(|mut plan| {
         for id in plan.brokers.keys().copied().collect::<Vec<_>>() {
             let path = plan.directory.join(format!("faults-{id}"));

@@ -311,7 +311,15 @@ pub(crate) mod testing {
         let (host, second) = (Host::real(), Duration::from_secs(1));
         let identity = Identity::new("m1").expect("valid");
         let seeds = vec!["127.0.0.1:1".into()];
-        let connection = Connection::new(identity.clone(), seeds, host.clock, second, second, None);
+        let connection = Connection::new(
+            identity.clone(),
+            seeds,
+            host.clock,
+            second,
+            second,
+            None,
+            None,
+        );
         let settings = Settings {
             client_type: ClientType::PushConsumer,
             sharing: Sharing::AmongMembers,

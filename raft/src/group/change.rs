@@ -26,7 +26,8 @@ const RETRY_PAUSE: Duration = Duration::from_millis(50);
 type ChangeResult =
     Result<ClientWriteResponse<TypeConfig>, CallError<TypeConfig, ClientWriteError<TypeConfig>>>;
 
-pub(super) async fn transfer_leader(
+/// Asks a voter to take over; returns when another replica leads, at most after `timeout`.
+pub(crate) async fn transfer_leader(
     state: &State,
     broker_id: u64,
     timeout: Duration,

@@ -1,8 +1,8 @@
 //! Makes checkpoints when openraft asks for a snapshot.
 //!
-//! The bulk is flushed while entries go on being applied; only the rest, and the links to files that
-//! never change, are made while the tables stand still. A checkpoint never reaches further than what
-//! this replica's own log has synced, or a crash could leave it ahead of the log.
+//! Entries go on being applied meanwhile, however slowly the disk syncs: the copy says itself how far it
+//! reaches. A checkpoint never reaches further than what this replica's own log has synced, or a crash could
+//! leave it ahead of the log. Must never hold the tables' lock while it waits for the disk.
 
 use std::io;
 use std::sync::Arc;
@@ -12,7 +12,8 @@ use openraft::RaftSnapshotBuilder;
 use store::{Checkpoint, StoreError};
 
 use super::{SnapshotData, Snapshots};
-use crate::convert::log_id_to_store;
+use crate::applied::Applied;
+use crate::convert::{corrupt, log_id_to_store};
 use crate::error::to_io;
 use crate::state::Counters;
 use crate::types::{RaftSnapshot, TypeConfig};
@@ -36,8 +37,6 @@ impl SnapshotBuilder {
     async fn build(&self) -> Result<RaftSnapshot, StoreError> {
         let snapshots = &self.snapshots;
         let hold = snapshots.holds.take(snapshots.log.positions().dropped);
-        let kv = snapshots.tables.lock().await.kv().clone();
-        kv.flush().await?;
         let checkpoint = self.checkpoint().await?;
         let index = checkpoint.meta().log_id.index;
         tracing::info!(index, "checkpoint was made");
@@ -47,26 +46,30 @@ impl SnapshotBuilder {
         if snapshots.holds.count() <= 1 {
             snapshots.checkpoints.remove_older(index).await?;
         }
-        snapshots.made.send_replace(Some(index));
+        // A snapshot may have been installed meanwhile that reaches further.
+        snapshots
+            .made
+            .send_modify(|made| *made = (*made).max(Some(index)));
         Ok(snapshot)
     }
 
     async fn checkpoint(&self) -> Result<Checkpoint, StoreError> {
         let snapshots = &self.snapshots;
-        let tables = snapshots.tables.lock().await;
-        let applied = tables.applied();
+        let _one = snapshots.building.lock().await;
+        let kv = snapshots.tables.lock().await.kv().clone();
+        let copy = snapshots.checkpoints.copy(&kv).await?;
+        drop(kv);
+        let dir = self.snapshots.data_dir.checkpoints_dir();
+        let applied = Applied::decode(copy.applied()).map_err(|error| corrupt(&dir, &error))?;
         let Some(log_id) = applied.log_id() else {
-            let detail = "no entry was applied, so there is nothing to take a checkpoint of";
-            return Err(StoreError::Refused {
-                detail: detail.to_string(),
-            });
+            return Err(StoreError::corrupt(
+                &dir,
+                "the copy says that nothing was applied",
+            ));
         };
         self.wait_until_flushed(log_id.index()).await?;
         let log_id = log_id_to_store(&log_id);
-        snapshots
-            .checkpoints
-            .create(tables.kv(), log_id, applied.encode())
-            .await
+        snapshots.checkpoints.publish(copy, log_id).await
     }
 
     /// A majority may have synced an entry before this replica did.

@@ -34,9 +34,10 @@ impl Fixture {
     }
 
     async fn create(&self, index: u64) -> Result<Checkpoint> {
-        let applied = Bytes::copy_from_slice(&index.to_be_bytes());
+        let copy = self.checkpoints.copy(&self.kv).await?;
+        assert_eq!(copy.applied()[..], index.to_be_bytes());
         self.checkpoints
-            .create(&self.kv, LogId { term: 1, index }, applied)
+            .publish(copy, LogId { term: 1, index })
             .await
     }
 
@@ -54,6 +55,9 @@ impl Fixture {
 
 async fn lives_a_life(fixture: Fixture) {
     assert_eq!(fixture.checkpoints.newest().unwrap(), None);
+    // Would catch a checkpoint that claims a place although the tables are nowhere.
+    let nothing = fixture.checkpoints.copy(&fixture.kv).await;
+    assert!(matches!(nothing, Err(StoreError::Refused { .. })));
     fixture.apply(7);
     let first = fixture.create(7).await.unwrap();
     fixture.apply(30);
@@ -68,16 +72,91 @@ async fn lives_a_life(fixture: Fixture) {
     assert_eq!(fixture.restored_index(&second).await, 30);
     assert_eq!(fixture.restored_index(&first).await, 7);
 
-    // Would catch a checkpoint that claims a place where the tables are not.
-    assert!(matches!(fixture.create(30).await.unwrap(), checkpoint if checkpoint == second));
-    assert!(matches!(
-        fixture.create(29).await,
-        Err(StoreError::Refused { .. })
-    ));
+    // Would catch a copy that is named after a place where it is not, when it is applied further before it has its name.
+    let copy = fixture.checkpoints.copy(&fixture.kv).await.unwrap();
+    assert_eq!(copy.applied()[..], 31_u64.to_be_bytes());
+    fixture.apply(32);
+    let log_id = LogId { term: 1, index: 31 };
+    let third = fixture.checkpoints.publish(copy, log_id).await.unwrap();
+    assert_eq!(fixture.restored_index(&third).await, 31);
 
-    fixture.checkpoints.remove_older(30).await.unwrap();
+    // Would catch one that is made again although it is there, or one that differs from its namesake.
+    assert_eq!(
+        fixture.create(32).await.unwrap(),
+        fixture.create(32).await.unwrap()
+    );
+
+    fixture.checkpoints.remove_older(31).await.unwrap();
     assert!(!fixture.disk.exists(first.dir()));
-    assert_eq!(fixture.checkpoints.newest().unwrap(), Some(second));
+    assert!(!fixture.disk.exists(second.dir()));
+    assert!(fixture.disk.exists(third.dir()));
+}
+
+/// Whoever copies the tables while entries are applied must get the effect of whole batches, and know of which.
+async fn is_copied_while_entries_are_applied(fixture: Fixture) {
+    fixture.apply(1);
+    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let (kv, stopped) = (fixture.kv.clone(), stop.clone());
+    let applying = std::thread::spawn(move || {
+        let mut index = 2_u64;
+        while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
+            // One row in each family that RocksDB has.
+            let mut batch = Batch::new();
+            table::next_id::put(&mut batch, index);
+            for kind in [table::Kind::ConsumeQueue, table::Kind::Dedup] {
+                batch.put([kind.tag()], &index.to_be_bytes());
+            }
+            table::applied::put(&mut batch, &index.to_be_bytes());
+            kv.write(batch).unwrap();
+            index += 1;
+        }
+        index
+    });
+    let mut reached = Vec::new();
+    for round in 0..5 {
+        let copy = fixture.checkpoints.copy(&fixture.kv).await.unwrap();
+        let index = u64::from_be_bytes(copy.applied()[..].try_into().unwrap());
+        let log_id = LogId { term: 1, index };
+        let checkpoint = fixture.checkpoints.publish(copy, log_id).await.unwrap();
+        let live = fixture.root.join(format!("copied-{round}"));
+        let restoring = fixture
+            .engine
+            .restore(checkpoint.tables_dir(), live.clone());
+        restoring.await.unwrap();
+        let kv = fixture.engine.open(live).await.unwrap();
+        assert_eq!(table::next_id::get(&*kv).unwrap(), index);
+        for kind in [table::Kind::ConsumeQueue, table::Kind::Dedup] {
+            let row = kv.get(&[kind.tag()]).unwrap();
+            // The first entry made no such row.
+            let row = row.map_or(1, |row| u64::from_be_bytes(row[..].try_into().unwrap()));
+            assert_eq!(row, index, "of {kind:?}");
+        }
+        reached.push(index);
+    }
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    let last = applying.join().unwrap();
+    assert!(
+        reached.is_sorted() && reached[4] < last,
+        "{reached:?} of {last}"
+    );
+}
+
+#[cfg(not(madsim))]
+#[tokio::test]
+async fn mem_is_copied_while_entries_are_applied() {
+    let root = tempfile::tempdir().unwrap();
+    let disk = host::Host::real().disk;
+    let engine = Arc::new(MemEngine::new(disk.clone()));
+    is_copied_while_entries_are_applied(Fixture::new(disk, engine, root.path()).await).await;
+}
+
+#[cfg(not(madsim))]
+#[tokio::test]
+async fn rocks_is_copied_while_entries_are_applied() {
+    let root = tempfile::tempdir().unwrap();
+    let disk = host::Host::real().disk;
+    let engine = Arc::new(crate::RocksEngine::new(disk.clone()));
+    is_copied_while_entries_are_applied(Fixture::new(disk, engine, root.path()).await).await;
 }
 
 #[tokio::test]
@@ -136,14 +215,8 @@ async fn a_power_cut_leaves_whole_checkpoints_only() {
         let made = fixture.create(5).await.unwrap();
         fixture.apply(9);
         // Half made: the tables' files are there, META is not.
-        let half = root.join("checkpoints").join(format!("{:020}.building", 9));
-        disk.create_dir_all(&half).unwrap();
-        fixture
-            .kv
-            .clone()
-            .checkpoint(half.join(TABLES))
-            .await
-            .unwrap();
+        let half = fixture.checkpoints.copy(&fixture.kv).await.unwrap().dir;
+        assert!(disk.exists(&half));
         disk.crash(seed);
 
         let fixture = on_crash_disk(&disk, root).await;

@@ -43,9 +43,14 @@ pub(super) async fn restore(
         .map_err(StoreError::io("sync", &parent))
 }
 
-/// Syncs every file of a directory, the directory, and its name.
-pub(super) async fn sync_all(disk: &Arc<dyn Disk>, dir: &Path) -> Result<(), StoreError> {
+/// Syncs every file of a directory that may have been written just now, the directory, and its name.
+/// Files that never change were synced by whoever made them, before they had that name.
+pub(super) async fn sync_changing(disk: &Arc<dyn Disk>, dir: &Path) -> Result<(), StoreError> {
     for path in disk.list(dir).map_err(StoreError::io("list", dir))? {
+        let name = path.file_name().and_then(|name| name.to_str());
+        if name.is_some_and(never_changes) {
+            continue;
+        }
         let file = disk.open(&path).map_err(StoreError::io("open", &path))?;
         file.sync().await.map_err(StoreError::io("sync", &path))?;
     }

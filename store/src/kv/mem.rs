@@ -164,6 +164,11 @@ impl Kv for MemKv {
         }))
     }
 
+    /// Its writes never wait: they go to memory alone.
+    fn ready(self: Arc<Self>) -> BoxFuture<'static, ()> {
+        std::future::ready(()).boxed()
+    }
+
     fn write(&self, batch: Batch) -> Result<(), StoreError> {
         let mut rows = self.rows.write().unwrap_or_else(PoisonError::into_inner);
         batch
@@ -185,7 +190,11 @@ impl Kv for MemKv {
         .boxed()
     }
 
-    fn checkpoint(self: Arc<Self>, dir: PathBuf) -> BoxFuture<'static, Result<(), StoreError>> {
+    fn checkpoint(
+        self: Arc<Self>,
+        dir: PathBuf,
+        key: Bytes,
+    ) -> BoxFuture<'static, Result<Option<Bytes>, StoreError>> {
         async move {
             // Taken at once: what is written while the image goes to the disk is not part of it.
             let mut rows = self.rows(Rows::clone);
@@ -198,7 +207,8 @@ impl Kv for MemKv {
                 .create_dir_all(&dir)
                 .map_err(StoreError::io("create", &dir))?;
             write_image(&self.disk, &dir, encoded).await?;
-            image::sync_all(&self.disk, &dir).await
+            image::sync_changing(&self.disk, &dir).await?;
+            Ok(rows.pairs.get(&key).cloned())
         }
         .boxed()
     }

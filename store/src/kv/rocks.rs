@@ -10,6 +10,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
@@ -23,7 +24,7 @@ use rocksdb::{
 };
 
 use super::open_databases::OpenDatabase;
-use super::{Batch, Kv, KvCounters, KvEngine, Operation, Pair, image};
+use super::{Batch, Kv, KvCounters, KvEngine, Operation, Pair, READY_WAIT_MAX, image};
 use crate::error::StoreError;
 use crate::table::Kind;
 
@@ -35,6 +36,15 @@ const WRITE_BUFFER_BYTES: usize = 16 << 20;
 const WRITE_BUFFERS_BYTES: usize = 48 << 20;
 /// Write buffers of one family: one in use, the others being flushed.
 const WRITE_BUFFERS_PER_FAMILY: i32 = 3;
+/// Full write buffers of one family that wait for the disk, before a batch that may fill another one: RocksDB holds
+/// writers up when all but the one in use would be full.
+const WRITE_BUFFERS_WAITING_MAX: u64 = WRITE_BUFFERS_PER_FAMILY as u64 - 2;
+/// Files of one family that no compaction has merged yet, before a batch.
+const UNMERGED_FILES_MAX: u64 = 24;
+/// Where RocksDB itself would hold writers up for that reason: never, [`Kv::ready`] does.
+const UNMERGED_FILES_NEVER: i32 = 1 << 20;
+/// Pause between looks whether the disk has caught up.
+const READY_PAUSE: Duration = Duration::from_millis(5);
 /// Write buffers grow by this much: an idle family holds at most one piece.
 const ARENA_BLOCK_BYTES: usize = 64 << 10;
 /// Files kept open; the others are opened again on use.
@@ -46,6 +56,8 @@ const BLOCK_BYTES: usize = 16 << 10;
 const MANIFEST_BYTES: usize = 4 << 20;
 const INFO_LOG_BYTES: usize = 1 << 20;
 const INFO_LOGS: usize = 2;
+/// How the names of RocksDB's own log files begin.
+const INFO_LOG: &str = "LOG";
 
 /// Families: what is written and read alike shares one. The first is RocksDB's own default.
 const FAMILIES: [&str; 3] = ["default", "consume_queue", "dedup"];
@@ -119,14 +131,27 @@ impl RocksKv {
 
     /// The family of a key, by its kind.
     fn family(&self, key: &[u8]) -> &ColumnFamily {
-        let place = match key.first().copied().and_then(Kind::from_tag) {
-            Some(Kind::ConsumeQueue) => 1,
-            Some(Kind::Dedup) => 2,
-            _ => 0,
-        };
         self.database
-            .cf_handle(FAMILIES[place])
+            .cf_handle(FAMILIES[family_of(key)])
             .expect("open made every family")
+    }
+
+    /// Whether the next batch would find room in memory. A batch makes at most one more buffer full in each family.
+    fn takes_a_batch(&self) -> bool {
+        let unmerged = properties::num_files_at_level(0);
+        let mut families = FAMILIES
+            .iter()
+            .filter_map(|name| self.database.cf_handle(name));
+        // RocksDB tells the number of files as text only.
+        families.all(|family| {
+            let waiting = self
+                .database
+                .property_int_value_cf(family, properties::NUM_IMMUTABLE_MEM_TABLE);
+            let files = self.database.property_value_cf(family, &unmerged);
+            let files = files.ok().flatten().and_then(|count| count.parse().ok());
+            waiting.ok().flatten().unwrap_or(0) <= WRITE_BUFFERS_WAITING_MAX
+                && files.unwrap_or(0) <= UNMERGED_FILES_MAX
+        })
     }
 
     fn flush_families(&self) -> Result<(), StoreError> {
@@ -214,6 +239,21 @@ impl Kv for RocksKv {
         self.pair(&iterator)
     }
 
+    /// RocksDB would make the writer sleep, with whatever locks it holds: here it waits beforehand, holding nothing.
+    fn ready(self: Arc<Self>) -> BoxFuture<'static, ()> {
+        async move {
+            let waiting = async {
+                while !self.takes_a_batch() {
+                    tokio::time::sleep(READY_PAUSE).await;
+                }
+            };
+            if tokio::time::timeout(READY_WAIT_MAX, waiting).await.is_err() {
+                tracing::warn!(dir = %self.dir.display(), "the tables' files lag behind: the disk is too slow, or full");
+            }
+        }
+        .boxed()
+    }
+
     fn write(&self, batch: Batch) -> Result<(), StoreError> {
         let mut write = WriteBatch::default();
         for operation in batch.iter() {
@@ -239,18 +279,25 @@ impl Kv for RocksKv {
         host::blocking::run(move || self.flush_families()).boxed()
     }
 
-    fn checkpoint(self: Arc<Self>, dir: PathBuf) -> BoxFuture<'static, Result<(), StoreError>> {
+    fn checkpoint(
+        self: Arc<Self>,
+        dir: PathBuf,
+        key: Bytes,
+    ) -> BoxFuture<'static, Result<Option<Bytes>, StoreError>> {
         async move {
             let disk = self.disk.clone();
             let target = dir.clone();
-            host::blocking::run(move || {
-                // Flushes what was written since the last flush, then links the files.
+            let value = host::blocking::run(move || {
+                // Flushes what was written since the last flush, then links the files. Families are flushed
+                // together or not at all, so the files are the effect of a prefix of the batches.
                 Checkpoint::new(&self.database)
                     .and_then(|checkpoint| checkpoint.create_checkpoint(&target))
-                    .map_err(|error| explain("checkpoint", &target, error))
+                    .map_err(|error| explain("checkpoint", &target, error))?;
+                value_in_copy(&*self.disk, &target, &key)
             })
             .await?;
-            image::sync_all(&disk, &dir).await
+            image::sync_changing(&disk, &dir).await?;
+            Ok(value)
         }
         .boxed()
     }
@@ -270,6 +317,47 @@ impl Kv for RocksKv {
             batches: self.batches.load(Ordering::Relaxed),
             flushes: self.flushes.load(Ordering::Relaxed),
         }
+    }
+}
+
+/// The value of `key` in the database whose files are in `dir`, which are left as they are. Blocks.
+fn value_in_copy(disk: &dyn Disk, dir: &Path, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+    let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
+    let families = FAMILIES
+        .iter()
+        .map(|name| ColumnFamilyDescriptor::new(*name, family_options(&cache)));
+    let mut options = Options::default();
+    options.set_max_open_files(OPEN_FILES_MAX);
+    options.set_max_file_opening_threads(1);
+    let open = OpenDatabase::new();
+    let database = DB::open_cf_descriptors_read_only(&options, dir, families, false)
+        .map_err(|error| explain("open", dir, error))?;
+    let family = database
+        .cf_handle(FAMILIES[family_of(key)])
+        .expect("a copy has every family");
+    let value = database
+        .get_pinned_cf(family, key)
+        .map(|value| value.map(|value| Bytes::copy_from_slice(&value)))
+        .map_err(|error| explain("read", dir, error))?;
+    drop(database);
+    drop(open);
+    // Opening writes a log of its own beside the files; a copy is what was copied.
+    for path in disk.list(dir).map_err(StoreError::io("list", dir))? {
+        let name = path.file_name().and_then(|name| name.to_str());
+        if name.is_some_and(|name| name.starts_with(INFO_LOG)) {
+            disk.remove(&path)
+                .map_err(StoreError::io("remove", &path))?;
+        }
+    }
+    Ok(value)
+}
+
+/// The place in [`FAMILIES`] of a key, by its kind.
+fn family_of(key: &[u8]) -> usize {
+    match key.first().copied().and_then(Kind::from_tag) {
+        Some(Kind::ConsumeQueue) => 1,
+        Some(Kind::Dedup) => 2,
+        _ => 0,
     }
 }
 
@@ -304,6 +392,10 @@ fn family_options(cache: &Cache) -> Options {
     options.set_write_buffer_size(WRITE_BUFFER_BYTES);
     options.set_max_write_buffer_number(WRITE_BUFFERS_PER_FAMILY);
     options.set_arena_block_size(ARENA_BLOCK_BYTES);
+    options.set_level_zero_slowdown_writes_trigger(UNMERGED_FILES_NEVER);
+    options.set_level_zero_stop_writes_trigger(UNMERGED_FILES_NEVER);
+    options.set_soft_pending_compaction_bytes_limit(0);
+    options.set_hard_pending_compaction_bytes_limit(0);
     options
 }
 

@@ -150,7 +150,9 @@ async fn checkpoints_stand_alone(engine: &dyn KvEngine, root: &Path) {
     let kv = open(engine, &live).await;
     let kinds = [Kind::Applied, Kind::ConsumeQueue, Kind::Dedup];
     put(&*kv, &kinds.map(|kind| (key(kind, b"row"), &b"before"[..])));
-    kv.clone().checkpoint(copy.clone()).await.unwrap();
+    let row = Bytes::from(key(Kind::Dedup, b"row"));
+    let value = kv.clone().checkpoint(copy.clone(), row).await.unwrap();
+    assert_eq!(value, Some(Bytes::from_static(b"before")));
     let before = everything(&*kv);
     put(&*kv, &kinds.map(|kind| (key(kind, b"row"), &b"after"[..])));
     kv.clone().flush().await.unwrap();
@@ -179,7 +181,9 @@ async fn restore_replaces_what_was_there(engine: &dyn KvEngine, root: &Path) {
     let copy = root.join("replace-copy");
     let kv = open(engine, &source).await;
     put(&*kv, &[(key(Kind::Topic, b"kept"), b"value")]);
-    kv.clone().checkpoint(copy.clone()).await.unwrap();
+    let none = Bytes::from(key(Kind::Topic, b"other"));
+    let value = kv.clone().checkpoint(copy.clone(), none).await.unwrap();
+    assert_eq!(value, None);
     let other = open(engine, &target).await;
     put(&*other, &[(key(Kind::Topic, b"gone"), b"value")]);
     other.clone().flush().await.unwrap();

@@ -16,7 +16,12 @@ use crate::table::{Key, Kind};
 
 /// The bytes of the last batch.
 pub fn get(kv: &dyn Kv) -> Result<Option<Bytes>, StoreError> {
-    kv.get(Key::new(Kind::Applied).as_ref())
+    kv.get(&key())
+}
+
+/// The key of the one row.
+pub fn key() -> Bytes {
+    Bytes::copy_from_slice(Key::new(Kind::Applied).as_ref())
 }
 
 /// States that with this batch everything up to `applied` is in the tables.
