@@ -6,6 +6,7 @@ mod administration;
 mod choosing;
 mod consuming;
 mod fake;
+mod fake_admin;
 mod fake_redelivery;
 #[cfg(feature = "metrics")]
 mod measuring;
