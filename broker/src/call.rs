@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout};
 use tonic::metadata::MetadataMap;
 use tonic::{Extensions, Request, Response, Status};
 
+use crate::clients::Process;
 use crate::grpc::status::{self, CallError, Refusal};
 use crate::leadership::Standing;
 use crate::service::Service;
@@ -118,6 +119,18 @@ impl Context {
             .and_then(|value| value.to_str().ok());
         id.filter(|id| !id.is_empty() && id.len() <= CLIENT_ID_BYTES_MAX)
             .ok_or_else(status::client_id_required)
+    }
+
+    /// Which process that is, if it says so.
+    pub(crate) fn process(&self) -> Option<Process> {
+        let number = |name| {
+            let value = self.metadata.get(name)?.to_str().ok()?;
+            value.parse::<u64>().ok()
+        };
+        Some(Process {
+            incarnation: number(gateway::INCARNATION)?,
+            beat_interval: Duration::from_millis(number(gateway::BEAT_INTERVAL_MS).unwrap_or(0)),
+        })
     }
 }
 

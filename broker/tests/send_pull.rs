@@ -462,6 +462,7 @@ async fn offsets_move_forward_only() {
         topic: "orders".to_owned(),
         queue: 0,
         offset: 1,
+        settle_retries: false,
     };
     let answer = client
         .admin

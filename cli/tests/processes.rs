@@ -20,6 +20,8 @@ mod traffic;
 
 #[path = "processes/abuse.rs"]
 mod abuse;
+#[path = "processes/client_ids.rs"]
+mod client_ids;
 #[path = "processes/commands.rs"]
 mod commands;
 #[path = "processes/config.rs"]
@@ -42,6 +44,8 @@ mod operator;
 mod pause;
 #[path = "processes/pushing.rs"]
 mod pushing;
+#[path = "processes/reading_and_writing.rs"]
+mod reading_and_writing;
 #[path = "processes/restored.rs"]
 mod restored;
 #[path = "processes/snapshot.rs"]

@@ -262,11 +262,30 @@ impl Admin {
         queue: &TopicQueue,
         offset: u64,
     ) -> Result<(), Error> {
+        self.set_offset(name, queue, offset, false).await
+    }
+
+    /// The same, and gives up what waits for another delivery before that offset: it does not come again.
+    ///
+    /// # Errors
+    /// As [`Admin::reset_offset`].
+    pub async fn skip_to(&self, name: &str, queue: &TopicQueue, offset: u64) -> Result<(), Error> {
+        self.set_offset(name, queue, offset, true).await
+    }
+
+    async fn set_offset(
+        &self,
+        name: &str,
+        queue: &TopicQueue,
+        offset: u64,
+        settle_retries: bool,
+    ) -> Result<(), Error> {
         let request = cluster::ResetOffsetRequest {
             group: name.to_owned(),
             topic: queue.topic.to_string(),
             queue: queue.queue,
             offset,
+            settle_retries,
         };
         let mut call = self.call("reset offset", group(name), true).await?;
         call.once = true;

@@ -140,8 +140,11 @@ impl Refusal {
         if code_is_transient(self.code) {
             Patience::UntilDeadline
         } else if code_is_retriable(self.code)
-            // A server of another kind or version: the next one may know the call.
-            || matches!(self.code, Code::Unspecified | Code::NotImplemented)
+            // A server of another kind or version: the next one may know the call. Or one that has not heard of a topic yet.
+            || matches!(
+                self.code,
+                Code::Unspecified | Code::NotImplemented | Code::TopicNotFound
+            )
         {
             Patience::Few
         } else {

@@ -1,7 +1,6 @@
 //! The client: who we are, whom we know, how long we wait.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -20,6 +19,7 @@ use crate::consumer::{PullConsumerBuilder, TopicQueue};
 use crate::core::Core;
 use crate::deadline;
 use crate::error::Error;
+use crate::member_ids::MemberIds;
 use crate::offsets;
 use crate::producer::ProducerBuilder;
 use crate::push_consumer::PushConsumerBuilder;
@@ -31,8 +31,7 @@ const SEED_DEFAULT: &str = "127.0.0.1:8081";
 #[derive(Clone)]
 pub struct Client {
     core: Arc<Core>,
-    /// Consumers made so far.
-    consumers: Arc<AtomicU32>,
+    member_ids: MemberIds,
 }
 
 impl Client {
@@ -62,20 +61,12 @@ impl Client {
 
     /// Starts to describe a consumer of `group`.
     pub fn pull_consumer(&self, group: impl Into<String>) -> PullConsumerBuilder {
-        PullConsumerBuilder::new(self.core.clone(), group.into(), self.next_member_id())
+        PullConsumerBuilder::new(self.core.clone(), group.into(), self.member_ids.clone())
     }
 
     /// Starts to describe a consumer of `group` that gives each message to a listener or a stream.
     pub fn push_consumer(&self, group: impl Into<String>) -> PushConsumerBuilder {
-        PushConsumerBuilder::new(self.core.clone(), group.into(), self.next_member_id())
-    }
-
-    /// Servers keep one group for each client id, and members of one group are told apart by it.
-    fn next_member_id(&self) -> String {
-        match self.consumers.fetch_add(1, Ordering::Relaxed) + 1 {
-            1 => self.client_id().to_owned(),
-            number => format!("{}-{number}", self.client_id()),
-        }
+        PushConsumerBuilder::new(self.core.clone(), group.into(), self.member_ids.clone())
     }
 
     /// Administration calls. They need [`ClientBuilder::administration`]; without it each is refused.
@@ -142,7 +133,10 @@ impl ClientBuilder {
         self
     }
 
-    /// The id under which the servers know this client; unique among the members of a consumer group. Default: random.
+    /// The id under which the servers know this client; unique among the members of a consumer group, whatever process they
+    /// are in. Default: random, which is always right. A consumer whose id is that of another living one is refused with
+    /// `PRECONDITION_FAILED`, and told so again with each heartbeat; one that takes the place of a process that was killed
+    /// waits until that one has missed three heartbeats.
     #[must_use]
     pub fn client_id(mut self, client_id: impl Into<String>) -> Self {
         self.client_id = Some(client_id.into());
@@ -236,8 +230,8 @@ impl ClientBuilder {
         );
         self.first_answer(&connection).await?;
         Ok(Client {
+            member_ids: MemberIds::new(connection.identity.clone()),
             core: Arc::new(Core::new(connection, self.host.disk)),
-            consumers: Arc::new(AtomicU32::new(0)),
         })
     }
 

@@ -14,6 +14,7 @@ use proto::cluster::{self, InquiryClient};
 use proto::opaque::{self, MessagingServiceClient};
 use proto::place::LIFE;
 use proto::redelivery::{self, RedeliveryClient};
+use rand::RngExt;
 use tokio::time::Instant;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::transport::Channel;
@@ -67,11 +68,31 @@ pub(crate) enum As {
 #[derive(Clone, Debug)]
 pub(crate) struct Identity {
     client_id: Arc<str>,
+    incarnation: u64,
     metadata: MetadataMap,
 }
 
 impl Identity {
+    /// Of a client: its own, and drawn anew each time, so that servers tell it from every other one with its id.
     pub(crate) fn new(client_id: &str) -> Result<Identity, Error> {
+        Identity::of(client_id, rand::rng().random())
+    }
+
+    /// Of a consumer that one client makes and that beats so often.
+    pub(crate) fn member(
+        &self,
+        member_id: &str,
+        beat_interval: Duration,
+    ) -> Result<Identity, Error> {
+        let mut identity = Identity::of(member_id, self.incarnation)?;
+        let interval_ms = u64::try_from(beat_interval.as_millis()).unwrap_or(u64::MAX);
+        identity
+            .metadata
+            .insert("x-raftmq-beat-interval-ms", interval_ms.into());
+        Ok(identity)
+    }
+
+    fn of(client_id: &str, incarnation: u64) -> Result<Identity, Error> {
         let mut metadata = MetadataMap::new();
         let header = client_id
             .parse()
@@ -92,8 +113,10 @@ impl Identity {
             "x-mq-client-version",
             MetadataValue::from_static(env!("CARGO_PKG_VERSION")),
         );
+        metadata.insert("x-raftmq-incarnation", incarnation.into());
         Ok(Identity {
             client_id: client_id.into(),
+            incarnation,
             metadata,
         })
     }

@@ -47,7 +47,6 @@ pub use allocation::{
 };
 pub use delivery::{ConsumeFrom, Delivery, Filter, SeekTo, TopicQueue};
 
-use crate::connection::Identity;
 use crate::consumer::holdings::{Due, Finishing, PrefetchBounds};
 use crate::consumer::progress::Progress;
 use crate::consumer::rebalancer::Rebalancer;
@@ -55,6 +54,7 @@ use crate::consumer::shared::{Settings, Shared, Sharing};
 use crate::core::Core;
 use crate::deadline;
 use crate::error::Error;
+use crate::member_ids::MemberIds;
 use crate::offsets;
 
 /// Consumes topics as a member of a consumer group, or chosen queues on its own.
@@ -72,7 +72,10 @@ use crate::offsets;
 ///
 /// **Members.** Consumers that subscribe to a topic share its queues: by default in contiguous blocks of equal size, in
 /// the order of their client ids ([`PullConsumerBuilder::allocation`]). A member that joins, leaves or dies is noticed at the next heartbeat (leaving without
-/// [`PullConsumer::close`]: when the brokers miss it). Dropping the consumer stops it without a commit.
+/// [`PullConsumer::close`]: when the brokers miss it). A queue that goes from one living member to another is left to the
+/// former one for two heartbeat intervals: it hands out nothing more of it and waits up to one interval for the `poll` or
+/// `commit` that finishes what it handed out, so that nothing of it is delivered twice. Dropping the consumer stops it without a
+/// commit.
 pub struct PullConsumer {
     shared: Arc<Shared>,
     rebalancer: Arc<tokio::sync::Mutex<Rebalancer>>,
@@ -87,13 +90,14 @@ impl PullConsumer {
     /// first share-out, which may have left this member without a queue.
     ///
     /// # Errors
-    /// [`Error::Invalid`]: not a topic's name, or queues were assigned before. [`Error::Refused`], [`Error::TimedOut`]:
+    /// [`Error::Invalid`]: not a topic's name, a filter that no broker evaluates, or queues were assigned before. [`Error::Refused`], [`Error::TimedOut`]:
     /// no such topic, a bad group, or nobody answered. If it was only the share-out that failed
     /// ([`PullConsumer::subscriptions`] tells), it is done at the next heartbeat.
     pub async fn subscribe(&self, topic: &str, filter: Filter) -> Result<(), Error> {
         self.check_open()?;
         TopicName::check(topic)
             .map_err(|error| Error::invalid(format!("topic {topic:?}"), error.to_string()))?;
+        filter.check()?;
         let topic: Arc<str> = topic.into();
         let mut rebalancer = self.rebalancer.lock().await;
         if rebalancer.is_idle() && !self.shared.holdings().held().is_empty() {
@@ -147,7 +151,7 @@ impl PullConsumer {
             .into_iter()
             .filter(|queue| !wanted.contains(queue))
             .collect();
-        self.shared.give_up(&lost).await;
+        self.shared.give_up_at_once(&lost).await;
         self.shared.take(wanted, &Filter::All);
         drop(rebalancer);
         self.start();
@@ -172,7 +176,7 @@ impl PullConsumer {
 
     async fn poll_held(&self, max: usize, timeout: Duration) -> Result<Vec<Delivery>, Error> {
         if self.shared.settings.auto_commit.is_some() {
-            self.shared.holdings().all_done();
+            self.shared.all_done();
         }
         let deadline = deadline::after(timeout);
         loop {
@@ -259,7 +263,7 @@ impl PullConsumer {
     /// commit.
     pub async fn commit(&self) -> Result<(), Error> {
         self.check_open()?;
-        self.shared.holdings().all_done();
+        self.shared.all_done();
         self.shared.commit_due().await
     }
 
@@ -272,7 +276,13 @@ impl PullConsumer {
     pub async fn commit_offset(&self, queue: &TopicQueue, offset: u64) -> Result<(), Error> {
         let life = queue.life().or_else(|| self.shared.holdings().life(queue));
         let queue = queue.of_life(life);
-        self.shared.commit(vec![Due { queue, offset }]).await
+        let due = Due {
+            queue: queue.clone(),
+            offset,
+        };
+        self.shared.commit(vec![due]).await?;
+        self.shared.done_below(&queue, offset);
+        Ok(())
     }
 
     /// What the group has committed in a queue, if anything.
@@ -355,19 +365,24 @@ fn not_held(queue: &TopicQueue) -> Error {
 pub struct PullConsumerBuilder {
     core: Arc<Core>,
     group: String,
-    member_id: String,
+    member_ids: MemberIds,
     settings: Settings,
 }
 
 impl PullConsumerBuilder {
-    pub(crate) fn new(core: Arc<Core>, group: String, member_id: String) -> PullConsumerBuilder {
+    pub(crate) fn new(
+        core: Arc<Core>,
+        group: String,
+        member_ids: MemberIds,
+    ) -> PullConsumerBuilder {
         let settings = Settings {
             client_type: ClientType::PullConsumer,
             sharing: Sharing::AmongMembers,
             finishing: Finishing::AtOnce,
             retries: false,
+            // See `build`.
             leave_timeout: Duration::ZERO,
-            handover_intervals: 0,
+            handover_intervals: 2,
             lag_interval: None,
             consume_from: None,
             auto_commit: Some(Duration::from_secs(5)),
@@ -384,7 +399,7 @@ impl PullConsumerBuilder {
         PullConsumerBuilder {
             core,
             group,
-            member_id,
+            member_ids,
             settings,
         }
     }
@@ -466,7 +481,7 @@ impl PullConsumerBuilder {
     ///
     /// # Errors
     /// [`Error::Invalid`]: not a group's name, or a bound or interval of 0.
-    pub fn build(self) -> Result<PullConsumer, Error> {
+    pub fn build(mut self) -> Result<PullConsumer, Error> {
         let group = GroupName::new(self.group.clone()).map_err(|error| {
             Error::invalid(format!("group {:?}", self.group), error.to_string())
         })?;
@@ -497,8 +512,10 @@ impl PullConsumerBuilder {
                 return Err(Error::invalid(name, "it is 0"));
             }
         }
-        let identity = Identity::new(&self.member_id)?;
+        let identity = self.member_ids.next(self.settings.heartbeat_interval)?;
         let (running, shutdown) = Shutdown::new();
+        // Who gives up a queue hears of that within one interval, and has the other to finish and to commit in.
+        self.settings.leave_timeout = self.settings.heartbeat_interval;
         Ok(PullConsumer {
             shared: Arc::new(Shared::new(
                 self.core,

@@ -112,7 +112,7 @@ impl Core {
             return Ok(known);
         }
         match self.fetch(topic, &self.entry(topic)).await {
-            Err(error) if error.is_retriable() => Ok(known),
+            Err(error) if error.may_pass() => Ok(known),
             fresh => fresh,
         }
     }

@@ -118,7 +118,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the same call may succeed later, unchanged.
+    /// Whether the same call may succeed later, unchanged, without anybody's doing: an election ends, a server has less to do.
+    /// What a person must do something about (a topic that does not exist) is not retriable.
     ///
     /// After [`Error::is_outcome_unknown`] a second send stores the message twice, unless it carries the same
     /// message id ([`crate::MessageBuilder::message_id`]) and comes within the brokers' window for duplicates.
@@ -132,6 +133,12 @@ impl Error {
             Error::ProgressFile { verb, .. } => *verb == "write",
             Error::Invalid { .. } | Error::Closed { .. } => false,
         }
+    }
+
+    /// Whether what this library does in the background goes on trying: what is retriable, and a topic that is missing, which
+    /// may be made, or may not have been heard of everywhere yet.
+    pub(crate) fn may_pass(&self) -> bool {
+        self.is_retriable() || self.code() == Some(Code::TopicNotFound)
     }
 
     /// Whether the call may have taken effect although it failed.
@@ -160,7 +167,7 @@ pub(crate) fn code_is_retriable(code: Code) -> bool {
     code_is_transient(code)
         || matches!(
             code,
-            Code::InternalError | Code::InternalServerError | Code::Forbidden | Code::TopicNotFound
+            Code::InternalError | Code::InternalServerError | Code::Forbidden
         )
 }
 
@@ -213,6 +220,8 @@ mod tests {
         assert!(refused(Code::TooManyRequests).is_retriable());
         assert!(!refused(Code::MessageBodyTooLarge).is_retriable());
         assert!(!refused(Code::IllegalTopic).is_retriable());
+        assert!(!refused(Code::TopicNotFound).is_retriable());
+        assert!(refused(Code::TopicNotFound).may_pass());
     }
 
     /// Catches messages that do not say who, what and where.

@@ -59,6 +59,7 @@
 //! the brokers' window for duplicates, a message is stored once.
 //!
 //! ```no_run
+//! use std::time::Duration;
 //! use raftmq_client::{Message, Producer};
 //!
 //! # async fn example(producer: Producer) -> Result<(), raftmq_client::Error> {
@@ -67,6 +68,7 @@
 //!     if !error.is_retriable() && !error.is_outcome_unknown() {
 //!         return Err(error);
 //!     }
+//!     tokio::time::sleep(Duration::from_secs(1)).await;
 //! }
 //! # Ok(())
 //! # }
@@ -143,6 +145,7 @@ mod error;
 #[cfg(fuzzing)]
 pub mod fuzz;
 mod measure;
+mod member_ids;
 mod message;
 mod offsets;
 mod producer;

@@ -151,6 +151,7 @@ fn script(mut input: Input<'_>) -> Vec<Bytes> {
                     queue: u32::from(input.byte() % 6),
                     offset: number(&mut input),
                     reset: input.byte() % 2 == 0,
+                    settle_retries: input.byte() % 2 == 0,
                 }),
             },
             7 => Body::DropLog(DropLog {

@@ -11,6 +11,13 @@ use tonic::{Request, Status};
 /// Names the client; every call of the messaging service must carry it.
 pub const CLIENT_ID: &str = "x-mq-client-id";
 
+/// In a consumer's call: a number that was drawn when its client was made, which tells two processes apart that claim one
+/// client id. Clients that do not say it are told apart by their ids alone.
+pub const INCARNATION: &str = "x-raftmq-incarnation";
+
+/// In a consumer's call beside [`INCARNATION`]: how often it sends heartbeats, in milliseconds.
+pub const BEAT_INTERVAL_MS: &str = "x-raftmq-beat-interval-ms";
+
 /// How often a call has been forwarded. Absent on a client's own call.
 pub const HOPS: &str = "x-raftmq-hops";
 

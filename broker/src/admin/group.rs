@@ -1,28 +1,28 @@
 //! Consumer groups: create, alter, delete, list, and who is in them.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+mod backlog;
+
+use std::collections::HashMap;
 use std::time::Duration;
 
 use proto::cluster::{
-    AdminResponse, CommittedOffset, DescribeGroupResponse, GroupInfo, GroupMember, GroupQueue,
+    AdminResponse, CommittedOffset, DescribeGroupResponse, GroupInfo, GroupMember,
     ListGroupsResponse, ListMembersRequest, ListMembersResponse, ListRequest, ListedMember,
     NameRequest, PutGroupRequest, Subscriptions,
 };
 use proto::command::{self, command::Body, put_group::ConsumeFrom};
 use proto::v2::Code;
-use proto::{QueueId, QueueOffset};
 use tokio::time::Instant;
 
+use self::backlog::Reading;
 use super::done;
-use super::messages::stored_at;
 use crate::call::Context;
 use crate::grpc::check_group;
 use crate::grpc::status::{CallError, Refusal, group_not_found};
 use crate::machine::backoff;
 use crate::machine::limits::{ATTRIBUTES_BYTES_MAX, ATTRIBUTES_MAX};
 use crate::service::Service;
-use crate::view::{Group, QueueBounds, Topic};
+use crate::view::Group;
 
 /// Most deliveries of one message.
 const ATTEMPTS_MAX: i32 = 1_000;
@@ -101,18 +101,12 @@ pub(super) async fn list(
     context: &Context,
 ) -> Result<ListGroupsResponse, CallError> {
     service.confirm_leadership(context.left()).await?;
-    let topics: BTreeMap<u64, Arc<Topic>> = service
-        .view
-        .topics()
-        .into_iter()
-        .map(|topic| (topic.id, topic))
-        .collect();
-    let mut groups: Vec<GroupInfo> = service
-        .view
-        .groups()
-        .iter()
-        .map(|group| info(service, group, &topics))
-        .collect();
+    let now = Instant::now();
+    let mut groups = Vec::new();
+    for group in service.view.groups() {
+        let readings = backlog::readings(service, &group, now).await?;
+        groups.push(info(service, &group, &readings, now));
+    }
     groups.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(ListGroupsResponse {
         code: Code::Ok.into(),
@@ -171,83 +165,38 @@ pub(super) async fn describe(
     let group = service.view.group(&request.name);
     let group = group.ok_or_else(|| group_not_found(&request.name))?;
     let now = Instant::now();
-    let pullers = service.pullers.of_group(&group.name, now);
-    let offsets = service.view.committed_offsets(&group.name).into_iter();
-    let offsets: BTreeMap<(u64, QueueId), QueueOffset> = offsets
-        .map(|(topic_id, queue, offset)| ((topic_id, queue), offset))
-        .collect();
-    let places = offsets.keys().chain(pullers.keys());
-    let topic_ids: BTreeSet<u64> = places.map(|(topic_id, _)| *topic_id).collect();
+    let readings = backlog::readings(service, &group, now).await?;
     let mut queues = Vec::new();
-    for topic in topic_ids
-        .into_iter()
-        .filter_map(|id| service.view.topic_by_id(id))
-    {
-        for (queue, bounds) in (0..).zip(service.view.queues(topic.id)) {
-            let place = (topic.id, queue);
-            let offset = offsets.get(&place).copied();
-            let owner = pullers.get(&place);
-            queues.push(GroupQueue {
-                topic: topic.name.clone(),
-                queue,
-                min_offset: bounds.min_offset,
-                max_offset: bounds.next_offset,
-                committed: offset.is_some(),
-                offset: offset.unwrap_or(0),
-                lag_ms: lag_ms(service, place, bounds, offset).await?,
-                owner: owner.map_or_else(String::new, |owner| owner.client_id.to_string()),
-                owner_seen_ms_ago: owner.map_or(0, |owner| milliseconds(now - owner.at)),
-                pulled_offset: owner.map_or(0, |owner| owner.offset),
-            });
-        }
+    for reading in &readings {
+        queues.push(reading.described(service, now).await?);
     }
-    queues.sort_by(|one, other| (&one.topic, one.queue).cmp(&(&other.topic, other.queue)));
-    let topics = service.view.topics().into_iter();
-    let topics = topics.map(|topic| (topic.id, topic)).collect();
     let members = service.clients.members_seen(&group.name, now).into_iter();
-    let members = members.map(|(client_id, ago)| GroupMember {
-        client_id,
-        seen_ms_ago: milliseconds(ago),
+    let members = members.map(|member| GroupMember {
+        client_id: member.client_id,
+        seen_ms_ago: milliseconds(member.silent),
+        disputed: member.disputed.is_some(),
+        disputed_ms_ago: member.disputed.map_or(0, milliseconds),
     });
     Ok(DescribeGroupResponse {
         code: Code::Ok.into(),
         message: String::new(),
-        group: Some(info(service, &group, &topics)),
+        group: Some(info(service, &group, &readings, now)),
         members: members.collect(),
         queues,
     })
-}
-
-/// Age of the oldest message that the group has not committed; a queue in which it has committed
-/// nothing has no age.
-async fn lag_ms(
-    service: &Service,
-    (topic_id, queue): (u64, QueueId),
-    bounds: QueueBounds,
-    committed: Option<QueueOffset>,
-) -> Result<u64, Refusal> {
-    let Some(offset) = committed.map(|offset| offset.max(bounds.min_offset)) else {
-        return Ok(0);
-    };
-    let stored = stored_at(service, topic_id, queue, offset).await?;
-    let now_ms = service.now().time_ms;
-    Ok(stored.map_or(0, |stored_ms| now_ms.saturating_sub(stored_ms)))
 }
 
 fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn info(service: &Service, group: &Group, topics: &BTreeMap<u64, Arc<Topic>>) -> GroupInfo {
-    let offsets = service.view.committed_offsets(&group.name).into_iter();
-    let offsets = offsets.filter_map(|(topic_id, queue, offset)| {
-        let topic = topics.get(&topic_id)?;
-        let max_offset = service.view.queue(topic_id, queue)?.next_offset;
+fn info(service: &Service, group: &Group, readings: &[Reading], now: Instant) -> GroupInfo {
+    let offsets = readings.iter().filter_map(|reading| {
         Some(CommittedOffset {
-            topic: topic.name.clone(),
-            queue,
-            offset,
-            max_offset,
+            topic: reading.topic.name.clone(),
+            queue: reading.queue,
+            offset: reading.committed?,
+            max_offset: reading.bounds.next_offset,
         })
     });
     GroupInfo {
@@ -257,10 +206,13 @@ fn info(service: &Service, group: &Group, topics: &BTreeMap<u64, Arc<Topic>>) ->
         consume_from: group.consume_from,
         consume_from_ms: group.consume_from_ms,
         offsets: offsets.collect(),
-        members: service.clients.members(&group.name, Instant::now()).len() as u32,
+        members: service.clients.members(&group.name, now).len() as u32,
         attributes: (group.attributes.iter())
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect(),
+        queues: u32::try_from(readings.len()).unwrap_or(u32::MAX),
+        unread: readings.iter().map(|reading| reading.unread).sum(),
+        retries: readings.iter().map(|reading| reading.retries).sum(),
     }
 }
 

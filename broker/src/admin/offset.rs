@@ -40,6 +40,7 @@ pub(super) async fn reset(
             queue: request.queue,
             offset: request.offset,
             reset: true,
+            settle_retries: request.settle_retries,
         }))
         .await?;
     Ok(done(reply.value))

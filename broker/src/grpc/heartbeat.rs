@@ -14,6 +14,7 @@ use tonic::{Request, Response, Status};
 use super::group_name;
 use super::status::{CallError, Refusal, ok};
 use crate::call::{Context, Effect, LeaderCall};
+use crate::clients::NotTaken;
 use crate::service::Service;
 
 impl LeaderCall for HeartbeatRequest {
@@ -40,10 +41,16 @@ impl LeaderCall for HeartbeatRequest {
             None => None,
         };
         let client_id = context.client_id()?;
-        service
-            .clients
-            .beat(client_id, group, Instant::now())
-            .map_err(Refusal::from)?;
+        let process = context.process();
+        let beat = (service.clients).beat(client_id, group.clone(), process, Instant::now());
+        if let Err(NotTaken::Taken { news: true, .. }) = beat {
+            tracing::warn!(
+                client_id,
+                group,
+                "two living processes are consumers with one client id: the later one is refused"
+            );
+        }
+        beat.map_err(Refusal::from)?;
         Ok(HeartbeatResponse { status: Some(ok()) })
     }
 

@@ -25,8 +25,10 @@ impl LeaderCall for NotifyClientTerminationRequest {
         if let Some(group) = self.group.as_ref().filter(|group| !group.name.is_empty()) {
             group_name(Some(group))?;
         }
-        service.clients.remove(context.client_id()?);
-        service.pullers.remove(context.client_id()?);
+        let client_id = context.client_id()?;
+        if service.clients.remove(client_id, context.process()) {
+            service.pullers.remove(client_id);
+        }
         Ok(NotifyClientTerminationResponse { status: Some(ok()) })
     }
 

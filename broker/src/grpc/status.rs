@@ -14,7 +14,7 @@ use proto::NameError;
 use proto::command::{CommandReply, command_reply};
 use proto::v2::{self, Code};
 
-use crate::clients::TooManyClients;
+use crate::clients::NotTaken;
 use crate::filter::FilterError;
 use crate::proposer::ProposalError;
 use crate::view::ReadError;
@@ -89,9 +89,14 @@ fn refused_by_machine(reply: CommandReply) -> Refusal {
     Refusal::new(code, reply.detail)
 }
 
-impl From<TooManyClients> for Refusal {
-    fn from(error: TooManyClients) -> Refusal {
-        too_many_requests(error.to_string())
+impl From<NotTaken> for Refusal {
+    fn from(error: NotTaken) -> Refusal {
+        match error {
+            NotTaken::TooManyClients(_) | NotTaken::Undecided { .. } => {
+                too_many_requests(error.to_string())
+            }
+            NotTaken::Taken { .. } => Refusal::new(Code::PreconditionFailed, error.to_string()),
+        }
     }
 }
 

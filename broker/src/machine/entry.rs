@@ -85,7 +85,7 @@ fn carry_out(
         Some(Body::DeleteTopic(command)) => topic::delete(state, changes, &command.name),
         Some(Body::PutGroup(command)) => group::put(state, changes, place, command),
         Some(Body::DeleteGroup(command)) => group::delete(state, changes, &command.name),
-        Some(Body::CommitOffset(command)) => offset::commit(state, changes, &command),
+        Some(Body::CommitOffset(command)) => offset::commit(state, changes, place, &command),
         Some(Body::DropLog(command)) => drop_log::apply(state, changes, place, &command)?,
         Some(Body::SendBack(command)) => send_back::apply(state, changes, place, &command)?,
         Some(Body::Settle(command)) => settle::apply(state, changes, place, &command),

@@ -287,6 +287,7 @@ async fn topics_are_created_changed_and_deleted() {
         queue: 1,
         offset: 1,
         reset,
+        settle_retries: false,
     };
     assert_eq!(
         harness.command(0, Body::CommitOffset(commit)).await.value,
@@ -365,6 +366,7 @@ async fn offsets_go_forward_unless_reset() {
             queue: 0,
             offset,
             reset,
+            settle_retries: false,
         })
     };
     assert_eq!(

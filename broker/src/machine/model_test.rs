@@ -672,7 +672,8 @@ fn command() -> impl Strategy<Value = Body> {
         1 => name().prop_map(|name| Body::DeleteGroup(DeleteGroup { name })),
         5 => (name(), topic_id(), 0_u32..3, 0_u64..20, any::<bool>()).prop_map(
             |(group, topic_id, queue, offset, reset)| {
-                Body::CommitOffset(CommitOffset { group, topic_id, queue, offset, reset })
+                let settle_retries = reset && offset % 2 == 1;
+                Body::CommitOffset(CommitOffset { group, topic_id, queue, offset, reset, settle_retries })
             }
         ),
         2 => (0_u64..40).prop_map(|first_index| Body::DropLog(DropLog { first_index })),

@@ -1,18 +1,26 @@
 //! Moves a consumer group on in a queue.
 
 use host::{Mutant, mutant};
+use proto::QueueOffset;
 use proto::command::CommitOffset;
 use proto::command::command_reply::Refusal;
 use store::table::{GroupQueue, consumer_offset};
 
 use super::changes::Changes;
-use super::entry::{Outcome, done, refused};
+use super::entry::{Outcome, Place, done, refused};
 use super::limits::OFFSETS_MAX;
+use super::send_back;
+use super::settled::EVERY_ATTEMPT;
 use super::state::State;
 
 /// Sets the group's place to `offset`, at most to the queue's end. A commit never goes back; an
 /// operator's reset may. Answers with the place that the group has then.
-pub(super) fn commit(state: &mut State, changes: &mut Changes, command: &CommitOffset) -> Outcome {
+pub(super) fn commit(
+    state: &mut State,
+    changes: &mut Changes,
+    place: Place,
+    command: &CommitOffset,
+) -> Outcome {
     let (topic_id, queue) = (command.topic_id, command.queue);
     let Some(topic) = state.topics.get(&topic_id) else {
         let detail = format!("topic {topic_id} does not exist");
@@ -22,7 +30,7 @@ pub(super) fn commit(state: &mut State, changes: &mut Changes, command: &CommitO
         let detail = format!("topic {} has no queue {queue}", topic.topic.name);
         return Err(refused(Refusal::QueueNotFound, detail));
     };
-    let Some(group) = state.groups.get_mut(&command.group) else {
+    let Some(group) = state.groups.get(&command.group) else {
         let detail = format!("consumer group {} does not exist", command.group);
         return Err(refused(Refusal::GroupNotFound, detail));
     };
@@ -46,12 +54,32 @@ pub(super) fn commit(state: &mut State, changes: &mut Changes, command: &CommitO
             queue,
         };
         (state.settled).forget_from(&mut changes.batch, of_group, offset);
+        if command.settle_retries {
+            settle_before(state, changes, place, of_group, offset);
+        }
     }
     if present == Some(offset) {
         return Ok(done(offset));
     }
     state.offsets += usize::from(present.is_none());
-    group.offsets.insert((topic_id, queue), offset);
+    if let Some(group) = state.groups.get_mut(&command.group) {
+        group.offsets.insert((topic_id, queue), offset);
+    }
     consumer_offset::put(&mut changes.batch, &command.group, topic_id, queue, offset);
     Ok(done(offset))
+}
+
+/// What waits for another delivery and lies before `offset` does not come again, also if a consumer that works on it fails it.
+fn settle_before(
+    state: &mut State,
+    changes: &mut Changes,
+    place: Place,
+    queue: GroupQueue,
+    offset: QueueOffset,
+) {
+    for key in state.retries.before(queue, offset) {
+        send_back::remove(state, changes, key);
+        let batch = &mut changes.batch;
+        (state.settled).remember(batch, key, EVERY_ATTEMPT, place.passed_ms);
+    }
 }

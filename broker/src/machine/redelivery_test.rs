@@ -342,6 +342,7 @@ async fn a_reset_forgets_what_was_settled() {
         queue: 0,
         offset: 4,
         reset: true,
+        settle_retries: false,
     };
     scene.harness.command(3, Body::CommitOffset(reset)).await;
     assert_eq!(scene.send_back(4, 1, 1).await.value, 0);
@@ -372,4 +373,37 @@ async fn too_many_retries_are_refused_as_a_whole() {
     let on = scene.failed(&[(0, 2), (1, 3)]);
     assert_eq!(scene.harness.command(4, on).await.value, 2);
     assert_eq!(scene.send_back(5, count + 1, 1).await.value, 1);
+}
+
+/// Would catch a backlog that an operator skipped and that comes all the same, later, out of the retries; and retries that go
+/// although only the offset was to be set.
+#[tokio::test]
+async fn a_skipped_backlog_does_not_come_again_as_retries() {
+    let mut scene = Scene::new().await;
+    for offset in [2, 5, 9] {
+        scene.send_back(100, offset, 1).await;
+    }
+    let reset = |scene: &Scene, offset, settle_retries| {
+        Body::CommitOffset(CommitOffset {
+            group: GROUP.into(),
+            topic_id: scene.topic,
+            queue: 0,
+            offset,
+            reset: true,
+            settle_retries,
+        })
+    };
+    let only_offset = reset(&scene, 6, false);
+    scene.harness.command(200, only_offset).await;
+    assert_eq!(scene.waiting(), [(2, 1), (5, 1), (9, 1)]);
+    let skip = reset(&scene, 6, true);
+    scene.harness.command(200, skip).await;
+    assert_eq!(scene.waiting(), [(9, 1)], "what lies behind stays");
+    assert_eq!(scene.send_back(300, 5, 2).await.value, 0, "fails too late");
+    let mut scene = Scene {
+        harness: scene.harness.restart(),
+        ..scene
+    };
+    assert_eq!(scene.waiting(), [(9, 1)]);
+    assert_eq!(scene.send_back(300, 2, 2).await.value, 0);
 }

@@ -125,6 +125,24 @@ impl Retries {
         keys.collect()
     }
 
+    /// The messages of a queue that lie before an offset.
+    pub(super) fn before(&self, queue: GroupQueue, offset: QueueOffset) -> Vec<DeliveryKey> {
+        let waiting = self.queues.get(&queue).into_iter();
+        let offsets = waiting.flat_map(|waiting| waiting.rows.range(..offset));
+        offsets
+            .map(|(offset, _)| DeliveryKey {
+                queue,
+                offset: *offset,
+            })
+            .collect()
+    }
+
+    /// When the oldest message was stored that waits in a queue.
+    pub(crate) fn oldest_ms(&self, queue: GroupQueue) -> Option<TimestampMs> {
+        let (_, oldest) = self.queues.get(&queue)?.rows.first_key_value()?;
+        Some(oldest.time_ms)
+    }
+
     /// What of a queue is due when `passed_ms` have passed, at most `limit`, but for those that the caller holds. Looks at
     /// no more than both together.
     pub(crate) fn due(

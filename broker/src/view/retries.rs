@@ -56,6 +56,22 @@ impl View {
         queue.map_or(0, |queue| self.look(|state| state.retries.count_of(queue)))
     }
 
+    /// How many messages of a queue wait for another delivery to a group, and when the oldest was stored.
+    pub(crate) fn waiting_retries(
+        &self,
+        group: &str,
+        topic_id: u64,
+        queue: QueueId,
+    ) -> (u64, Option<TimestampMs>) {
+        let queue = self.group_queue(group, topic_id, queue);
+        queue.map_or((0, None), |queue| {
+            self.look(|state| {
+                let retries = &state.retries;
+                (retries.count_of(queue) as u64, retries.oldest_ms(queue))
+            })
+        })
+    }
+
     /// The message that stands there; none if there is no message.
     pub(crate) async fn message_at(&self, location: Location) -> Result<Option<Bytes>, StoreError> {
         let storage = self.look(|state| state.storage.clone());

@@ -1,6 +1,7 @@
 //! `raftmq consume TOPIC`: prints messages; as a member of a group it commits what was printed.
 
 mod browse;
+mod ending;
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -8,9 +9,10 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use host::{Clock, SystemClock};
-use raftmq_client::{ConsumeFrom, Delivery, Filter, PullConsumer, TopicQueue};
+use raftmq_client::{Client, ConsumeFrom, Delivery, Error, Filter, PullConsumer, TopicQueue};
 use tokio::time::Instant;
 
+use self::ending::{Ending, Next, Reached, STUCK_AFTER};
 use super::seeds::Seeds;
 use super::shown_message;
 use crate::failure::Failure;
@@ -23,8 +25,10 @@ use crate::terminal::{note, say, say_bytes};
 const POLL_MESSAGES: usize = 256;
 /// Longest single wait, so that a bound that was asked for is noticed in time.
 const POLL_WAIT: Duration = Duration::from_millis(500);
-/// Silence after which there is taken to be nothing more, unless `--follow` or `--idle-timeout-ms` is given.
-const IDLE_TIMEOUT_MS_DEFAULT: u64 = 3000;
+/// Short, so that who is waiting at a terminal gets queues of other members soon.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a member of a group may be without a queue: others that are gone are missed by then, or have handed over.
+const NO_QUEUE_AFTER: Duration = Duration::from_secs(15);
 
 /// Flags of `raftmq consume`.
 #[derive(Args, Debug)]
@@ -43,16 +47,17 @@ pub(crate) struct ConsumeArguments {
     #[arg(long)]
     tag: Option<String>,
     /// Wait for more messages until interrupted. Otherwise what is there at the beginning is printed, and not more than comes
-    /// with it
+    /// with it; ending before that, for whatever reason, is a failure
     #[arg(long)]
     follow: bool,
     /// End after this many messages, or when there are no more
     #[arg(long, conflicts_with = "count")]
     max: Option<u64>,
-    /// End after this many messages; exit code 3 if there are fewer
+    /// End after this many messages; exit code 3 if there are fewer, and no more came for 3 seconds
     #[arg(long)]
     count: Option<u64>,
-    /// End after this long without a message, and not where the messages ended at the beginning [default: 3000, unless --follow]
+    /// End after this long without a message, counted once all is read that was there at the beginning; not where the
+    /// messages ended then
     #[arg(long)]
     idle_timeout_ms: Option<u64>,
     /// How messages are printed; --json is short for --format json
@@ -62,13 +67,6 @@ pub(crate) struct ConsumeArguments {
     seeds: Seeds,
     #[command(flatten)]
     output: Output,
-}
-
-impl ConsumeArguments {
-    /// Whether to end at what is there at the beginning, because nothing else was asked for.
-    fn is_bounded(&self) -> bool {
-        !self.follow && self.idle_timeout_ms.is_none() && self.count.is_none()
-    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -119,7 +117,7 @@ pub(crate) async fn run(arguments: ConsumeArguments) -> Result<(), Failure> {
 
 /// Reads as a member of a group; the number of messages printed.
 async fn as_member(
-    client: &raftmq_client::Client,
+    client: &Client,
     group: &str,
     arguments: &ConsumeArguments,
 ) -> Result<u64, Failure> {
@@ -133,20 +131,25 @@ async fn as_member(
         .pull_consumer(group)
         .consume_from(start)
         .manual_commit()
+        .heartbeat_interval(HEARTBEAT_INTERVAL)
         .build()?;
     let filter = arguments.tag.clone().map_or(Filter::All, Filter::Tag);
     consumer.subscribe(&arguments.topic, filter).await?;
     let mut reader = Reader {
+        client,
+        group,
         consumer: &consumer,
         printing: Printing::new(arguments),
+        ending: Ending::new(arguments, Instant::now()),
         from: (from != Start::Committed).then_some(start),
         moved: Vec::new(),
-        ends: arguments.is_bounded().then(BTreeMap::new),
+        ends: BTreeMap::new(),
+        trouble: None,
     };
     let outcome = tokio::select! {
         biased;
-        reason = signals::stop_requested() => reason.map(|_| ()),
-        outcome = reader.read(client) => outcome,
+        reason = signals::stop_requested() => reader.interrupted(reason?),
+        outcome = reader.read() => outcome,
     };
     let printed = reader.printing.printed;
     consumer.close().await?;
@@ -154,64 +157,112 @@ async fn as_member(
 }
 
 struct Reader<'a> {
+    client: &'a Client,
+    group: &'a str,
     consumer: &'a PullConsumer,
     printing: Printing,
+    ending: Ending,
     /// Where every queue begins, whatever the group has committed.
     from: Option<ConsumeFrom>,
     /// Queues that were moved there.
     moved: Vec<TopicQueue>,
-    /// Where each queue ended when it was taken, if reading ends there.
-    ends: Option<BTreeMap<TopicQueue, u64>>,
+    /// Where each queue ended when it was taken.
+    ends: BTreeMap<TopicQueue, u64>,
+    /// What went wrong last, and may pass.
+    trouble: Option<Error>,
 }
 
 impl Reader<'_> {
-    async fn read(&mut self, client: &raftmq_client::Client) -> Result<(), Failure> {
-        while !self.printing.is_over() {
-            self.move_queues(client).await?;
-            self.note_ends(client).await?;
-            let most = self.printing.left().min(POLL_MESSAGES);
-            let deliveries = self.consumer.poll(most, self.printing.wait()).await?;
-            if !self.printing.print(&deliveries) {
-                return Ok(());
+    async fn read(&mut self) -> Result<(), Failure> {
+        let mut without_queue = Instant::now();
+        while self.printing.left() > 0 {
+            if let Err(error) = self.step().await {
+                match error {
+                    StepError::Passing(error) => self.trouble = Some(error),
+                    StepError::ReaderGone => return Ok(()),
+                    StepError::Final(failure) => return Err(self.printing.broken(failure)),
+                }
             }
-            if !deliveries.is_empty() {
-                self.consumer.commit().await?;
+            let now = Instant::now();
+            if self.consumer.assignment().is_empty() {
+                if now.saturating_duration_since(without_queue) >= NO_QUEUE_AFTER {
+                    return Err(self.no_queue().await);
+                }
+                continue;
             }
-            if self.is_through() {
-                return Ok(());
+            without_queue = now;
+            match self.ending.look(self.reached(), now) {
+                Next::GoOn => {}
+                Next::Done => return Ok(()),
+                Next::Stuck => return Err(self.printing.stuck(self.trouble.take())),
             }
         }
         Ok(())
     }
 
-    async fn note_ends(&mut self, client: &raftmq_client::Client) -> Result<(), Failure> {
-        let Some(ends) = &mut self.ends else {
-            return Ok(());
-        };
+    /// One poll, and what belongs to it.
+    async fn step(&mut self) -> Result<(), StepError> {
+        self.move_queues().await?;
+        self.note_ends().await?;
+        let most = self.printing.left().min(POLL_MESSAGES);
+        let wait = self.ending.wait_at_most(POLL_WAIT);
+        let deliveries = self.consumer.poll(most, wait).await?;
+        if !self.printing.print(&deliveries) {
+            return Err(StepError::ReaderGone);
+        }
+        if !deliveries.is_empty() {
+            self.trouble = None;
+            self.consumer.commit().await?;
+        }
+        Ok(())
+    }
+
+    async fn note_ends(&mut self) -> Result<(), Error> {
         for queue in self.consumer.assignment() {
-            if let Entry::Vacant(end) = ends.entry(queue) {
+            if let Entry::Vacant(end) = self.ends.entry(queue) {
                 let queue = end.key().clone();
-                end.insert(client.max_offset(&queue).await?);
+                end.insert(self.client.max_offset(&queue).await?);
             }
         }
         Ok(())
     }
 
-    /// Whether everything was printed that was there when reading began: what comes meanwhile might have no end.
-    fn is_through(&self) -> bool {
-        let Some(ends) = &self.ends else {
-            return false;
-        };
+    fn reached(&self) -> Reached {
         let held = self.consumer.assignment();
-        let is_read = |queue: &TopicQueue| {
-            let position = self.consumer.position(queue);
-            position.is_some_and(|position| ends.get(queue).is_some_and(|end| position >= *end))
+        let places: Vec<Option<u64>> = held
+            .iter()
+            .map(|queue| self.consumer.position(queue))
+            .collect();
+        let is_read = |(queue, place): (&TopicQueue, &Option<u64>)| {
+            let end = self.ends.get(queue);
+            place.is_some_and(|place| end.is_some_and(|end| place >= *end))
         };
-        !held.is_empty() && held.iter().all(is_read)
+        Reached {
+            ends: held.iter().zip(&places).all(is_read),
+            printed: self.printing.printed,
+            steps: places.iter().flatten().sum(),
+        }
+    }
+
+    /// Every queue is another member's.
+    async fn no_queue(&self) -> Failure {
+        let members = self.client.admin().members(self.group).await;
+        let members =
+            members.map_or_else(|_| String::new(), |ids| format!(" ({})", ids.join(", ")));
+        Failure::Operation(format!(
+            "this member of consumer group {} has no queue to read: its living members{members} have them all; stop one, \
+             or look without --group",
+            self.group
+        ))
+    }
+
+    /// A signal came.
+    fn interrupted(&self, signal: &str) -> Result<(), Failure> {
+        self.printing.interrupted(&self.ending, signal)
     }
 
     /// What `--from` says holds whatever the group has committed, once for each queue.
-    async fn move_queues(&mut self, client: &raftmq_client::Client) -> Result<(), Failure> {
+    async fn move_queues(&mut self) -> Result<(), Error> {
         let Some(from) = self.from else {
             return Ok(());
         };
@@ -220,9 +271,9 @@ impl Reader<'_> {
                 continue;
             }
             let offset = match from {
-                ConsumeFrom::Earliest => client.min_offset(&queue).await?,
-                ConsumeFrom::Latest => client.max_offset(&queue).await?,
-                ConsumeFrom::TimeMs(at_ms) => client.offset_at(&queue, at_ms).await?,
+                ConsumeFrom::Earliest => self.client.min_offset(&queue).await?,
+                ConsumeFrom::Latest => self.client.max_offset(&queue).await?,
+                ConsumeFrom::TimeMs(at_ms) => self.client.offset_at(&queue, at_ms).await?,
             };
             self.consumer.seek(&queue, offset).await?;
             self.moved.push(queue);
@@ -231,22 +282,33 @@ impl Reader<'_> {
     }
 }
 
-/// Prints, and knows when to end.
+/// Why one step was not made.
+enum StepError {
+    /// It may be made later.
+    Passing(Error),
+    /// Nobody reads the output any more.
+    ReaderGone,
+    Final(Failure),
+}
+
+impl From<Error> for StepError {
+    fn from(error: Error) -> StepError {
+        match error.is_retriable() {
+            true => StepError::Passing(error),
+            false => StepError::Final(error.into()),
+        }
+    }
+}
+
+/// Prints and counts.
 struct Printing {
     format: Format,
     most: Option<u64>,
-    /// Longest silence; none when it follows.
-    idle: Option<Duration>,
     printed: u64,
-    last: Instant,
 }
 
 impl Printing {
     fn new(arguments: &ConsumeArguments) -> Printing {
-        let idle_ms = match arguments.idle_timeout_ms {
-            None if arguments.follow => None,
-            asked => Some(asked.unwrap_or(IDLE_TIMEOUT_MS_DEFAULT)),
-        };
         Printing {
             format: if arguments.output.json {
                 Format::Json
@@ -254,15 +316,8 @@ impl Printing {
                 arguments.format
             },
             most: arguments.max.or(arguments.count),
-            idle: idle_ms.map(Duration::from_millis),
             printed: 0,
-            last: Instant::now(),
         }
-    }
-
-    /// Whether enough was printed, or nothing came for too long.
-    fn is_over(&self) -> bool {
-        self.left() == 0 || self.idle.is_some_and(|idle| self.last.elapsed() >= idle)
     }
 
     /// Messages that may still be printed.
@@ -273,16 +328,8 @@ impl Printing {
         usize::try_from(left).unwrap_or(usize::MAX)
     }
 
-    /// How long to wait for the next messages.
-    fn wait(&self) -> Duration {
-        self.idle.map_or(POLL_WAIT, |idle| idle.min(POLL_WAIT))
-    }
-
-    /// False when nobody reads any more.
+    /// False when nobody reads any more. Waits for a slow reader.
     fn print(&mut self, deliveries: &[Delivery]) -> bool {
-        if !deliveries.is_empty() {
-            self.last = Instant::now();
-        }
         for delivery in deliveries {
             let body = delivery.message.body();
             let read = match self.format {
@@ -297,6 +344,35 @@ impl Printing {
             self.printed += 1;
         }
         true
+    }
+
+    /// Something went wrong for good.
+    fn broken(&self, failure: Failure) -> Failure {
+        match self.printed {
+            0 => failure,
+            printed => failure.after(format_args!("after {printed} messages")),
+        }
+    }
+
+    /// There is more, and it does not come.
+    fn stuck(&self, trouble: Option<Error>) -> Failure {
+        let trouble = trouble.map_or_else(String::new, |error| format!(": {error}"));
+        Failure::Operation(format!(
+            "there are more than the {} messages that were printed, but nothing came for {} s{trouble}",
+            self.printed,
+            STUCK_AFTER.as_secs()
+        ))
+    }
+
+    /// A signal came: the usual end for who follows.
+    fn interrupted(&self, ending: &Ending, signal: &str) -> Result<(), Failure> {
+        match ending.is_bounded() {
+            true => Err(Failure::Operation(format!(
+                "stopped by {signal} after {} messages, before the end",
+                self.printed
+            ))),
+            false => Ok(()),
+        }
     }
 }
 

@@ -43,7 +43,8 @@ enum Verb {
     Describe { name: String },
     /// Set where a group goes on, back or forth; shows what it would do unless --yes is given
     ResetOffset(reset::ResetArguments),
-    /// Go on after the newest message of every queue; shows what it would do unless --yes is given
+    /// Go on after the newest message of every queue, and give up what waits for another delivery; shows what it would do
+    /// unless --yes is given
     SkipBacklog(reset::SkipArguments),
     /// Delete a group and its offsets
     Delete {
@@ -110,25 +111,26 @@ fn list(groups: &[GroupDescription], output: Output) {
                 vec![
                     group.name.clone(),
                     group.members.to_string(),
-                    group.offsets.len().to_string(),
-                    total_lag(group).to_string(),
+                    group.queues.to_string(),
+                    group.lag().to_string(),
+                    group.retries.to_string(),
                 ]
             })
             .collect();
-        table(&["consumer group", "members", "queues", "lag"], &rows)
+        table(
+            &["consumer group", "members", "queues", "lag", "retries"],
+            &rows,
+        )
     });
-}
-
-fn total_lag(group: &GroupDescription) -> u64 {
-    group.offsets.iter().map(|offset| offset.lag()).sum()
 }
 
 fn summary_json(group: &GroupDescription) -> Value {
     json!({
         "name": group.name,
         "members": group.members,
-        "queues": group.offsets.len(),
-        "lag": total_lag(group),
+        "queues": group.queues,
+        "lag": group.lag(),
+        "retries": group.retries,
         "fifo": group.fifo,
         "max_attempts": group.max_attempts,
         "consume_from": shown_start(group.consume_from),
@@ -153,7 +155,12 @@ fn as_json(group: &GroupState) -> Value {
             let owns: Vec<String> = owned_by(group, &member.client_id)
                 .map(|queue| queue.queue.to_string())
                 .collect();
-            json!({ "client_id": member.client_id, "seen_ms_ago": member.seen_ms_ago, "owns": owns })
+            json!({
+                "client_id": member.client_id,
+                "seen_ms_ago": member.seen_ms_ago,
+                "disputed_ms_ago": member.disputed_ms_ago,
+                "owns": owns,
+            })
         })
         .collect();
     value["members"] = members.into();
@@ -170,7 +177,8 @@ fn queue_json(queue: &GroupQueue) -> Value {
         "max_offset": queue.max_offset,
         "committed": queue.committed,
         "lag": queue.lag(),
-        "lag_ms": queue.committed.map(|_| queue.lag_ms),
+        "retries": queue.retries,
+        "lag_ms": queue.lag_ms,
         "owner": queue.owner.as_ref().map(|owner| json!({
             "client_id": owner.client_id,
             "seen_ms_ago": owner.seen_ms_ago,
@@ -213,7 +221,14 @@ fn described(group: &GroupState) -> String {
         ("consumer group", description.name.clone()),
         ("starts at", shown_start(description.consume_from)),
         ("attempts", shown_attempts(description.max_attempts)),
-        ("lag", format!("{} messages", total_lag(description))),
+        (
+            "lag",
+            format!(
+                "{} messages, {} of them to be delivered again",
+                description.lag(),
+                description.retries
+            ),
+        ),
         ("oldest", shown_oldest(oldest_ms(group))),
     ];
     let attributes = description.attributes.iter();
@@ -222,10 +237,17 @@ fn described(group: &GroupState) -> String {
         .members
         .iter()
         .map(|member| {
+            let disputed = member.disputed_ms_ago.map_or_else(String::new, |ago_ms| {
+                format!(
+                    "another process claimed this id {} ago, and is refused",
+                    shown_age(ago_ms)
+                )
+            });
             vec![
                 member.client_id.clone(),
                 shown_age(member.seen_ms_ago),
                 owned_by(group, &member.client_id).count().to_string(),
+                disputed,
             ]
         })
         .collect();
@@ -239,13 +261,14 @@ fn described(group: &GroupState) -> String {
         "committed",
         "next",
         "lag",
+        "retries",
         "oldest",
         "owner",
         "pulled",
     ];
     let members = match members.as_slice() {
         [] => "no member is alive".to_owned(),
-        rows => table(&["member", "heard", "queues"], rows),
+        rows => table(&["member", "heard", "queues", ""], rows),
     };
     let queues = match queues.as_slice() {
         [] => "nothing committed and nothing pulled".to_owned(),
@@ -274,10 +297,9 @@ fn queue_row(queue: &GroupQueue, group: &GroupState) -> Vec<String> {
             .committed
             .map_or_else(dash, |offset| offset.to_string()),
         queue.max_offset.to_string(),
-        queue.lag().map_or_else(dash, |lag| lag.to_string()),
-        queue
-            .committed
-            .map_or_else(dash, |_| shown_oldest(queue.lag_ms)),
+        queue.lag().to_string(),
+        queue.retries.to_string(),
+        shown_oldest(queue.lag_ms),
         owner,
         pulled,
     ]
@@ -298,7 +320,9 @@ mod tests {
             min_offset: 20,
             max_offset: 100,
             committed,
-            lag_ms: 61_000,
+            unread: 100 - committed.unwrap_or(0).max(20),
+            retries: u64::from(number == 1) * 7,
+            lag_ms: if committed == Some(100) { 0 } else { 61_000 },
             owner: owner.map(|client_id| QueueOwner {
                 client_id: client_id.to_owned(),
                 seen_ms_ago: 1_500,
@@ -314,8 +338,8 @@ mod tests {
             members: vec![GroupMember {
                 client_id: "a".to_owned(),
                 seen_ms_ago: 900,
+                disputed_ms_ago: Some(2_000),
             }],
-            // What retention dropped below the oldest message is no lag.
             queues: vec![
                 queue(0, Some(10), Some("a")),
                 queue(1, Some(100), Some("b")),
@@ -331,11 +355,16 @@ mod tests {
         assert_eq!(
             rows[0],
             [
-                "orders/0", "10", "100", "80", "1", "min", "1", "s", "a", "1.5", "s", "ago"
+                "orders/0", "10", "100", "80", "0", "1", "min", "1", "s", "a", "1.5", "s", "ago"
             ]
         );
         assert!(rows[1].contains(&"(gone)"), "{text}");
-        assert_eq!(rows[2], ["orders/2", "-", "100", "-", "-", "-", "-"]);
+        assert_eq!(rows[1][2..5], ["100", "7", "7"], "retries are lag");
+        let unread = [
+            "orders/2", "-", "100", "80", "0", "1", "min", "1", "s", "-", "-",
+        ];
+        assert_eq!(rows[2], unread, "nothing committed is not nothing to do");
+        assert!(text.contains("another process claimed this id 2"), "{text}");
         assert_eq!(as_json(&group)["members"][0]["owns"][0], "orders/0");
     }
 }

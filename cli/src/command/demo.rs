@@ -226,6 +226,7 @@ fn conclude(tally: &SharedTally, gap_ms: u64, seconds: f64) -> Result<(), Failur
             verdict.sent - verdict.acked
         ));
     }
+    explain_duplicates(&verdict);
     say(line);
     if verdict.lost > 0 || verdict.out_of_order > 0 || strange > 0 {
         let Verdict {
@@ -236,6 +237,29 @@ fn conclude(tally: &SharedTally, gap_ms: u64, seconds: f64) -> Result<(), Failur
         )));
     }
     Ok(())
+}
+
+/// At least once is the promise; how often it was more than once, and why, belongs beside it.
+fn explain_duplicates(verdict: &Verdict) {
+    let (all, moved) = (verdict.duplicated, verdict.duplicated_by_hand_over);
+    if all == 0 {
+        return;
+    }
+    note(format_args!(
+        "{all} deliveries were repetitions: every message is delivered at least once, and none of these is stored twice"
+    ));
+    if moved > 0 {
+        note(format_args!(
+            "  {moved} when a queue went from one consumer to the other: its new one begins at what is committed, and again gets \
+             what the former one had in its hands and had not committed when it was to give the queue up"
+        ));
+    }
+    if all > moved {
+        note(format_args!(
+            "  {} to the same consumer: it lost a queue and got it back, and began at what was committed",
+            all - moved
+        ));
+    }
 }
 
 fn lock(tally: &SharedTally) -> std::sync::MutexGuard<'_, Tally> {

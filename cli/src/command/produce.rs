@@ -1,24 +1,29 @@
 //! `raftmq produce TOPIC`: one message for each argument, or for each line of a file or of standard input.
 //!
-//! Ends with success only when every message is on the disks of a majority.
+//! Ends with success only when every message is on the disks of a majority. However else it ends, what was sent is waited
+//! for, counted and told, with the number of the line at which to go on: must never leave somebody guessing what is stored.
 
-use std::io::{BufRead, BufReader, Read};
+mod account;
+mod lines;
+
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use clap::Args;
+use host::shutdown::{Shutdown, ShutdownTrigger};
 use indicatif::{ProgressBar, ProgressStyle};
-use raftmq_client::{BODY_BYTES_MAX, Message, SendHandle};
+use raftmq_client::{BODY_BYTES_MAX, Code, Error, Message, Producer, SendHandle};
 use serde_json::json;
 use tokio::sync::mpsc;
 
+use self::account::{Account, Stop};
+use self::lines::{Body, Lines};
 use super::seeds::Seeds;
 use crate::failure::Failure;
-use crate::files;
 use crate::output::Output;
+use crate::signals;
 use crate::terminal::{note, say};
 
-/// Lines read ahead of the producer.
-const LINES_AHEAD_MAX: usize = 1024;
 /// Handles whose receipts have not been looked at.
 const HANDLES_MAX: usize = 8192;
 
@@ -34,6 +39,13 @@ pub(crate) struct ProduceArguments {
     /// The whole file, or all of standard input, is one message
     #[arg(long, conflicts_with = "messages")]
     whole: bool,
+    /// Begin at this line, counted from 1: where a run that ended early says that it may go on
+    #[arg(long, value_name = "NUMBER", conflicts_with_all = ["messages", "whole"],
+          value_parser = clap::value_parser!(u64).range(1..))]
+    from_line: Option<u64>,
+    /// Leave lines out that are too long for a message, and say which; otherwise the first one ends the run
+    #[arg(long)]
+    skip_invalid: bool,
     /// The tag of each message
     #[arg(long)]
     tag: Option<String>,
@@ -57,45 +69,171 @@ fn property(text: &str) -> Result<(String, String), String> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
+type SharedAccount = Arc<Mutex<Account>>;
+
 /// Sends everything and waits until it is stored.
 pub(crate) async fn run(arguments: ProduceArguments) -> Result<(), Failure> {
+    // What is wrong with every message is wrong before the first one is sent.
+    message(&arguments, b"x".to_vec())?;
     let producer = arguments.seeds.client().await?.producer().build()?;
-    let mut lines = source(&arguments)?;
+    let lines = lines::open(&arguments)?;
+    let account = SharedAccount::default();
+    let (failing, failed) = Shutdown::new();
     let (handles, settled) = mpsc::channel(HANDLES_MAX);
-    let settling = tokio::spawn(settle(settled, arguments.output));
-    let mut empty = 0_u64;
-    let mut trouble = None;
-    while let Some(line) = lines.recv().await {
-        let line = match line {
-            Ok(line) => line,
-            Err(error) => {
-                trouble = Some(Failure::during("reading the messages", error));
-                break;
-            }
+    let settling = Settling {
+        account: SharedAccount::clone(&account),
+        failing,
+        skip_invalid: arguments.skip_invalid,
+        output: arguments.output,
+    };
+    let settling = tokio::spawn(settling.run(settled));
+    let sending = Sending {
+        arguments: &arguments,
+        producer: &producer,
+        account: &account,
+        failed,
+    };
+    let stop = sending.run(lines, handles).await?;
+    tokio::select! {
+        biased;
+        settled = settling => settled.map_err(|error| Failure::during("waiting for receipts", error))?,
+        // Who asks a second time does not want to wait.
+        asked = signals::stop_requested(), if matches!(stop, Stop::Asked(_)) => drop(asked?),
+    }
+    let closed = match stop {
+        Stop::Asked(_) => Ok(()),
+        _ => producer.close().await,
+    };
+    let account = lock(&account);
+    for line in account.told() {
+        note(line);
+    }
+    account.outcome(stop, &arguments.source())?;
+    Ok(closed?)
+}
+
+impl ProduceArguments {
+    /// Where the messages come from, and what one of them is called there.
+    fn source(&self) -> account::Source {
+        let (unit, name) = match &self.file {
+            _ if !self.messages.is_empty() => ("message", None),
+            Some(path) => ("line", Some(path.display().to_string())),
+            None => ("line", None),
         };
-        if line.is_empty() {
-            empty += 1;
-            continue;
-        }
-        let handle = producer.send_async(message(&arguments, line)?).await?;
-        if handles.send(handle).await.is_err() {
-            // A message was refused: what follows is not sent; the reason comes from `settling`.
-            break;
+        account::Source { unit, name }
+    }
+}
+
+/// The way of lines to the producer.
+struct Sending<'a> {
+    arguments: &'a ProduceArguments,
+    producer: &'a Producer,
+    account: &'a SharedAccount,
+    /// A message was refused: what follows is not sent.
+    failed: Shutdown,
+}
+
+impl Sending<'_> {
+    /// Sends until the lines end or there is a reason to stop; which.
+    async fn run(
+        &self,
+        mut lines: Lines,
+        handles: mpsc::Sender<(u64, SendHandle)>,
+    ) -> Result<Stop, Failure> {
+        let mut asked = std::pin::pin!(signals::stop_requested());
+        loop {
+            let line = tokio::select! {
+                biased;
+                signal = &mut asked => return Ok(Stop::Asked(signal?)),
+                () = self.failed.wait() => return Ok(Stop::Failed),
+                line = lines.recv() => line,
+            };
+            let line = match line {
+                None => return Ok(Stop::AtEnd),
+                Some(Err(error)) => return Ok(Stop::Unreadable(error.to_string())),
+                Some(Ok(line)) => line,
+            };
+            let number = line.number;
+            let body = match line.body {
+                Body::Empty => {
+                    lock(self.account).empty();
+                    continue;
+                }
+                Body::TooLong if self.arguments.skip_invalid => {
+                    lock(self.account).left_out(number);
+                    continue;
+                }
+                Body::TooLong => return Ok(Stop::Invalid { number }),
+                Body::Whole(body) => body,
+            };
+            let message = message(self.arguments, body)?;
+            lock(self.account).sent(number);
+            match self.producer.send_async(message).await {
+                Ok(handle) => {
+                    if handles.send((number, handle)).await.is_err() {
+                        return Ok(Stop::Failed);
+                    }
+                }
+                Err(error) => {
+                    lock(self.account).failed(number, error);
+                    return Ok(Stop::Failed);
+                }
+            }
         }
     }
-    drop(handles);
-    let stored = settling
-        .await
-        .map_err(|error| Failure::during("waiting for receipts", error))?;
-    producer.close().await?;
-    if empty > 0 {
-        note(format_args!(
-            "{empty} empty lines were left out: a message has a body"
-        ));
+}
+
+/// Waits for receipts, in the order of the lines.
+struct Settling {
+    account: SharedAccount,
+    failing: ShutdownTrigger,
+    skip_invalid: bool,
+    output: Output,
+}
+
+impl Settling {
+    async fn run(self, mut settled: mpsc::Receiver<(u64, SendHandle)>) {
+        let progress = progress();
+        while let Some((number, handle)) = settled.recv().await {
+            match handle.await {
+                Ok(receipt) => {
+                    lock(&self.account).stored(number);
+                    progress.inc(1);
+                    if self.output.json {
+                        say(json!({
+                            "line": number,
+                            "message_id": receipt.message_id,
+                            "topic": &*receipt.topic,
+                            "queue": receipt.queue,
+                            "offset": receipt.offset,
+                        }));
+                    }
+                }
+                Err(error) if self.skip_invalid && is_too_long(&error) => {
+                    lock(&self.account).refused_as_too_long(number);
+                }
+                Err(error) => {
+                    lock(&self.account).failed(number, error);
+                    self.failing.shut_down();
+                }
+            }
+        }
+        progress.finish_and_clear();
     }
-    let stored = stored?;
-    note(format_args!("{stored} messages stored"));
-    trouble.map_or(Ok(()), Err)
+}
+
+/// Brokers may be configured to take less than the client does.
+fn is_too_long(error: &Error) -> bool {
+    matches!(
+        error.code(),
+        Some(Code::MessageBodyTooLarge | Code::PayloadTooLarge)
+    )
+}
+
+fn lock(account: &SharedAccount) -> MutexGuard<'_, Account> {
+    account
+        .lock()
+        .expect("nothing panics while the account is locked")
 }
 
 fn message(arguments: &ProduceArguments, line: Vec<u8>) -> Result<Message, Failure> {
@@ -112,78 +250,9 @@ fn message(arguments: &ProduceArguments, line: Vec<u8>) -> Result<Message, Failu
     builder.build().map_err(Failure::from)
 }
 
-/// Waits for each receipt in order; the number of messages stored.
-async fn settle(mut settled: mpsc::Receiver<SendHandle>, output: Output) -> Result<u64, Failure> {
-    let mut stored = 0;
-    let progress = progress();
-    while let Some(handle) = settled.recv().await {
-        let receipt = handle.await.map_err(|error| {
-            Failure::from(error).after(format_args!("after {stored} messages were stored"))
-        })?;
-        stored += 1;
-        progress.inc(1);
-        if output.json {
-            say(json!({
-                "message_id": receipt.message_id,
-                "topic": &*receipt.topic,
-                "queue": receipt.queue,
-                "offset": receipt.offset,
-            }));
-        }
-    }
-    progress.finish_and_clear();
-    Ok(stored)
-}
-
 /// Counts on standard error while it is a terminal; otherwise nothing.
 fn progress() -> ProgressBar {
     let style = ProgressStyle::with_template("{spinner} {pos} messages stored, {per_sec}");
     ProgressBar::new_spinner()
         .with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
-}
-
-type Lines = mpsc::Receiver<std::io::Result<Vec<u8>>>;
-
-fn source(arguments: &ProduceArguments) -> Result<Lines, Failure> {
-    let (sender, receiver) = mpsc::channel(LINES_AHEAD_MAX);
-    if !arguments.messages.is_empty() {
-        let messages = arguments.messages.clone();
-        tokio::spawn(async move {
-            for message in messages {
-                if sender.send(Ok(message.into_bytes())).await.is_err() {
-                    return;
-                }
-            }
-        });
-        return Ok(receiver);
-    }
-    let input: Box<dyn std::io::Read + Send> = match &arguments.file {
-        Some(path) => {
-            let file = files::open(path);
-            Box::new(file.map_err(|error| Failure::during(path.display(), error))?)
-        }
-        None => Box::new(std::io::stdin()),
-    };
-    let whole = arguments.whole;
-    // Standard input blocks: it is read off the async threads.
-    tokio::task::spawn_blocking(move || {
-        if whole {
-            let mut input = input.take(BODY_BYTES_MAX as u64 + 1);
-            let mut body = Vec::new();
-            let read = input.read_to_end(&mut body).map(|_| body);
-            // Whoever waited for it has given up: nobody is left to tell.
-            let _ = sender.blocking_send(read);
-            return;
-        }
-        for line in BufReader::new(input).split(b'\n') {
-            let line = line.map(|mut line| {
-                line.pop_if(|last| *last == b'\r');
-                line
-            });
-            if sender.blocking_send(line).is_err() {
-                return;
-            }
-        }
-    });
-    Ok(receiver)
 }

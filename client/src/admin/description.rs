@@ -142,15 +142,8 @@ pub struct CommittedOffset {
     pub queue: u32,
     /// The next offset to deliver.
     pub offset: u64,
-    /// The offset that the queue's next message will get; the difference is the group's lag.
+    /// The offset that the queue's next message will get.
     pub max_offset: u64,
-}
-
-impl CommittedOffset {
-    /// Messages that the group has yet to consume in this queue.
-    pub fn lag(&self) -> u64 {
-        self.max_offset.saturating_sub(self.offset)
-    }
 }
 
 /// One consumer group.
@@ -171,6 +164,19 @@ pub struct GroupDescription {
     pub offsets: Vec<CommittedOffset>,
     /// Consumers that sent a heartbeat lately.
     pub members: u32,
+    /// Queues of the topics that it reads, or has read.
+    pub queues: u32,
+    /// Messages still there that it has not passed: behind what it has committed, or behind where it starts.
+    pub unread: u64,
+    /// Messages that it has passed and that wait for another delivery.
+    pub retries: u64,
+}
+
+impl GroupDescription {
+    /// Messages that the group has yet to finish.
+    pub fn lag(&self) -> u64 {
+        self.unread + self.retries
+    }
 }
 
 /// One replica of a broker group.
@@ -338,6 +344,9 @@ impl From<cluster::GroupInfo> for GroupDescription {
             attributes: info.attributes.into_iter().collect(),
             offsets: info.offsets.into_iter().map(committed).collect(),
             members: info.members,
+            queues: info.queues,
+            unread: info.unread,
+            retries: info.retries,
         }
     }
 }

@@ -20,6 +20,8 @@ pub struct GroupMember {
     pub client_id: String,
     /// Since its last heartbeat reached the leader, milliseconds.
     pub seen_ms_ago: u64,
+    /// Since another living process claimed this client id and was refused, milliseconds; `None` if none did lately.
+    pub disputed_ms_ago: Option<u64>,
 }
 
 /// Who pulled a queue last. Consumers share queues out among themselves, so this is what the leader saw.
@@ -44,18 +46,21 @@ pub struct GroupQueue {
     pub max_offset: u64,
     /// The next offset to deliver; `None` if the group has committed nothing here.
     pub committed: Option<u64>,
-    /// Age of the oldest message that is not committed, milliseconds by the leader's clock; 0 if there is none.
+    /// Messages still there that the group has not passed: behind what it has committed, or behind where it starts if that is
+    /// nothing.
+    pub unread: u64,
+    /// Messages that it has passed and that wait for another delivery.
+    pub retries: u64,
+    /// Age of the oldest message that is not finished, milliseconds by the log's time; 0 if there is none.
     pub lag_ms: u64,
     /// Who reads it, as far as the leader saw lately.
     pub owner: Option<QueueOwner>,
 }
 
 impl GroupQueue {
-    /// Messages still there that the group has not committed; `None` if it has committed nothing here, so that where it
-    /// begins is for its consumers to say.
-    pub fn lag(&self) -> Option<u64> {
-        self.committed
-            .map(|offset| self.max_offset.saturating_sub(offset.max(self.min_offset)))
+    /// Messages that the group has yet to finish here.
+    pub fn lag(&self) -> u64 {
+        self.unread + self.retries
     }
 }
 
@@ -144,6 +149,7 @@ impl Admin {
         let members = answer.members.into_iter().map(|member| GroupMember {
             client_id: member.client_id,
             seen_ms_ago: member.seen_ms_ago,
+            disputed_ms_ago: member.disputed.then_some(member.disputed_ms_ago),
         });
         Ok(GroupState {
             description: answer.group.unwrap_or_default().into(),
@@ -341,6 +347,8 @@ impl From<cluster::GroupQueue> for GroupQueue {
             min_offset: queue.min_offset,
             max_offset: queue.max_offset,
             committed: queue.committed.then_some(queue.offset),
+            unread: queue.unread,
+            retries: queue.retries,
             lag_ms: queue.lag_ms,
             owner: (!owner.client_id.is_empty()).then_some(owner),
         }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use proto::place::{Life, StartAt};
 use proto::v2;
 
+use crate::error::Error;
 use crate::received::ReceivedMessage;
 
 /// One queue of one topic. One that a delivery names remembers which life of the topic that came from (a topic that was
@@ -159,11 +160,23 @@ pub enum Filter {
     All,
     /// Those with one of the tags, as `a` or `a || b`.
     Tag(String),
-    /// Those for which an SQL92 expression over their properties is true.
+    /// Those for which an SQL92 expression over their properties is true. No broker evaluates it yet: who subscribes with it is
+    /// told so at once ([`crate::Error::Invalid`]).
     Sql(String),
 }
 
 impl Filter {
+    /// Refuses what no broker will do: said at once, and not by every pull.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        match self {
+            Filter::All | Filter::Tag(_) => Ok(()),
+            Filter::Sql(expression) => Err(Error::invalid(
+                format!("filter SQL {expression:?}"),
+                "brokers do not evaluate SQL yet: use Filter::Tag, or Filter::All and look at the properties",
+            )),
+        }
+    }
+
     pub(crate) fn to_wire(&self) -> v2::FilterExpression {
         let (kind, expression) = match self {
             Filter::All => (v2::FilterType::Tag, "*"),

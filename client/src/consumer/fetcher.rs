@@ -129,7 +129,7 @@ impl Fetcher {
                 backoff.reset();
                 None
             }
-            Err(error) if error.is_retriable() => {
+            Err(error) if error.may_pass() => {
                 tracing::debug!(queue = %self.queue, %error, "start not found yet");
                 Some(backoff.next_wait())
             }

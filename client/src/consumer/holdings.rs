@@ -58,6 +58,8 @@ pub(crate) struct Holdings {
     turn: Option<TopicQueue>,
     /// Grows with each queue taken and each seek.
     epoch: u64,
+    /// Why the consumer may read nothing, until its user was told.
+    refused: Option<Error>,
     /// Takes no more queues.
     closed: bool,
 }
@@ -178,6 +180,7 @@ impl Holdings {
             queues: BTreeMap::new(),
             turn: None,
             epoch: 0,
+            refused: None,
             closed: false,
         }
     }
@@ -361,6 +364,18 @@ impl Holdings {
         }
     }
 
+    /// The consumer may read nothing for now: the user should know why.
+    pub(crate) fn refused(&mut self, error: Error) {
+        self.refused = Some(error);
+    }
+
+    /// What the user should know of: once.
+    pub(crate) fn take_failure(&mut self) -> Option<Error> {
+        let of_queues = &mut self.queues;
+        (self.refused.take())
+            .or_else(|| of_queues.values_mut().find_map(|held| held.failure.take()))
+    }
+
     /// Up to `max` messages, from one queue after the other; or a failure that the user should know of.
     pub(crate) fn hand_out(&mut self, max: usize) -> Result<Vec<Delivery>, Error> {
         let mut handed_out = Vec::new();
@@ -383,10 +398,7 @@ impl Holdings {
             }
         }
         if handed_out.is_empty()
-            && let Some(failure) = self
-                .queues
-                .values_mut()
-                .find_map(|held| held.failure.take())
+            && let Some(failure) = self.take_failure()
         {
             return Err(failure);
         }
@@ -410,6 +422,16 @@ impl Holdings {
             if let (Some(place), Some(handed)) = (held.place.as_mut(), handed) {
                 place.done = place.done.max(handed);
             }
+        }
+    }
+
+    /// The user says so of everything below an offset; what was not handed out yet is not finished by that.
+    pub(crate) fn done_below(&mut self, queue: &TopicQueue, offset: u64) {
+        if let Some(held) = self.queues.get_mut(queue)
+            && let Some(handed) = held.handed()
+            && let Some(place) = held.place.as_mut()
+        {
+            place.done = place.done.max(offset.min(handed));
         }
     }
 

@@ -90,7 +90,7 @@ impl Rebalancer {
                 .into_iter()
                 .filter(|queue| &*queue.topic == topic)
                 .collect();
-            shared.give_up(&of_topic).await;
+            shared.give_up_at_once(&of_topic).await;
         }
     }
 
@@ -104,7 +104,8 @@ impl Rebalancer {
         }
     }
 
-    /// One round. If it fails, everything stays as it was.
+    /// One round. If it fails, everything stays as it was; but if another living process has this member's client id, this one
+    /// reads nothing until that is gone.
     pub(crate) async fn round(&mut self, shared: &Arc<Shared>) -> Result<(), Error> {
         let mut routes: Vec<Arc<Route>> = Vec::new();
         let age_max = shared.settings.heartbeat_interval;
@@ -120,7 +121,15 @@ impl Rebalancer {
         }
         let broker_groups: BTreeSet<Arc<str>> =
             routes.iter().flat_map(|route| route.groups()).collect();
-        let heard_by = self.beat(shared, broker_groups).await?;
+        let heard_by = match self.beat(shared, broker_groups).await {
+            Ok(heard_by) => heard_by,
+            Err(error) => {
+                if is_taken(&error) {
+                    stand_back(shared, &error).await;
+                }
+                return Err(error);
+            }
+        };
         if heard_by.is_empty() {
             return Ok(());
         }
@@ -308,7 +317,9 @@ fn heard(beats: Vec<(Arc<str>, Result<(), Error>)>, first: bool) -> Result<Heard
             Ok(()) => {
                 heard.by.insert(broker_group);
             }
-            Err(error) if first && !error.is_retriable() => return Err(error),
+            Err(error) if is_taken(&error) || (first && !error.is_retriable()) => {
+                return Err(error);
+            }
             Err(error) => {
                 tracing::debug!(%broker_group, %error, "heartbeat not heard");
                 heard.silent.insert(broker_group);
@@ -320,6 +331,27 @@ fn heard(beats: Vec<(Arc<str>, Result<(), Error>)>, first: bool) -> Result<Heard
         Some(error) if heard.by.is_empty() => Err(error),
         _ => Ok(heard),
     }
+}
+
+/// Whether a beat was refused because another living process is a consumer with the same client id.
+fn is_taken(beat: &Error) -> bool {
+    beat.code() == Some(Code::PreconditionFailed)
+}
+
+/// The member's queues are another process's, which has its client id: whatever both read would be worked on twice. The user
+/// is told at once, and again with each beat that is refused.
+async fn stand_back(shared: &Arc<Shared>, refused: &Error) {
+    let held = {
+        let mut holdings = shared.holdings();
+        holdings.refused(refused.clone());
+        holdings.held()
+    };
+    if !held.is_empty() {
+        let client_id = shared.identity.client_id();
+        tracing::error!(group = %shared.group, client_id, error = %refused, "giving up all queues: another process has this client id");
+    }
+    shared.arrived.notify_waiters();
+    shared.give_up_at_once(&held).await;
 }
 
 fn shared_queues(route: &Route) -> Vec<SharedQueue> {

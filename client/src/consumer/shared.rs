@@ -145,11 +145,25 @@ impl Shared {
         }
     }
 
-    /// Gives up queues: from here on nothing of them is handed out. Waits for those who work on their messages, but not
-    /// longer than the leave timeout; then commits what is done in them. Each queue for itself: one of which a message takes
-    /// long does not keep the others.
+    /// Gives up queues to other members: from here on nothing of them is handed out. Waits for those who work on their
+    /// messages, but not longer than the leave timeout; then commits what is done in them. Each queue for itself: one of
+    /// which a message takes long does not keep the others.
     pub(crate) async fn give_up(&self, queues: &[TopicQueue]) {
-        if let Err(error) = self.release(queues).await {
+        let timeout = self.settings.leave_timeout;
+        self.give_up_within(queues, timeout).await;
+    }
+
+    /// The same because the user says so: of what is handed out, nobody could say meanwhile that it is finished with.
+    pub(crate) async fn give_up_at_once(&self, queues: &[TopicQueue]) {
+        let timeout = match self.settings.finishing {
+            Finishing::AtOnce => Duration::ZERO,
+            Finishing::OneByOne => self.settings.leave_timeout,
+        };
+        self.give_up_within(queues, timeout).await;
+    }
+
+    async fn give_up_within(&self, queues: &[TopicQueue], timeout: Duration) {
+        if let Err(error) = self.release_within(queues, timeout).await {
             // Its next owner starts a little earlier and delivers a few messages again.
             tracing::warn!(group = %self.group, %error, "offsets of given-up queues not committed");
         }
@@ -157,23 +171,41 @@ impl Shared {
 
     /// As `give_up`, and says what went wrong with the commits: the first of it.
     pub(crate) async fn release(&self, queues: &[TopicQueue]) -> Result<(), Error> {
+        let timeout = self.settings.leave_timeout;
+        self.release_within(queues, timeout).await
+    }
+
+    async fn release_within(&self, queues: &[TopicQueue], timeout: Duration) -> Result<(), Error> {
         self.holdings().leave(queues);
-        let released = join_all(queues.iter().map(|queue| self.release_one(queue))).await;
+        let each = queues.iter().map(|queue| self.release_one(queue, timeout));
+        let released = join_all(each).await;
         released.into_iter().collect::<Result<(), Error>>()?;
         // What was committed before may not be saved yet, also if none of these queues had anything to commit.
         self.progress.save().await
     }
 
-    async fn release_one(&self, queue: &TopicQueue) -> Result<(), Error> {
-        self.wait_for_work_on(queue).await;
+    /// Everything that was handed out is finished with. For consumers of which it is said at once.
+    pub(crate) fn all_done(&self) {
+        self.holdings().all_done();
+        self.settled.notify_waiters();
+    }
+
+    /// The same of what lies below an offset of one queue.
+    pub(crate) fn done_below(&self, queue: &TopicQueue, offset: u64) {
+        self.holdings().done_below(queue, offset);
+        self.settled.notify_waiters();
+    }
+
+    async fn release_one(&self, queue: &TopicQueue, timeout: Duration) -> Result<(), Error> {
+        self.wait_for_work_on(queue, timeout).await;
         let _committing = self.committing.read().await;
         let due = self.holdings().give_up(queue);
         self.commit_all(due.into_iter().collect()).await
     }
 
-    /// Returns when nothing of a queue is in anybody's hands, or the leave timeout is over.
-    async fn wait_for_work_on(&self, queue: &TopicQueue) {
-        let deadline = deadline::after(self.settings.leave_timeout);
+    /// Returns when nothing of a queue is in anybody's hands, or the timeout is over.
+    async fn wait_for_work_on(&self, queue: &TopicQueue, timeout: Duration) {
+        let deadline = deadline::after(timeout);
         loop {
             let mut settled = pin!(self.settled.notified());
             // From here on an end is noticed, also one between the look and the wait.
@@ -184,7 +216,9 @@ impl Shared {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() || tokio::time::timeout(left, settled).await.is_err() {
-                tracing::warn!(group = %self.group, %queue, running, "messages are still worked on: the queue's next owner gets them too");
+                if !timeout.is_zero() {
+                    tracing::warn!(group = %self.group, %queue, running, "messages are still worked on: the queue's next owner gets them too");
+                }
                 return;
             }
         }

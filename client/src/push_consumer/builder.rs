@@ -8,7 +8,6 @@ use std::time::Duration;
 use proto::v2::ClientType;
 use proto::{GroupName, TopicName};
 
-use crate::connection::Identity;
 use crate::consumer::holdings::{Finishing, PrefetchBounds};
 use crate::consumer::progress::Progress;
 use crate::consumer::progress_file::ProgressFile;
@@ -18,6 +17,7 @@ use crate::consumer::{Allocation, Averagely, ConsumeFrom, Filter};
 use crate::core::Core;
 use crate::deadline;
 use crate::error::Error;
+use crate::member_ids::MemberIds;
 use crate::push_consumer::engine::{Attempts, Engine, MAX_ATTEMPTS_DEFAULT, Rules};
 use crate::push_consumer::listener::{Listener, listen};
 use crate::push_consumer::{PushConsumer, PushStream};
@@ -42,7 +42,7 @@ pub enum Consumption {
 pub struct PushConsumerBuilder {
     core: Arc<Core>,
     group: String,
-    member_id: String,
+    member_ids: MemberIds,
     subscriptions: BTreeMap<String, Filter>,
     consumption: Consumption,
     settings: Settings,
@@ -53,7 +53,11 @@ pub struct PushConsumerBuilder {
 }
 
 impl PushConsumerBuilder {
-    pub(crate) fn new(core: Arc<Core>, group: String, member_id: String) -> PushConsumerBuilder {
+    pub(crate) fn new(
+        core: Arc<Core>,
+        group: String,
+        member_ids: MemberIds,
+    ) -> PushConsumerBuilder {
         let settings = Settings {
             client_type: ClientType::PushConsumer,
             sharing: Sharing::AmongMembers,
@@ -83,7 +87,7 @@ impl PushConsumerBuilder {
         PushConsumerBuilder {
             core,
             group,
-            member_id,
+            member_ids,
             subscriptions: BTreeMap::new(),
             consumption: Consumption::Clustering,
             settings,
@@ -237,7 +241,7 @@ impl PushConsumerBuilder {
     /// when that was tried.
     ///
     /// # Errors
-    /// [`Error::Invalid`]: no topic, a bad name, a bound or interval of 0. [`Error::Refused`], [`Error::TimedOut`]: no such
+    /// [`Error::Invalid`]: no topic, a bad name, a filter that no broker evaluates, a bound or interval of 0. [`Error::Refused`], [`Error::TimedOut`]: no such
     /// topic, a bad group, or nobody answered. [`Error::ProgressFile`].
     pub async fn listen(self, listener: impl Listener) -> Result<PushConsumer, Error> {
         let timeout = self.listener_timeout.min(deadline::LONGEST);
@@ -266,11 +270,11 @@ impl PushConsumerBuilder {
         }
         let progress = self.progress(&group).await?;
         self.rules.attempts = self.attempts();
-        let identity = Identity::new(&self.member_id)?;
+        let identity = self.member_ids.next(self.settings.heartbeat_interval)?;
         let (core, settings) = (self.core, self.settings);
         let shared = Arc::new(Shared::new(core, identity, group, settings, progress));
         if let Err(error) = rebalancer.round(&shared).await {
-            if !error.is_retriable() {
+            if !error.may_pass() {
                 return Err(error);
             }
             tracing::warn!(group = %shared.group, %error, "queues not shared out yet");
@@ -313,9 +317,10 @@ impl PushConsumerBuilder {
         if self.subscriptions.is_empty() {
             return Err(Error::invalid("subscriptions", "there is none"));
         }
-        for topic in self.subscriptions.keys() {
+        for (topic, filter) in &self.subscriptions {
             TopicName::check(topic)
                 .map_err(|error| Error::invalid(format!("topic {topic:?}"), error.to_string()))?;
+            filter.check()?;
         }
         let (settings, rules) = (&self.settings, &self.rules);
         let commits = settings.auto_commit;
@@ -364,12 +369,13 @@ mod tests {
         let core = without_servers(Progress::OfGroup, Duration::ZERO)
             .core
             .clone();
-        let push = PushConsumerBuilder::new(core.clone(), "billing".to_owned(), "m1".to_owned())
+        let ids = MemberIds::new(core.connection.identity.clone());
+        let push = PushConsumerBuilder::new(core.clone(), "billing".to_owned(), ids.clone())
             .subscribe("t", Filter::All);
         push.check().expect("valid");
         let push = push.long_polling_timeout(Duration::ZERO);
         assert!(push.check().is_err());
-        let pull = PullConsumerBuilder::new(core, "billing".to_owned(), "m1".to_owned());
+        let pull = PullConsumerBuilder::new(core, "billing".to_owned(), ids);
         assert!(pull.clone().build().is_ok());
         assert!(pull.long_polling_timeout(Duration::ZERO).build().is_err());
     }

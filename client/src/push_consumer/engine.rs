@@ -367,7 +367,7 @@ async fn describe_delivery(shared: &Shared) -> Result<u32, Error> {
 /// Whether the servers will never take it. A name server, which is asked when no broker of the group is known, does not
 /// know the call: no broker has said no then.
 fn is_final(error: &Error) -> bool {
-    !error.is_retriable() && error.code() != Some(Code::NotImplemented)
+    !error.may_pass() && error.code() != Some(Code::NotImplemented)
 }
 
 #[cfg(test)]

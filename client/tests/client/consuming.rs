@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use raftmq_client::{
-    Client, Code, ConsumeFrom, Delivery, Filter, PullConsumer, PullConsumerBuilder, SeekTo,
+    Client, Code, ConsumeFrom, Delivery, Error, Filter, PullConsumer, PullConsumerBuilder, SeekTo,
     TopicQueue,
 };
 
@@ -411,4 +411,125 @@ async fn no_more_is_fetched_than_may_be_kept() {
     let consumer = subscribed(builder(&client).prefetch_messages(10).pull_messages_max(4)).await;
     let came = take(&consumer, 100).await;
     assert_eq!(bodies(&came), numbers(0..100).collect::<Vec<_>>());
+}
+
+/// Catches a filter that is taken and never evaluated: every pull failed, and the log alone said so.
+#[tokio::test]
+async fn a_filter_that_no_broker_evaluates_is_refused_at_once() {
+    let cluster = FakeCluster::start(1, 1).await;
+    let client = client(&cluster, "c").await;
+    let sql = || Filter::Sql("amount > 5".to_owned());
+    let consumer = builder(&client).build().expect("valid");
+    let error = consumer.subscribe(TOPIC, sql()).await;
+    let error = error.expect_err("not supported");
+    assert!(matches!(error, Error::Invalid { .. }), "{error}");
+    assert!(error.to_string().contains("amount > 5"), "{error}");
+    assert_eq!(consumer.subscriptions().await, [""; 0]);
+    let push = client.push_consumer("billing").subscribe(TOPIC, sql());
+    let error = push.stream().await.err().expect("not supported");
+    assert!(matches!(error, Error::Invalid { .. }), "{error}");
+}
+
+/// Catches two processes with one client id that are one member to the servers: both took all queues, and both got everything.
+#[tokio::test]
+async fn of_two_processes_with_one_client_id_one_reads_and_the_other_is_told() {
+    let cluster = FakeCluster::start(1, 2).await;
+    let (one, other) = (client(&cluster, "c").await, client(&cluster, "c").await);
+    let first = subscribed(builder(&one)).await;
+    let second = builder(&other).build().expect("valid");
+    let error = second.subscribe(TOPIC, Filter::All).await;
+    let error = error.expect_err("the id is taken");
+    assert_eq!(error.code(), Some(Code::PreconditionFailed), "{error}");
+    assert!(!error.is_retriable(), "{error}");
+    let push = other.push_consumer("billing").subscribe(TOPIC, Filter::All);
+    cluster
+        .world()
+        .processes
+        .insert("c-2".into(), "another".into());
+    let error = push.stream().await.err().expect("the id is taken");
+    assert_eq!(error.code(), Some(Code::PreconditionFailed), "{error}");
+    assert_eq!(
+        (first.assignment().len(), second.assignment().len()),
+        (2, 0)
+    );
+    let again = second.poll(1, PATIENCE).await;
+    let again = again.expect_err("told as long as it is so");
+    assert_eq!(again.code(), Some(Code::PreconditionFailed), "{again}");
+
+    // It does not have to be made anew when the other one is gone.
+    first.close().await.expect("closed");
+    until("the takeover", || second.assignment().len() == 2).await;
+    cluster.fill(0, numbers(0..1));
+    let came = loop {
+        // What was refused before may still have to be told.
+        match second.poll(1, PATIENCE).await {
+            Ok(came) => break came,
+            Err(error) => assert_eq!(error.code(), Some(Code::PreconditionFailed), "{error}"),
+        }
+    };
+    assert_eq!(bodies(&came), ["0"]);
+
+    // A leader that heard another one first: who has read so far is told and stops.
+    cluster
+        .world()
+        .processes
+        .insert("c".into(), "another".into());
+    until("the queues are given up", || second.assignment().is_empty()).await;
+    let error = second.poll(1, PATIENCE).await.expect_err("the id is taken");
+    assert_eq!(error.code(), Some(Code::PreconditionFailed), "{error}");
+}
+
+/// Catches one description that makes two consumers which the servers take for one.
+#[tokio::test]
+async fn consumers_of_one_description_are_two_members() {
+    let cluster = FakeCluster::start(1, 4).await;
+    let client = client(&cluster, "c").await;
+    let described = builder(&client);
+    let first = subscribed(described.clone()).await;
+    let second = subscribed(described).await;
+    until("an even share", || {
+        first.assignment().len() == 2 && second.assignment().len() == 2
+    })
+    .await;
+}
+
+/// Catches a hand-over that delivers what was in hand twice, and one in which both members read the queue for a while: of a
+/// stream of messages a quarter came twice when a member joined.
+#[tokio::test]
+async fn nothing_is_delivered_twice_when_a_member_joins() {
+    let cluster = FakeCluster::start(1, 4).await;
+    let client = client(&cluster, "c").await;
+    let often = || builder(&client).heartbeat_interval(Duration::from_millis(500));
+    let first = subscribed(often()).await;
+    let mut sent = 0;
+    let mut came = Vec::new();
+    let fill = |sent: &mut u32| {
+        for queue in 0..4 {
+            cluster.fill(queue, numbers(*sent..*sent + 10));
+            *sent += 10;
+        }
+    };
+    fill(&mut sent);
+    came.extend(take(&first, 10).await);
+    let second = subscribed(often()).await;
+    let started = Instant::now();
+    while first.assignment().len() > 2 || second.assignment().len() < 2 {
+        assert!(started.elapsed() < PATIENCE, "no even share");
+        fill(&mut sent);
+        let wait = Duration::from_millis(20);
+        came.extend(first.poll(16, wait).await.expect("no error"));
+        came.extend(second.poll(16, wait).await.expect("no error"));
+    }
+    while came.len() < sent as usize {
+        assert!(started.elapsed() < PATIENCE, "{} of {sent}", came.len());
+        let wait = Duration::from_millis(20);
+        came.extend(first.poll(1000, wait).await.expect("no error"));
+        came.extend(second.poll(1000, wait).await.expect("no error"));
+    }
+    let mut everything: Vec<u32> = bodies(&came)
+        .iter()
+        .map(|body| body.parse().expect("a number"))
+        .collect();
+    everything.sort_unstable();
+    assert_eq!(everything, (0..sent).collect::<Vec<_>>(), "each once");
 }

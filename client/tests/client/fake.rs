@@ -76,6 +76,8 @@ pub(crate) struct World {
     pub members: BTreeMap<String, String>,
     /// What members said that they subscribe to.
     pub subscriptions: BTreeMap<String, cluster::Subscriptions>,
+    /// Which process has each client id; another one is refused.
+    pub processes: BTreeMap<String, String>,
     /// How often the topic was made again.
     pub lives: u64,
     /// Where each group starts, and the ends of the queues when it was made.
@@ -527,6 +529,18 @@ impl MessagingService for FakeBroker {
             .to_owned();
         let wish = header(&request, place::CONSUME_FROM);
         let asks = header::<String, _>(&request, place::LOG_TIME).is_some();
+        let process = header::<String, _>(&request, "x-raftmq-incarnation").unwrap_or_default();
+        if request.get_ref().group.is_some() {
+            let mut world = self.world();
+            let known = world.processes.entry(client_id.clone());
+            let is_another = *known.or_insert(process.clone()) != process;
+            drop(world);
+            if is_another {
+                return Ok(self.answer(v2::HeartbeatResponse {
+                    status: status(Code::PreconditionFailed, "another process has this id"),
+                }));
+            }
+        }
         let mut answer = self.answer(v2::HeartbeatResponse {
             status: status(Code::Ok, ""),
         });
@@ -738,7 +752,10 @@ impl MessagingService for FakeBroker {
             .get("x-mq-client-id")
             .and_then(|id| id.to_str().ok())
             .unwrap_or_default();
-        self.world().members.remove(client_id);
+        let mut world = self.world();
+        world.members.remove(client_id);
+        world.processes.remove(client_id);
+        drop(world);
         Ok(self.answer(v2::NotifyClientTerminationResponse {
             status: status(Code::Ok, ""),
         }))

@@ -563,3 +563,15 @@ async fn futures_can_move_between_threads() {
         admin.create_topic("x", &raftmq_client::TopicSettings::default()),
     ));
 }
+
+/// Catches a program that sends to a topic that nobody made, for ever and without a pause, because it is told to try again.
+#[tokio::test]
+async fn a_topic_that_does_not_exist_is_nothing_to_try_again() {
+    let cluster = FakeCluster::start(1, 1).await;
+    let producer = producer(&cluster).await;
+    let message = Message::builder("nothing").body("x").build();
+    let error = producer.send(message.expect("valid")).await;
+    let error = error.expect_err("there is no such topic");
+    assert_eq!(error.code(), Some(Code::TopicNotFound), "{error}");
+    assert!(!error.is_retriable() && !error.is_outcome_unknown());
+}

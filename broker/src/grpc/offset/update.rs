@@ -52,6 +52,7 @@ impl LeaderCall for UpdateOffsetRequest {
                 queue: place.queue,
                 offset,
                 reset: false,
+                settle_retries: false,
             }))
             .await?;
         Ok(UpdateOffsetResponse { status: Some(ok()) })

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use host::{Clock, SystemClock};
 use raftmq_client::{Admin, Client, MessageQuery, TopicQueue};
+use tokio::time::Instant;
 
-use super::{ConsumeArguments, POLL_MESSAGES, Printing, Start};
+use super::ending::{Ending, Next, Reached};
+use super::{ConsumeArguments, POLL_MESSAGES, Printing, Start, StepError};
 use crate::failure::Failure;
 use crate::signals;
 
@@ -24,58 +26,97 @@ pub(super) async fn run(client: &Client, arguments: &ConsumeArguments) -> Result
         None if arguments.follow => Start::Latest,
         None => Start::Earliest,
     };
-    let mut next = Vec::new();
+    let mut places = Vec::new();
     for admin in client.admin().each_of_topic(&arguments.topic).await? {
-        for (queue, place) in places(&admin, &arguments.topic, from).await? {
-            next.push((admin.clone(), queue, place));
+        for (queue, place) in places_of(&admin, &arguments.topic, from).await? {
+            places.push((admin.clone(), queue, place));
         }
     }
-    // What comes while this is printed is for those who follow; otherwise there might be no end.
-    let is_bounded = !arguments.follow && arguments.idle_timeout_ms.is_none();
-    let mut printing = Printing::new(arguments);
-    let tags = arguments.tag.as_deref().map(tags);
-    let read = async {
-        while !printing.is_over() {
-            let mut found = false;
-            for (admin, queue, Place { offset, end }) in &mut next {
-                if is_bounded && offset >= end {
-                    continue;
-                }
-                let query = MessageQuery {
-                    offset: *offset,
-                    messages_max: u32::try_from(POLL_MESSAGES).unwrap_or(u32::MAX),
-                    ..MessageQuery::default()
-                };
-                let page = admin.read_messages(queue, &query).await?;
-                found |= page.next_offset > *offset && !page.messages.is_empty();
-                *offset = page.next_offset;
-                let mut wanted = page.messages;
-                if let Some(tags) = &tags {
-                    wanted.retain(|one| {
-                        let tag = one.message.tag().unwrap_or_default();
-                        tags.contains(&tag)
-                    });
-                }
-                wanted.truncate(printing.left());
-                if !printing.print(&wanted) || printing.left() == 0 {
-                    return Ok(());
-                }
+    let mut browser = Browser {
+        places,
+        tags: arguments.tag.as_deref().map(tags),
+        printing: Printing::new(arguments),
+        ending: Ending::new(arguments, Instant::now()),
+    };
+    let outcome = tokio::select! {
+        biased;
+        signal = signals::stop_requested() => browser.printing.interrupted(&browser.ending, signal?),
+        outcome = browser.read() => outcome,
+    };
+    outcome.map(|()| browser.printing.printed)
+}
+
+/// Reads one queue after the other.
+struct Browser<'a> {
+    places: Vec<(Admin, TopicQueue, Place)>,
+    tags: Option<Vec<&'a str>>,
+    printing: Printing,
+    ending: Ending,
+}
+
+impl Browser<'_> {
+    async fn read(&mut self) -> Result<(), Failure> {
+        let mut trouble = None;
+        while self.printing.left() > 0 {
+            let before = self.reached();
+            match self.round().await {
+                Ok(()) => {}
+                Err(StepError::ReaderGone) => return Ok(()),
+                Err(StepError::Passing(error)) => trouble = Some(error),
+                Err(StepError::Final(failure)) => return Err(self.printing.broken(failure)),
             }
-            if !found && is_bounded {
-                return Ok(());
+            let reached = self.reached();
+            match self.ending.look(reached, Instant::now()) {
+                Next::GoOn => {}
+                Next::Done => return Ok(()),
+                Next::Stuck => return Err(self.printing.stuck(trouble)),
             }
-            if !found {
-                tokio::time::sleep(ROUND_INTERVAL).await;
+            match reached == before {
+                true => tokio::time::sleep(ROUND_INTERVAL).await,
+                false => trouble = None,
             }
         }
         Ok(())
-    };
-    let outcome: Result<(), Failure> = tokio::select! {
-        biased;
-        reason = signals::stop_requested() => reason.map(|_| ()),
-        outcome = read => outcome,
-    };
-    outcome.map(|()| printing.printed)
+    }
+
+    /// A page of each queue.
+    async fn round(&mut self) -> Result<(), StepError> {
+        let is_bounded = self.ending.is_bounded();
+        for (admin, queue, Place { offset, end }) in &mut self.places {
+            if self.printing.left() == 0 {
+                return Ok(());
+            }
+            // What comes while this is printed is for those who follow.
+            if is_bounded && offset >= end {
+                continue;
+            }
+            let query = MessageQuery {
+                offset: *offset,
+                messages_max: u32::try_from(POLL_MESSAGES).unwrap_or(u32::MAX),
+                ..MessageQuery::default()
+            };
+            let page = admin.read_messages(queue, &query).await?;
+            *offset = page.next_offset;
+            let mut wanted = page.messages;
+            if let Some(tags) = &self.tags {
+                wanted.retain(|one| tags.contains(&one.message.tag().unwrap_or_default()));
+            }
+            wanted.truncate(self.printing.left());
+            if !self.printing.print(&wanted) {
+                return Err(StepError::ReaderGone);
+            }
+        }
+        Ok(())
+    }
+
+    fn reached(&self) -> Reached {
+        let places = || self.places.iter().map(|(_, _, place)| place);
+        Reached {
+            ends: places().all(|place| place.offset >= place.end),
+            printed: self.printing.printed,
+            steps: places().map(|place| place.offset).sum(),
+        }
+    }
 }
 
 /// Where a queue is read from.
@@ -85,7 +126,7 @@ struct Place {
     end: u64,
 }
 
-async fn places(
+async fn places_of(
     admin: &Admin,
     name: &str,
     from: Start,

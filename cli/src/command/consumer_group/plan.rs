@@ -11,6 +11,8 @@ pub(super) enum Target {
     Begin,
     /// After the newest message.
     End,
+    /// The same, and nothing comes again of what waits for another delivery.
+    BehindBacklog,
     /// At this offset.
     Offset(u64),
     /// At the first message stored at or after this time, milliseconds since the Unix epoch.
@@ -24,6 +26,10 @@ pub(super) struct Place {
     pub(super) min_offset: u64,
     pub(super) max_offset: u64,
     pub(super) committed: Option<u64>,
+    /// Where the group goes on; unknown if it has not to do with the queue yet.
+    pub(super) next: Option<u64>,
+    /// Messages that wait for another delivery.
+    pub(super) retries: u64,
     /// Where the target's time is, if it is one.
     pub(super) at_time: Option<u64>,
 }
@@ -33,14 +39,15 @@ pub(super) struct Place {
 pub(super) struct Move {
     pub(super) place: Place,
     pub(super) to: u64,
+    /// Messages that wait for another delivery and will not come again.
+    pub(super) given_up: u64,
 }
 
 impl Move {
-    /// Messages that will be delivered again (positive) or passed over (negative); none where the group
-    /// had committed nothing.
+    /// Messages that will be delivered again (positive) or passed over (negative); none where nobody knows where the group
+    /// would have gone on.
     pub(super) fn again(&self) -> Option<i128> {
-        let committed = self.place.committed?.max(self.place.min_offset);
-        Some(i128::from(committed) - i128::from(self.to))
+        Some(i128::from(self.place.next?) - i128::from(self.to))
     }
 }
 
@@ -50,7 +57,7 @@ pub(super) fn moves(places: Vec<Place>, target: Target) -> Result<Vec<Move>, Fai
     for place in places {
         let to = match target {
             Target::Begin => place.min_offset,
-            Target::End => place.max_offset,
+            Target::End | Target::BehindBacklog => place.max_offset,
             Target::TimeMs(_) => place.at_time.unwrap_or(place.max_offset),
             Target::Offset(offset) => offset,
         };
@@ -61,8 +68,16 @@ pub(super) fn moves(places: Vec<Place>, target: Target) -> Result<Vec<Move>, Fai
                 place.min_offset, place.max_offset, place.queue
             )));
         }
-        if place.committed != Some(to) {
-            moves.push(Move { place, to });
+        let given_up = match target {
+            Target::BehindBacklog => place.retries,
+            _ => 0,
+        };
+        if place.committed != Some(to) || given_up > 0 {
+            moves.push(Move {
+                place,
+                to,
+                given_up,
+            });
         }
     }
     Ok(moves)
@@ -78,6 +93,8 @@ mod tests {
             min_offset: 10,
             max_offset: 100,
             committed,
+            next: committed.map(|offset| offset.clamp(10, 100)),
+            retries: 0,
             at_time: Some(40),
         }
     }
@@ -113,5 +130,17 @@ mod tests {
             let error = moves(vec![place(0, None)], Target::Offset(offset)).unwrap_err();
             assert!(error.to_string().contains("between 10 and 100"), "{error}");
         }
+    }
+
+    /// Catches a backlog that is skipped but for what of it waits for another delivery, and comes again.
+    #[test]
+    fn a_backlog_is_also_what_waits_for_another_delivery() {
+        let all_read = Place {
+            retries: 3,
+            ..place(0, Some(100))
+        };
+        let skip = moves(vec![all_read.clone()], Target::BehindBacklog).unwrap();
+        assert_eq!((skip[0].to, skip[0].given_up), (100, 3));
+        assert_eq!(moves(vec![all_read], Target::End).unwrap(), []);
     }
 }

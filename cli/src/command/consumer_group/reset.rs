@@ -78,7 +78,14 @@ pub(super) async fn skip(
     asked: &SkipArguments,
     output: Output,
 ) -> Result<(), Failure> {
-    carry_out(admin, &asked.name, &asked.scope, Target::End, output).await
+    carry_out(
+        admin,
+        &asked.name,
+        &asked.scope,
+        Target::BehindBacklog,
+        output,
+    )
+    .await
 }
 
 async fn carry_out(
@@ -94,9 +101,12 @@ async fn carry_out(
     if scope.yes {
         refuse_while_alive(admin, name, scope.force).await?;
         for (done, one) in moves.iter().enumerate() {
-            let reset = admin.reset_offset(name, &one.place.queue, one.to).await;
+            let queue = &one.place.queue;
+            let reset = match target {
+                Target::BehindBacklog => admin.skip_to(name, queue, one.to).await,
+                _ => admin.reset_offset(name, queue, one.to).await,
+            };
             reset.map_err(|error| {
-                let queue = &one.place.queue;
                 Failure::from(error).after(format_args!("{done} queues done, then queue {queue}"))
             })?;
         }
@@ -129,6 +139,8 @@ async fn places(
                     min_offset: queue.min_offset,
                     max_offset: queue.max_offset,
                     committed: queue.committed,
+                    next: Some(queue.max_offset - queue.unread),
+                    retries: queue.retries,
                     at_time: None,
                 })
                 .collect()
@@ -159,17 +171,21 @@ async fn places_of_topic(
 ) -> Result<Vec<Place>, Failure> {
     let topic = admin.topic(name).await?;
     let topic = topic.ok_or_else(|| Failure::NotFound(format!("topic {name} does not exist")))?;
-    let committed = |queue: u32| {
-        let known = group.queues.iter();
-        let mut known = known.filter(|one| &*one.queue.topic == name && one.queue.queue == queue);
-        known.next().and_then(|one| one.committed)
+    let known = |queue: u32| {
+        let mut known = group.queues.iter();
+        known.find(|one| &*one.queue.topic == name && one.queue.queue == queue)
     };
-    let places = topic.queues.iter().map(|bounds| Place {
-        queue: TopicQueue::new(name, bounds.queue),
-        min_offset: bounds.min_offset,
-        max_offset: bounds.max_offset,
-        committed: committed(bounds.queue),
-        at_time: None,
+    let places = topic.queues.iter().map(|bounds| {
+        let known = known(bounds.queue);
+        Place {
+            queue: TopicQueue::new(name, bounds.queue),
+            min_offset: bounds.min_offset,
+            max_offset: bounds.max_offset,
+            committed: known.and_then(|one| one.committed),
+            next: known.map(|one| one.max_offset - one.unread),
+            retries: known.map_or(0, |one| one.retries),
+            at_time: None,
+        }
     });
     Ok(places.collect())
 }
@@ -182,6 +198,7 @@ fn as_json(one: &Move) -> Value {
         "to": one.to,
         "delivered_again": one.again().map(|again| again.max(0) as u64),
         "skipped": one.again().map(|again| (-again).max(0) as u64),
+        "retries_given_up": one.given_up,
     })
 }
 
@@ -189,11 +206,14 @@ fn shown(moves: &[Move]) -> String {
     let rows: Vec<Vec<String>> = moves
         .iter()
         .map(|one| {
-            let effect = match one.again() {
+            let mut effect = match one.again() {
                 None => "-".to_owned(),
                 Some(again) if again >= 0 => format!("{again} again"),
                 Some(skipped) => format!("{} skipped", -skipped),
             };
+            if one.given_up > 0 {
+                effect += &format!(", {} retries given up", one.given_up);
+            }
             let from = one.place.committed;
             vec![
                 one.place.queue.to_string(),

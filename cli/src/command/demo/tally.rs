@@ -24,11 +24,13 @@ pub(crate) struct Received<'a> {
 pub(crate) struct Tally {
     lines: Vec<bytes::Bytes>,
     acked: Vec<bool>,
-    received: Vec<bool>,
+    /// By which consumer first.
+    received: Vec<Option<usize>>,
     sent_count: usize,
     acked_count: usize,
     received_count: usize,
     duplicated: u64,
+    duplicated_by_hand_over: u64,
     out_of_order: u64,
     strange: u64,
     /// The newest line of each (consumer, queue, message group).
@@ -50,6 +52,8 @@ pub(crate) struct Verdict {
     pub(crate) lost: usize,
     /// Deliveries beyond the first of a message.
     pub(crate) duplicated: u64,
+    /// Of these: to another consumer than the first, because the queue went from one to the other.
+    pub(crate) duplicated_by_hand_over: u64,
     /// First deliveries that came after a later message of their queue and message group.
     pub(crate) out_of_order: u64,
     /// How often another leader, or the same in another term, took over.
@@ -67,11 +71,12 @@ impl Tally {
         Tally {
             lines,
             acked: vec![false; count],
-            received: vec![false; count],
+            received: vec![None; count],
             sent_count: 0,
             acked_count: 0,
             received_count: 0,
             duplicated: 0,
+            duplicated_by_hand_over: 0,
             out_of_order: 0,
             strange: 0,
             newest: BTreeMap::new(),
@@ -110,10 +115,12 @@ impl Tally {
             self.strange += 1;
             return;
         }
-        if std::mem::replace(&mut self.received[number], true) {
+        if let Some(first) = self.received[number] {
             self.duplicated += 1;
+            self.duplicated_by_hand_over += u64::from(first != received.consumer);
             return;
         }
+        self.received[number] = Some(received.consumer);
         self.received_count += 1;
         let place = (
             received.consumer,
@@ -136,7 +143,7 @@ impl Tally {
     pub(crate) fn missing(&self) -> usize {
         let pairs = self.acked.iter().zip(&self.received);
         pairs
-            .filter(|(acked, received)| **acked && !**received)
+            .filter(|(acked, received)| **acked && received.is_none())
             .count()
     }
 
@@ -153,6 +160,7 @@ impl Tally {
             received: self.received_count,
             lost: self.missing(),
             duplicated: self.duplicated,
+            duplicated_by_hand_over: self.duplicated_by_hand_over,
             out_of_order: self.out_of_order,
             leader_changes: self.leaders.len().saturating_sub(1),
             longest_unacked_gap_ms,
@@ -211,6 +219,13 @@ mod tests {
         assert_eq!(
             (verdict.duplicated, verdict.out_of_order, verdict.lost),
             (1, 1, 0)
+        );
+        assert_eq!(verdict.duplicated_by_hand_over, 1);
+        receive(&mut tally, 1, 3, "d");
+        let verdict = tally.verdict(0, 0.0);
+        assert_eq!(
+            (verdict.duplicated, verdict.duplicated_by_hand_over),
+            (2, 1)
         );
     }
 

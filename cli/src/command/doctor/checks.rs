@@ -167,7 +167,7 @@ fn slow_proofs(facts: &Facts) -> Vec<String> {
 }
 
 fn lag(state: &GroupState) -> u64 {
-    state.queues.iter().filter_map(GroupQueue::lag).sum()
+    state.queues.iter().map(GroupQueue::lag).sum()
 }
 
 fn no_consumer(group: &Watched) -> Option<String> {
@@ -188,7 +188,7 @@ fn without_owner(group: &Watched) -> Option<String> {
         .after
         .queues
         .iter()
-        .filter(|queue| queue.lag().is_some_and(|lag| lag > 0))
+        .filter(|queue| queue.unread > 0)
         .filter(|queue| {
             !queue
                 .owner

@@ -105,6 +105,7 @@ fn consumer_group(
             .map(|client_id| GroupMember {
                 client_id: (*client_id).to_owned(),
                 seen_ms_ago: 10,
+                disputed_ms_ago: None,
             })
             .collect(),
         queues: vec![GroupQueue {
@@ -112,6 +113,8 @@ fn consumer_group(
             min_offset: 0,
             max_offset: 100,
             committed: Some(committed),
+            unread: 100 - committed,
+            retries: 0,
             lag_ms: 5,
             owner,
         }],

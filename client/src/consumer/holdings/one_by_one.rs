@@ -5,7 +5,7 @@ use std::ops::Bound;
 use proto::place::Life;
 use tokio::time::Instant;
 
-use super::{Held, Holdings, size};
+use super::{Finishing, Held, Holdings, size};
 use crate::consumer::delivery::{Delivery, TopicQueue};
 use crate::error::Error;
 
@@ -122,8 +122,7 @@ impl Holdings {
     }
 
     fn nothing(&mut self, in_order: bool) -> Pick {
-        let mut failures = self.queues.values_mut();
-        if let Some(failure) = failures.find_map(|held| held.failure.take()) {
+        if let Some(failure) = self.take_failure() {
             return Pick::Failure(failure);
         }
         let waiting = self.queues.values().filter(|held| held.may_go(in_order));
@@ -210,8 +209,15 @@ impl Holdings {
     }
 
     /// How many deliveries of a queue are in somebody's hands.
-    pub(crate) fn running(&self, queue: &TopicQueue) -> usize {
-        self.queues.get(queue).map_or(0, Held::running)
+    pub(crate) fn running(&self, queue: &TopicQueue) -> u64 {
+        let Some(held) = self.queues.get(queue) else {
+            return 0;
+        };
+        match (self.finishing, held.place, held.handed()) {
+            (Finishing::AtOnce, Some(place), Some(handed)) => handed.saturating_sub(place.done),
+            (Finishing::AtOnce, ..) => 0,
+            (Finishing::OneByOne, ..) => held.running() as u64,
+        }
     }
 
     /// Hands out nothing more and takes no more queues. Those that are held stay so until they are given up.
