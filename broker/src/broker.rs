@@ -282,7 +282,12 @@ fn service(
     let leader_wait = Duration::from_millis(config.leader_wait_ms);
     let clocks = group.clone();
     let agreed = Box::new(move || clocks.clocks().agreed_ms);
-    let log_time = Arc::new(LogTime::new(host.clock.clone(), agreed));
+    let leadership = group.leadership();
+    let leads = Box::new(move || {
+        let leadership = leadership.borrow();
+        leadership.serving.then_some(leadership.term)
+    });
+    let log_time = Arc::new(LogTime::new(host.clock.clone(), agreed, leads));
     let (proposer, worker) = Proposer::start(proposer_config, agreement, log_time.clone());
     let service = Service {
         own: member(config.own_member()),

@@ -38,10 +38,14 @@ pub(crate) struct Moment {
 /// not known.
 pub(crate) type AgreedTime = Box<dyn Fn() -> Option<TimestampMs> + Send + Sync>;
 
+/// The term in which this replica serves as the leader, if it does.
+pub(crate) type Leads = Box<dyn Fn() -> Option<u64> + Send + Sync>;
+
 /// Tells the time. Shared by the proposer and whoever waits for a moment of the log's time.
 pub(crate) struct LogTime {
     clock: Arc<dyn Clock>,
     agreed: AgreedTime,
+    leads: Leads,
     memory: Mutex<Memory>,
 }
 
@@ -49,6 +53,10 @@ pub(crate) struct LogTime {
 struct Memory {
     /// What had passed at an instant: it goes on from there.
     passed: Option<(u64, Instant)>,
+    /// What the last entry said that was heard of.
+    applied_ms: Option<u64>,
+    /// The term in which this replica led then.
+    term: Option<u64>,
     /// Since when the log is too far ahead of the clocks.
     ahead: Option<Instant>,
     told_ms: TimestampMs,
@@ -56,10 +64,11 @@ struct Memory {
 
 impl LogTime {
     /// `clock` is this replica's: believed only for the first entry of a group whose clocks do not agree.
-    pub(crate) fn new(clock: Arc<dyn Clock>, agreed: AgreedTime) -> LogTime {
+    pub(crate) fn new(clock: Arc<dyn Clock>, agreed: AgreedTime, leads: Leads) -> LogTime {
         LogTime {
             clock,
             agreed,
+            leads,
             memory: Mutex::default(),
         }
     }
@@ -77,7 +86,7 @@ impl LogTime {
         };
         // Each of the parts is replaced as a whole.
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-        let passed_ms = memory.pass(applied, now);
+        let passed_ms = memory.pass(applied, now, (self.leads)());
         let since_ms = passed_ms - applied.passed_ms;
         let expected_ms = applied.time_ms.saturating_add(since_ms);
         let agreed_ms = agreed_ms.unwrap_or(expected_ms);
@@ -98,11 +107,22 @@ impl LogTime {
 impl Memory {
     /// How much has passed by now, when the last applied entry said `applied`. Nothing passes before the first entry: a
     /// replica that was there earlier than the first leader would be ahead of it.
-    fn pass(&mut self, applied: Moment, now: Instant) -> u64 {
+    ///
+    /// Whoever does not lead begins anew with each entry, and so is behind whoever does, by the entry's way here: if it leads
+    /// next, what waits may wait that much longer. Had it gone on with a count of its own that is ahead, as one that led
+    /// before has, what waits would be released that much too early.
+    fn pass(&mut self, applied: Moment, now: Instant, leads: Option<u64>) -> u64 {
         let applied_ms = applied.passed_ms;
+        let goes_on = leads.is_some() && leads == self.term;
+        let led_before = self.term.is_some() && leads.is_some();
+        let heard = self.applied_ms.replace(applied_ms) != Some(applied_ms);
+        self.term = leads;
         if applied.time_ms == 0 {
             self.passed = None;
             return applied_ms;
+        }
+        if !goes_on && (heard || led_before) {
+            self.passed = Some((applied_ms, now));
         }
         let line_ms = self.passed.map(|(passed_ms, at)| {
             let since = now.saturating_duration_since(at).as_millis();
@@ -144,7 +164,10 @@ mod tests {
         let of_time = agreed.clone();
         let told = move || Some(of_time.load(Ordering::SeqCst)).filter(|ms| *ms > 0);
         let clock = Arc::new(ManualClock::new(own_ms));
-        (LogTime::new(clock, Box::new(told)), agreed)
+        (
+            LogTime::new(clock, Box::new(told), Box::new(|| Some(1))),
+            agreed,
+        )
     }
 
     fn moment(time_ms: u64, passed_ms: u64) -> Moment {
@@ -172,6 +195,35 @@ mod tests {
         let applied = moment(DAY_MS, 10_000 + STEP_MS_MAX);
         now += Duration::from_millis(7);
         assert_eq!(time.tell(applied, now).passed_ms, 10_007 + STEP_MS_MAX);
+    }
+
+    /// Would catch a retry that comes early because the next leader counted from an earlier moment than the one that said
+    /// when it is due, and time that stands still while somebody leads.
+    #[test]
+    fn whoever_leads_next_is_never_ahead() {
+        let mut memory = Memory::default();
+        let start = Instant::now();
+        let mut pass = |applied_ms, after_ms, leads| {
+            let at = start + Duration::from_millis(after_ms);
+            memory.pass(moment(DAY_MS, applied_ms), at, leads)
+        };
+        assert_eq!(pass(0, 0, Some(5)), 0);
+        assert_eq!(pass(0, 100, Some(5)), 100);
+        assert_eq!(
+            pass(90, 110, Some(5)),
+            110,
+            "its own entry takes nothing back"
+        );
+        // Another leader's, whose count is 15 ms behind, and whose entries take 5 ms to arrive.
+        assert_eq!(pass(90, 120, None), 120, "nothing new was heard");
+        assert_eq!(pass(180, 200, None), 180);
+        assert_eq!(pass(180, 260, None), 240, "it was there meanwhile");
+        assert_eq!(pass(280, 300, None), 280);
+        assert_eq!(pass(280, 310, Some(6)), 290, "and goes on from there");
+        assert_eq!(pass(290, 320, Some(6)), 300);
+        // It lost the lead and has it again, and nobody asked in between.
+        assert_eq!(pass(380, 420, Some(8)), 380);
+        assert_eq!(pass(380, 430, Some(8)), 390);
     }
 
     /// Would catch stamps by one replica's clock, and time that stands still or leaps while the clocks do not agree.

@@ -111,7 +111,7 @@ fn start(config: ProposerConfig, recorder: &Recorder) -> (Proposer, Arc<TestCloc
     let clock = Arc::new(TestClock(AtomicU64::new(1_000)));
     let agreed = clock.clone();
     let agreed = Box::new(move || Some(agreed.now_ms()));
-    let log_time = Arc::new(LogTime::new(clock.clone(), agreed));
+    let log_time = Arc::new(LogTime::new(clock.clone(), agreed, Box::new(|| Some(1))));
     let (proposer, _) = Proposer::start(config, recorder.clone(), log_time);
     (proposer, clock)
 }

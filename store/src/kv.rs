@@ -27,7 +27,6 @@ mod suite;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -101,9 +100,6 @@ pub trait Kv: Send + Sync + 'static {
         None
     }
 }
-
-/// Longest wait of [`Kv::ready`].
-pub(crate) const READY_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// What a [`Kv`] holds and has done since it was opened.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]

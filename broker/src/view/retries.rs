@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use proto::{QueueId, QueueOffset};
+use proto::{QueueId, QueueOffset, TimestampMs};
 use store::StoreError;
 use store::table::{DeliveryKey, GroupQueue};
 

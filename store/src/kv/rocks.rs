@@ -24,7 +24,7 @@ use rocksdb::{
 };
 
 use super::open_databases::OpenDatabase;
-use super::{Batch, Kv, KvCounters, KvEngine, Operation, Pair, READY_WAIT_MAX, image};
+use super::{Batch, Kv, KvCounters, KvEngine, Operation, Pair, image};
 use crate::error::StoreError;
 use crate::table::Kind;
 
@@ -43,6 +43,8 @@ const WRITE_BUFFERS_WAITING_MAX: u64 = WRITE_BUFFERS_PER_FAMILY as u64 - 2;
 const UNMERGED_FILES_MAX: u64 = 24;
 /// Where RocksDB itself would hold writers up for that reason: never, [`Kv::ready`] does.
 const UNMERGED_FILES_NEVER: i32 = 1 << 20;
+/// Longest wait of [`Kv::ready`].
+const READY_WAIT_MAX: Duration = Duration::from_secs(30);
 /// Pause between looks whether the disk has caught up.
 const READY_PAUSE: Duration = Duration::from_millis(5);
 /// Write buffers grow by this much: an idle family holds at most one piece.
