@@ -195,11 +195,8 @@ fn an_entry_is_what_prost_reads_back() {
     let encoded = encode::entry(&stamp, &items);
     let entry = Entry::decode(encoded.clone()).unwrap();
     assert_eq!(entry.encode_to_vec(), encoded, "the same bytes as prost's");
-    assert_eq!(
-        (entry.time_ms, entry.dedup_window_ms, entry.dedup_bytes_max),
-        (1 << 40, 0, 9)
-    );
-    assert_eq!(entry.passed_ms, 1 << 41);
+    assert_eq!((entry.time_ms, entry.passed_ms), (1 << 40, 1 << 41));
+    assert_eq!((entry.dedup_window_ms, entry.dedup_bytes_max), (0, 9));
     assert_eq!(entry.commands[1].body, Some(drop_log));
     let appends = appends(&entry);
     assert_eq!((appends[0].topic_id, appends[0].queue), (1, 0));

@@ -14,7 +14,7 @@ use crate::admin::Admin;
 use crate::administration::{Administration, Endpoints};
 use crate::answer::Attempt;
 use crate::backoff::Backoff;
-use crate::connection::{Connection, Identity};
+use crate::connection::{Connection, Identity, Timeouts};
 use crate::consumer::{PullConsumerBuilder, TopicQueue};
 use crate::core::Core;
 use crate::deadline;
@@ -223,8 +223,10 @@ impl ClientBuilder {
             Identity::new(&client_id)?,
             seeds,
             self.host.clock.clone(),
-            self.request_timeout.min(deadline::LONGEST),
-            self.attempt_timeout.min(deadline::LONGEST),
+            Timeouts {
+                request: self.request_timeout.min(deadline::LONGEST),
+                attempt: self.attempt_timeout.min(deadline::LONGEST),
+            },
             self.tls.clone(),
             self.administration.clone().map(Endpoints::new),
         );

@@ -150,6 +150,15 @@ impl Identity {
     }
 }
 
+/// How long calls may take where nothing else is said.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Timeouts {
+    /// All attempts together.
+    pub(crate) request: Duration,
+    /// One of them.
+    pub(crate) attempt: Duration,
+}
+
 /// What a call is, for its errors and its way.
 #[derive(Clone, Debug)]
 pub(crate) struct Call {
@@ -172,16 +181,15 @@ impl Connection {
         identity: Identity,
         seeds: Vec<Arc<str>>,
         clock: Arc<dyn Clock>,
-        request_timeout: Duration,
-        attempt_timeout: Duration,
+        timeouts: Timeouts,
         tls: Option<ClientTls>,
         endpoints: Option<Endpoints>,
     ) -> Connection {
         Connection {
             brokers: BrokerTable::new(seeds),
             clock,
-            request_timeout,
-            attempt_timeout,
+            request_timeout: timeouts.request,
+            attempt_timeout: timeouts.attempt,
             identity,
             tls,
             endpoints,

@@ -46,8 +46,9 @@ mod tests {
             let identity = ids.next(Duration::from_secs(2)).expect("valid");
             identity.client_id().to_owned()
         };
-        assert_eq!(next(&ids.clone()), "c");
-        assert_eq!(next(&ids.clone()), "c-2");
+        let others = ids.clone();
+        assert_eq!(next(&ids), "c");
+        assert_eq!(next(&others), "c-2");
         assert_eq!(next(&ids), "c-3");
     }
 }

@@ -247,8 +247,7 @@ impl State {
             return 0;
         };
         let metrics = raft.server_metrics();
-        let term = metrics.borrow_watched().vote.leader_id.term;
-        term
+        metrics.borrow_watched().vote.leader_id.term
     }
 
     /// Whether the membership has this very data directory under this broker's id: then all that it ever promised is

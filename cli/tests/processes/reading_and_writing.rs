@@ -111,9 +111,8 @@ async fn silence_is_not_the_end_of_a_topic() {
     let terminal = Terminal::new(&cluster);
     let create = ["topic", "create", "orders", "--queues", "2"];
     terminal.expect(0, &create, "").await;
-    let produce = ["produce", "orders"];
-    terminal.expect(0, &produce, &lines(0..COUNT)).await;
-
+    let all = lines(0..COUNT);
+    terminal.expect(0, &["produce", "orders"], &all).await;
     let ways: [&[&str]; 4] = [
         &["consume", "orders"],
         &["consume", "orders", "--group", "slow"],

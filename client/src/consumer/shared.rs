@@ -318,7 +318,7 @@ pub(crate) mod testing {
     use host::Host;
 
     use super::*;
-    use crate::connection::Connection;
+    use crate::connection::{Connection, Timeouts};
     use crate::consumer::Averagely;
     use crate::consumer::delivery::Delivery;
     use crate::consumer::holdings::FetchNext;
@@ -345,15 +345,11 @@ pub(crate) mod testing {
         let (host, second) = (Host::real(), Duration::from_secs(1));
         let identity = Identity::new("m1").expect("valid");
         let seeds = vec!["127.0.0.1:1".into()];
-        let connection = Connection::new(
-            identity.clone(),
-            seeds,
-            host.clock,
-            second,
-            second,
-            None,
-            None,
-        );
+        let timeouts = Timeouts {
+            request: second,
+            attempt: second,
+        };
+        let connection = Connection::new(identity.clone(), seeds, host.clock, timeouts, None, None);
         let settings = Settings {
             client_type: ClientType::PushConsumer,
             sharing: Sharing::AmongMembers,

@@ -122,7 +122,7 @@ impl Engine {
             match picked {
                 Pick::Delivery(ticket, delivery) => {
                     let work = Work { ticket, place };
-                    return Ok(Some(PushDelivery::new(delivery, self.clone(), work)));
+                    return Ok(Some(PushDelivery::new(*delivery, self.clone(), work)));
                 }
                 Pick::Failure(error) => return Err(error),
                 Pick::Closed => return Ok(None),
@@ -460,7 +460,7 @@ mod tests {
         let Pick::Delivery(ticket, delivery) = picked else {
             panic!("{picked:?}")
         };
-        engine.try_again(&ticket, delivery, false);
+        engine.try_again(&ticket, *delivery, false);
         assert_eq!(engine.shared().holdings().running(&queue(0)), 0);
     }
 }

@@ -386,16 +386,12 @@ impl FakeBroker {
                 }
                 let line = &world.queues[queue];
                 let offset = request.offset as usize;
-                if (request.offset as u64) < world.min_offset {
+                let first = world.min_offset as usize;
+                let nearest = offset.clamp(first, line.len().max(first));
+                if nearest != offset {
                     return vec![
                         said(Code::IllegalOffset),
-                        part(Content::NextOffset(world.min_offset as i64)),
-                    ];
-                }
-                if offset > line.len() {
-                    return vec![
-                        said(Code::IllegalOffset),
-                        part(Content::NextOffset(line.len() as i64)),
+                        part(Content::NextOffset(nearest as i64)),
                     ];
                 }
                 let found: Vec<(u64, Bytes)> = line[offset..]

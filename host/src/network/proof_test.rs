@@ -1,5 +1,11 @@
 //! Strangers, and who is none, at a server that asks for a proof.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking, and writes files of its own"
+)]
+
 use std::convert::Infallible;
 use std::future::{Ready, poll_fn, ready};
 use std::net::SocketAddr;

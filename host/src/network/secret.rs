@@ -197,6 +197,11 @@ fn write_new(path: &Path) -> std::io::Result<bool> {
 }
 
 #[cfg(all(test, not(madsim)))]
+#[allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking, and writes files of its own"
+)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 

@@ -93,18 +93,19 @@ async fn lives_a_life(fixture: Fixture) {
 }
 
 /// Whoever copies the tables while entries are applied must get the effect of whole batches, and know of which.
+#[cfg(not(madsim))]
 async fn is_copied_while_entries_are_applied(fixture: Fixture) {
     fixture.apply(1);
     let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let (kv, stopped) = (fixture.kv.clone(), stop.clone());
-    let applying = std::thread::spawn(move || {
+    let applying = tokio::task::spawn_blocking(move || {
         let mut index = 2_u64;
         while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
             // One row in each family that RocksDB has.
             let mut batch = Batch::new();
             table::next_id::put(&mut batch, index);
             for kind in [table::Kind::ConsumeQueue, table::Kind::Dedup] {
-                batch.put([kind.tag()], &index.to_be_bytes());
+                batch.put([kind.tag()], index.to_be_bytes());
             }
             table::applied::put(&mut batch, &index.to_be_bytes());
             kv.write(batch).unwrap();
@@ -134,7 +135,7 @@ async fn is_copied_while_entries_are_applied(fixture: Fixture) {
         reached.push(index);
     }
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
-    let last = applying.join().unwrap();
+    let last = applying.await.unwrap();
     assert!(
         reached.is_sorted() && reached[4] < last,
         "{reached:?} of {last}"

@@ -22,7 +22,7 @@ pub(crate) struct Ticket {
 /// What there is to hand out.
 #[derive(Debug)]
 pub(crate) enum Pick {
-    Delivery(Ticket, Delivery),
+    Delivery(Ticket, Box<Delivery>),
     /// What keeps a queue from being read.
     Failure(Error),
     /// Nothing; from this time on perhaps something, if nothing arrives before.
@@ -118,7 +118,7 @@ impl Holdings {
             epoch: held.epoch,
         };
         self.turn = Some(queue);
-        Pick::Delivery(ticket, delivery)
+        Pick::Delivery(ticket, Box::new(delivery))
     }
 
     fn nothing(&mut self, in_order: bool) -> Pick {

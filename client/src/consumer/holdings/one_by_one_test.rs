@@ -61,7 +61,7 @@ fn fill(holdings: &mut Holdings, number: u32, offsets: std::ops::Range<u64>) {
 
 fn pick(holdings: &mut Holdings, in_order: bool, now: Instant) -> Option<(Ticket, Delivery)> {
     match holdings.pick(in_order, now) {
-        Pick::Delivery(ticket, delivery) => Some((ticket, delivery)),
+        Pick::Delivery(ticket, delivery) => Some((ticket, *delivery)),
         Pick::Nothing(_) => None,
         other => panic!("{other:?}"),
     }
