@@ -278,7 +278,7 @@ fn consumer_groups() {
     );
     let slow = |facts: &mut Facts| {
         let mut after = consumer_group(&["a"], Some("a"), 60, 60);
-        after.queues[0].max_offset = 1_000;
+        (after.queues[0].max_offset, after.queues[0].unread) = (1_000, 940);
         facts.consumer_groups = watched(consumer_group(&["a"], Some("a"), 50, 50), after);
     };
     assert_eq!(found(slow), [Cause::SlowConsumers]);
