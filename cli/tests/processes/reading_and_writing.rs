@@ -167,9 +167,12 @@ async fn silence_is_not_the_end_of_a_topic() {
         came.dedup();
         assert_eq!(came.len(), COUNT as usize, "{words:?}: {complaint}");
     }
+    expect_stopped(&terminal).await;
+}
 
-    // Somebody who stops it early is not told that it is through.
-    let mut child = started(&terminal, &["consume", "orders"]);
+/// Somebody who stops it early is not told that it is through.
+async fn expect_stopped(terminal: &Terminal) {
+    let mut child = started(terminal, &["consume", "orders"]);
     let mut out = BufReader::new(child.stdout.take().unwrap());
     let mut first = String::new();
     out.read_line(&mut first).unwrap();
