@@ -73,7 +73,12 @@ async fn a_lost_group_comes_back_from_a_copy() {
     let four = member(4, cluster.member(source).peer_address.clone());
     let five = member(5, free_addresses(1).remove(0));
     let host = Host::real();
-    let restored: Restored = restore(&host, &dir, &four, None, &begins).await.unwrap();
+    let told = std::sync::Mutex::new(bytes::Bytes::new());
+    let tell = |number| {
+        *told.lock().unwrap() = begins(number);
+        begins(number)
+    };
+    let restored: Restored = restore(&host, &dir, &four, None, &tell).await.unwrap();
     assert_eq!(restored.from.broker_id, source);
     assert_eq!(
         restored.identity,
@@ -85,10 +90,13 @@ async fn a_lost_group_comes_back_from_a_copy() {
     let proposed = first.group.propose("put new 1".into()).await.unwrap();
     assert!(proposed.log_id.term > term + 1_000, "{proposed:?}");
     let rows = first.rows.dump();
-    let begun = rows
-        .iter()
-        .any(|row| row.0.windows(7).any(|name| name == b"history"));
-    assert!(begun, "the application was not told");
+    let begun = first.rows.of(restored.last.index + 2);
+    let expected_row = common::row(&told.lock().unwrap());
+    assert_eq!(
+        begun,
+        Some(expected_row.into()),
+        "the application was not told"
+    );
     // One row counts the entries.
     let missing = expected.iter().filter(|row| !rows.contains(row)).count();
     assert!(missing <= 1, "{missing} rows are missing");

@@ -18,7 +18,7 @@ use raftmq_raft::{Member, Phase, ProposeError, Proposed, RaftConfig, RaftError, 
 use store::{Identity, KvEngine, LogConfig, MemEngine};
 use tokio::time::Instant;
 
-pub use application::{Rows, TestApplication};
+pub use application::{Rows, TestApplication, row};
 
 /// Longest wait for anything that must happen.
 pub const PATIENCE: Duration = Duration::from_secs(30);
