@@ -91,7 +91,7 @@ async fn a_lost_group_comes_back_from_a_copy() {
     assert!(proposed.log_id.term > term + 1_000, "{proposed:?}");
     let rows = first.rows.dump();
     let begun = first.rows.of(restored.last.index + 2);
-    let expected_row = common::row(&told.lock().unwrap());
+    let expected_row = common::application::row(&told.lock().unwrap());
     assert_eq!(
         begun,
         Some(expected_row.into()),

@@ -65,7 +65,12 @@ mod real {
                 return Either::Left(self.service.call(request));
             }
             // Word for word what tonic says of a service that it does not have.
-            Either::Right(ready(Ok(Status::unimplemented("").into_http())))
+            let mut unknown = Status::unimplemented("").into_http();
+            let nothing = http::HeaderValue::from_static("0");
+            unknown
+                .headers_mut()
+                .insert(http::header::CONTENT_LENGTH, nothing);
+            Either::Right(ready(Ok(unknown)))
         }
     }
 }

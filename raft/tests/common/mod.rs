@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(unreachable_pub, missing_docs, reason = "part of a test")]
 
-mod application;
+pub mod application;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use raftmq_raft::{Member, Phase, ProposeError, Proposed, RaftConfig, RaftError, 
 use store::{Identity, KvEngine, LogConfig, MemEngine};
 use tokio::time::Instant;
 
-pub use application::{Rows, TestApplication, row};
+pub use application::{Rows, TestApplication};
 
 /// Longest wait for anything that must happen.
 pub const PATIENCE: Duration = Duration::from_secs(30);
