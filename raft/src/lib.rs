@@ -3,6 +3,7 @@
 //! openraft fitted to the commit log of `store`. The log is the truth, the tables follow it through
 //! an [`Application`], and nothing here looks into what is proposed. Only this crate names openraft.
 
+mod abdication;
 mod application;
 mod applied;
 mod bootstrap;

@@ -32,6 +32,7 @@ pub(crate) struct Repairer {
     known: watch::Receiver<Acquaintances>,
     counters: Arc<Counters>,
     one_at_a_time: Arc<Mutex<()>>,
+    unreadable: watch::Sender<Option<u64>>,
 }
 
 impl Repairer {
@@ -47,7 +48,13 @@ impl Repairer {
             known,
             counters,
             one_at_a_time: Arc::default(),
+            unreadable: watch::channel(None).0,
         }
+    }
+
+    /// The entry that a follower needs and that cannot be read here at the moment.
+    pub(crate) fn unreadable(&self) -> &watch::Sender<Option<u64>> {
+        &self.unreadable
     }
 
     /// Repairs what `error` found when entries from `index` on were read. Returns when they are

@@ -18,6 +18,7 @@ use proto::raft as wire;
 use store::{CommitLog, DataDir};
 use tokio::sync::{Mutex, watch};
 
+use crate::abdication::Abdication;
 use crate::bootstrap::{Candidate, Step};
 use crate::config::RaftConfig;
 use crate::connections::Connections;
@@ -143,9 +144,17 @@ impl Startup {
             patience: Duration::from_millis(self.config.election_timeout_ms_max),
             interval: Duration::from_millis(self.config.heartbeat_interval_ms),
         };
+        let abdication = Abdication {
+            raft: raft.clone(),
+            state: self.state.clone(),
+            unreadable: self.repairer.unreadable().clone(),
+            election_timeout: Duration::from_millis(self.config.election_timeout_ms_max),
+            interval: Duration::from_millis(self.config.heartbeat_interval_ms),
+        };
         tokio::join!(
             watch.run(shutdown.clone()),
             stalls.run(shutdown.clone()),
+            abdication.run(shutdown.clone()),
             timekeeper.run(shutdown.clone()),
             self.maintenance.run(raft.clone(), shutdown.clone())
         );

@@ -2,7 +2,7 @@
 //!
 //! Holds facts, decides nothing, and never waits.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use openraft::metrics::RaftMetrics;
@@ -80,6 +80,8 @@ pub(crate) struct State {
     room: watch::Sender<Room>,
     checkpoint: watch::Receiver<Option<u64>>,
     repair_snapshot: watch::Sender<Option<Arc<SnapshotData>>>,
+    /// Whether this replica leaves the lead to others, whatever its clock says.
+    stands_back: AtomicBool,
     pub(crate) clocks: Arc<Clocks>,
     pub(crate) counters: Arc<Counters>,
 }
@@ -113,6 +115,7 @@ impl State {
             room: watch::channel(Room::default()).0,
             checkpoint: parts.checkpoint,
             repair_snapshot: watch::channel(None).0,
+            stands_back: AtomicBool::new(false),
             clocks: parts.clocks,
             counters: parts.counters,
         }
@@ -181,6 +184,15 @@ impl State {
 
     pub(crate) fn applied_index(&self) -> Option<u64> {
         self.applied.borrow().as_ref().map(|log_id| log_id.index())
+    }
+
+    /// Whether this replica may stand for election.
+    pub(crate) fn stand(&self, stands: bool) {
+        self.stands_back.store(!stands, Ordering::Relaxed);
+    }
+
+    pub(crate) fn stands_back(&self) -> bool {
+        self.stands_back.load(Ordering::Relaxed)
     }
 
     /// What the disk has room for.

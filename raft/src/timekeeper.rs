@@ -75,6 +75,7 @@ impl Timekeeper {
         };
         let waited = found.leaderless.map(|since| since.elapsed());
         let stands = apart_ms.is_none() || waited.is_some_and(|waited| waited >= PATIENCE);
+        let stands = stands && !self.state.stands_back();
         self.raft.runtime_config().elect(stands);
         if apart_ms.is_none() {
             found.hand_over = None;

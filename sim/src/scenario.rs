@@ -40,11 +40,11 @@ impl Scenario {
         broker.proposals_inflight_max = *chance.pick(&[1, 4, 16]);
         broker.checkpoint_log_bytes = *chance.pick(&[32, 128, 512]) * KIB;
         (self.tune)(&mut chance, &mut shape);
-        // Drawn apart, so that older cases keep the rest of their shapes. As little as does for producers that wait, and
-        // for clients whose messages are remembered one by one.
+        // Drawn apart, so that older cases keep the rest of their shapes. As little as does for a client whose messages are
+        // remembered one by one: an eighth is his, and holds what he sends until the latest copy of a request has arrived.
         let mut chance = Chance::new(seed, "dedup");
         let broker = &mut shape.broker;
-        broker.dedup_bytes_max = *chance.pick(&[512, 512, 8 * KIB]) * KIB;
+        broker.dedup_bytes_max = *chance.pick(&[2 * KIB, 2 * KIB, 8 * KIB]) * KIB;
         broker.dedup_window_ms = *chance.pick(&[45_000, 120_000]);
         shape
     }

@@ -78,12 +78,34 @@ impl LogReader {
             }
             result => result?,
         };
+        self.converted(start, entries)
+    }
+
+    fn converted(&self, start: u64, entries: Vec<Entry>) -> Result<Vec<RaftEntry>, StoreError> {
         let convert = |entry: Entry| -> Result<RaftEntry, ConvertError> { entry_from_store(entry) };
         let entries: Result<Vec<RaftEntry>, ConvertError> =
             entries.into_iter().map(convert).collect();
         // The checksum was right, so this is what was appended: a fault of the writer.
         entries
             .map_err(|error| StoreError::corrupt_at(self.data_dir.path(), start, error.to_string()))
+    }
+
+    /// Reads what a follower needs. While that cannot be read, others may have to lead.
+    async fn read_to_send(&self, start: u64, end: u64) -> Result<Vec<RaftEntry>, StoreError> {
+        let first = self.log.read(start, end, APPEND_BYTES_MAX).await;
+        let Err(error) = first.as_ref().map(|_| ()) else {
+            return first.and_then(|entries| self.converted(start, entries));
+        };
+        if !error.is_corruption() {
+            return Err(error.clone());
+        }
+        let unreadable = self.repairer.unreadable();
+        unreadable.send_replace(Some(start));
+        let repaired = self.read(start, end, APPEND_BYTES_MAX).await;
+        if repaired.is_ok() {
+            unreadable.send_if_modified(|index| index.take_if(|index| *index == start).is_some());
+        }
+        repaired
     }
 
     /// Everything in `start..end`, piece by piece.
@@ -137,7 +159,7 @@ impl RaftLogReader<TypeConfig> for LogReader {
         start: u64,
         end: u64,
     ) -> Result<Vec<RaftEntry>, io::Error> {
-        match self.read(start, end, APPEND_BYTES_MAX).await {
+        match self.read_to_send(start, end).await {
             Err(error) if error.is_corruption() => {
                 tracing::warn!(%error, "cannot replicate entries that are damaged here");
                 Ok(Vec::new())
