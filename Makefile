@@ -67,7 +67,8 @@ deploy-test: build ## The guide's own commands on machines made of network names
 fuzz: ## Any bytes into every decoder, 20 s each (one of them, for longer: TARGET=record SECONDS=60)
 	@CARGO_TARGET_DIR=$(BUILD_DIR)/fuzz RUSTFLAGS="$(SIM_RUSTFLAGS)" fuzz/run "$(or $(SECONDS),20)" $(TARGET)
 
-# Of `make sim`: how many seeds of every scenario: two minutes on two cores, and enough for everything to happen.
+# Of `make sim`: how many seeds of every scenario: fourteen minutes on two cores (240 worlds), and enough for everything to
+# happen.
 SEEDS ?= 24
 
 sim: packages ## Simulated worlds in which everything goes wrong: SEEDS=24 FIRST=1 [SCENARIO=…], or one: SEED=42 SCENARIO=chaos

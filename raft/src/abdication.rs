@@ -2,11 +2,12 @@
 //!
 //! Rot may hit entries that nobody else has yet. A replica with such a log is elected because its log is the longest, and
 //! then can neither send those entries nor have them given back: without this it would lead for ever, and nothing would be
-//! written. What is not committed nobody was answered for. So it falls silent: the others elect one of themselves, whose
-//! log takes the place of the damaged end, by Raft's own rules.
+//! written. So it falls silent, and the others elect one of themselves, whose log takes the place of the damaged end. That is
+//! safe by Raft's own rules, which this does not touch: whoever a majority elects has all that was agreed on, also where
+//! this leader did not know yet that it was.
 //!
-//! Must never: give up the lead over an entry that is committed (a peer has that one, and gives it back), or drop an entry
-//! itself.
+//! Must never: give up the lead over an entry that it knows to be committed (a peer has that one, and gives it back), or
+//! drop an entry itself.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -80,10 +81,11 @@ impl Abdication {
     async fn leave(&self, index: u64) {
         tracing::error!(
             index,
-            "this leader cannot read an entry that is not agreed on yet, and no peer has it: it leaves the lead to others"
+            "this leader cannot read an entry that it does not know to be agreed on, and no peer gave it back: it leaves the lead to \
+             others"
         );
         let config = self.raft.runtime_config();
-        self.state.stand(false);
+        self.state.stand_back(true);
         config.elect(false);
         config.heartbeat(false);
         let mut leadership = self.state.leadership().subscribe();
@@ -92,7 +94,7 @@ impl Abdication {
         let deposed = tokio::time::timeout(silent, deposed).await.is_ok();
         config.heartbeat(true);
         // The timekeeper, who has a say in it too, lets it stand again.
-        self.state.stand(true);
+        self.state.stand_back(false);
         if deposed {
             tracing::info!(index, "another replica leads");
         } else {

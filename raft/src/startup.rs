@@ -125,12 +125,14 @@ impl Startup {
                 }
             }
         };
+        let election_timeout = Duration::from_millis(self.config.election_timeout_ms_max);
+        let interval = Duration::from_millis(self.config.heartbeat_interval_ms);
         let watch = LeadershipWatch {
             raft: raft.clone(),
             state: self.state.clone(),
-            lease: Duration::from_millis(self.config.election_timeout_ms_max),
+            lease: election_timeout,
             known: self.known.clone(),
-            interval: Duration::from_millis(self.config.heartbeat_interval_ms),
+            interval,
         };
         let timekeeper = Timekeeper {
             raft: raft.clone(),
@@ -141,15 +143,15 @@ impl Startup {
             state: self.state.clone(),
             log: self.log.clone(),
             known: self.known.clone(),
-            patience: Duration::from_millis(self.config.election_timeout_ms_max),
-            interval: Duration::from_millis(self.config.heartbeat_interval_ms),
+            patience: election_timeout,
+            interval,
         };
         let abdication = Abdication {
             raft: raft.clone(),
             state: self.state.clone(),
             unreadable: self.repairer.unreadable().clone(),
-            election_timeout: Duration::from_millis(self.config.election_timeout_ms_max),
-            interval: Duration::from_millis(self.config.heartbeat_interval_ms),
+            election_timeout,
+            interval,
         };
         tokio::join!(
             watch.run(shutdown.clone()),

@@ -186,9 +186,9 @@ impl State {
         self.applied.borrow().as_ref().map(|log_id| log_id.index())
     }
 
-    /// Whether this replica may stand for election.
-    pub(crate) fn stand(&self, stands: bool) {
-        self.stands_back.store(!stands, Ordering::Relaxed);
+    /// Has this replica leave the lead to others, or end that.
+    pub(crate) fn stand_back(&self, stands_back: bool) {
+        self.stands_back.store(stands_back, Ordering::Relaxed);
     }
 
     pub(crate) fn stands_back(&self) -> bool {

@@ -74,8 +74,9 @@ impl Timekeeper {
             false => Some(found.leaderless.unwrap_or_else(Instant::now)),
         };
         let waited = found.leaderless.map(|since| since.elapsed());
-        let stands = apart_ms.is_none() || waited.is_some_and(|waited| waited >= PATIENCE);
-        let stands = stands && !self.state.stands_back();
+        let by_clock = apart_ms.is_none() || waited.is_some_and(|waited| waited >= PATIENCE);
+        // Raft has one switch for it: who stands back for another reason must not be let in by its clock.
+        let stands = by_clock && !self.state.stands_back();
         self.raft.runtime_config().elect(stands);
         if apart_ms.is_none() {
             found.hand_over = None;

@@ -322,6 +322,76 @@ async fn a_leader_repairs_what_a_follower_needs() {
     assert_logs_equal(&cluster, 0..=last).await;
 }
 
+/// Catches a leader that leads for ever although it can send nothing: what rotted there nobody else has, and its log is the
+/// longest.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_cannot_read_what_nobody_else_has_leaves_the_lead() {
+    let mut cluster = Cluster::three().await;
+    let agreed = cluster.fill(5, 100).await;
+    cluster.settle(agreed).await;
+    let damaged = cluster.leader().await;
+    let others: Vec<u64> = [1, 2, 3].into_iter().filter(|id| *id != damaged).collect();
+    let first = cluster.running.remove(&others[0]).unwrap();
+    let second = cluster.running.remove(&others[1]).unwrap();
+    // At once: a leader that has not heard from a majority for a while takes nothing.
+    let appending = append_without_answers(&cluster, damaged);
+    let ((), (), alone) = tokio::join!(biased; first.stop(), second.stop(), appending);
+    cluster.stop(damaged).await;
+    // While it runs, so that it does not know; and before anybody is there who could take the entries. Of two, nobody but
+    // the one with the longest log can be elected.
+    cluster.start(damaged).await;
+    damage_all(&cluster, damaged);
+    cluster.start(others[0]).await;
+    let has = cluster.group(others[0]).status().appended.unwrap();
+    assert!(
+        has + 16 <= alone,
+        "nothing that fills a segment is on one replica alone: {has} of {alone}"
+    );
+    eventually("the damaged one leads", || {
+        let leadership = cluster.group(damaged).leadership();
+        leadership.borrow().is_leader.then_some(())
+    })
+    .await;
+    cluster.start(others[1]).await;
+    let last = cluster.fill(5, 100).await;
+    assert!(
+        last < alone,
+        "what nobody was answered for was kept: {last}"
+    );
+    cluster.settle(last).await;
+    assert_logs_equal(&cluster, agreed..=last).await;
+}
+
+/// Has a leader append what nobody takes from it; the last index.
+async fn append_without_answers(cluster: &Cluster, leader: u64) -> u64 {
+    let group = cluster.group(leader);
+    let before = group.status().appended.unwrap();
+    let proposals = (0..40).map(|_| group.propose(vec![b'.'; 2_000].into()));
+    let proposals = futures::future::join_all(proposals);
+    let appended = async {
+        eventually("the leader has appended", || {
+            let appended = group.status().appended.unwrap();
+            (appended >= before + 20).then_some(appended)
+        })
+        .await
+    };
+    tokio::select! {
+        outcomes = proposals => panic!("all returned: {:?}", outcomes.first()),
+        appended = appended => appended,
+    }
+}
+
+/// Damages every segment of a replica that runs, behind what all have.
+fn damage_all(cluster: &Cluster, broker_id: u64) {
+    let disk = Host::real().disk;
+    for segment in log_files(&cluster.data_dir(broker_id), ".seg") {
+        let len = disk.open(&segment).unwrap().len().unwrap();
+        if len > 6_000 {
+            damage(&segment, 5_000, 500);
+        }
+    }
+}
+
 /// Catches a leader that offers a rotten segment in every snapshot, which no peer ever takes.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_repairs_a_segment_that_a_peer_does_not_take() {

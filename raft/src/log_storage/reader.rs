@@ -73,8 +73,7 @@ impl LogReader {
     ) -> Result<Vec<RaftEntry>, StoreError> {
         let entries = match self.log.read(start, end, bytes_max).await {
             Err(error) if error.is_corruption() => {
-                self.repairer.repair(&error, start).await?;
-                self.log.read(start, end, bytes_max).await?
+                self.read_repaired(&error, start, end, bytes_max).await?
             }
             result => result?,
         };
@@ -90,22 +89,33 @@ impl LogReader {
             .map_err(|error| StoreError::corrupt_at(self.data_dir.path(), start, error.to_string()))
     }
 
-    /// Reads what a follower needs. While that cannot be read, others may have to lead.
+    /// Has what is damaged repaired, and reads again.
+    async fn read_repaired(
+        &self,
+        error: &StoreError,
+        start: u64,
+        end: u64,
+        bytes_max: usize,
+    ) -> Result<Vec<Entry>, StoreError> {
+        self.repairer.repair(error, start).await?;
+        self.log.read(start, end, bytes_max).await
+    }
+
+    /// Reads what a follower needs, as [`LogReader::read`] does. While that cannot be read, others may have to lead.
     async fn read_to_send(&self, start: u64, end: u64) -> Result<Vec<RaftEntry>, StoreError> {
-        let first = self.log.read(start, end, APPEND_BYTES_MAX).await;
-        let Err(error) = first.as_ref().map(|_| ()) else {
-            return first.and_then(|entries| self.converted(start, entries));
+        let entries = match self.log.read(start, end, APPEND_BYTES_MAX).await {
+            Err(error) if error.is_corruption() => {
+                let unreadable = self.repairer.unreadable();
+                unreadable.send_replace(Some(start));
+                let repaired = self.read_repaired(&error, start, end, APPEND_BYTES_MAX);
+                let repaired = repaired.await?;
+                unreadable
+                    .send_if_modified(|index| index.take_if(|index| *index == start).is_some());
+                repaired
+            }
+            result => result?,
         };
-        if !error.is_corruption() {
-            return Err(error.clone());
-        }
-        let unreadable = self.repairer.unreadable();
-        unreadable.send_replace(Some(start));
-        let repaired = self.read(start, end, APPEND_BYTES_MAX).await;
-        if repaired.is_ok() {
-            unreadable.send_if_modified(|index| index.take_if(|index| *index == start).is_some());
-        }
-        repaired
+        self.converted(start, entries)
     }
 
     /// Everything in `start..end`, piece by piece.
