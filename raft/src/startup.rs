@@ -1,7 +1,7 @@
 //! The way from an opened data directory to a running replica.
 //!
 //! ```text
-//! damaged    repair from peers        (neither votes nor serves meanwhile)
+//! damaged    repair from peers        (does not serve, and votes for whoever has all that it promised)
 //! pristine   wait for the group, or make it
 //! otherwise  run at once: a majority must be able to come back without asking anybody
 //! ```
@@ -22,6 +22,7 @@ use crate::bootstrap::{Candidate, Step};
 use crate::config::RaftConfig;
 use crate::connections::Connections;
 use crate::error::RaftError;
+use crate::group::hand_over;
 use crate::introductions::{Acquaintance, Acquaintances};
 use crate::leadership::LeadershipWatch;
 use crate::log_storage::{LogReader, LogStorage};
@@ -29,14 +30,19 @@ use crate::maintenance::Maintenance;
 use crate::network::Network;
 use crate::peers::Peers;
 use crate::repair::{Fetcher, Repairer};
+use crate::service::Ballot;
 use crate::snapshot::Snapshots;
 use crate::stall_watch::StallWatch;
 use crate::state::{Phase, State};
 use crate::state_machine::StateMachine;
+use crate::storage::give_up_tables;
 use crate::tables::Tables;
 use crate::terms::TERM_MAX;
 use crate::timekeeper::Timekeeper;
 use crate::types::{Raft, RaftLogId};
+
+/// Longest wait for another replica to lead in the place of one that has to end.
+const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Longest wait for openraft to end its tasks.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -56,6 +62,7 @@ pub(crate) struct Startup {
     pub(crate) fetcher: Fetcher,
     pub(crate) repairer: Repairer,
     pub(crate) maintenance: Arc<Maintenance>,
+    pub(crate) ballot: Arc<Ballot>,
     /// Peers that were asked for help.
     pub(crate) asked: AtomicUsize,
 }
@@ -91,6 +98,7 @@ impl Startup {
     pub(crate) async fn start(&mut self) -> Result<Raft, RaftError> {
         while self.needs_repair() {
             self.state.enter(Phase::Repairing);
+            self.learn_promise().await?;
             self.repair_log().await?;
             self.restore_tables().await?;
             self.look_for_damage().await?;
@@ -99,6 +107,8 @@ impl Startup {
             true => self.wait_for_group().await?,
             false => Step::Join,
         };
+        // Raft reads the vote now, and gives the next ones.
+        self.ballot.close().await;
         let raft = self.start_raft().await?;
         if let Step::Initialize(nodes) = step {
             tracing::info!(members = ?nodes.keys(), "making the group");
@@ -147,10 +157,33 @@ impl Startup {
             watch.run(shutdown.clone()),
             stalls.run(shutdown.clone()),
             timekeeper.run(shutdown.clone()),
-            self.maintenance.run(raft.clone(), shutdown.clone())
+            self.maintenance.run(raft.clone(), shutdown.clone()),
+            self.watch_tables(shutdown.clone())
         );
         shutdown.wait().await;
         self.stop(raft).await;
+    }
+
+    /// Ends the replica in order when its tables turn out to be damaged: the next start makes them again.
+    async fn watch_tables(&self, shutdown: Shutdown) {
+        let mut damage = self.tables.lock().await.damage();
+        let reason = tokio::select! {
+            biased;
+            () = shutdown.wait() => return,
+            damaged = damage.wait_for(Option::is_some) => {
+                damaged.ok().and_then(|reason| reason.clone()).unwrap_or_default()
+            }
+        };
+        if let Err(error) = give_up_tables(&self.data_dir).await {
+            return self.state.fail(error.to_string());
+        }
+        // Whoever takes over has whole tables; nobody waits for an election then.
+        if let Err(error) = hand_over(&self.state, |_| true, HAND_OVER_TIMEOUT).await {
+            tracing::warn!(%error, "the lead was not handed over");
+        }
+        self.state.fail(format!(
+            "{reason}; the tables are made again at the next start"
+        ));
     }
 
     /// An orderly end: what is in the tables' memory need not be replayed.
@@ -168,9 +201,17 @@ impl Startup {
         {
             tracing::warn!("the log was not written to its end in time");
         }
-        let kv = self.tables.lock().await.kv().clone();
+        let (kv, damage) = {
+            let tables = self.tables.lock().await;
+            (tables.kv().clone(), tables.damage())
+        };
         if let Err(error) = kv.flush().await {
             tracing::warn!(%error, "tables were not flushed; they will be replayed");
+        }
+        // Also if Raft stopped for it before anybody else heard of it.
+        let is_damaged = damage.borrow().is_some();
+        if is_damaged && let Err(error) = give_up_tables(&self.data_dir).await {
+            tracing::error!(%error, "the next start will find damaged tables");
         }
     }
 

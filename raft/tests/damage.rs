@@ -28,9 +28,64 @@ async fn a_damaged_tail_is_repaired_before_the_replica_votes() {
     cluster.stop(leader).await;
     cluster.start(damaged).await;
     cluster.running[&damaged].wait_phase(Phase::Repairing).await;
-    cluster.start(leader).await;
+    cluster.expect_no_leader(damaged).await;
     assert_eq!(*cluster.group(damaged).phase().borrow(), Phase::Repairing);
+    // One machine is dead and a bit has flipped on another: the third has all that both had promised.
     cluster.start(other).await;
+    cluster.running[&damaged].wait_phase(Phase::Running).await;
+    assert!(cluster.group(damaged).status().entries_repaired > 0);
+    let last = cluster.fill(5, 100).await;
+    cluster.settle(last).await;
+    cluster.start(leader).await;
+    cluster.settle(last).await;
+    assert_logs_equal(&cluster, 0..=last).await;
+}
+
+/// Catches a damaged replica that votes for less than it had promised: what only it and a dead one had would be lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_replica_does_not_vote_for_less_than_it_had_promised() {
+    let mut cluster = Cluster::three().await;
+    let last = cluster.fill(5, 1_000).await;
+    cluster.settle(last).await;
+    let (damaged, leader) = (cluster.follower().await, cluster.leader().await);
+    let behind = 6 - damaged - leader;
+    cluster.stop(behind).await;
+    let last = cluster.fill(20, 1_000).await;
+    cluster.settle(last).await;
+    cluster.stop_all().await;
+    let tail = log_files(&cluster.data_dir(damaged), ".seg").pop().unwrap();
+    damage(&tail, 64, 100);
+    cluster.start(damaged).await;
+    cluster.start(behind).await;
+    cluster.expect_no_leader(behind).await;
+    assert_eq!(*cluster.group(damaged).phase().borrow(), Phase::Repairing);
+    cluster.start(leader).await;
+    cluster.running[&damaged].wait_phase(Phase::Running).await;
+    cluster.settle(last).await;
+    assert_logs_equal(&cluster, 0..=last).await;
+}
+
+/// Catches a replica of which nobody knows how far it was synced, and that votes with whatever is left of its log.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_lost_its_mark_asks_the_leader_what_it_had_promised() {
+    let mut cluster = Cluster::three().await;
+    let last = cluster.fill(30, 1_000).await;
+    cluster.settle(last).await;
+    let (damaged, leader) = (cluster.follower().await, cluster.leader().await);
+    let other = 6 - damaged - leader;
+    cluster.stop_all().await;
+    let tail = log_files(&cluster.data_dir(damaged), ".seg").pop().unwrap();
+    let disk = Host::real().disk;
+    disk.create(&tail.with_file_name("synced")).unwrap();
+    let file = disk.open(&tail).unwrap();
+    let zeros = vec![0; usize::try_from(file.len().unwrap() - 200).unwrap()];
+    file.write_at(200, &[bytes::Bytes::from(zeros)]).unwrap();
+    cluster.start(damaged).await;
+    cluster.running[&damaged].wait_phase(Phase::Repairing).await;
+    cluster.start(other).await;
+    cluster.expect_no_leader(other).await;
+    assert_eq!(*cluster.group(damaged).phase().borrow(), Phase::Repairing);
+    cluster.start(leader).await;
     cluster.running[&damaged].wait_phase(Phase::Running).await;
     assert!(cluster.group(damaged).status().entries_repaired > 0);
     let last = cluster.fill(5, 100).await;

@@ -96,6 +96,30 @@ async fn a_follower_without_space_stops_alone_and_comes_back() {
     expect_nothing_lost(&cluster, "orders", &acked).await;
 }
 
+/// Catches a leader that refuses every send because its disk alone is full, while two replicas have room.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_whose_disk_alone_is_full_hands_over() {
+    let cluster = cluster().await;
+    cluster.topic("orders").await;
+    let writer = Writer::start(&cluster, "orders", 100).await;
+    writer.wait_for_acks(100).await;
+    let led = cluster.led().await;
+    std::fs::write(faults(&cluster, led.broker_id), "free * bytes=0\n").unwrap();
+    cluster
+        .wait_for_leader_after(led.term, PATIENCE)
+        .await
+        .unwrap();
+    writer.wait_for_acks(200).await;
+    assert!(
+        cluster.status(led.broker_id).await.is_some(),
+        "it goes on as a follower"
+    );
+    std::fs::remove_file(faults(&cluster, led.broker_id)).unwrap();
+    cluster.wait_until_caught_up(led.broker_id).await;
+    let acked = writer.finish().await;
+    expect_nothing_lost(&cluster, "orders", &acked).await;
+}
+
 /// Catches sends that are accepted and forgotten when the disk is nearly full, and a group that stays
 /// closed after there is room again.
 #[tokio::test(flavor = "multi_thread")]
