@@ -14,7 +14,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use host::Host;
 use raftmq_raft::Phase;
-use store::{Batch, DataDir, Kv, KvCounters, KvEngine, LogConfig, MemEngine, Pair, StoreError};
+use store::{Batch, Kv, KvCounters, KvEngine, MemEngine, Pair, StoreError};
 
 /// Directories whose tables cannot be read.
 type Rotten = Arc<Mutex<BTreeSet<PathBuf>>>;
@@ -123,12 +123,15 @@ async fn cluster() -> (Cluster, Rotten) {
     (cluster, rotten)
 }
 
-/// The tables of a replica that is stopped.
-async fn tables_of(cluster: &Cluster, id: u64) -> PathBuf {
-    let config = cluster.config(id);
-    let log = LogConfig::default();
-    let dir = DataDir::open(&Host::real(), &config.data_dir, &config.identity, &log).await;
-    dir.unwrap().tables_dir()
+/// The directories of a replica's tables. It may be running, or about to give up its lock.
+fn tables_of(cluster: &Cluster, id: u64) -> Vec<PathBuf> {
+    let found = Host::real().disk.list(&cluster.data_dir(id)).unwrap();
+    let tables = found.into_iter();
+    let tables: Vec<_> = tables
+        .filter(|path| path.to_string_lossy().contains("tables-"))
+        .collect();
+    assert!(!tables.is_empty());
+    tables
 }
 
 /// Catches a replica that ends at every start because its tables rotted, although they can be made again.
@@ -137,10 +140,13 @@ async fn tables_that_rotted_are_made_again_at_the_start() {
     let (mut cluster, rotten) = cluster().await;
     let id = cluster.follower().await;
     cluster.stop(id).await;
-    rotten.lock().unwrap().insert(tables_of(&cluster, id).await);
+    let tables = tables_of(&cluster, id);
+    rotten.lock().unwrap().extend(tables.clone());
     cluster.start(id).await;
     let last = cluster.fill(5, 100).await;
     cluster.settle(last).await;
+    let now = tables_of(&cluster, id);
+    assert!(now.iter().all(|dir| !tables.contains(dir)), "{now:?}");
 }
 
 /// Catches a leader that goes on with tables that cannot be read, for ever, and one that ends for it at every start.
@@ -150,13 +156,7 @@ async fn a_leader_whose_tables_rot_hands_over_and_makes_them_again() {
     for what in ["read", "checkpoint"] {
         let id = cluster.leader().await;
         let replica = cluster.running.remove(&id).unwrap();
-        // A running replica's directory is locked, but the newest tables are the only ones.
-        let tables = Host::real().disk.list(&cluster.data_dir(id)).unwrap();
-        let is_tables = |path: &PathBuf| path.to_string_lossy().contains("tables-");
-        rotten
-            .lock()
-            .unwrap()
-            .extend(tables.into_iter().filter(is_tables));
+        rotten.lock().unwrap().extend(tables_of(&cluster, id));
         match what {
             "read" => assert!(replica.rows.read(1).is_err()),
             _ => assert!(replica.group.checkpoint(PATIENCE).await.is_err()),

@@ -159,13 +159,20 @@ impl Invariants {
 
     async fn watch_status(&self, broker: &BrokerProcess, live: &Live) {
         let machine = broker.machine;
+        // One whose disk was replaced by an older copy has forgotten votes by the nature of the fault; what its peers must make
+        // of it is `promises-are-kept`, and `one-leader-per-term`.
+        let forgot =
+            |machine| matches!(machine, Machine::Broker(id) if self.world.is_rolled_back(id));
         loop {
             let status = live.group.status();
             let result = {
                 let mut checks = self.checks();
                 let positions = checks.positions.seen(machine, live.life, &status);
                 positions
-                    .and_then(|()| checks.votes.seen(machine, &status))
+                    .and_then(|()| match forgot(machine) {
+                        true => Ok(()),
+                        false => checks.votes.seen(machine, &status),
+                    })
                     .and_then(|()| checks.completeness.seen(machine, &status))
                     .and_then(|()| checks.queues.look(machine, live.life, &live.view))
             };

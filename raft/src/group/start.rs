@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use host::network::{Listener, Proof, Router, ServerOptions, serve, server};
 use host::{Host, Shutdown};
-use store::{CommitLog, DataDir};
+use store::{Checkpoints, CommitLog, DataDir, Kv};
 use tokio::sync::{Mutex, watch};
 
 use super::{Inner, RaftGroup};
@@ -107,6 +107,25 @@ struct Parts {
     service: Service,
 }
 
+/// The tables that were found, or new ones if the application cannot read these.
+async fn open_tables(
+    config: &RaftConfig,
+    stored: (&DataDir, &Checkpoints, &CommitLog),
+    kv: Arc<dyn Kv>,
+    application: Box<dyn Application>,
+) -> Result<Tables, RaftError> {
+    let (data_dir, checkpoints, log) = stored;
+    match Tables::open(kv, log.clone(), application) {
+        Ok(tables) => Ok(tables),
+        Err(Unusable { error, application }) => {
+            tracing::error!(%error, "tables cannot be read; making them again");
+            let kv = make_again(data_dir, &config.engine, checkpoints).await?;
+            let opened = Tables::open(kv, log.clone(), application);
+            Ok(opened.map_err(|unusable| unusable.error)?)
+        }
+    }
+}
+
 /// What stands on the disk, and what keeps it.
 struct Stored {
     data_dir: Arc<DataDir>,
@@ -169,15 +188,7 @@ impl Parts {
             kv,
             ..
         } = storage;
-        let tables = match Tables::open(kv, log.clone(), application) {
-            Ok(tables) => tables,
-            Err(Unusable { error, application }) => {
-                tracing::error!(%error, "tables cannot be read; making them again");
-                let kv = make_again(&data_dir, &config.engine, &checkpoints).await?;
-                let opened = Tables::open(kv, log.clone(), application);
-                opened.map_err(|unusable| unusable.error)?
-            }
-        };
+        let tables = open_tables(&config, (&data_dir, &checkpoints, &log), kv, application).await?;
         let (applied_id, membership) = (
             tables.applied().log_id(),
             tables.applied().membership().clone(),

@@ -4,7 +4,7 @@
 //! the damage name the last entry. It votes for a candidate whose log reaches at least that far, as it would have done
 //! before, so that one dead machine and one flipped bit on another are no outage. The new leader then gives it back what
 //! it lacks (`startup/tail.rs`). Must never vote while nobody knows what was promised, nor once Raft is about to read the
-//! vote. Why that is safe: `docs/adr/0016-a-damaged-replica-votes.md`.
+//! vote. Why that is safe: `docs/adr/0017-a-damaged-replica-votes.md`.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
