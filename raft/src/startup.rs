@@ -158,7 +158,8 @@ impl Startup {
             stalls.run(shutdown.clone()),
             timekeeper.run(shutdown.clone()),
             self.maintenance.run(raft.clone(), shutdown.clone()),
-            self.watch_tables(shutdown.clone())
+            self.watch_tables(shutdown.clone()),
+            self.watch_tail(shutdown.clone())
         );
         shutdown.wait().await;
         self.stop(raft).await;
@@ -177,13 +178,35 @@ impl Startup {
         if let Err(error) = give_up_tables(&self.data_dir).await {
             return self.state.fail(error.to_string());
         }
-        // Whoever takes over has whole tables; nobody waits for an election then.
+        self.end_in_order(format!(
+            "{reason}; the tables are made again at the next start"
+        ))
+        .await;
+    }
+
+    /// Ends the replica in order when the segment that it writes to turns out to be damaged: the next start finds that below
+    /// the mark, and repairs it from peers before it takes part.
+    async fn watch_tail(&self, shutdown: Shutdown) {
+        let mut damage = self.repairer.tail_damage();
+        let reason = tokio::select! {
+            biased;
+            () = shutdown.wait() => return,
+            damaged = damage.wait_for(Option::is_some) => {
+                damaged.ok().and_then(|reason| reason.clone()).unwrap_or_default()
+            }
+        };
+        self.end_in_order(format!(
+            "{reason}; it is repaired from the peers at the next start"
+        ))
+        .await;
+    }
+
+    /// Whoever takes over can read what this replica cannot; nobody waits for an election then.
+    async fn end_in_order(&self, reason: String) {
         if let Err(error) = hand_over(&self.state, |_| true, HAND_OVER_TIMEOUT).await {
             tracing::warn!(%error, "the lead was not handed over");
         }
-        self.state.fail(format!(
-            "{reason}; the tables are made again at the next start"
-        ));
+        self.state.fail(reason);
     }
 
     /// An orderly end: what is in the tables' memory need not be replayed.

@@ -307,6 +307,47 @@ async fn a_reader_has_a_damaged_segment_repaired() {
     assert_eq!(first_bad(group, last).await, None);
 }
 
+/// Catches a leader that cannot read what it wrote lately, and fails whoever asks for it until the segment is full.
+#[tokio::test(flavor = "multi_thread")]
+async fn rot_in_the_segment_that_is_written_to_is_repaired_by_a_restart() {
+    let mut cluster = Cluster::three().await;
+    let last = cluster.fill(5, 1_000).await;
+    cluster.settle(last).await;
+    let damaged = cluster.leader().await;
+    // Restarted, so that it has to read from the disk.
+    cluster.stop(damaged).await;
+    cluster.leader().await;
+    cluster.start(damaged).await;
+    let last = cluster.propose("put after the restart").await.log_id.index;
+    cluster.settle(last).await;
+    let led = cluster.leader().await;
+    if led != damaged {
+        let transfer = cluster
+            .group(led)
+            .transfer_leader(damaged, common::PATIENCE);
+        transfer.await.unwrap();
+        assert_eq!(cluster.leader().await, damaged);
+    }
+    let tail = log_files(&cluster.data_dir(damaged), ".seg").pop().unwrap();
+    damage(&tail, 2_500, 10);
+    let replica = cluster.running.remove(&damaged).unwrap();
+    let group = replica.group.clone();
+    let bad = first_bad(&group, last).await.expect("the damage shows");
+    let asked = tokio::spawn(async move { group.repair_entry(bad).await });
+    let failed = tokio::time::timeout(common::PATIENCE, replica.group.failed()).await;
+    let reason = failed.expect("the replica ends in order").to_string();
+    assert!(reason.contains("repaired from the peers"), "{reason}");
+    assert_ne!(cluster.leader().await, damaged);
+    asked.abort();
+    replica.stop().await;
+    cluster.start(damaged).await;
+    cluster.running[&damaged].wait_phase(Phase::Running).await;
+    assert!(cluster.group(damaged).status().entries_repaired > 0);
+    let last = cluster.fill(5, 100).await;
+    cluster.settle(last).await;
+    assert_logs_equal(&cluster, 0..=last).await;
+}
+
 /// Catches a repair that goes on asking for what everybody has dropped, and then reports damage that is gone.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repair_ends_when_the_segment_is_dropped() {

@@ -73,7 +73,7 @@ struct Found {
     /// Segments behind the tail without a single valid record, and what stands in them.
     empty: Vec<FoundTail>,
     /// Last entry that an index file vouches for.
-    indexed: Option<u64>,
+    indexed: Option<LogId>,
     spares: Vec<Spare>,
     next_spare: u64,
 }
@@ -256,7 +256,10 @@ fn find(disk: &dyn Disk, dir: &Path, segment_bytes: u64, keep_spares: usize) -> 
     let (mut empty, mut tail, mut indexed) = (Vec::new(), None, None);
     while let Some(first) = names.segments.pop_last() {
         let summary = read_summary(disk, dir, first).filter(|_| names.indexes.contains(&first));
-        indexed = indexed.max(summary.map(|summary| summary.last_index()));
+        indexed = indexed.max(summary.map(|summary| LogId {
+            term: summary.last_term,
+            index: summary.last_index(),
+        }));
         let before = names.segments.last();
         let before = before.and_then(|before| read_summary(disk, dir, *before));
         let term_before = before.map_or(0, |summary| summary.last_term);
@@ -377,7 +380,8 @@ fn judge_tail(
         mark.synced.map(|synced| synced.index),
         purged.map(|purged| purged.index),
     ];
-    let promised = promised.into_iter().flatten().chain(found.indexed).max();
+    let indexed = found.indexed.map(|indexed| indexed.index);
+    let promised = promised.into_iter().flatten().chain(indexed).max();
     let floor = purged.map_or(0, |purged| purged.index + 1);
     // A roll that was torn begins at the floor or above it. One below it held entries that tables may still point at.
     let begins = found.empty.iter().map(|empty| empty.first_index);
@@ -432,7 +436,7 @@ async fn hold_mark(mark: &mut MarkFile, damage: Damage, found: &Found) -> Result
     let segments = found.tail.iter().chain(&found.empty);
     let seen = segments.filter_map(|segment| segment.furthest);
     let terms = seen.map(|furthest| furthest.term);
-    let known = [last_of(found), held.synced];
+    let known = [last_of(found), held.synced, found.indexed];
     let terms = terms.chain(known.into_iter().flatten().map(|known| known.term));
     let promised = LogId {
         term: terms.max().unwrap_or(0),

@@ -47,6 +47,13 @@ impl CommitLog {
         Ok(())
     }
 
+    /// Whether an entry stands in a segment that is still written to: no peer's segment can take its place, but what
+    /// [`CommitLog::reset_from`] puts there when the log is opened again.
+    pub fn is_in_open_segment(&self, index: u64) -> bool {
+        let state = self.shared.state();
+        matches!(state.segments.find(index), Some(Place::Open(_)))
+    }
+
     /// Ends not knowing how far this log was synced: `last` is the last entry that it can have promised, as somebody
     /// says who must know. Noted for good, so that an interrupted repair is found to be one.
     ///
