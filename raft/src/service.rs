@@ -179,7 +179,10 @@ impl RaftService for Service {
     ) -> Result<Response<wire::VoteResponse>, Status> {
         let request = self.vote_request(request.into_inner())?;
         let Some(raft) = self.state.raft() else {
-            return self.ballot.vote(&request).await.map(Response::new);
+            // In a task of its own: a caller that hangs up must not leave a vote half saved.
+            let ballot = self.ballot.clone();
+            let voting = tokio::spawn(async move { ballot.vote(&request).await });
+            return voting.await.map_err(stopped)?.map(Response::new);
         };
         let response = raft.vote(request).await.map_err(stopped)?;
         Ok(Response::new(vote_response_to_wire(&response)))
