@@ -117,10 +117,16 @@ impl Maintenance {
     async fn watch_room(&self) -> Result<(), RaftError> {
         loop {
             tokio::time::sleep(INTERVAL).await;
-            self.log.make_room()?;
-            self.state
-                .set_room(self.log.room()?, self.log.free_bytes()?);
+            self.look_at_room()?;
         }
+    }
+
+    /// Looks at the disk's free space once.
+    pub(crate) fn look_at_room(&self) -> Result<(), RaftError> {
+        self.log.make_room()?;
+        let (room, free_bytes) = (self.log.room()?, self.log.free_bytes()?);
+        self.state.set_room(room, free_bytes);
+        Ok(())
     }
 
     fn is_short(&self) -> bool {

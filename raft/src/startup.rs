@@ -257,6 +257,8 @@ impl Startup {
     }
 
     async fn start_raft(&self) -> Result<Raft, RaftError> {
+        // Before the first entries arrive: on a full disk they are refused, where a failed append would end this replica.
+        self.maintenance.look_at_room()?;
         if let Some(vote) = self.state.vote()
             && vote.term > TERM_MAX
         {

@@ -149,7 +149,15 @@ impl Invariants {
                 trace.tell(format_args!("{machine} leads in term {term}"));
                 trace.happened(Effect::LeaderChanged);
             }
-            let result = self.checks().leaders.seen(machine, &now);
+            let result = {
+                let mut checks = self.checks();
+                // An older copy has forgotten terms as it has forgotten votes (see `watch_status`). That nobody else leads
+                // in a term that it leads in holds for it too.
+                if self.is_rolled_back(machine) {
+                    checks.leaders.forget_term(machine);
+                }
+                checks.leaders.seen(machine, &now)
+            };
             self.note(result);
             if changes.changed().await.is_err() {
                 return;
@@ -157,19 +165,21 @@ impl Invariants {
         }
     }
 
+    fn is_rolled_back(&self, machine: Machine) -> bool {
+        matches!(machine, Machine::Broker(id) if self.world.is_rolled_back(id))
+    }
+
     async fn watch_status(&self, broker: &BrokerProcess, live: &Live) {
         let machine = broker.machine;
         // One whose disk was replaced by an older copy has forgotten votes by the nature of the fault; what its peers must make
         // of it is `promises-are-kept`, and `one-leader-per-term`.
-        let forgot =
-            |machine| matches!(machine, Machine::Broker(id) if self.world.is_rolled_back(id));
         loop {
             let status = live.group.status();
             let result = {
                 let mut checks = self.checks();
                 let positions = checks.positions.seen(machine, live.life, &status);
                 positions
-                    .and_then(|()| match forgot(machine) {
+                    .and_then(|()| match self.is_rolled_back(machine) {
                         true => Ok(()),
                         false => checks.votes.seen(machine, &status),
                     })

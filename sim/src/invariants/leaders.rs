@@ -15,6 +15,11 @@ pub(super) struct Leaders {
 }
 
 impl Leaders {
+    /// Which term it was in does not count any more.
+    pub(super) fn forget_term(&mut self, machine: Machine) {
+        self.terms.remove(&machine);
+    }
+
     pub(super) fn seen(
         &mut self,
         machine: Machine,
