@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::failure::Failure;
-use crate::moments::shown_age;
+use crate::moments::{shown_age, shown_bytes};
 
 /// One replica and what it said.
 #[derive(Clone, Debug)]
@@ -184,6 +184,12 @@ impl GroupSurvey {
                 serves: leader.is_some(),
                 text: format!("broker {id} of group {}: {text}", self.name),
             }));
+            let full = replica.status.as_ref().ok().and_then(full_disk);
+            troubles.extend(full.map(|text| Trouble {
+                // A leader with a full disk takes no messages; one that could has taken over otherwise.
+                serves: leader.is_some_and(|leader| leader.broker_id != id),
+                text: format!("broker {id} of group {}: {text}", self.name),
+            }));
         }
         troubles
     }
@@ -228,6 +234,18 @@ impl GroupSurvey {
             }
         }
     }
+}
+
+/// What is said of a disk that has no room for messages any more.
+fn full_disk(status: &BrokerStatus) -> Option<String> {
+    let (free, needed) = (status.disk_free_bytes?, status.disk_needed_bytes);
+    (free < needed).then(|| {
+        format!(
+            "its disk is full: {} are free, {} must be for messages to be taken",
+            shown_bytes(free),
+            shown_bytes(needed)
+        )
+    })
 }
 
 impl Replica {

@@ -92,6 +92,35 @@ fn a_group_without_a_leader_does_not_serve() {
     );
 }
 
+/// Catches a cluster called well that takes no messages because disks are full, to the last byte even.
+#[test]
+fn a_full_disk_is_a_trouble() {
+    let full = |broker_id: u64, state: &str| {
+        let mut replica = answer(broker_id, state, 100);
+        if let Ok(status) = &mut replica.status {
+            (status.disk_free_bytes, status.disk_needed_bytes) = (Some(0), 10);
+        }
+        replica
+    };
+    let found = troubles(vec![
+        answer(1, "leader", 100),
+        full(2, "follower"),
+        answer(3, "follower", 100),
+    ]);
+    assert_eq!(found.len(), 1);
+    assert!(
+        found[0].serves && found[0].text.contains("broker 2") && found[0].text.contains("full"),
+        "{}",
+        found[0].text
+    );
+    let found = troubles(vec![
+        full(1, "leader"),
+        full(2, "follower"),
+        full(3, "follower"),
+    ]);
+    assert!(found.iter().any(|trouble| !trouble.serves));
+}
+
 /// Catches a system called well because a group that is down as a whole is not looked at, or not named.
 #[test]
 fn a_group_of_which_nobody_answers_is_a_trouble() {

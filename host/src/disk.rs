@@ -18,6 +18,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 
+/// Linux's `EIO`.
+const INPUT_OUTPUT_ERROR: i32 = 5;
+
+/// Whether the disk itself failed, and not the request: what it was asked for is as good as lost.
+pub fn is_media_error(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(INPUT_OUTPUT_ERROR)
+}
+
 /// A tree of files. All paths are used as they are given.
 pub trait Disk: Send + Sync + 'static {
     /// Makes an empty file, or empties the one that is there.

@@ -17,7 +17,7 @@ pub mod testing;
 use std::sync::Arc;
 
 pub use clock::{Clock, SystemClock};
-pub use disk::{Disk, File};
+pub use disk::{Disk, File, is_media_error};
 pub use mutant::Mutant;
 pub use os_disk::OsDisk;
 pub use shutdown::{Shutdown, ShutdownTrigger};

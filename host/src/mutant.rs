@@ -67,6 +67,10 @@ pub enum Mutant {
     ProgressNameUnsynced,
     /// What a group commits in a topic counts in the next one of its name.
     OtherLifeCommitted,
+    /// A mark of what was synced that cannot be read says that nothing was.
+    UnreadableMarkIsNone,
+    /// Nobody remembers on its disk what peers had promised.
+    RolledBackReplicaBelieved,
 }
 
 impl Mutant {
@@ -102,6 +106,8 @@ impl Mutant {
         Mutant::ProgressFileUnsynced,
         Mutant::ProgressNameUnsynced,
         Mutant::OtherLifeCommitted,
+        Mutant::UnreadableMarkIsNone,
+        Mutant::RolledBackReplicaBelieved,
     ];
 
     /// What it is called on the command line.
@@ -137,6 +143,8 @@ impl Mutant {
             Mutant::ProgressFileUnsynced => "progress-file-unsynced",
             Mutant::ProgressNameUnsynced => "progress-name-unsynced",
             Mutant::OtherLifeCommitted => "other-life-committed",
+            Mutant::UnreadableMarkIsNone => "unreadable-mark-is-none",
+            Mutant::RolledBackReplicaBelieved => "rolled-back-replica-believed",
         }
     }
 }

@@ -67,6 +67,18 @@ pub enum RaftError {
         /// Its broker group.
         group: String,
     },
+    /// The data directory is older than what it has promised.
+    #[error(
+        "the data directory of broker {broker_id} is an older copy of what it was ({detail}): what it promised since is gone, so it must not vote again; start a broker with an unused broker_id and an empty data_dir in its place, then `raftmq group replace --group {group} {broker_id} HOST:PORT` with that broker's client address; if so many replicas were put back that none leads, `raftmq log restore` makes a group of the newest data directory"
+    )]
+    RolledBack {
+        /// The id in question.
+        broker_id: u64,
+        /// Its broker group.
+        group: String,
+        /// What does not fit.
+        detail: String,
+    },
     /// A peer belongs to another cluster or group.
     #[error("{peer} belongs to another group: {detail}")]
     ForeignPeer {
@@ -94,6 +106,14 @@ pub enum RaftError {
     /// It was told to stop.
     #[error("replica is shutting down")]
     ShutDown,
+}
+
+impl RaftError {
+    /// Whether a file could not be written because the disk is full.
+    pub(crate) fn is_for_want_of_space(&self) -> bool {
+        let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+        matches!(self, RaftError::File { source, .. } if full.contains(&source.kind()))
+    }
 }
 
 /// Why a proposal was not, or perhaps not, carried out.

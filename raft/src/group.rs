@@ -23,7 +23,7 @@ use crate::repair::Repairer;
 use crate::state::{Phase, State};
 use crate::status::GroupStatus;
 
-pub(crate) use change::transfer_leader;
+pub(crate) use change::{hand_over, transfer_leader};
 pub use propose::Proposed;
 
 /// A replica of a broker group.

@@ -8,16 +8,16 @@
 //! holds it, so that a directory that lost everything is not taken for the one that made the
 //! promises. Starts grow with each opening, which the directory's lock makes exclusive, so of two
 //! processes with the same replica id the one that started later is the living one, unless somebody
-//! copied the directory. Replaced whole: written beside, synced, renamed.
+//! copied the directory. A start that peers refused is taken back.
 
 use std::path::Path;
 
-use bytes::Bytes;
-use host::Host;
+use host::{Host, Mutant, mutant};
 use rand::TryRng;
 
 use crate::error::RaftError;
 use crate::runtime::random;
+use crate::small_file::{failed, replace};
 
 const MAGIC: &[u8; 8] = b"RMQRPL01";
 const FILE_BYTES: usize = 28;
@@ -54,7 +54,7 @@ impl Incarnation {
             false => (random_number() | 1, 0),
         };
         let starts = starts + 1;
-        write(host, dir, &path, replica_id, starts).await?;
+        write(host, dir, replica_id, starts).await?;
         Ok(Incarnation {
             replica_id,
             number: starts << 32 | random_number() >> 32,
@@ -64,9 +64,26 @@ impl Incarnation {
     /// Makes the locked directory `dir` one that nobody has heard of; returns its replica id.
     pub(crate) async fn renew(host: &Host, dir: &Path) -> Result<u64, RaftError> {
         let replica_id = random_number() | 1;
-        write(host, dir, &dir.join(FILE_NAME), replica_id, 0).await?;
+        write(host, dir, replica_id, 0).await?;
         Ok(replica_id)
     }
+
+    /// Takes this start back, which peers refused: an old copy of a directory must not pass for a newer process than the
+    /// one that they know, however often it is started.
+    pub(crate) async fn take_back(self, host: &Host, dir: &Path) -> Result<(), RaftError> {
+        let (replica_id, starts) = read(host, &dir.join(FILE_NAME))?;
+        let is_ours = replica_id == self.replica_id && starts == starts_of(self.number);
+        // Mutant: it counts.
+        if !is_ours || mutant::is(Mutant::RolledBackReplicaBelieved) {
+            return Ok(());
+        }
+        write(host, dir, replica_id, starts.saturating_sub(1)).await
+    }
+}
+
+/// How often the directory had been opened when a process drew this number.
+pub(crate) fn starts_of(number: u64) -> u64 {
+    number >> 32
 }
 
 fn random_number() -> u64 {
@@ -99,40 +116,35 @@ fn read(host: &Host, path: &Path) -> Result<(u64, u64), RaftError> {
     Ok((number(8), number(16)))
 }
 
-async fn write(
-    host: &Host,
-    dir: &Path,
-    path: &Path,
-    replica_id: u64,
-    starts: u64,
-) -> Result<(), RaftError> {
+async fn write(host: &Host, dir: &Path, replica_id: u64, starts: u64) -> Result<(), RaftError> {
     let mut bytes = Vec::with_capacity(FILE_BYTES);
     bytes.extend_from_slice(MAGIC);
     bytes.extend_from_slice(&replica_id.to_le_bytes());
     bytes.extend_from_slice(&starts.to_le_bytes());
     bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
-    let beside = dir.join("replica.new");
-    let file = host
-        .disk
-        .create(&beside)
-        .map_err(failed("create", &beside))?;
-    file.write_and_sync(0, vec![Bytes::from(bytes)])
-        .await
-        .map_err(failed("write", &beside))?;
-    host.disk
-        .rename(&beside, path)
-        .map_err(failed("rename", &beside))?;
-    host.disk.sync_dir(dir).await.map_err(failed("sync", dir))
-}
-
-fn failed(verb: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> RaftError {
-    let path = path.to_path_buf();
-    move |source| RaftError::File { verb, path, source }
+    replace(host, dir, FILE_NAME, bytes).await
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
+
+    /// Catches an old copy of a directory that is started until it passes for the newest process.
+    #[tokio::test]
+    async fn a_start_that_was_refused_does_not_count() {
+        let host = Host::real();
+        let dir = tempfile::tempdir().unwrap();
+        let first = Incarnation::start(&host, dir.path(), false).await.unwrap();
+        for _ in 0..3 {
+            let refused = Incarnation::start(&host, dir.path(), true).await.unwrap();
+            assert_eq!(starts_of(refused.number), starts_of(first.number) + 1);
+            refused.take_back(&host, dir.path()).await.unwrap();
+            // Nobody takes back what another process counted.
+            refused.take_back(&host, dir.path()).await.unwrap();
+        }
+    }
 
     /// Catches a restart that looks like another replica, or a new directory that looks like the old.
     #[tokio::test]

@@ -11,6 +11,7 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use host::Shutdown;
 use proto::raft as wire;
+use store::DataDir;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::Code;
@@ -18,6 +19,7 @@ use tonic::Code;
 use crate::connections::{Class, Connections};
 use crate::error::RaftError;
 use crate::peers::{HELLO_INTERVAL, Peers};
+use crate::promises::{Promise, Promises};
 use crate::state::State;
 
 /// Longest wait for one peer's answer.
@@ -57,6 +59,7 @@ pub(crate) struct Introductions {
     /// run at the address of one that was replaced.
     configured: BTreeMap<u64, String>,
     known: watch::Sender<Acquaintances>,
+    data_dir: Arc<DataDir>,
 }
 
 impl Introductions {
@@ -66,6 +69,7 @@ impl Introductions {
         state: Arc<State>,
         configured: BTreeMap<u64, String>,
         known: watch::Sender<Acquaintances>,
+        data_dir: Arc<DataDir>,
     ) -> Introductions {
         Introductions {
             peers,
@@ -73,6 +77,7 @@ impl Introductions {
             state,
             configured,
             known,
+            data_dir,
         }
     }
 
@@ -99,12 +104,53 @@ impl Introductions {
                 {
                     tracing::warn!(%error, "peer does not belong here");
                 }
-                Err(error) => {
-                    self.state.fail(error.to_string());
-                    return;
-                }
+                Err(error) => return self.state.refuse(&error),
+            }
+            if let Err(error) = self.save_promises().await {
+                return self.state.fail(error.to_string());
             }
         }
+    }
+
+    /// Keeps what peers have promised, if that is more than before. A full disk keeps what it has.
+    async fn save_promises(&self) -> Result<(), RaftError> {
+        let membership = self.state.membership();
+        let changes = {
+            let mut promises = self.peers.promises();
+            // Before Raft runs the tables may say who was a member once.
+            if self.state.raft().is_some() {
+                promises.keep(|broker_id| membership.get_node(&broker_id).is_some());
+            }
+            promises.take_changes()
+        };
+        let Some(bytes) = changes else {
+            return Ok(());
+        };
+        let saved = Promises::save(self.data_dir.host(), self.data_dir.path(), bytes).await;
+        match saved {
+            Err(error) if error.is_for_want_of_space() => {
+                tracing::warn!(%error, "what peers have promised is kept when there is room");
+                self.peers.promises().keep_later();
+                Ok(())
+            }
+            saved => saved,
+        }
+    }
+
+    /// Remembers what a member says to have promised.
+    fn note_promise(&self, broker_id: u64, status: &wire::StatusResponse) {
+        let membership = self.state.membership();
+        let node = membership.get_node(&broker_id);
+        if node.is_none_or(|node| node.replica_id != status.replica_id) {
+            return;
+        }
+        let heard = Promise {
+            replica_id: status.replica_id,
+            incarnation: status.incarnation,
+            term: status.voted_term,
+            end: status.promised_end,
+        };
+        self.peers.promises().note(broker_id, heard, Instant::now());
     }
 
     /// Asks every peer once, all at the same time. An error says why this replica must not run.
@@ -122,6 +168,7 @@ impl Introductions {
         while let Some((broker_id, result)) = calls.next().await {
             match result {
                 Ok(Some(answer)) => {
+                    self.note_promise(broker_id, &answer.status);
                     self.known.send_modify(|known| {
                         known.insert(broker_id, answer);
                     });
@@ -169,7 +216,7 @@ impl Introductions {
         let request = wire::StatusRequest {
             cluster_id: identity.cluster_id.clone(),
             group: identity.group.clone(),
-            sender: Some(self.peers.sender()),
+            sender: Some(self.peers.sender_to_broker(broker_id)),
         };
         let mut client = self.connections.client(&address, Class::Control)?;
         let asked = Instant::now();
@@ -208,6 +255,11 @@ impl Introductions {
             Code::AlreadyExists => Err(RaftError::DuplicateBroker {
                 broker_id: self.peers.identity().broker_id,
                 peer: address.to_string(),
+                detail: error.message().to_string(),
+            }),
+            Code::DataLoss => Err(RaftError::RolledBack {
+                broker_id: self.peers.identity().broker_id,
+                group: self.peers.identity().group.clone(),
                 detail: error.message().to_string(),
             }),
             Code::FailedPrecondition => Err(RaftError::ForeignPeer {

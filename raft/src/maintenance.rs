@@ -1,11 +1,12 @@
 //! What a running replica does beside agreement: checkpoints, the floor, dropping, scrubbing.
 //!
-//! Checkpoints are made after so many bytes were applied, and when one turns out to be damaged. The floor (`purged`) follows the checkpoint
+//! Checkpoints are made after so many bytes were applied, when one turns out to be damaged, and when the disk is short of
+//! room that retention has given up. A leader whose disk is full hands over to a replica that has room. The floor (`purged`) follows the checkpoint
 //! at a distance, so that a follower who was away for a while still finds its entries, and closer
 //! when retention wants the space. Segments are dropped when nothing needs them: not the tables, not
 //! the newest checkpoint, not Raft, not a snapshot under way.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,8 @@ use tokio::time::Instant;
 
 use crate::config::RaftConfig;
 use crate::error::RaftError;
+use crate::group::hand_over;
+use crate::introductions::Acquaintances;
 use crate::repair::Repairer;
 use crate::snapshot::{Incoming, Snapshots};
 use crate::state::{Counters, State};
@@ -24,6 +27,9 @@ use crate::types::Raft;
 
 /// Time between looks at what there is to do.
 const INTERVAL: Duration = Duration::from_millis(500);
+
+/// Time between looks whether a replica with more room should lead, and the longest wait for it to.
+const LEAD_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Longest wait for a checkpoint that the background asked for.
 const CHECKPOINT_TIMEOUT: Duration = Duration::from_secs(600);
@@ -39,6 +45,10 @@ pub(crate) struct Maintenance {
     snapshots: Arc<Snapshots>,
     incoming: Arc<Incoming>,
     repairer: Repairer,
+    /// What peers say of themselves.
+    known: watch::Receiver<Acquaintances>,
+    /// Free bytes below which a leader takes no messages.
+    sends_need_bytes: u64,
     checkpoint_log_bytes: u64,
     catch_up_log_bytes: u64,
     scrub_interval: Option<Duration>,
@@ -61,6 +71,7 @@ pub(crate) struct MaintenanceParts {
     pub(crate) snapshots: Arc<Snapshots>,
     pub(crate) incoming: Arc<Incoming>,
     pub(crate) repairer: Repairer,
+    pub(crate) known: watch::Receiver<Acquaintances>,
 }
 
 impl Maintenance {
@@ -76,6 +87,11 @@ impl Maintenance {
             snapshots: parts.snapshots,
             incoming: parts.incoming,
             repairer: parts.repairer,
+            known: parts.known,
+            sends_need_bytes: config
+                .log
+                .reserve_bytes
+                .saturating_add(config.log.segment_bytes),
             checkpoint_log_bytes: config.checkpoint_log_bytes,
             catch_up_log_bytes: config.catch_up_log_bytes,
             scrub_interval,
@@ -89,6 +105,7 @@ impl Maintenance {
             biased;
             () = shutdown.wait() => return,
             result = self.watch_room() => result,
+            () = self.lead_with_room() => return,
             result = self.work(&raft) => result,
         };
         if let Err(error) = result {
@@ -100,7 +117,44 @@ impl Maintenance {
     async fn watch_room(&self) -> Result<(), RaftError> {
         loop {
             tokio::time::sleep(INTERVAL).await;
-            self.state.set_room(self.log.room()?);
+            self.look_at_room()?;
+        }
+    }
+
+    /// Looks at the disk's free space once.
+    pub(crate) fn look_at_room(&self) -> Result<(), RaftError> {
+        self.log.make_room()?;
+        let (room, free_bytes) = (self.log.room()?, self.log.free_bytes()?);
+        self.state.set_room(room, free_bytes);
+        Ok(())
+    }
+
+    fn is_short(&self) -> bool {
+        self.state.free_bytes() < self.sends_need_bytes
+    }
+
+    /// Hands the lead over while this disk is too full for messages and another one is not. Never ends.
+    async fn lead_with_room(&self) {
+        loop {
+            tokio::time::sleep(LEAD_INTERVAL).await;
+            if !self.is_short() || !self.state.leadership().borrow().is_leader {
+                continue;
+            }
+            let roomy: BTreeSet<u64> = {
+                let known = self.known.borrow();
+                let roomy = known.iter().filter(|(_, peer)| {
+                    peer.answers() && peer.status.free_bytes >= self.sends_need_bytes
+                });
+                roomy.map(|(broker_id, _)| *broker_id).collect()
+            };
+            let may = |broker_id| roomy.contains(&broker_id);
+            match hand_over(&self.state, may, LEAD_INTERVAL).await {
+                Ok(Some(to)) => {
+                    tracing::warn!(to, "the disk is full here: another replica leads");
+                }
+                Ok(None) => {}
+                Err(error) => tracing::warn!(%error, "the disk is full, and nobody else leads yet"),
+            }
         }
     }
 
@@ -145,7 +199,9 @@ impl Maintenance {
             .await
             .back()
             .map_or(0, |mark| mark.applied_bytes);
-        if applied_bytes - at_checkpoint >= self.checkpoint_log_bytes {
+        if applied_bytes - at_checkpoint >= self.checkpoint_log_bytes
+            || (self.is_short() && self.checkpoint_keeps_segments().await?)
+        {
             self.checkpoint(CHECKPOINT_TIMEOUT).await?;
         }
         if let Some(upto) = self.purge_target(applied_bytes).await
@@ -211,6 +267,22 @@ impl Maintenance {
         let behind = |mark: &&Mark| far_enough.is_some_and(|bytes| mark.applied_bytes <= bytes);
         let distance = marks.iter().rev().find(behind).map(|mark| mark.index);
         Some(retention.max(distance)?.min(checkpoint))
+    }
+
+    /// Whether retention has given up a segment that only an older checkpoint still needs.
+    async fn checkpoint_keeps_segments(&self) -> Result<bool, RaftError> {
+        let Some(checkpoint) = self.state.checkpoint_index() else {
+            return Ok(self.tables.lock().await.log_floor() > self.log.positions().dropped);
+        };
+        let floor = self.tables.lock().await.log_floor();
+        if floor <= checkpoint + 1 {
+            return Ok(false);
+        }
+        let segments = self.log.segments().await?;
+        let given_up = segments.iter().filter(|segment| segment.last_index < floor);
+        Ok(given_up
+            .into_iter()
+            .any(|segment| segment.sealed && segment.last_index > checkpoint))
     }
 
     /// Drops segments that nothing needs; returns the first index kept.

@@ -3,7 +3,8 @@
 //! Two processes must not pass for one replica: each would keep only half of the promises that the
 //! group counts as one. Every peer remembers which process it last heard under each broker id, and
 //! refuses another one while the first is alive. Only a later start of the same data directory,
-//! whose lock proves that the earlier one ended, takes over at once.
+//! whose lock proves that the earlier one ended, takes over at once. What peers have promised is
+//! remembered on the disk too ([`Promises`]), and an older copy of one is refused for ever.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -15,7 +16,8 @@ use store::Identity;
 use tokio::time::Instant;
 use tonic::Status;
 
-use crate::incarnation::Incarnation;
+use crate::incarnation::{Incarnation, starts_of};
+use crate::promises::{Promise, Promises};
 
 /// A process that was not heard for so long counts as gone. Several intervals of [`HELLO_INTERVAL`].
 pub(crate) const ALIVE: Duration = Duration::from_secs(5);
@@ -32,7 +34,10 @@ pub(crate) struct Peers {
 struct Inner {
     identity: Identity,
     incarnation: Incarnation,
+    /// What this replica held of what it had promised when it started.
+    own: Promise,
     heard: Mutex<BTreeMap<u64, Heard>>,
+    promises: Mutex<Promises>,
 }
 
 /// Whom a request is for.
@@ -52,15 +57,27 @@ struct Heard {
 }
 
 impl Peers {
-    pub(crate) fn new(identity: Identity, incarnation: Incarnation) -> Peers {
-        let heard = Mutex::new(BTreeMap::new());
+    pub(crate) fn new(identity: Identity, own: Promise, promises: Promises) -> Peers {
+        let incarnation = Incarnation {
+            replica_id: own.replica_id,
+            number: own.incarnation,
+        };
         Peers {
             inner: Arc::new(Inner {
                 identity,
                 incarnation,
-                heard,
+                own,
+                heard: Mutex::new(BTreeMap::new()),
+                promises: Mutex::new(promises),
             }),
         }
+    }
+
+    /// What peers have promised.
+    pub(crate) fn promises(&self) -> MutexGuard<'_, Promises> {
+        // Plain values: nothing is half done if a holder panicked.
+        let promises = self.inner.promises.lock();
+        promises.unwrap_or_else(|error| error.into_inner())
     }
 
     pub(crate) fn identity(&self) -> &Identity {
@@ -85,7 +102,34 @@ impl Peers {
             incarnation: self.inner.incarnation.number,
             target: to.broker_id,
             target_replica_id: to.replica_id,
+            promised_term: self.inner.own.term,
+            promised_end: self.inner.own.end,
+            known_of_target: self.promises().of(to.broker_id).map(Promise::to_wire),
         }
+    }
+
+    /// How we introduce ourselves to a broker, whichever data directory it has.
+    pub(crate) fn sender_to_broker(&self, broker_id: u64) -> Sender {
+        Sender {
+            target: 0,
+            ..self.sender_to(Addressee {
+                broker_id,
+                replica_id: 0,
+            })
+        }
+    }
+
+    /// What a caller of our group knows that we have promised, and that our data directory does not hold: then it is an
+    /// older copy of what it was.
+    pub(crate) fn forgotten(
+        &self,
+        cluster_id: &str,
+        group: &str,
+        sender: Option<&Sender>,
+    ) -> Option<String> {
+        self.check_group(cluster_id, group).ok()?;
+        let known = Promise::from_wire(sender?.known_of_target.as_ref()?);
+        known.contradiction(&self.inner.own)
     }
 
     /// Refuses a caller of another group, one who means another replica, and a second process under one broker id.
@@ -165,6 +209,16 @@ impl Peers {
             }
             return Err(duplicate(sender.broker_id, "this process"));
         }
+        let promise = self.promises().of(sender.broker_id);
+        let started = Promise {
+            replica_id: sender.replica_id,
+            incarnation: sender.incarnation,
+            term: sender.promised_term,
+            end: sender.promised_end,
+        };
+        if let Some(contradiction) = promise.and_then(|promise| promise.contradiction(&started)) {
+            return Err(Status::data_loss(contradiction));
+        }
         let now = Instant::now();
         let mut heard = self.heard();
         if let Some(known) = heard.get(&sender.broker_id)
@@ -196,17 +250,13 @@ fn may_take_over(known: &Heard, caller: &Incarnation, now: Instant) -> bool {
     if known.incarnation.replica_id != caller.replica_id {
         return !is_alive(known, now);
     }
-    match starts(caller.number).cmp(&starts(known_number)) {
+    match starts_of(caller.number).cmp(&starts_of(known_number)) {
         std::cmp::Ordering::Greater => true,
         // The directory's lock forbids it, so somebody copied the directory.
         std::cmp::Ordering::Equal => caller.number == known_number || !is_alive(known, now),
         // A later start was heard: this one should have ended.
         std::cmp::Ordering::Less => false,
     }
-}
-
-fn starts(incarnation: u64) -> u64 {
-    incarnation >> 32
 }
 
 fn is_alive(heard: &Heard, now: Instant) -> bool {
@@ -229,13 +279,13 @@ mod tests {
             group: "g".into(),
             broker_id: 1,
         };
-        Peers::new(
-            identity,
-            Incarnation {
-                replica_id: 11,
-                number: 1 << 32,
-            },
-        )
+        let own = Promise {
+            replica_id: 11,
+            incarnation: 1 << 32,
+            term: 4,
+            end: 100,
+        };
+        Peers::new(identity, own, Promises::default())
     }
 
     fn sender(replica_id: u64, starts: u64, random: u64) -> Sender {
@@ -245,6 +295,9 @@ mod tests {
             incarnation: starts << 32 | random,
             target: 1,
             target_replica_id: 11,
+            promised_term: 4,
+            promised_end: 100,
+            known_of_target: None,
         }
     }
 
@@ -340,5 +393,38 @@ mod tests {
             ..to(12)
         };
         assert!(!knows_better(elsewhere), "of another broker's directory");
+    }
+
+    /// Catches an older copy of a replica that is let in by peers that were started again, and one that answers for what
+    /// it has forgotten.
+    #[tokio::test]
+    async fn an_older_copy_is_refused_by_whoever_remembers() {
+        let peers = peers();
+        let known = Promise {
+            replica_id: 22,
+            incarnation: 5 << 32 | 9,
+            term: 4,
+            end: 0,
+        };
+        peers.promises().note(2, known, Instant::now());
+        let refused = peers.admit("c", "g", Some(&sender(22, 4, 1))).unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::DataLoss);
+        assert!(admits(&peers, sender(22, 6, 1)), "a restart");
+
+        let asked = |incarnation, end| Sender {
+            known_of_target: Some(proto::raft::Promise {
+                replica_id: 11,
+                incarnation,
+                term: 4,
+                end,
+            }),
+            ..sender(22, 6, 1)
+        };
+        let forgotten = |sender| peers.forgotten("c", "g", Some(&sender));
+        assert_eq!(forgotten(asked(1 << 32, 300)), None, "this very process");
+        assert_eq!(forgotten(asked(3, 100)), None, "an earlier one");
+        assert!(forgotten(asked(3, 101)).is_some(), "an entry");
+        assert!(forgotten(asked(2 << 32, 0)).is_some(), "a later process");
+        assert_eq!(peers.forgotten("c", "other", Some(&asked(3, 101))), None);
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Only what is committed is fetched, from a peer that has applied it. Full segments are the same on
 //! every replica, so a damaged one is replaced by a peer's bytes, which the store checks record by
-//! record.
+//! record. In the segment that is still written to nothing can be replaced while the replica runs: it is told
+//! that its tail is damaged, hands over and ends, and its next start repairs it ([`Repairer::tail_damage`]).
 
 mod fetch;
 
@@ -33,6 +34,7 @@ pub(crate) struct Repairer {
     counters: Arc<Counters>,
     one_at_a_time: Arc<Mutex<()>>,
     unreadable: watch::Sender<Option<u64>>,
+    tail_damage: Arc<watch::Sender<Option<String>>>,
 }
 
 impl Repairer {
@@ -49,6 +51,23 @@ impl Repairer {
             counters,
             one_at_a_time: Arc::default(),
             unreadable: watch::channel(None).0,
+            tail_damage: Arc::new(watch::channel(None).0),
+        }
+    }
+
+    /// Tells when an entry of the segment that is written to turns out to be damaged, and a peer has it.
+    pub(crate) fn tail_damage(&self) -> watch::Receiver<Option<String>> {
+        self.tail_damage.subscribe()
+    }
+
+    /// Only where somebody can give it back: alone, one entry that cannot be read is better than none that can.
+    fn note_tail_damage(&self, error: &StoreError, index: u64) {
+        let given_back = self.known.borrow().values().any(|peer| {
+            let status = &peer.status;
+            peer.answers() && status.has_entries && status.applied >= index
+        });
+        if given_back && self.log.is_in_open_segment(index) {
+            self.tail_damage.send_replace(Some(error.to_string()));
         }
     }
 
@@ -93,6 +112,8 @@ impl Repairer {
                 return Err(error.clone());
             }
             tokio::time::sleep(RETRY_PAUSE).await;
+            // After the pause: a segment that was full just now is one that can be replaced.
+            self.note_tail_damage(error, damaged);
         }
     }
 

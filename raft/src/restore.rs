@@ -81,6 +81,7 @@ pub async fn restore(
     };
     let data_dir = Arc::new(DataDir::open(host, dir, &from, &config).await?);
     let (log, _) = CommitLog::open(&data_dir, config).await?;
+    accept_what_is_left(&log).await?;
     let last = last_entry(&log, dir);
     let result = match last {
         Ok(last) => refound(host, (&data_dir, &log, last), member, begins).await,
@@ -100,6 +101,20 @@ pub async fn restore(
         identity,
         last,
     })
+}
+
+/// Of a copy without a note of what was synced nobody knows what is missing at its end. Whoever restores it has nothing
+/// better: what is there counts.
+async fn accept_what_is_left(log: &CommitLog) -> Result<(), RaftError> {
+    let Some(last) = log.last().filter(|_| log.is_mark_lost()) else {
+        return Ok(());
+    };
+    tracing::warn!(
+        ?last,
+        "the copy does not say how far it was synced: entries may be missing at its end"
+    );
+    log.learn_promise(last).await?;
+    Ok(log.reset_from(last.index + 1, Vec::new()).await?)
 }
 
 fn last_entry(log: &CommitLog, dir: &Path) -> Result<LogId, RaftError> {

@@ -1,11 +1,12 @@
 //! Calls from peers.
 //!
-//! Checks who calls, converts, and hands on. Answers `Status` before Raft runs; everything that
-//! needs Raft is refused until then. Must never let a caller of another group, or a second process
-//! under a known broker id, reach Raft. Strangers do not come so far: whoever connects to the peer port
-//! proves first that it holds the cluster's secret.
+//! Checks who calls, converts, and hands on. Answers `Status` before Raft runs, and votes while the log is
+//! repaired ([`Ballot`]); everything else that needs Raft is refused until then. Must never let a caller of another
+//! group, or a second process under a known broker id, reach Raft. Strangers do not come so far: whoever connects to the
+//! peer port proves first that it holds the cluster's secret.
 
 mod append;
+mod ballot;
 mod fetch;
 
 use std::sync::Arc;
@@ -28,6 +29,8 @@ use crate::state::State;
 use crate::terms;
 use crate::types::{Raft, RaftLogId, RaftVote};
 
+pub(crate) use ballot::Ballot;
+
 /// The peer port of one replica.
 #[derive(Clone)]
 pub(crate) struct Service {
@@ -36,6 +39,7 @@ pub(crate) struct Service {
     pub(crate) log: CommitLog,
     pub(crate) snapshots: Arc<Snapshots>,
     pub(crate) incoming: Arc<Incoming>,
+    pub(crate) ballot: Arc<Ballot>,
 }
 
 #[allow(clippy::result_large_err, reason = "the transport's own error type")]
@@ -46,9 +50,10 @@ impl Service {
             .ok_or_else(|| Status::unavailable(format!("replica is {}", self.state.phase().name())))
     }
 
-    /// Refuses whom [`Peers::admit`] refuses. Whoever means the data directory that this broker had before may know what
-    /// this replica does not: that it was wiped, and must not go on. A replica whose own membership names its directory
-    /// knows better: then the caller errs, and one confused peer must not have an operator give up a good replica.
+    /// Refuses whom [`Peers::admit`] refuses. Whoever means the data directory that this broker had before, or one that
+    /// promised more, may know what this replica does not: that it was wiped or set back, and must not go on. A replica
+    /// whose own membership names its directory knows better than who says that it was wiped: then the caller errs, and
+    /// one confused peer must not have an operator give up a good replica.
     fn admit(
         &self,
         cluster_id: &str,
@@ -70,9 +75,21 @@ impl Service {
                 broker_id: identity.broker_id,
                 group: identity.group.clone(),
             };
-            self.state.fail(wiped.to_string());
+            self.state.refuse(&wiped);
         }
-        admitted
+        admitted?;
+        let identity = self.peers.identity();
+        let Some(detail) = self.peers.forgotten(cluster_id, group, sender) else {
+            return Ok(());
+        };
+        self.state.refuse(&RaftError::RolledBack {
+            broker_id: identity.broker_id,
+            group: identity.group.clone(),
+            detail,
+        });
+        Err(Status::aborted(
+            "this replica is an older copy of what it was",
+        ))
     }
 
     /// Refuses a leader or a candidate whose term no elections can have reached, and entries that its term cannot have.
@@ -161,7 +178,13 @@ impl RaftService for Service {
         request: Request<wire::VoteRequest>,
     ) -> Result<Response<wire::VoteResponse>, Status> {
         let request = self.vote_request(request.into_inner())?;
-        let response = self.raft()?.vote(request).await.map_err(stopped)?;
+        let Some(raft) = self.state.raft() else {
+            // In a task of its own: a caller that hangs up must not leave a vote half saved.
+            let ballot = self.ballot.clone();
+            let voting = tokio::spawn(async move { ballot.vote(&request).await });
+            return voting.await.map_err(stopped)?.map(Response::new);
+        };
+        let response = raft.vote(request).await.map_err(stopped)?;
         Ok(Response::new(vote_response_to_wire(&response)))
     }
 
@@ -170,7 +193,10 @@ impl RaftService for Service {
         request: Request<wire::VoteRequest>,
     ) -> Result<Response<wire::VoteResponse>, Status> {
         let request = self.vote_request(request.into_inner())?;
-        let response = self.raft()?.pre_vote(request).await.map_err(stopped)?;
+        let Some(raft) = self.state.raft() else {
+            return self.ballot.pre_vote(&request).await.map(Response::new);
+        };
+        let response = raft.pre_vote(request).await.map_err(stopped)?;
         Ok(Response::new(vote_response_to_wire(&response)))
     }
 
@@ -252,7 +278,7 @@ impl RaftService for Service {
         let request = request.into_inner();
         self.peers
             .check_group(&request.cluster_id, &request.group)?;
-        fetch::entries(self, request.first_index, request.last_index).map(Response::new)
+        fetch::entries(self, &request).map(Response::new)
     }
 
     async fn fetch_segment(

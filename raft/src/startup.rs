@@ -1,7 +1,7 @@
 //! The way from an opened data directory to a running replica.
 //!
 //! ```text
-//! damaged    repair from peers        (neither votes nor serves meanwhile)
+//! damaged    repair from peers        (does not serve, and votes for whoever has all that it promised)
 //! pristine   wait for the group, or make it
 //! otherwise  run at once: a majority must be able to come back without asking anybody
 //! ```
@@ -23,6 +23,7 @@ use crate::bootstrap::{Candidate, Step};
 use crate::config::RaftConfig;
 use crate::connections::Connections;
 use crate::error::RaftError;
+use crate::group::hand_over;
 use crate::introductions::{Acquaintance, Acquaintances};
 use crate::leadership::LeadershipWatch;
 use crate::log_storage::{LogReader, LogStorage};
@@ -30,14 +31,19 @@ use crate::maintenance::Maintenance;
 use crate::network::Network;
 use crate::peers::Peers;
 use crate::repair::{Fetcher, Repairer};
+use crate::service::Ballot;
 use crate::snapshot::Snapshots;
 use crate::stall_watch::StallWatch;
 use crate::state::{Phase, State};
 use crate::state_machine::StateMachine;
+use crate::storage::give_up_tables;
 use crate::tables::Tables;
 use crate::terms::TERM_MAX;
 use crate::timekeeper::Timekeeper;
 use crate::types::{Raft, RaftLogId};
+
+/// Longest wait for another replica to lead in the place of one that has to end.
+const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Longest wait for openraft to end its tasks.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -57,6 +63,7 @@ pub(crate) struct Startup {
     pub(crate) fetcher: Fetcher,
     pub(crate) repairer: Repairer,
     pub(crate) maintenance: Arc<Maintenance>,
+    pub(crate) ballot: Arc<Ballot>,
     /// Peers that were asked for help.
     pub(crate) asked: AtomicUsize,
 }
@@ -92,6 +99,7 @@ impl Startup {
     pub(crate) async fn start(&mut self) -> Result<Raft, RaftError> {
         while self.needs_repair() {
             self.state.enter(Phase::Repairing);
+            self.learn_promise().await?;
             self.repair_log().await?;
             self.restore_tables().await?;
             self.look_for_damage().await?;
@@ -100,6 +108,8 @@ impl Startup {
             true => self.wait_for_group().await?,
             false => Step::Join,
         };
+        // Raft reads the vote now, and gives the next ones.
+        self.ballot.close().await;
         let raft = self.start_raft().await?;
         if let Step::Initialize(nodes) = step {
             tracing::info!(members = ?nodes.keys(), "making the group");
@@ -158,10 +168,56 @@ impl Startup {
             stalls.run(shutdown.clone()),
             abdication.run(shutdown.clone()),
             timekeeper.run(shutdown.clone()),
-            self.maintenance.run(raft.clone(), shutdown.clone())
+            self.maintenance.run(raft.clone(), shutdown.clone()),
+            self.watch_tables(shutdown.clone()),
+            self.watch_tail(shutdown.clone())
         );
         shutdown.wait().await;
         self.stop(raft).await;
+    }
+
+    /// Ends the replica in order when its tables turn out to be damaged: the next start makes them again.
+    async fn watch_tables(&self, shutdown: Shutdown) {
+        let mut damage = self.tables.lock().await.damage();
+        let reason = tokio::select! {
+            biased;
+            () = shutdown.wait() => return,
+            damaged = damage.wait_for(Option::is_some) => {
+                damaged.ok().and_then(|reason| reason.clone()).unwrap_or_default()
+            }
+        };
+        if let Err(error) = give_up_tables(&self.data_dir).await {
+            return self.state.fail(error.to_string());
+        }
+        self.end_in_order(format!(
+            "{reason}; the tables are made again at the next start"
+        ))
+        .await;
+    }
+
+    /// Ends the replica in order when the segment that it writes to turns out to be damaged: the next start finds that below
+    /// the mark, and repairs it from peers before it takes part.
+    async fn watch_tail(&self, shutdown: Shutdown) {
+        let mut damage = self.repairer.tail_damage();
+        let reason = tokio::select! {
+            biased;
+            () = shutdown.wait() => return,
+            damaged = damage.wait_for(Option::is_some) => {
+                damaged.ok().and_then(|reason| reason.clone()).unwrap_or_default()
+            }
+        };
+        self.end_in_order(format!(
+            "{reason}; it is repaired from the peers at the next start"
+        ))
+        .await;
+    }
+
+    /// Whoever takes over can read what this replica cannot; nobody waits for an election then.
+    async fn end_in_order(&self, reason: String) {
+        if let Err(error) = hand_over(&self.state, |_| true, HAND_OVER_TIMEOUT).await {
+            tracing::warn!(%error, "the lead was not handed over");
+        }
+        self.state.fail(reason);
     }
 
     /// An orderly end: what is in the tables' memory need not be replayed.
@@ -179,9 +235,17 @@ impl Startup {
         {
             tracing::warn!("the log was not written to its end in time");
         }
-        let kv = self.tables.lock().await.kv().clone();
+        let (kv, damage) = {
+            let tables = self.tables.lock().await;
+            (tables.kv().clone(), tables.damage())
+        };
         if let Err(error) = kv.flush().await {
             tracing::warn!(%error, "tables were not flushed; they will be replayed");
+        }
+        // Also if Raft stopped for it before anybody else heard of it.
+        let is_damaged = damage.borrow().is_some();
+        if is_damaged && let Err(error) = give_up_tables(&self.data_dir).await {
+            tracing::error!(%error, "the next start will find damaged tables");
         }
     }
 
@@ -204,6 +268,8 @@ impl Startup {
     }
 
     async fn start_raft(&self) -> Result<Raft, RaftError> {
+        // Before the first entries arrive: on a full disk they are refused, where a failed append would end this replica.
+        self.maintenance.look_at_room()?;
         if let Some(vote) = self.state.vote()
             && vote.term > TERM_MAX
         {

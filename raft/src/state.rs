@@ -2,6 +2,7 @@
 //!
 //! Holds facts, decides nothing, and never waits.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -14,6 +15,7 @@ use tonic::Status;
 
 use crate::clocks::Clocks;
 use crate::convert::vote_from_bytes;
+use crate::error::RaftError;
 use crate::leadership::Leadership;
 use crate::peers::Peers;
 use crate::snapshot::SnapshotData;
@@ -25,8 +27,8 @@ use crate::types::{Raft, RaftLogId, StoredMembership, TypeConfig};
 pub enum Phase {
     /// Nothing was ever promised here; waiting for the group to be made, or to be let in.
     Waiting,
-    /// A part of the log that was promised is damaged; neither votes nor serves until peers gave it
-    /// back.
+    /// A part of the log that was promised is damaged; does not serve until peers gave it back, and votes
+    /// only for whoever has at least as much.
     Repairing,
     /// Takes part in the group.
     Running,
@@ -77,7 +79,11 @@ pub(crate) struct State {
     membership_at_start: StoredMembership,
     leadership: watch::Sender<Leadership>,
     failure: watch::Sender<Option<String>>,
+    /// Whether it is a peer who says that this replica must not go on.
+    refused: AtomicBool,
     room: watch::Sender<Room>,
+    /// Of the disk, as last looked at; the highest number before that.
+    free_bytes: AtomicU64,
     checkpoint: watch::Receiver<Option<u64>>,
     repair_snapshot: watch::Sender<Option<Arc<SnapshotData>>>,
     /// Whether this replica leaves the lead to others, whatever its clock says.
@@ -112,7 +118,9 @@ impl State {
             membership_at_start: parts.membership,
             leadership: watch::channel(Leadership::default()).0,
             failure: watch::channel(None).0,
+            refused: AtomicBool::new(false),
             room: watch::channel(Room::default()).0,
+            free_bytes: AtomicU64::new(u64::MAX),
             checkpoint: parts.checkpoint,
             repair_snapshot: watch::channel(None).0,
             stands_back: AtomicBool::new(false),
@@ -170,6 +178,16 @@ impl State {
         self.enter(Phase::Stopped);
     }
 
+    /// Like [`State::fail`], because a peer refuses this replica: its start does not count.
+    pub(crate) fn refuse(&self, error: &RaftError) {
+        self.refused.store(true, Ordering::SeqCst);
+        self.fail(error.to_string());
+    }
+
+    pub(crate) fn is_refused(&self) -> bool {
+        self.refused.load(Ordering::SeqCst)
+    }
+
     pub(crate) fn failure(&self) -> watch::Receiver<Option<String>> {
         self.failure.subscribe()
     }
@@ -200,7 +218,13 @@ impl State {
         *self.room.borrow()
     }
 
-    pub(crate) fn set_room(&self, room: Room) {
+    /// Free bytes of the disk, as last looked at; the highest number before that.
+    pub(crate) fn free_bytes(&self) -> u64 {
+        self.free_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_room(&self, room: Room, free_bytes: u64) {
+        self.free_bytes.store(free_bytes, Ordering::Relaxed);
         let before = self.room.send_replace(room);
         if before != room {
             tracing::warn!(?before, ?room, "what the disk has room for changes");
@@ -210,6 +234,11 @@ impl State {
     /// The index that the newest checkpoint reaches.
     pub(crate) fn checkpoint_index(&self) -> Option<u64> {
         *self.checkpoint.borrow()
+    }
+
+    /// What each peer, by broker id, is known to have promised: the index after it.
+    pub(crate) fn promised_by_peers(&self) -> BTreeMap<u64, u64> {
+        self.peers.promises().ends()
     }
 
     /// openraft's own view, once it runs.
@@ -313,6 +342,7 @@ impl State {
         let last = self.log.last();
         let leadership = self.leadership.borrow().clone();
         let applied = self.applied_index();
+        let synced_and_applied = positions.flushed.map(|flushed| flushed.index).min(applied);
         wire::StatusResponse {
             cluster_id: identity.cluster_id.clone(),
             group: identity.group.clone(),
@@ -336,6 +366,9 @@ impl State {
             has_entries: applied.is_some(),
             checkpoint: self.checkpoint_index().unwrap_or(0),
             clock_ms: self.clocks.own_ms(),
+            voted_term: self.vote().map_or(0, |vote| vote.term),
+            promised_end: synced_and_applied.map_or(0, |index| index + 1),
+            free_bytes: self.free_bytes(),
         }
     }
 }

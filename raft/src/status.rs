@@ -1,5 +1,6 @@
 //! What operators and metrics see of a replica.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use store::{CommitLog, LogCounters, Room};
@@ -56,6 +57,8 @@ pub struct GroupStatus {
     pub appended: Option<u64>,
     /// Voters and learners, by broker id.
     pub members: Vec<MemberStatus>,
+    /// What each peer, by broker id, is known to have promised, a while ago: the index after it.
+    pub promised_by_peers: BTreeMap<u64, u64>,
     /// Whether proposals are refused for want of disk space.
     pub disk_full: bool,
     /// What the replicas' clocks say.
@@ -115,6 +118,7 @@ impl GroupStatus {
             flushed: positions.flushed.map(|flushed| flushed.index),
             appended: log.last().map(|last| last.index),
             members: membership.nodes().map(member).collect(),
+            promised_by_peers: state.promised_by_peers(),
             disk_full: state.room() > Room::Everything,
             clocks: state.clocks.status(),
             log: log.counters(),

@@ -13,14 +13,18 @@ use host::{Host, Mutant, mutant};
 use store::{Checkpoint, Checkpoints, CommitLog, DataDir, Kv, KvEngine, StoreError};
 
 use crate::config::RaftConfig;
+use crate::convert::{corrupt, vote_from_bytes};
 use crate::error::RaftError;
 use crate::incarnation::Incarnation;
+use crate::promises::{Promise, Promises};
 use crate::tables::read_applied;
 
 /// Everything on disk, opened.
 pub(crate) struct Storage {
     pub(crate) data_dir: Arc<DataDir>,
-    pub(crate) incarnation: Incarnation,
+    /// What it holds of what it promised before.
+    pub(crate) own: Promise,
+    pub(crate) promises: Promises,
     pub(crate) log: CommitLog,
     pub(crate) checkpoints: Checkpoints,
     pub(crate) kv: Arc<dyn Kv>,
@@ -31,12 +35,22 @@ impl Storage {
     pub(crate) async fn open(config: &RaftConfig, host: &Host) -> Result<Storage, RaftError> {
         let data_dir = DataDir::open(host, &config.data_dir, &config.identity, &config.log).await?;
         let data_dir = Arc::new(data_dir);
+        // First: on a full disk it makes the room that the others need.
+        let (log, _) = CommitLog::open(&data_dir, config.log.clone()).await?;
         let used = data_dir.superblock().is_used();
         let incarnation = Incarnation::start(host, data_dir.path(), used).await?;
-        let (log, _) = CommitLog::open(&data_dir, config.log.clone()).await?;
+        let promises = Promises::load(host, data_dir.path())?;
         let checkpoints =
             Checkpoints::open(data_dir.disk().clone(), data_dir.checkpoints_dir()).await?;
         let log_end = log.promised_end();
+        let vote = vote_from_bytes(&data_dir.superblock().vote);
+        let vote = vote.map_err(|error| corrupt(&data_dir.path().join("superblock"), &error))?;
+        let own = Promise {
+            replica_id: incarnation.replica_id,
+            incarnation: incarnation.number,
+            term: vote.map_or(0, |vote| vote.leader_id.term),
+            end: log_end,
+        };
         remove_orphans(&data_dir, &checkpoints, log_end).await?;
         let opening = Opening {
             data_dir: &data_dir,
@@ -47,7 +61,8 @@ impl Storage {
         let kv = opening.tables().await?;
         Ok(Storage {
             data_dir,
-            incarnation,
+            own,
+            promises,
             log,
             checkpoints,
             kv,
@@ -85,46 +100,64 @@ impl Opening<'_> {
         let newest = self.checkpoints.newest()?;
         let checkpoint_end = newest.map_or(0, |newest| newest.meta().log_id.index + 1);
         match self.engine.open(current.clone()).await {
-            Ok(kv) => {
-                let applied = read_applied(&*kv)?.log_id();
-                let applied_end = applied.map_or(0, |log_id| log_id.index() + 1);
-                // Mutant: tables that know more are better tables.
-                let ahead = mutant::is(Mutant::TablesAheadOfLog) && applied_end > self.log_end;
-                if ahead || (checkpoint_end..=self.log_end).contains(&applied_end) {
-                    return Ok(kv);
+            Ok(kv) => match read_applied(&*kv) {
+                Ok(applied) => {
+                    let applied_end = applied.log_id().map_or(0, |log_id| log_id.index() + 1);
+                    // Mutant: tables that know more are better tables.
+                    let ahead = mutant::is(Mutant::TablesAheadOfLog) && applied_end > self.log_end;
+                    if ahead || (checkpoint_end..=self.log_end).contains(&applied_end) {
+                        return Ok(kv);
+                    }
+                    tracing::warn!(
+                        applied_end,
+                        checkpoint_end,
+                        log_end = self.log_end,
+                        "tables do not fit the log; making them again"
+                    );
                 }
-                tracing::warn!(
-                    applied_end,
-                    checkpoint_end,
-                    log_end = self.log_end,
-                    "tables do not fit the log; making them again"
-                );
-                drop(kv);
-            }
+                Err(error) => {
+                    tracing::error!(%error, "tables cannot be read; making them again");
+                }
+            },
             Err(error) => {
-                tracing::warn!(%error, "tables cannot be opened; making them again");
+                tracing::error!(%error, "tables cannot be opened; making them again");
             }
         }
-        let whole = self.newest_whole().await?;
-        let kv = fresh_tables(self.data_dir, self.engine, whole.as_ref()).await?;
-        remove_dir(self.data_dir, current).await?;
-        Ok(kv)
+        make_again(self.data_dir, self.engine, self.checkpoints).await
     }
+}
 
-    /// The newest checkpoint of which tables can be made. Those that rotted go.
-    async fn newest_whole(&self) -> Result<Option<Checkpoint>, RaftError> {
-        while let Some(newest) = self.checkpoints.newest()? {
-            match self.checkpoints.verify(&newest).await {
-                Ok(()) => return Ok(Some(newest)),
-                Err(error) if error.is_corruption() => {
-                    tracing::error!(%error, "the newest checkpoint is damaged");
-                    self.checkpoints.discard(&newest).await?;
-                }
-                Err(error) => return Err(error.into()),
+/// New tables in the place of the live ones, from the newest checkpoint that is whole. Those that rotted go.
+pub(crate) async fn make_again(
+    data_dir: &DataDir,
+    engine: &Arc<dyn KvEngine>,
+    checkpoints: &Checkpoints,
+) -> Result<Arc<dyn Kv>, RaftError> {
+    let former = data_dir.tables_dir();
+    let whole = newest_whole(checkpoints).await?;
+    let kv = fresh_tables(data_dir, engine, whole.as_ref()).await?;
+    remove_dir(data_dir, former).await?;
+    Ok(kv)
+}
+
+async fn newest_whole(checkpoints: &Checkpoints) -> Result<Option<Checkpoint>, RaftError> {
+    while let Some(newest) = checkpoints.newest()? {
+        match checkpoints.verify(&newest).await {
+            Ok(()) => return Ok(Some(newest)),
+            Err(error) if error.is_corruption() => {
+                tracing::error!(%error, "the newest checkpoint is damaged");
+                checkpoints.discard(&newest).await?;
             }
+            Err(error) => return Err(error.into()),
         }
-        Ok(None)
     }
+    Ok(None)
+}
+
+/// Has the next start make the tables again: it finds none of the generation that counts. Durable when this returns.
+pub(crate) async fn give_up_tables(data_dir: &DataDir) -> Result<(), StoreError> {
+    let generation = data_dir.superblock().tables_generation + 1;
+    data_dir.save_tables_generation(generation).await
 }
 
 /// Tables of a new generation, equal to the checkpoint, or empty without one. The superblock names

@@ -167,11 +167,12 @@ impl StoreBuilder<TypeConfig, SuiteLog, SuiteMachine, tempfile::TempDir> for Bui
         };
         let storage = Storage::open(&config, &host).await.unwrap();
         let (log, data_dir) = (storage.log, storage.data_dir);
-        let tables = Tables::open(storage.kv, log.clone(), Box::new(Nothing)).unwrap();
+        let tables = Tables::open(storage.kv, log.clone(), Box::new(Nothing));
+        let tables = tables.map_err(|unusable| unusable.error).unwrap();
         let tables = Arc::new(Mutex::new(tables));
         let counters = Arc::new(Counters::default());
         let connections = Connections::new(config.secret.clone());
-        let peers = Peers::new(identity, storage.incarnation);
+        let peers = Peers::new(identity, storage.own, crate::promises::Promises::default());
         let known = watch::channel(Acquaintances::new()).1;
         let fetcher = Fetcher::new(peers, connections.clone());
         let repairer = Repairer::new(log.clone(), fetcher, known, counters.clone());

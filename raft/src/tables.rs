@@ -5,16 +5,19 @@
 
 #[cfg(raftmq_mutants)]
 mod early;
+mod watched;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use openraft::EntryPayload;
 use store::{Batch, CommitLog, Kv, StoreError, table};
+use tokio::sync::watch;
 
 use crate::application::{Application, Committed};
 use crate::applied::Applied;
 use crate::types::{RaftEntry, RaftLogId, StoredMembership};
+use watched::{TableDamage, WatchedKv};
 
 /// The live tables, how far they have come, and the application that reads and writes them.
 pub(crate) struct Tables {
@@ -23,8 +26,15 @@ pub(crate) struct Tables {
     application: Box<dyn Application>,
     /// Bytes of bodies that were applied since the replica started.
     applied_bytes: u64,
+    damage: Arc<TableDamage>,
     #[cfg(raftmq_mutants)]
     early: early::Replies,
+}
+
+/// Tables that cannot be used, and whoever would use them.
+pub(crate) struct Unusable {
+    pub(crate) error: StoreError,
+    pub(crate) application: Box<dyn Application>,
 }
 
 impl Tables {
@@ -33,25 +43,45 @@ impl Tables {
         kv: Arc<dyn Kv>,
         log: CommitLog,
         mut application: Box<dyn Application>,
-    ) -> Result<Tables, StoreError> {
-        let applied = read_applied(&*kv)?;
-        application.restore(kv.clone(), log)?;
-        Ok(Tables {
-            kv,
-            applied,
-            application,
-            applied_bytes: 0,
-            #[cfg(raftmq_mutants)]
-            early: early::Replies::default(),
-        })
+    ) -> Result<Tables, Unusable> {
+        let damage = Arc::new(watch::channel(None).0);
+        let kv: Arc<dyn Kv> = Arc::new(WatchedKv::new(kv, damage.clone()));
+        let restored = read_applied(&*kv).and_then(|applied| {
+            application.restore(kv.clone(), log)?;
+            Ok(applied)
+        });
+        match restored {
+            Ok(applied) => Ok(Tables {
+                kv,
+                applied,
+                application,
+                applied_bytes: 0,
+                damage,
+                #[cfg(raftmq_mutants)]
+                early: early::Replies::default(),
+            }),
+            Err(error) => Err(Unusable { error, application }),
+        }
+    }
+
+    /// Tells when the tables turn out to be damaged.
+    pub(crate) fn damage(&self) -> watch::Receiver<Option<String>> {
+        self.damage.subscribe()
+    }
+
+    /// Notes what a copy of the tables' files says of them.
+    pub(crate) fn note<T>(&self, result: &Result<T, StoreError>) {
+        watched::note(&self.damage, result);
     }
 
     /// Puts other tables in the place of the current ones.
     pub(crate) fn replace(&mut self, kv: Arc<dyn Kv>, log: CommitLog) -> Result<(), StoreError> {
+        let kv: Arc<dyn Kv> = Arc::new(WatchedKv::new(kv, self.damage.clone()));
         let applied = read_applied(&*kv)?;
         self.application.restore(kv.clone(), log)?;
         self.kv = kv;
         self.applied = applied;
+        self.damage.send_replace(None);
         Ok(())
     }
 

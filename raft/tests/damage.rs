@@ -28,9 +28,64 @@ async fn a_damaged_tail_is_repaired_before_the_replica_votes() {
     cluster.stop(leader).await;
     cluster.start(damaged).await;
     cluster.running[&damaged].wait_phase(Phase::Repairing).await;
-    cluster.start(leader).await;
+    cluster.expect_no_leader(damaged).await;
     assert_eq!(*cluster.group(damaged).phase().borrow(), Phase::Repairing);
+    // One machine is dead and a bit has flipped on another: the third has all that both had promised.
     cluster.start(other).await;
+    cluster.running[&damaged].wait_phase(Phase::Running).await;
+    assert!(cluster.group(damaged).status().entries_repaired > 0);
+    let last = cluster.fill(5, 100).await;
+    cluster.settle(last).await;
+    cluster.start(leader).await;
+    cluster.settle(last).await;
+    assert_logs_equal(&cluster, 0..=last).await;
+}
+
+/// Catches a damaged replica that votes for less than it had promised: what only it and a dead one had would be lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_replica_does_not_vote_for_less_than_it_had_promised() {
+    let mut cluster = Cluster::three().await;
+    let last = cluster.fill(5, 1_000).await;
+    cluster.settle(last).await;
+    let (damaged, leader) = (cluster.follower().await, cluster.leader().await);
+    let behind = 6 - damaged - leader;
+    cluster.stop(behind).await;
+    let last = cluster.fill(20, 1_000).await;
+    cluster.settle(last).await;
+    cluster.stop_all().await;
+    let tail = log_files(&cluster.data_dir(damaged), ".seg").pop().unwrap();
+    damage(&tail, 64, 100);
+    cluster.start(damaged).await;
+    cluster.start(behind).await;
+    cluster.expect_no_leader(behind).await;
+    assert_eq!(*cluster.group(damaged).phase().borrow(), Phase::Repairing);
+    cluster.start(leader).await;
+    cluster.running[&damaged].wait_phase(Phase::Running).await;
+    cluster.settle(last).await;
+    assert_logs_equal(&cluster, 0..=last).await;
+}
+
+/// Catches a replica of which nobody knows how far it was synced, and that votes with whatever is left of its log.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_lost_its_mark_asks_the_leader_what_it_had_promised() {
+    let mut cluster = Cluster::three().await;
+    let last = cluster.fill(30, 1_000).await;
+    cluster.settle(last).await;
+    let (damaged, leader) = (cluster.follower().await, cluster.leader().await);
+    let other = 6 - damaged - leader;
+    cluster.stop_all().await;
+    let tail = log_files(&cluster.data_dir(damaged), ".seg").pop().unwrap();
+    let disk = Host::real().disk;
+    disk.create(&tail.with_file_name("synced")).unwrap();
+    let file = disk.open(&tail).unwrap();
+    let zeros = vec![0; usize::try_from(file.len().unwrap() - 200).unwrap()];
+    file.write_at(200, &[bytes::Bytes::from(zeros)]).unwrap();
+    cluster.start(damaged).await;
+    cluster.running[&damaged].wait_phase(Phase::Repairing).await;
+    cluster.start(other).await;
+    cluster.expect_no_leader(other).await;
+    assert_eq!(*cluster.group(damaged).phase().borrow(), Phase::Repairing);
+    cluster.start(leader).await;
     cluster.running[&damaged].wait_phase(Phase::Running).await;
     assert!(cluster.group(damaged).status().entries_repaired > 0);
     let last = cluster.fill(5, 100).await;
@@ -250,6 +305,47 @@ async fn a_reader_has_a_damaged_segment_repaired() {
     let bad = first_bad(group, last).await.expect("the damage shows");
     group.repair_entry(bad).await.unwrap();
     assert_eq!(first_bad(group, last).await, None);
+}
+
+/// Catches a leader that cannot read what it wrote lately, and fails whoever asks for it until the segment is full.
+#[tokio::test(flavor = "multi_thread")]
+async fn rot_in_the_segment_that_is_written_to_is_repaired_by_a_restart() {
+    let mut cluster = Cluster::three().await;
+    let last = cluster.fill(5, 1_000).await;
+    cluster.settle(last).await;
+    let damaged = cluster.leader().await;
+    // Restarted, so that it has to read from the disk.
+    cluster.stop(damaged).await;
+    cluster.leader().await;
+    cluster.start(damaged).await;
+    let last = cluster.propose("put after the restart").await.log_id.index;
+    cluster.settle(last).await;
+    let led = cluster.leader().await;
+    if led != damaged {
+        let transfer = cluster
+            .group(led)
+            .transfer_leader(damaged, common::PATIENCE);
+        transfer.await.unwrap();
+        assert_eq!(cluster.leader().await, damaged);
+    }
+    let tail = log_files(&cluster.data_dir(damaged), ".seg").pop().unwrap();
+    damage(&tail, 2_500, 10);
+    let replica = cluster.running.remove(&damaged).unwrap();
+    let group = replica.group.clone();
+    let bad = first_bad(&group, last).await.expect("the damage shows");
+    let asked = tokio::spawn(async move { group.repair_entry(bad).await });
+    let failed = tokio::time::timeout(common::PATIENCE, replica.group.failed()).await;
+    let reason = failed.expect("the replica ends in order").to_string();
+    assert!(reason.contains("repaired from the peers"), "{reason}");
+    assert_ne!(cluster.leader().await, damaged);
+    asked.abort();
+    replica.stop().await;
+    cluster.start(damaged).await;
+    cluster.running[&damaged].wait_phase(Phase::Running).await;
+    assert!(cluster.group(damaged).status().entries_repaired > 0);
+    let last = cluster.fill(5, 100).await;
+    cluster.settle(last).await;
+    assert_logs_equal(&cluster, 0..=last).await;
 }
 
 /// Catches a repair that goes on asking for what everybody has dropped, and then reports damage that is gone.

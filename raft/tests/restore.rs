@@ -68,6 +68,12 @@ async fn a_lost_group_comes_back_from_a_copy() {
     let term = cluster.propose("put term 1").await.log_id.term;
     let (source, dir) = backup(&mut cluster, elsewhere.path()).await;
     cluster.stop_all().await;
+    // There is no better copy than one that does not say how far it was synced.
+    let log = common::log_files(&dir, ".seg").remove(0);
+    Host::real()
+        .disk
+        .create(&log.with_file_name("synced"))
+        .unwrap();
 
     // On the machine that the copy was made on.
     let four = member(4, cluster.member(source).peer_address.clone());

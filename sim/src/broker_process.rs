@@ -29,6 +29,8 @@ pub struct BrokerProcess {
     live: watch::Sender<Option<Live>>,
     stop: Mutex<Option<ShutdownTrigger>>,
     killed: Mutex<Option<Option<u64>>>,
+    /// The last entry that any process had both synced and applied when it was ended by force.
+    promised: Mutex<Option<u64>>,
     ended: watch::Sender<Ended>,
     /// Processes that came to serve.
     served: AtomicU64,
@@ -68,6 +70,7 @@ impl BrokerProcess {
             live: watch::Sender::new(None),
             stop: Mutex::default(),
             killed: Mutex::default(),
+            promised: Mutex::default(),
             ended: watch::Sender::default(),
             served: AtomicU64::new(0),
             trace,
@@ -111,11 +114,25 @@ impl BrokerProcess {
         *self.killed()
     }
 
+    /// The last entry that must be in the log of whoever takes part from now on.
+    pub fn must_have(&self) -> Option<u64> {
+        *self.promised()
+    }
+
+    /// The disk is another one: whoever has it has promised nothing.
+    pub fn forget_promises(&self) {
+        self.promised().take();
+    }
+
     /// The process is gone, by force: nothing holds its replica any more.
     pub fn forget(&self) {
         if let Some(live) = self.live.send_replace(None) {
             let status = live.group.status();
             *self.killed() = (status.phase == Phase::Running).then_some(status.flushed);
+            if status.phase == Phase::Running {
+                let mut promised = self.promised();
+                *promised = promised.max(status.flushed.min(status.applied));
+            }
         }
         self.stop().take();
     }
@@ -172,6 +189,10 @@ impl BrokerProcess {
         self.live.send_replace(None);
         broker.stop().await;
         failure.map_or(Ok(()), |failure| Err(failure.to_string()))
+    }
+
+    fn promised(&self) -> MutexGuard<'_, Option<u64>> {
+        self.promised.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn killed(&self) -> MutexGuard<'_, Option<Option<u64>>> {

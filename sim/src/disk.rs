@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::FutureExt;
 use host::Disk;
 use host::testing::CrashDisk;
@@ -63,6 +64,9 @@ pub struct SimDisk {
     trace: Arc<Trace>,
     machine: Machine,
 }
+
+/// What a disk held once.
+pub struct DiskCopy(Vec<(PathBuf, Bytes)>);
 
 struct State {
     /// Counts the processes that used the disk; only the last one's handles work.
@@ -142,6 +146,47 @@ impl SimDisk {
             matches!(synced, Some(Ok(()))),
             "a disk in memory syncs at once"
         );
+    }
+
+    /// All that is on it now, whether it was synced or not: what somebody copies who does not stop the process.
+    pub fn copy(&self) -> DiskCopy {
+        let mut files = Vec::new();
+        self.files_below(Path::new("/"), &mut files);
+        let content = |(path, len): (PathBuf, u64)| {
+            let mut bytes = vec![0; usize::try_from(len).ok()?];
+            let file = self.inner.open(&path).ok()?;
+            file.read_at(0, &mut bytes).ok()?;
+            Some((path, Bytes::from(bytes)))
+        };
+        DiskCopy(files.into_iter().filter_map(content).collect())
+    }
+
+    /// Everything on it is gone, and a copy of what was there earlier is in its place, for good.
+    pub fn put_back(&self, copy: &DiskCopy) {
+        self.wipe();
+        for (path, bytes) in &copy.0 {
+            let put = || -> std::io::Result<()> {
+                for above in path.ancestors().skip(1) {
+                    self.inner.create_dir_all(above)?;
+                }
+                let file = self.inner.create(path)?;
+                file.write_at(0, std::slice::from_ref(bytes))?;
+                let synced = file.sync().now_or_never();
+                assert!(
+                    matches!(synced, Some(Ok(()))),
+                    "a disk in memory syncs at once"
+                );
+                for above in path.ancestors().skip(1) {
+                    let synced = self.inner.sync_dir(above).now_or_never();
+                    assert!(
+                        matches!(synced, Some(Ok(()))),
+                        "a disk in memory syncs at once"
+                    );
+                }
+                Ok(())
+            };
+            put().expect("an empty disk takes what it held before");
+        }
     }
 
     /// Nobody will ever want it again.

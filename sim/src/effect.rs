@@ -59,6 +59,8 @@ named! {
         SlowSyncs => "slow syncs",
         BitRot => "bit rot",
         MisdirectedWrite => "misdirected write",
+        MarkLost => "mark of what was synced lost",
+        RolledBack => "disk rolled back",
         DiskWiped => "disk wiped",
         Scrub => "scrub",
         ClockOffset => "clock offset",

@@ -21,7 +21,7 @@
 //! | 12 | keys of the state machine grow | `queues-forward` (`queues`); the oracle's `offsets-forward` | every tick |
 //!
 //! And of this system: `newer-route-wins` and `one-leader-per-epoch` (`routes`), each change of a name server's
-//! table; `wiped-replicas-stay-out`, every tick; `what-is-kept-is-there` and `damage-is-repaired` (`log`), at the
+//! table; `wiped-replicas-stay-out` and `promises-are-kept`, every tick; `what-is-kept-is-there` and `damage-is-repaired` (`log`), at the
 //! end.
 
 mod completeness;
@@ -36,6 +36,7 @@ mod routes;
 mod tables;
 mod votes;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -64,6 +65,8 @@ pub struct Invariants {
 
 #[derive(Default)]
 struct Checks {
+    /// How many older copies of a replica's disk were taken into account.
+    forgiven: BTreeMap<Machine, u64>,
     leaders: leaders::Leaders,
     votes: votes::Votes,
     completeness: completeness::LeaderCompleteness,
@@ -130,9 +133,10 @@ impl Invariants {
 
     async fn watch_life(&self, broker: &BrokerProcess, live: &Live) {
         let machine = broker.machine;
+        self.forgive_older_copy(machine);
         tokio::join!(
             self.watch_leadership(machine, live),
-            self.watch_status(machine, live),
+            self.watch_status(broker, live),
             self.watch_log(machine, live),
             self.watch_tables(machine, live),
         );
@@ -157,7 +161,20 @@ impl Invariants {
         }
     }
 
-    async fn watch_status(&self, machine: Machine, live: &Live) {
+    /// An older copy has forgotten votes and terms by the nature of the fault; what its peers must make of it is
+    /// `promises-are-kept` and `one-leader-per-term`. From its first start on it is held to what it promises since.
+    fn forgive_older_copy(&self, machine: Machine) {
+        let Machine::Broker(id) = machine else { return };
+        let times = self.world.times_rolled_back(id);
+        let mut checks = self.checks();
+        if checks.forgiven.insert(machine, times).unwrap_or(0) < times {
+            checks.leaders.forget(machine);
+            checks.votes.forget(machine);
+        }
+    }
+
+    async fn watch_status(&self, broker: &BrokerProcess, live: &Live) {
+        let machine = broker.machine;
         loop {
             let status = live.group.status();
             let result = {
@@ -170,6 +187,7 @@ impl Invariants {
             };
             self.note(result);
             self.note(self.wiped_stay_out(machine, &status));
+            self.note(self.promises_kept(machine, broker.must_have(), &status));
             tokio::time::sleep(TICK).await;
         }
     }
@@ -214,6 +232,10 @@ impl Invariants {
             let Machine::Broker(id) = broker.machine else {
                 continue;
             };
+            // Whatever it says, it says less than it promised.
+            if self.world.is_rolled_back(id) {
+                continue;
+            }
             let Some(live) = broker.live() else {
                 if let Some(flushed) = broker.synced_when_killed() {
                     synced.insert(id.into(), flushed);
@@ -277,6 +299,55 @@ impl Invariants {
             None => return Ok(()),
         };
         Err(Violation::new("wiped-replicas-stay-out", detail))
+    }
+
+    /// What a replica had synced, and knew to be committed, when it was ended by force, is in its log whenever it takes
+    /// part again: its peers count on it. One whose disk was replaced by an older copy cannot know that by itself: it
+    /// must not follow, or lead, anybody who knows.
+    fn promises_kept(
+        &self,
+        machine: Machine,
+        must_have: Option<u64>,
+        status: &GroupStatus,
+    ) -> Result<(), Violation> {
+        let Machine::Broker(id) = machine else {
+            return Ok(());
+        };
+        if status.phase != Phase::Running || status.appended >= must_have {
+            return Ok(());
+        }
+        if self.world.is_rolled_back(id) && !self.believes_knowingly(id, status) {
+            return Ok(());
+        }
+        let detail = format!(
+            "{machine} takes part with a log up to {:?}, and had synced and applied {must_have:?}",
+            status.appended
+        );
+        Err(Violation::new("promises-are-kept", detail))
+    }
+
+    /// Whether the leader of a replica that was rolled back, or everybody whom it leads, knows that it promised more.
+    fn believes_knowingly(&self, id: u8, status: &GroupStatus) -> bool {
+        let Some(leader) = &status.leadership.leader else {
+            return false;
+        };
+        let end = status.appended.map_or(0, |appended| appended + 1);
+        let knows = |broker: &Arc<BrokerProcess>| {
+            let status = broker.live().map(|live| live.group.status());
+            let running = status.filter(|status| status.phase == Phase::Running);
+            running.is_some_and(|status| status.promised_by_peers.get(&id.into()) > Some(&end))
+        };
+        let brokers = self.world.all_brokers();
+        let members = self.world.members();
+        let others = brokers.iter().filter(|broker| match broker.machine {
+            Machine::Broker(other) if leader.broker_id == u64::from(id) => {
+                other != id && members.contains(&other)
+            }
+            Machine::Broker(other) => leader.broker_id == u64::from(other),
+            _ => false,
+        });
+        let others: Vec<&Arc<BrokerProcess>> = others.collect();
+        !others.is_empty() && others.into_iter().all(knows)
     }
 
     fn note(&self, result: Result<(), Violation>) {

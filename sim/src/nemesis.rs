@@ -87,6 +87,12 @@ impl Nemesis {
                 by,
                 after_ms,
             } => self.wipe(machine, by, after_ms).await,
+            Fault::LoseMark {
+                machine,
+                seed,
+                down_ms,
+            } => self.lose_mark(machine, seed, down_ms).await,
+            Fault::RollBack { .. } => self.roll_back(fault).await,
             Fault::ClockOffset { who, by_ms } | Fault::ClockJump { who, by_ms } => {
                 self.clock(kind, who, |clock| clock.jump_ms(by_ms), by_ms);
             }
@@ -180,6 +186,58 @@ impl Nemesis {
         self.world.wipe(id);
         sleep(after_ms).await;
         self.world.start(machine);
+        if let Err(error) = self.operator.replace(&self.world, id, by).await {
+            self.tell(format_args!("{machine} is not replaced: {error}"));
+        }
+    }
+
+    async fn lose_mark(&self, machine: Machine, seed: u64, down_ms: u64) {
+        let Some(disk) = self.world.disk(machine) else {
+            return;
+        };
+        self.world.crash(machine, Crash::Process);
+        if let Some(what) = disk.lose_mark(seed) {
+            self.strikes(FaultKind::MarkLost, format_args!("{machine}, {what}"));
+        }
+        sleep(down_ms).await;
+        self.world.start(machine);
+    }
+
+    /// Only a member's disk, like a wipe.
+    async fn roll_back(&self, fault: Fault) {
+        let Fault::RollBack {
+            machine: machine @ Machine::Broker(id),
+            age_ms,
+            others_restart,
+            by,
+            after_ms,
+        } = fault
+        else {
+            return;
+        };
+        let (Some(disk), true) = (self.world.disk(machine), self.world.members().contains(&id))
+        else {
+            return;
+        };
+        let copy = disk.copy();
+        sleep(age_ms).await;
+        if !self.world.members().contains(&id) {
+            return;
+        }
+        self.strikes(
+            FaultKind::RolledBack,
+            format_args!("{machine}, by {age_ms} ms"),
+        );
+        self.world.roll_back(id, &copy);
+        if others_restart {
+            let others = self.world.machines().into_iter();
+            let others =
+                others.filter(|other| matches!(other, Machine::Broker(other) if *other != id));
+            let others: Vec<Who> = others.map(Who::Machine).collect();
+            self.crash(&others, None, after_ms.min(500), false).await;
+        }
+        self.world.start(machine);
+        sleep(after_ms).await;
         if let Err(error) = self.operator.replace(&self.world, id, by).await {
             self.tell(format_args!("{machine} is not replaced: {error}"));
         }

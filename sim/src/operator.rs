@@ -166,12 +166,12 @@ impl Operator {
         }
     }
 
-    /// Replaces the members whose disks were wiped, however long it takes: nothing else brings them back.
+    /// Replaces the members whose disks were wiped or rolled back, however long it takes: nothing else brings them back.
     pub async fn replace_wiped(&self, world: &Arc<World>) {
         let mut by = FIRST_SPARE_BROKER;
         loop {
             let members = world.members();
-            let Some(id) = members.into_iter().find(|id| world.is_wiped(*id)) else {
+            let Some(id) = members.into_iter().find(|id| world.must_be_replaced(*id)) else {
                 return;
             };
             if let Err(error) = self.replace(world, id, by).await {

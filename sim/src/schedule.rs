@@ -148,6 +148,29 @@ pub enum Fault {
         /// Which block.
         seed: u64,
     },
+    /// A process ends by force, and the disk loses the note of what was synced, and the end of the log.
+    LoseMark {
+        /// On which machine: never a role, so that it stays a minority.
+        machine: Machine,
+        /// Decides how the note is lost, and how much of the log.
+        seed: u64,
+        /// How long it is down, in milliseconds.
+        down_ms: u64,
+    },
+    /// A machine's disk is replaced by a copy of it that is older than what it has promised. It must be refused, and is
+    /// replaced after a while.
+    RollBack {
+        /// Which: never a role, so that it stays a minority.
+        machine: Machine,
+        /// The age of the copy, in milliseconds.
+        age_ms: u64,
+        /// Whether all other brokers are started again too, before it comes back.
+        others_restart: bool,
+        /// The id of the broker that takes its place.
+        by: u8,
+        /// How long it is left there, in milliseconds.
+        after_ms: u64,
+    },
     /// A machine comes back with an empty disk. It must be refused, and is replaced after a while.
     Wipe {
         /// Which: never a role, so that it stays a minority.
@@ -268,6 +291,8 @@ impl Fault {
             Fault::SlowSyncs { .. } => FaultKind::SlowSyncs,
             Fault::Rot { .. } => FaultKind::BitRot,
             Fault::Misdirect { .. } => FaultKind::MisdirectedWrite,
+            Fault::LoseMark { .. } => FaultKind::MarkLost,
+            Fault::RollBack { .. } => FaultKind::RolledBack,
             Fault::Wipe { .. } => FaultKind::DiskWiped,
             Fault::Scrub { .. } => FaultKind::Scrub,
             Fault::ClockOffset { .. } => FaultKind::ClockOffset,

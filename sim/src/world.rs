@@ -17,7 +17,7 @@ use nameserver::NameServerConfig;
 
 use crate::broker_process::BrokerProcess;
 use crate::clock::SimClock;
-use crate::disk::SimDisk;
+use crate::disk::{DiskCopy, SimDisk};
 use crate::machine::{ADMIN_PORT, CLIENT_PORT, Machine, NAME_SERVER_PORT, PEER_PORT};
 use crate::name_server_process::NameServerProcess;
 use crate::network::Network;
@@ -116,6 +116,7 @@ pub struct World {
     /// Of clients and the operator: what their processes leave to the next ones.
     client_disks: Mutex<BTreeMap<Machine, SimDisk>>,
     wiped: Mutex<BTreeSet<u8>>,
+    rolled_back: Mutex<BTreeMap<u8, u64>>,
     /// Who votes, and the last entry that whoever said so had applied.
     members: Mutex<(Option<u64>, Vec<u8>)>,
 }
@@ -146,6 +147,7 @@ impl World {
             on_new_broker: Mutex::default(),
             client_disks: Mutex::default(),
             wiped: Mutex::default(),
+            rolled_back: Mutex::default(),
             members: Mutex::new((None, (1..=shape.brokers).collect())),
             shape,
         });
@@ -290,8 +292,34 @@ impl World {
         self.crash(Machine::Broker(id), Crash::Process);
         if let Some(broker) = self.broker(id) {
             broker.disk.wipe();
+            broker.forget_promises();
             self.wiped().insert(id);
         }
+    }
+
+    /// Crashes a broker and puts an older copy of its disk in the place of what is there. It stays down until it is
+    /// started.
+    pub fn roll_back(&self, id: u8, copy: &DiskCopy) {
+        self.crash(Machine::Broker(id), Crash::Process);
+        if let Some(broker) = self.broker(id) {
+            broker.disk.put_back(copy);
+            *self.rolled_back().entry(id).or_default() += 1;
+        }
+    }
+
+    /// How many times a broker's disk was replaced by an older copy.
+    pub fn times_rolled_back(&self, id: u8) -> u64 {
+        self.rolled_back().get(&id).copied().unwrap_or(0)
+    }
+
+    /// Whether a broker's disk was ever replaced by an older copy.
+    pub fn is_rolled_back(&self, id: u8) -> bool {
+        self.times_rolled_back(id) > 0
+    }
+
+    /// Whether a broker must never take part again, because its disk does not hold what it promised.
+    pub fn must_be_replaced(&self, id: u8) -> bool {
+        self.is_wiped(id) || self.is_rolled_back(id)
     }
 
     /// Whether a broker has lost its disk.
@@ -476,6 +504,11 @@ impl World {
 
     fn wiped(&self) -> MutexGuard<'_, BTreeSet<u8>> {
         self.wiped.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn rolled_back(&self) -> MutexGuard<'_, BTreeMap<u8, u64>> {
+        let rolled_back = self.rolled_back.lock();
+        rolled_back.unwrap_or_else(PoisonError::into_inner)
     }
 
     fn nodes(&self) -> MutexGuard<'_, BTreeMap<Machine, Node>> {

@@ -309,7 +309,7 @@ impl Checkpoints {
         let mut bytes = vec![0; len as usize];
         let read = file
             .read_at(0, &mut bytes)
-            .map_err(StoreError::io("read", path))?;
+            .map_err(StoreError::unreadable(path, None))?;
         bytes.truncate(read);
         Ok(Bytes::from(bytes))
     }
@@ -430,7 +430,7 @@ fn checksum(disk: &dyn Disk, path: &Path) -> Result<u32> {
     loop {
         let read = file
             .read_at(position, &mut buffer)
-            .map_err(StoreError::io("read", path))?;
+            .map_err(StoreError::unreadable(path, None))?;
         if read == 0 {
             return Ok(crc32c);
         }

@@ -161,6 +161,17 @@ impl StoreError {
         }
     }
 
+    /// For `map_err`: the disk does not give back what stands in `path`, which is as good as lost. Where a log entry is
+    /// affected, `index` names it.
+    pub fn unreadable(path: &Path, index: Option<u64>) -> impl FnOnce(io::Error) -> StoreError {
+        let path = path.to_path_buf();
+        move |source| StoreError::Corrupt {
+            path,
+            index,
+            detail: format!("the disk cannot read it: {source}"),
+        }
+    }
+
     /// Whether bytes on the disk are not what was written there: peers can repair that.
     pub fn is_corruption(&self) -> bool {
         matches!(self, StoreError::Corrupt { .. })

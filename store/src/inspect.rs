@@ -11,7 +11,7 @@ use crate::checkpoint::{Checkpoint, Checkpoints};
 use crate::data_dir;
 use crate::entry::Entry;
 use crate::error::{Result, StoreError};
-use crate::log::inspect::{self, SegmentReport, SyncedReport};
+use crate::log::inspect::{self, SegmentReport, Synced};
 use crate::superblock::Superblock;
 
 /// A locked data directory, for reading only.
@@ -72,7 +72,7 @@ impl Inspection {
     }
 
     /// How far the log was synced, as far as its process noted that.
-    pub fn synced(&self) -> Result<Option<SyncedReport>> {
+    pub fn synced(&self) -> Result<Synced> {
         inspect::synced(&*self.host.disk, &self.log_dir())
     }
 

@@ -25,7 +25,7 @@ pub use inspect::Inspection;
 pub use kv::{Batch, Kv, KvCounters, KvEngine, MemEngine, Operation, Pair, default_engine};
 #[cfg(not(madsim))]
 pub use kv::{RocksEngine, wait_until_closed};
-pub use log::inspect::{IndexReport, SegmentReport, SyncedReport};
+pub use log::inspect::{IndexReport, SegmentReport, Synced, SyncedReport};
 pub use log::{
     Adoption, CommitLog, Damage, Done, LogCounters, Positions, Recovered, Room, SYNC_TIME_BUCKETS,
     SegmentExport, SegmentInfo, SegmentWriter, Staging,

@@ -167,10 +167,19 @@ impl CommitLog {
         self.shared.state().damages.first().copied()
     }
 
+    /// Whether nobody knows how far this log was synced, because the note of it cannot be read. Ends with
+    /// [`CommitLog::learn_promise`].
+    pub fn is_mark_lost(&self) -> bool {
+        self.shared.state().mark_lost
+    }
+
     /// The index after the last entry that this replica has, or had before it was damaged: what it may have
-    /// promised.
+    /// promised. The highest index there is, if nobody knows.
     pub fn promised_end(&self) -> u64 {
         let state = self.shared.state();
+        if state.mark_lost {
+            return u64::MAX;
+        }
         let positions = state.positions;
         let last = positions.appended.max(positions.purged);
         let damaged = state.damages.iter().map(|damage| damage.synced_index);
@@ -178,9 +187,37 @@ impl CommitLog {
         last.map_or(0, |last| last + 1)
     }
 
+    /// Whether a log that ends with `last` is at least as far as all that was ever promised here, also where it is damaged.
+    /// Never, while nobody knows what was.
+    pub fn is_covered_by(&self, last: Option<LogId>) -> bool {
+        let state = self.shared.state();
+        let positions = state.positions;
+        let own = positions.appended.max(positions.purged).max(state.promised);
+        !state.mark_lost && last >= own
+    }
+
+    /// Grows whenever entries are taken back: what was read before and after it grew need not be of one log.
+    pub fn epoch(&self) -> u64 {
+        self.shared.state().epoch
+    }
+
+    /// Free bytes of the disk, looked at lately.
+    pub fn free_bytes(&self) -> Result<u64> {
+        let dir = self.shared.dir.path();
+        self.shared.space.free_bytes(&**self.shared.disk(), dir, 0)
+    }
+
     /// What the log has done since it was opened.
     pub fn counters(&self) -> LogCounters {
         self.shared.counters.snapshot()
+    }
+
+    /// Gives up files that are ready and not needed yet, if the disk is so full that appends are refused.
+    pub fn make_room(&self) -> Result<()> {
+        if self.free_bytes()? < self.shared.config.reserve_bytes / 2 {
+            self.shared.give_up_spares();
+        }
+        Ok(())
     }
 
     /// What the disk has room for. Appends themselves are refused only below half the reserve, so that

@@ -55,7 +55,7 @@ pub(super) fn status(service: &Service) -> BrokerStatusResponse {
         client_address: service.own.client_address.clone(),
         peer_address: service.own.peer_address.clone(),
         now_ms: service.host.clock.now_ms(),
-        disk_free_bytes: service.disk_space.free_bytes().unwrap_or(0),
+        disk_free_bytes: service.disk_space.free_bytes(),
         disk_needed_bytes: service.disk_space.needed_bytes(),
         sync_p99_us: sync_p99_us(&raft.log.sync_time_us),
         damage_found: raft.damage_found,

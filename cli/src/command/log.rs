@@ -15,8 +15,7 @@ use prost::Message as _;
 use proto::command::{self, command::Body};
 use serde_json::{Value, json};
 use store::{
-    Checkpoint, Entry, EntryKind, IndexReport, Inspection, LogId, SegmentReport, StoreError,
-    SyncedReport,
+    Checkpoint, Entry, EntryKind, IndexReport, Inspection, LogId, SegmentReport, StoreError, Synced,
 };
 
 use crate::failure::Failure;
@@ -92,7 +91,7 @@ struct InspectArguments {
 struct Report {
     inspection: Inspection,
     segments: Vec<SegmentReport>,
-    synced: Option<SyncedReport>,
+    synced: Synced,
     checkpoints: Vec<(PathBuf, Result<Checkpoint, StoreError>)>,
 }
 
@@ -187,6 +186,7 @@ impl Report {
     /// Everything that does not fit, one line each.
     fn damages(&self) -> Vec<String> {
         let mut damages = Vec::new();
+        damages.extend(self.lost_mark());
         for segment in &self.segments {
             let name = segment.path.display();
             if let Some(damage) = &segment.damage {
@@ -211,10 +211,7 @@ impl Report {
             ("broker", identity.broker_id.to_string()),
             ("vote", shown_vote(&superblock.vote)),
             ("purged", shown_log_id(superblock.purged)),
-            (
-                "synced",
-                shown_log_id(self.synced.map(|synced| synced.last)),
-            ),
+            ("synced", self.shown_synced()),
             ("last entry", shown_log_id(self.last())),
             ("log", self.inspection.log_dir().display().to_string()),
             ("segment size", shown_bytes(superblock.segment_bytes)),
@@ -227,6 +224,30 @@ impl Report {
             "first", "last", "terms", "records", "bytes", "checksum", "index", "state",
         ];
         format!("{}\n\n{}", pairs(&facts), table(&headings, &rows))
+    }
+
+    /// What is wrong with the note of what was synced, if the replica has promised anything.
+    fn lost_mark(&self) -> Option<String> {
+        let state = match self.synced {
+            Synced::Missing => "is missing",
+            Synced::Unreadable => "cannot be read",
+            Synced::Nothing | Synced::UpTo(_) => return None,
+        };
+        let path = self.inspection.log_dir().join("synced");
+        self.inspection.superblock().is_used().then(|| {
+            format!(
+                "{}: the mark of what was synced {state}, so nobody knows what is missing at the end of the log",
+                path.display()
+            )
+        })
+    }
+
+    fn shown_synced(&self) -> String {
+        match self.synced {
+            Synced::Unreadable => paint(Colour::Bad, "unreadable"),
+            Synced::Missing => "no mark".to_owned(),
+            synced => shown_log_id(synced.up_to().map(|synced| synced.last)),
+        }
     }
 
     fn last(&self) -> Option<LogId> {
@@ -257,7 +278,8 @@ impl Report {
             "cluster_id": identity.cluster_id, "group": identity.group, "broker_id": identity.broker_id,
             "vote": vote_json(&superblock.vote),
             "purged": log_id_json(superblock.purged),
-            "synced": log_id_json(self.synced.map(|synced| synced.last)),
+            "synced": log_id_json(self.synced.up_to().map(|synced| synced.last)),
+            "mark_damaged": self.lost_mark().is_some(),
             "last": log_id_json(self.last()),
             "segments": self.segments.iter().map(segment_json).collect::<Vec<_>>(),
             "checkpoints": checkpoints,

@@ -1,30 +1,39 @@
-//! Files that changed while their broker was down: a torn tail, a flipped byte.
+//! Files that changed while their broker was down: a torn tail, a flipped byte, a mark that says nothing, rotten tables.
 
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use super::cluster::{Cluster, LEADER_PATIENCE};
+use super::cluster::{Cluster, LEADER_PATIENCE, PATIENCE};
 use super::traffic::{Writer, expect_nothing_lost, read_all, send};
 
 const BODY_BYTES: usize = 8 << 10;
 
-/// The segments of a broker's log, oldest first.
-fn segments(cluster: &Cluster, id: u64) -> Vec<PathBuf> {
+/// Several times as long as an election takes.
+const ELECTIONS: Duration = Duration::from_secs(8);
+
+/// The files in those directories of a broker whose names begin so, sorted.
+fn files(cluster: &Cluster, id: u64, directories: &str) -> Vec<PathBuf> {
     let data = cluster.plan().broker_directory(id);
     let mut found = Vec::new();
     for directory in std::fs::read_dir(data).unwrap().flatten() {
-        if !directory.file_name().to_string_lossy().starts_with("log-") {
-            continue;
-        }
-        for file in std::fs::read_dir(directory.path()).unwrap().flatten() {
-            let path = file.path();
-            let is_spare = file.file_name().to_string_lossy().starts_with("spare");
-            if !is_spare && path.extension().is_some_and(|extension| extension == "seg") {
-                found.push(path);
-            }
+        let name = directory.file_name();
+        if name.to_string_lossy().starts_with(directories) {
+            let files = std::fs::read_dir(directory.path()).unwrap().flatten();
+            found.extend(files.map(|file| file.path()));
         }
     }
     found.sort();
+    found
+}
+
+/// The segments of a broker's log, oldest first.
+fn segments(cluster: &Cluster, id: u64) -> Vec<PathBuf> {
+    let mut found = files(cluster, id, "log-");
+    found.retain(|path| {
+        let name = path.file_name().unwrap().to_string_lossy();
+        !name.starts_with("spare") && name.ends_with(".seg")
+    });
     found
 }
 
@@ -133,5 +142,84 @@ async fn a_flipped_byte_in_the_synced_tail_is_repaired_before_the_replica_votes(
     });
     cluster.start_broker(id).unwrap();
     cluster.wait_until_caught_up(id).await;
+    expect_nothing_lost(&cluster, "orders", &(0..500).collect()).await;
+}
+
+/// Catches a replica that takes a mark which says nothing for "nothing was synced", and goes on with what is left of its log:
+/// it and whoever was behind would agree without what was acknowledged.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_lost_its_mark_and_its_tail_is_repaired() {
+    let mut cluster = Cluster::start().await;
+    cluster.topic("orders").await;
+    let client = cluster.client().await;
+    let followers = cluster.followers().await;
+    let (id, behind) = (followers[0], followers[1]);
+    send(&client, "orders", 0..100, 100).await;
+    // From here on only the leader and the one that will be damaged have what is acknowledged.
+    cluster.kill(behind).await;
+    send(&client, "orders", 100..300, 100).await;
+    cluster.wait_until_caught_up(id).await;
+    let led = cluster.led().await;
+    cluster.kill(id).await;
+    cluster.kill(led.broker_id).await;
+    let active = segments(&cluster, id).pop().unwrap();
+    std::fs::File::create(active.with_file_name("synced")).unwrap();
+    edit(&active, |bytes| {
+        let end = written(bytes);
+        bytes[end / 2..end].fill(0);
+    });
+    cluster.start_broker(id).unwrap();
+    cluster.start_broker(behind).unwrap();
+    let phase = |status: &proto::cluster::BrokerStatusResponse| status.state == "repairing";
+    cluster
+        .wait_for_status(id, "waits for somebody who knows", phase)
+        .await;
+    assert!(
+        cluster.wait_for_leader(ELECTIONS).await.is_err(),
+        "a group of a damaged one and one that is behind has a leader"
+    );
+    cluster.start_broker(led.broker_id).unwrap();
+    cluster.wait_for_leader(PATIENCE).await.unwrap();
+    cluster.wait_until_caught_up(id).await;
+    // With its damage repaired it counts for a majority again, and knows all.
+    let led = cluster.led().await;
+    let other = [1, 2, 3]
+        .into_iter()
+        .find(|other| *other != id && *other != led.broker_id);
+    cluster.kill(other.unwrap()).await;
+    expect_nothing_lost(&cluster, "orders", &(0..300).collect()).await;
+}
+
+/// Catches a replica that ends at every start because a block of its tables rotted, and one that serves what it reads there.
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_that_rotted_are_made_again() {
+    let mut cluster = Cluster::start().await;
+    cluster.topic("orders").await;
+    let client = cluster.client().await;
+    send(&client, "orders", 0..500, 100).await;
+    let id = cluster.followers().await[0];
+    cluster.wait_until_caught_up(id).await;
+    // An orderly end writes what the tables hold in memory.
+    cluster.broker(id).end(PATIENCE).await;
+    let mut tables = files(&cluster, id, "tables-");
+    tables.retain(|path| path.extension().is_some_and(|extension| extension == "sst"));
+    assert!(!tables.is_empty(), "no tables on the disk");
+    for table in &tables {
+        // All of a table but its foot, which is read when it is opened.
+        edit(table, |bytes| {
+            let end = bytes.len() - 1_000.min(bytes.len());
+            bytes[..end].iter_mut().for_each(|byte| *byte ^= 0x10);
+        });
+    }
+    cluster.start_broker(id).unwrap();
+    cluster.wait_until_caught_up(id).await;
+    let led = cluster.led().await;
+    if led.broker_id != id {
+        client.admin().transfer_leader(id).await.unwrap();
+        cluster
+            .wait_for_leader_after(led.term, LEADER_PATIENCE)
+            .await
+            .unwrap();
+    }
     expect_nothing_lost(&cluster, "orders", &(0..500).collect()).await;
 }

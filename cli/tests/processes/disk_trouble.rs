@@ -1,14 +1,17 @@
 //! A disk that is full, or fails: injected into a real process through the test-only fault plan.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use raftmq_client::Message;
 
+use super::cluster::small;
 use super::cluster::{
     Cluster, DISK_FAULTS, DISK_RESERVE_BYTES, LEADER_PATIENCE, PATIENCE, eventually,
 };
-use super::traffic::{Writer, expect_nothing_lost};
+use super::identity::{copy_directory, reconfigure};
+use super::traffic::{Writer, expect_nothing_lost, send};
 
 /// A send that may fail.
 const SHORT: Duration = Duration::from_secs(2);
@@ -96,6 +99,30 @@ async fn a_follower_without_space_stops_alone_and_comes_back() {
     expect_nothing_lost(&cluster, "orders", &acked).await;
 }
 
+/// Catches a leader that refuses every send because its disk alone is full, while two replicas have room.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_whose_disk_alone_is_full_hands_over() {
+    let cluster = cluster().await;
+    cluster.topic("orders").await;
+    let writer = Writer::start(&cluster, "orders", 100).await;
+    writer.wait_for_acks(100).await;
+    let led = cluster.led().await;
+    std::fs::write(faults(&cluster, led.broker_id), "free * bytes=0\n").unwrap();
+    cluster
+        .wait_for_leader_after(led.term, PATIENCE)
+        .await
+        .unwrap();
+    writer.wait_for_acks(200).await;
+    assert!(
+        cluster.status(led.broker_id).await.is_some(),
+        "it goes on as a follower"
+    );
+    std::fs::remove_file(faults(&cluster, led.broker_id)).unwrap();
+    cluster.wait_until_caught_up(led.broker_id).await;
+    let acked = writer.finish().await;
+    expect_nothing_lost(&cluster, "orders", &acked).await;
+}
+
 /// Catches sends that are accepted and forgotten when the disk is nearly full, and a group that stays
 /// closed after there is room again.
 #[tokio::test(flavor = "multi_thread")]
@@ -129,4 +156,70 @@ async fn a_nearly_full_disk_refuses_sends_and_takes_them_again_when_there_is_roo
     writer.wait_for_acks(200).await;
     let acked = writer.finish().await;
     expect_nothing_lost(&cluster, "orders", &acked).await;
+}
+
+/// A disk of its own, in memory; goes with the test.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// None where disks may not be made: that needs privileges.
+    fn new(at: &Path, bytes: u64) -> Option<SmallDisk> {
+        std::fs::create_dir_all(at).unwrap();
+        let size = format!("size={bytes}");
+        let mut mount = Command::new("mount");
+        let made = mount.args(["-t", "tmpfs", "-o", &size, "none"]).arg(at);
+        let made = made.output().is_ok_and(|made| made.status.success());
+        made.then(|| SmallDisk(at.to_owned()))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// Writes a file until there is no room for another byte.
+fn fill(path: &Path) {
+    use std::io::Write;
+    let mut file = std::fs::File::create(path).unwrap();
+    let bytes = vec![1; 1 << 20];
+    while file.write_all(&bytes).is_ok() {}
+    while file.write_all(&[1]).is_ok() {}
+}
+
+/// Catches a replica that cannot start on a full disk to give up what it does not need, although spare files lie there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_starts_with_no_byte_free() {
+    let mut cluster = Cluster::start_with(small).await;
+    let disk = cluster.directory().join("disk");
+    let Some(_disk) = SmallDisk::new(&disk, 256 << 20) else {
+        eprintln!("not tried: no file system may be mounted here");
+        return;
+    };
+    cluster.topic("orders").await;
+    let client = cluster.client().await;
+    send(&client, "orders", 0..100, 1_000).await;
+    let id = cluster.followers().await[0];
+    cluster.wait_until_caught_up(id).await;
+    cluster.kill(id).await;
+    let data = disk.join("data");
+    copy_directory(&cluster.plan().broker_directory(id), &data);
+    let path = data.display().to_string();
+    reconfigure(&cluster, id, &[("data_dir", path.as_str())]);
+    fill(&disk.join("filler"));
+    cluster.start_broker(id).unwrap();
+    let full = |status: &proto::cluster::BrokerStatusResponse| {
+        status
+            .disk_free_bytes
+            .is_some_and(|free| free < status.disk_needed_bytes)
+    };
+    cluster
+        .wait_for_status(id, "says that it is full", full)
+        .await;
+    send(&client, "orders", 100..200, 1_000).await;
+    std::fs::remove_file(disk.join("filler")).unwrap();
+    cluster.wait_until_caught_up(id).await;
+    expect_nothing_lost(&cluster, "orders", &(0..200).collect()).await;
+    cluster.kill(id).await;
 }

@@ -89,6 +89,7 @@ fn sender(broker_id: u64, target_replica_id: u64) -> wire::Sender {
         incarnation: 1 << 32,
         target: 0,
         target_replica_id,
+        ..Default::default()
     }
 }
 
@@ -122,6 +123,7 @@ async fn attack_peers(address: &str, secret: Option<ClusterSecret>) {
         group: "test".into(),
         first_index: 1,
         last_index: 100,
+        ..Default::default()
     };
     soon(raft.fetch_entries(fetch)).await.unwrap_err();
     let status = wire::StatusRequest {

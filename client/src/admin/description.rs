@@ -250,8 +250,8 @@ pub struct BrokerStatus {
     pub own: BrokerAddress,
     /// Its wall clock when it answered, milliseconds since the Unix epoch.
     pub now_ms: u64,
-    /// Free bytes of its data directory's disk, as last measured.
-    pub disk_free_bytes: u64,
+    /// Free bytes of its data directory's disk, as last measured; none before that.
+    pub disk_free_bytes: Option<u64>,
     /// Sends are refused while less than this is free, bytes.
     pub disk_needed_bytes: u64,
     /// 99 of 100 syncs of its log took at most this long, microseconds, to the next power of two.

@@ -132,6 +132,14 @@ impl CrashDisk {
         Ok(())
     }
 
+    /// Takes all bytes from a file, on the disk itself.
+    pub fn empty(&self, path: &Path) -> io::Result<()> {
+        let mut world = self.world();
+        let id = world.find(path)?;
+        world.file(id)?.empty();
+        Ok(())
+    }
+
     /// Forgets everything that it holds, as a new disk.
     pub fn discard(&self) {
         let mut world = self.world();

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use host::network::{Listener, Proof, Router, ServerOptions, serve, server};
 use host::{Host, Shutdown};
-use store::{CommitLog, DataDir};
+use store::{Checkpoints, CommitLog, DataDir, Kv};
 use tokio::sync::{Mutex, watch};
 
 use super::{Inner, RaftGroup};
@@ -16,16 +16,17 @@ use crate::clocks::Clocks;
 use crate::config::RaftConfig;
 use crate::connections::Connections;
 use crate::error::RaftError;
+use crate::incarnation::Incarnation;
 use crate::introductions::{Acquaintances, Introductions};
 use crate::maintenance::{Maintenance, MaintenanceParts};
 use crate::peers::Peers;
 use crate::repair::{Fetcher, Repairer};
-use crate::service::Service;
+use crate::service::{Ballot, Service};
 use crate::snapshot::{Incoming, Snapshots, SnapshotsParts};
 use crate::startup::Startup;
 use crate::state::{Counters, State, StateParts};
-use crate::storage::Storage;
-use crate::tables::Tables;
+use crate::storage::{Storage, make_again};
+use crate::tables::{Tables, Unusable};
 use crate::types::RaftLogId;
 
 /// Connections that peers may have open at the same time.
@@ -52,30 +53,51 @@ impl RaftGroup {
     ) -> Result<RaftGroup, RaftError> {
         config.validate()?;
         let listener = Listener::bind(&config.peer_listen).await?;
-        let storage = Storage::open(&config, &host).await?;
-        let base = Base::new(&config, &storage, &host);
-        let mut parts = Parts::assemble(config, storage, base, application)?;
+        let mut storage = Storage::open(&config, &host).await?;
+        let base = Base::new(&config, &mut storage, &host);
+        let mut parts = Parts::assemble(config, storage, base, application).await?;
         let (task, tasks) = watch::channel(());
         let task = Arc::new(task);
         // Dropped when the start fails: nothing of it is left then.
         let (trigger, stop) = Shutdown::new();
         parts.serve(listener, stop.clone(), task.clone(), beside);
-        parts.introductions.round().await?;
+        if let Err(error) = parts.introductions.round().await {
+            let Startup {
+                peers, data_dir, ..
+            } = &parts.startup;
+            take_back(peers.incarnation(), data_dir).await;
+            return Err(error);
+        }
         parts.startup.look_for_damage().await?;
         if parts.startup.is_ready() {
             parts.startup.start().await?;
         }
         // A replica that must not go on stops at once, whatever its process does.
-        let mut failure = parts.startup.state.failure();
+        let (state, data_dir) = (parts.startup.state.clone(), parts.startup.data_dir.clone());
+        let incarnation = parts.startup.peers.incarnation();
         tokio::spawn(async move {
+            let mut failure = state.failure();
             tokio::select! {
                 biased;
                 () = shutdown.wait() => {}
                 _ = failure.wait_for(Option::is_some) => {}
             }
             trigger.shut_down();
+            if state.is_refused() {
+                take_back(incarnation, &data_dir).await;
+            }
         });
         Ok(parts.run(tasks, task, stop))
+    }
+}
+
+/// Whoever is refused has not been started, as far as its peers will be told.
+async fn take_back(incarnation: Incarnation, data_dir: &DataDir) {
+    if let Err(error) = incarnation
+        .take_back(data_dir.host(), data_dir.path())
+        .await
+    {
+        tracing::warn!(%error, "a start that peers refused counts");
     }
 }
 
@@ -83,6 +105,25 @@ struct Parts {
     startup: Startup,
     introductions: Introductions,
     service: Service,
+}
+
+/// The tables that were found, or new ones if the application cannot read these.
+async fn open_tables(
+    config: &RaftConfig,
+    stored: (&DataDir, &Checkpoints, &CommitLog),
+    kv: Arc<dyn Kv>,
+    application: Box<dyn Application>,
+) -> Result<Tables, RaftError> {
+    let (data_dir, checkpoints, log) = stored;
+    match Tables::open(kv, log.clone(), application) {
+        Ok(tables) => Ok(tables),
+        Err(Unusable { error, application }) => {
+            tracing::error!(%error, "tables cannot be read; making them again");
+            let kv = make_again(data_dir, &config.engine, checkpoints).await?;
+            let opened = Tables::open(kv, log.clone(), application);
+            Ok(opened.map_err(|unusable| unusable.error)?)
+        }
+    }
 }
 
 /// What stands on the disk, and what keeps it.
@@ -109,9 +150,10 @@ struct Base {
 }
 
 impl Base {
-    fn new(config: &RaftConfig, storage: &Storage, host: &Host) -> Base {
+    fn new(config: &RaftConfig, storage: &mut Storage, host: &Host) -> Base {
         let counters = Arc::new(Counters::default());
-        let peers = Peers::new(config.identity.clone(), storage.incarnation);
+        let promises = std::mem::take(&mut storage.promises);
+        let peers = Peers::new(config.identity.clone(), storage.own, promises);
         let connections = Connections::new(config.secret.clone());
         let fetcher = Fetcher::new(peers.clone(), connections.clone());
         let own_id = config.identity.broker_id;
@@ -133,7 +175,7 @@ impl Base {
 }
 
 impl Parts {
-    fn assemble(
+    async fn assemble(
         config: RaftConfig,
         storage: Storage,
         base: Base,
@@ -146,7 +188,7 @@ impl Parts {
             kv,
             ..
         } = storage;
-        let tables = Tables::open(kv, log.clone(), application)?;
+        let tables = open_tables(&config, (&data_dir, &checkpoints, &log), kv, application).await?;
         let (applied_id, membership) = (
             tables.applied().log_id(),
             tables.applied().membership().clone(),
@@ -186,6 +228,7 @@ impl Parts {
             snapshots: snapshots.clone(),
             incoming: incoming.clone(),
             repairer: base.repairer.clone(),
+            known: base.known.subscribe(),
         };
         let maintenance = Arc::new(Maintenance::new(&config, maintenance_parts));
         let stored = Stored {
@@ -213,12 +256,16 @@ impl Parts {
             state,
             maintenance,
         } = stored;
+        let lease = Duration::from_millis(config.election_timeout_ms_max);
+        let ballot = Ballot::new(state.clone(), log.clone(), data_dir.clone(), lease);
+        let ballot = Arc::new(ballot);
         let service = Service {
             peers: base.peers.clone(),
             state: state.clone(),
             log: log.clone(),
             snapshots: snapshots.clone(),
             incoming,
+            ballot: ballot.clone(),
         };
         let known = base.known.subscribe();
         let introductions = Introductions::new(
@@ -227,6 +274,7 @@ impl Parts {
             state.clone(),
             configured_peers(&config),
             base.known,
+            data_dir.clone(),
         );
         let startup = Startup {
             config,
@@ -242,6 +290,7 @@ impl Parts {
             fetcher: base.fetcher,
             repairer: base.repairer,
             maintenance,
+            ballot,
             asked: AtomicUsize::new(0),
         };
         Parts {

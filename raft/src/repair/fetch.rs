@@ -48,11 +48,13 @@ impl Fetcher {
         Fetcher { peers, connections }
     }
 
-    /// Exactly the entries of `range`, in order.
+    /// Exactly the entries of `range`, in order: what the peer has applied, or, of one that leads in `leader_term`, what
+    /// it has.
     pub(crate) async fn fetch(
         &self,
         address: &str,
         range: RangeInclusive<u64>,
+        leader_term: Option<u64>,
     ) -> Result<Vec<Entry>, FetchError> {
         let mut client = self.connections.client(address, Class::Bulk)?;
         let request = wire::FetchEntriesRequest {
@@ -60,6 +62,7 @@ impl Fetcher {
             group: self.peers.identity().group.clone(),
             first_index: *range.start(),
             last_index: *range.end(),
+            leader_term: leader_term.unwrap_or(0),
         };
         let timeout = |_| FetchError::Timeout;
         let call = client.fetch_entries(request);

@@ -11,15 +11,22 @@ use crate::config::APPEND_BYTES_MAX;
 use crate::convert::store_entry_to_wire;
 use crate::snapshot::{Chunks, segment_to_wire};
 
-/// Entries `first..=last`, in pieces. Only what is applied here is given: it is committed.
+/// Entries in pieces. Only what is applied here is given: it is committed. A leader gives what it has to whoever means it.
 #[allow(clippy::result_large_err, reason = "the transport's own error type")]
 pub(super) fn entries(
     service: &Service,
-    first: u64,
-    last: u64,
+    request: &wire::FetchEntriesRequest,
 ) -> Result<BoxStream<'static, Result<wire::FetchEntriesResponse, Status>>, Status> {
+    let (first, last) = (request.first_index, request.last_index);
+    // Before the question who leads: what is read is of one log, and that log held all that its leader had.
+    let epoch = service.log.epoch();
     let applied = service.state.applied_index();
-    if first > last || applied.is_none_or(|applied| last > applied) {
+    let is_applied = applied.is_some_and(|applied| last <= applied);
+    let leads = {
+        let leadership = service.state.leadership().borrow();
+        leadership.is_leader && leadership.term == request.leader_term
+    };
+    if first > last || last == u64::MAX || !(is_applied || leads) {
         let error = format!("entries {first}..={last} are not applied here ({applied:?})");
         return Err(Status::out_of_range(error));
     }
@@ -30,6 +37,9 @@ pub(super) fn entries(
         }
         let entries = log.read(next, last + 1, APPEND_BYTES_MAX).await;
         let entries = entries.map_err(|error| Status::data_loss(error.to_string()))?;
+        if !is_applied && log.epoch() != epoch {
+            return Err(Status::aborted("entries were taken back meanwhile"));
+        }
         let Some(end) = entries.last().map(|entry| entry.index + 1) else {
             return Err(Status::out_of_range(format!("entry {next} is not here")));
         };

@@ -69,7 +69,10 @@ impl SnapshotBuilder {
         };
         self.wait_until_flushed(log_id.index()).await?;
         let log_id = log_id_to_store(&log_id);
-        snapshots.checkpoints.publish(copy, log_id).await
+        let published = snapshots.checkpoints.publish(copy, log_id).await;
+        // Its files are the tables' files: one that cannot be read is one of theirs.
+        snapshots.tables.lock().await.note(&published);
+        published
     }
 
     /// A majority may have synced an entry before this replica did.

@@ -42,7 +42,7 @@ impl Startup {
         if replaced {
             Counters::add(
                 &self.state.counters.entries_repaired,
-                index - damage.first_bad_index + 1,
+                (index + 1).saturating_sub(damage.first_bad_index),
             );
         }
         Ok(replaced)
@@ -124,7 +124,7 @@ impl Startup {
         let request = wire::SnapshotRequest {
             cluster_id: identity.cluster_id.clone(),
             group: identity.group.clone(),
-            sender: Some(self.peers.sender()),
+            sender: Some(self.peers.sender_to_broker(peer.status.broker_id)),
             peer_address: address,
             index,
         };

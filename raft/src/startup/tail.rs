@@ -1,13 +1,18 @@
 //! Finds damage in the log, and repairs it, before Raft runs.
 //!
 //! What this replica acknowledged up to its synced index counts towards the group's majorities, so
-//! it must neither vote nor acknowledge anything before it holds again what is committed there. Once
-//! a peer has committed everything up to that index, the peer's entries are what must stand here:
-//! whatever of ours was committed is among them.
+//! it must acknowledge nothing before it holds again what is committed there, and vote only for whoever
+//! reaches as far (`service/ballot.rs`). Once a peer has committed everything up to that index, the peer's
+//! entries are what must stand here: whatever of ours was committed is among them. So are those of a leader
+//! in the term of our last vote, or a later one, whatever of them is committed.
+//!
+//! Where the mark is lost nobody knows that index here, but a leader does: whatever this replica promised, it
+//! promised to leaders of at most the term that it voted in last. One that leads now, in that term or a later
+//! one, has all of it that is or can be committed, so its last entry is the end of what counts.
 
 use std::time::Duration;
 
-use store::{Damage, Entry, StoreError};
+use store::{Damage, Entry, LogId, StoreError};
 
 use super::Startup;
 use crate::error::RaftError;
@@ -90,6 +95,41 @@ impl Startup {
         }
     }
 
+    /// Returns when it is known how far this log was synced, or can have been.
+    pub(super) async fn learn_promise(&self) -> Result<(), RaftError> {
+        while self.log.is_mark_lost() {
+            let Some((_, last)) = self.leader() else {
+                tokio::time::sleep(RETRY_PAUSE).await;
+                continue;
+            };
+            tracing::warn!(
+                ?last,
+                "nobody knows what was synced here; the leader's log is what counts"
+            );
+            self.log.learn_promise(last).await?;
+        }
+        Ok(())
+    }
+
+    /// A peer that said since this process started that it leads, in our last vote's term at least, and its last entry
+    /// then. One that leads in an earlier term need not have what later leaders sent us.
+    fn leader(&self) -> Option<(Acquaintance, LogId)> {
+        let voted = self.state.vote()?.term;
+        let known = self.known.borrow();
+        let leads = |peer: &&Acquaintance| {
+            let status = &peer.status;
+            status.leader == status.broker_id && status.term >= voted
+        };
+        let leaders = known.values().filter(leads);
+        let newest = leaders.max_by_key(|peer| peer.status.term)?;
+        let last = newest.status.last.as_ref()?;
+        let last = LogId {
+            term: last.term,
+            index: last.index,
+        };
+        Some((newest.clone(), last))
+    }
+
     /// Returns when the log is whole again.
     pub(super) async fn repair_log(&mut self) -> Result<(), RaftError> {
         while let Some(damage) = self.log.damage() {
@@ -128,8 +168,10 @@ impl Startup {
                 if self.repair_by_snapshot(damage).await? {
                     return Ok(());
                 }
-            } else if let Some(peer) = self.helper(first, damage.synced_index) {
-                match self.repair_from(&peer, first, damage).await? {
+            } else if let Some(source) = self.source(first, damage.synced_index) {
+                // What a leader does not have was never agreed on.
+                first = first.min(source.last + 1);
+                match self.repair_from(&source, first).await? {
                     Outcome::Repaired => return Ok(()),
                     Outcome::StepBack => {
                         // What Raft may not ask for any more is committed, here as there.
@@ -150,31 +192,47 @@ impl Startup {
         })
     }
 
-    async fn repair_from(
-        &self,
-        peer: &Acquaintance,
-        first: u64,
-        damage: Damage,
-    ) -> Result<Outcome, RaftError> {
+    /// Who gives back what is missing: somebody who has committed all of it, or else a leader, who has whatever of it can
+    /// still be committed.
+    fn source(&self, first: u64, synced: u64) -> Option<Source> {
+        if let Some(peer) = self.helper(first, synced) {
+            return Some(Source {
+                peer,
+                last: synced,
+                leader_term: None,
+            });
+        }
+        let (peer, last) = self.leader()?;
+        (peer.status.dropped <= first).then(|| Source {
+            last: last.index.min(synced),
+            leader_term: Some(peer.status.term),
+            peer,
+        })
+    }
+
+    async fn repair_from(&self, source: &Source, first: u64) -> Result<Outcome, RaftError> {
+        let peer = &source.peer;
         // One entry before the damage shows whether theirs continue ours.
         let from = if first > self.log.positions().dropped {
             first - 1
         } else {
             first
         };
-        let entries = match self
-            .fetcher
-            .fetch(&peer.address, from..=damage.synced_index)
-            .await
-        {
-            Ok(entries) => entries,
-            Err(error) => {
-                log_failure(peer, &error);
-                return Ok(Outcome::Failed);
+        // Nothing may be missing: what the leader has ends where ours does.
+        let mut entries = Vec::new();
+        if from <= source.last {
+            let (address, range) = (&peer.address, from..=source.last);
+            let fetched = self.fetcher.fetch(address, range, source.leader_term).await;
+            entries = match fetched {
+                Ok(entries) => entries,
+                Err(error) => {
+                    log_failure(peer, &error);
+                    return Ok(Outcome::Failed);
+                }
+            };
+            if from < first && !self.is_ours(&entries[0]).await? {
+                return Ok(Outcome::StepBack);
             }
-        };
-        if from < first && !self.is_ours(&entries[0]).await? {
-            return Ok(Outcome::StepBack);
         }
         let entries: Vec<Entry> = entries
             .into_iter()
@@ -195,6 +253,15 @@ impl Startup {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// Who gives back what is missing.
+struct Source {
+    peer: Acquaintance,
+    /// The last entry that is missing.
+    last: u64,
+    /// The term that it leads in, if not all of it is committed.
+    leader_term: Option<u64>,
 }
 
 enum Outcome {

@@ -35,6 +35,11 @@ impl Rows {
         kinds.flat_map(rows).collect()
     }
 
+    /// Reads the row of an entry.
+    pub fn read(&self, index: u64) -> Result<Option<Bytes>, StoreError> {
+        self.kv().get(&key(index))
+    }
+
     /// The body's length and checksum that an entry's row holds.
     pub fn of(&self, index: u64) -> Option<Bytes> {
         self.kv().get(&key(index)).unwrap()

@@ -26,6 +26,9 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// Pause between looks at a condition that nothing announces.
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// Several times as long as an election takes.
+const ELECTIONS: Duration = Duration::from_secs(2);
+
 /// Bytes of a segment: small, so that there are many.
 pub const SEGMENT_BYTES: u64 = 16 << 10;
 
@@ -149,6 +152,15 @@ impl Cluster {
     pub async fn start(&mut self, broker_id: u64) {
         let replica = self.try_start(self.config(broker_id)).await.unwrap();
         self.running.insert(broker_id, replica);
+    }
+
+    /// A replica that does not come to lead, for several times as long as an election takes. Whom its last vote was for is
+    /// no sign: it stays known as the leader while nobody else is elected.
+    pub async fn expect_no_leader(&self, broker_id: u64) {
+        let mut leadership = self.group(broker_id).leadership();
+        let led = leadership.wait_for(|leadership| leadership.is_leader);
+        let led = tokio::time::timeout(ELECTIONS, led).await;
+        assert!(led.is_err(), "broker {broker_id} leads: {led:?}");
     }
 
     /// Starts a replica; waits for the port and the lock of one that has just ended.

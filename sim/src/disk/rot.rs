@@ -11,6 +11,9 @@ use crate::chance::Chance;
 /// What a disk writes to the wrong place.
 const BLOCK_BYTES: u64 = 4096;
 
+/// Most of the log's end that is lost together with the note of what was synced.
+const LOST_BYTES_MAX: u64 = 64 << 10;
+
 impl SimDisk {
     /// Flips one bit of a file that is chosen by `seed` among those that `eligible` names. Tells where, if
     /// there was any.
@@ -48,6 +51,42 @@ impl SimDisk {
         ))
     }
 
+    /// Spoils the note of what was synced, and empties the end of the log. Tells how, if there was a log.
+    pub fn lose_mark(&self, seed: u64) -> Option<String> {
+        let mut chance = Chance::new(seed, "mark");
+        let mut files = Vec::new();
+        self.files_below(Path::new("/"), &mut files);
+        let (mark, len) = files.iter().find(|(path, _)| path.ends_with("synced"))?;
+        let dir = mark.parent()?;
+        let is_segment = |path: &Path| {
+            path.parent() == Some(dir) && path.extension().is_some_and(|suffix| suffix == "seg")
+        };
+        let mut segments = files.iter().filter(|(path, _)| is_segment(path));
+        let (tail, tail_len) = segments.next_back()?;
+        let how = match chance.below(3) {
+            0 => {
+                self.inner.empty(mark).ok()?;
+                "emptied"
+            }
+            kind => {
+                let byte = if kind == 1 { 0 } else { 0xa5 };
+                let bytes = vec![byte; usize::try_from(*len).ok()?];
+                self.inner.overwrite(mark, 0, &bytes).ok()?;
+                "overwritten"
+            }
+        };
+        let mut bytes = vec![0; usize::try_from(*tail_len).ok()?];
+        self.inner.open(tail).ok()?.read_at(0, &mut bytes).ok()?;
+        let end = bytes.iter().rposition(|byte| *byte != 0)? as u64 + 1;
+        let from = end - chance.between(1..=end.min(LOST_BYTES_MAX));
+        let zeros = vec![0; usize::try_from(end - from).ok()?];
+        self.inner.overwrite(tail, from, &zeros).ok()?;
+        Some(format!(
+            "{how}, and bytes {from} to {end} of {} lost",
+            tail.display()
+        ))
+    }
+
     fn victim(
         &self,
         chance: &mut Chance,
@@ -63,7 +102,7 @@ impl SimDisk {
     }
 
     /// All files and their lengths.
-    fn files_below(&self, dir: &Path, files: &mut Vec<(PathBuf, u64)>) {
+    pub(super) fn files_below(&self, dir: &Path, files: &mut Vec<(PathBuf, u64)>) {
         for path in self.inner.list(dir).unwrap_or_default() {
             match self.inner.open(&path).and_then(|file| file.len()) {
                 Ok(len) => files.push((path, len)),

@@ -72,6 +72,7 @@ fn status() -> GroupStatus {
         flushed: Some(45),
         appended: Some(50),
         members: Vec::new(),
+        promised_by_peers: Default::default(),
         disk_full: false,
         clocks: ClockStatus::default(),
         log: LogCounters::default(),

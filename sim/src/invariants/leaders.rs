@@ -15,6 +15,11 @@ pub(super) struct Leaders {
 }
 
 impl Leaders {
+    /// Which term a replica was in does not count any more: its disk is another one.
+    pub(super) fn forget(&mut self, machine: Machine) {
+        self.terms.remove(&machine);
+    }
+
     pub(super) fn seen(
         &mut self,
         machine: Machine,

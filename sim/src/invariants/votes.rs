@@ -17,6 +17,11 @@ pub(super) struct Votes {
 }
 
 impl Votes {
+    /// What a replica promised does not count any more: its disk is another one.
+    pub(super) fn forget(&mut self, machine: Machine) {
+        self.last.remove(&machine);
+    }
+
     pub(super) fn seen(&mut self, machine: Machine, status: &GroupStatus) -> Result<(), Violation> {
         let term = status.leadership.term;
         let has_voted = status.vote.is_some_and(|vote| vote.term >= term);

@@ -64,6 +64,26 @@ fn of_votes(mutant: Mutant) -> Row {
     }
 }
 
+/// What a replica promised and forgets.
+fn of_promises(mutant: Mutant) -> Row {
+    match mutant {
+        Mutant::RolledBackReplicaBelieved => (
+            &["membership", "disks"],
+            &[
+                "promises-are-kept",
+                "leader-completeness",
+                "one-leader-per-term",
+            ],
+            40,
+        ),
+        _ => (
+            &["disks"],
+            &["promises-are-kept", "leader-completeness"],
+            40,
+        ),
+    }
+}
+
 /// What becomes of messages that are sent back.
 fn of_redelivery(mutant: Mutant) -> Row {
     match mutant {
@@ -171,6 +191,7 @@ impl Target {
             | Mutant::FailureForgotten
             | Mutant::ProgressFileUnsynced
             | Mutant::ProgressNameUnsynced => of_push_consumers(mutant),
+            Mutant::UnreadableMarkIsNone | Mutant::RolledBackReplicaBelieved => of_promises(mutant),
         };
         Target {
             mutant,

@@ -23,6 +23,8 @@ pub enum Kind {
     DiskRoom,
     SlowSyncs,
     Rot,
+    LoseMark,
+    RollBack,
     Wipe,
     Clock,
     Transfer,
@@ -533,6 +535,22 @@ impl Drawing<'_> {
 
     fn operation(&mut self, kind: Kind) -> Fault {
         match kind {
+            Kind::LoseMark => Fault::LoseMark {
+                machine: Machine::Broker(self.victim),
+                seed: self.chance.number(),
+                down_ms: self.duration(),
+            },
+            Kind::RollBack if !self.wiped => {
+                self.wiped = true;
+                self.next_broker += 1;
+                Fault::RollBack {
+                    machine: Machine::Broker(self.victim),
+                    age_ms: self.chance.between(8_000..=15_000),
+                    others_restart: self.chance.one_in(2),
+                    by: self.next_broker - 1,
+                    after_ms: self.duration(),
+                }
+            }
             Kind::Wipe if !self.wiped => {
                 self.wiped = true;
                 self.next_broker += 1;

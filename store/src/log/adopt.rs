@@ -216,6 +216,7 @@ impl Shared {
         };
         state.segments = segments;
         state.damages.clear();
+        (state.promised, state.mark_lost) = (None, false);
         state.generation = generation;
         state.spares.clear();
         state.next_spare = 0;

@@ -52,7 +52,7 @@ impl SegmentExport {
         let bytes = host::blocking::run(move || {
             let mut buffer = vec![0; len];
             let count = file.read_at(position, &mut buffer);
-            buffer.truncate(count.map_err(StoreError::io("read", &path))?);
+            buffer.truncate(count.map_err(StoreError::unreadable(&path, None))?);
             Ok::<Bytes, StoreError>(Bytes::from(buffer))
         })
         .await?;

@@ -65,7 +65,7 @@ pub fn segment(data: &[u8]) {
 pub fn mark(data: &[u8]) {
     open_mark(data);
     let mut bytes = data.to_vec();
-    for slot in bytes.chunks_mut(512) {
+    for slot in bytes.chunks_mut(4096) {
         if let Some(slot) = slot.get_mut(..64) {
             slot[..4].copy_from_slice(b"RMQM");
             put_checksum(slot);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use host::{Disk, File};
 
-use super::mark;
+use super::mark::{self, Look};
 use super::record;
 use super::scan::{self, Scanned};
 use super::segment::{self, FileName};
@@ -54,6 +54,29 @@ pub enum IndexReport {
     Differs(String),
 }
 
+/// What the note of how far the log was synced says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Synced {
+    /// Nothing was synced.
+    Nothing,
+    /// Everything up to here was.
+    UpTo(SyncedReport),
+    /// There is no such file.
+    Missing,
+    /// The file is there, and can't be read: what is missing at the end of the log nobody knows.
+    Unreadable,
+}
+
+impl Synced {
+    /// How far the log was synced, if that is known and anything was.
+    pub fn up_to(&self) -> Option<SyncedReport> {
+        match self {
+            Synced::UpTo(report) => Some(*report),
+            _ => None,
+        }
+    }
+}
+
 /// How far the log was synced when its process ended, as far as it noted that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SyncedReport {
@@ -65,12 +88,16 @@ pub struct SyncedReport {
     pub position: u64,
 }
 
-/// The mark of the log in `dir`; none if it was never written.
-pub(crate) fn synced(disk: &dyn Disk, dir: &Path) -> Result<Option<SyncedReport>> {
-    let mark = mark::look(disk, dir)?;
-    Ok(mark.and_then(|mark| {
-        Some(SyncedReport {
-            last: mark.synced?,
+/// The mark of the log in `dir`.
+pub(crate) fn synced(disk: &dyn Disk, dir: &Path) -> Result<Synced> {
+    let mark = match mark::look(disk, dir)? {
+        Look::Missing => return Ok(Synced::Missing),
+        Look::Unreadable => return Ok(Synced::Unreadable),
+        Look::Mark(mark) => mark,
+    };
+    Ok(mark.synced.map_or(Synced::Nothing, |last| {
+        Synced::UpTo(SyncedReport {
+            last,
             segment: mark.segment,
             position: mark.position,
         })
@@ -83,7 +110,7 @@ pub(crate) fn segments(
     dir: &Path,
     mut read: impl FnMut(usize, usize),
 ) -> Result<Vec<SegmentReport>> {
-    let synced = synced(disk, dir)?;
+    let synced = synced(disk, dir)?.up_to();
     let files = disk.list(dir).map_err(StoreError::io("list", dir))?;
     let mut firsts: Vec<u64> = files
         .iter()

@@ -4,7 +4,9 @@
 //! is exact when the log is opened again; after one it may be a second old, never too new: so long
 //! rot in what was just written passes for a torn write. Everything at or below the
 //! mark must be there: an invalid record there is damage, not a torn tail. Layout:
-//! `docs/formats/segment.md`. Two slots, written in turn, so that a torn one leaves the other.
+//! `docs/formats/segment.md`. Two slots, written in turn, so that a torn one leaves the other. A power
+//! cut never takes both: where neither can be read the disk lost what it held, and nobody may take that
+//! for "nothing was synced".
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,8 +22,8 @@ use crate::error::{Result, StoreError};
 const MAGIC: [u8; 4] = *b"RMQM";
 const SLOT_BYTES: usize = 64;
 
-/// Slots stand in different sectors.
-const SLOT_DISTANCE: u64 = 512;
+/// Slots stand in different blocks: no disk loses both with one of them.
+const SLOT_DISTANCE: u64 = 4096;
 
 const FILE_BYTES: u64 = 2 * SLOT_DISTANCE;
 
@@ -51,21 +53,24 @@ pub(crate) struct MarkFile {
     path: PathBuf,
     file: Arc<dyn File>,
     mark: Mark,
+    readable: bool,
     /// When what was written is to be synced; none if it is.
     sync_due: Option<Instant>,
 }
 
 impl MarkFile {
-    /// Reads the mark, or makes the file; its name is durable once the directory was synced.
+    /// Reads the mark, or makes the file; its name is durable once the directory was synced. A file that
+    /// cannot be read is no error here: see [`MarkFile::is_readable`].
     pub(crate) fn open(disk: &dyn Disk, dir: &Path) -> Result<MarkFile> {
         let path = dir.join(MARK_NAME);
         if disk.exists(&path) {
             let file = disk.open(&path).map_err(StoreError::io("open", &path))?;
-            let mark = read(&*file, &path)?;
+            let mark = read(&*file, &path);
             return Ok(MarkFile {
                 path,
                 file,
-                mark,
+                mark: mark.unwrap_or_default(),
+                readable: mark.is_some(),
                 sync_due: None,
             });
         }
@@ -78,8 +83,15 @@ impl MarkFile {
             path,
             file,
             mark: Mark::default(),
+            readable: true,
             sync_due: None,
         })
+    }
+
+    /// Whether the file said anything when it was opened, or was made then. If not, nobody knows how far
+    /// the log was synced.
+    pub(crate) fn is_readable(&self) -> bool {
+        self.readable
     }
 
     /// The newest mark.
@@ -147,27 +159,46 @@ impl MarkFile {
     }
 }
 
-/// The newest mark of the log in `dir`; none if its file is not there.
-pub(crate) fn look(disk: &dyn Disk, dir: &Path) -> Result<Option<Mark>> {
-    let path = dir.join("synced");
-    if !disk.exists(&path) {
-        return Ok(None);
-    }
-    let file = disk.open(&path).map_err(StoreError::io("open", &path))?;
-    read(&*file, &path).map(Some)
+/// What the file of a log that nobody has opened says.
+pub(crate) enum Look {
+    /// It is not there.
+    Missing,
+    /// It is there, and says nothing.
+    Unreadable,
+    /// The newest mark.
+    Mark(Mark),
 }
 
-/// The newest mark that can be read. A file with none says nothing, which is always allowed.
-fn read(file: &dyn File, path: &Path) -> Result<Mark> {
-    let mut bytes = [0; FILE_BYTES as usize];
-    let count = file
-        .read_at(0, &mut bytes)
-        .map_err(StoreError::io("read", path))?;
-    let slots = [0, SLOT_DISTANCE as usize];
-    let marks = slots
-        .iter()
-        .filter_map(|at| decode(bytes[..count].get(*at..)?));
-    Ok(marks.max_by_key(|mark| mark.sequence).unwrap_or_default())
+/// Reads the mark of the log in `dir`.
+pub(crate) fn look(disk: &dyn Disk, dir: &Path) -> Result<Look> {
+    let path = dir.join(MARK_NAME);
+    if !disk.exists(&path) {
+        return Ok(Look::Missing);
+    }
+    let file = disk.open(&path).map_err(StoreError::io("open", &path))?;
+    Ok(read(&*file, &path).map_or(Look::Unreadable, Look::Mark))
+}
+
+/// The newest mark, if there is one. A slot that the disk refuses may hold a newer one than the other
+/// slot: then neither is believed.
+fn read(file: &dyn File, path: &Path) -> Option<Mark> {
+    let mut newest: Option<Mark> = None;
+    for position in [0, SLOT_DISTANCE] {
+        let mut slot = [0; SLOT_BYTES];
+        let count = match file.read_at(position, &mut slot) {
+            Ok(count) => count,
+            Err(error) => {
+                tracing::error!(path = %path.display(), position, %error, "cannot read the mark");
+                return None;
+            }
+        };
+        let mark = decode(&slot[..count]);
+        newest = match (newest, mark) {
+            (Some(newest), Some(mark)) if newest.sequence >= mark.sequence => Some(newest),
+            (newest, mark) => mark.or(newest),
+        };
+    }
+    newest
 }
 
 fn encode(mark: &Mark) -> [u8; SLOT_BYTES] {
@@ -261,6 +292,27 @@ mod tests {
             None,
             "lowering counts too"
         );
+    }
+
+    /// Catches a file that says nothing and is taken for one that says "nothing was synced".
+    #[test]
+    fn a_file_without_a_readable_slot_says_nothing() {
+        let dir = Path::new("/");
+        for spoil in [
+            |file: &dyn File| file.set_len(0),
+            |file: &dyn File| file.set_len(SLOT_BYTES as u64 - 1),
+            |file: &dyn File| file.write_at(0, &[Bytes::from(vec![0; FILE_BYTES as usize])]),
+            |file: &dyn File| file.write_at(0, &[Bytes::from(vec![7; FILE_BYTES as usize])]),
+        ] {
+            let disk = CrashDisk::new();
+            let mut marks = MarkFile::open(&disk, dir).unwrap();
+            assert!(marks.is_readable(), "one that was made now");
+            marks.write(id(1), 0, 100).unwrap();
+            assert!(MarkFile::open(&disk, dir).unwrap().is_readable());
+            spoil(&*disk.open(Path::new("/synced")).unwrap()).unwrap();
+            assert!(!MarkFile::open(&disk, dir).unwrap().is_readable());
+            assert!(matches!(look(&disk, dir).unwrap(), Look::Unreadable));
+        }
     }
 
     /// Catches an overflow where the entry after the mark is looked for.

@@ -1,7 +1,7 @@
 //! Reading entries: from memory while they are recent, from the segments otherwise.
 //!
-//! Every record read from the disk is checked. A bad one is an error that names the segment and the
-//! index, never garbage. A file that was dropped or cut while it was read is not damage.
+//! Every record read from the disk is checked. A bad one, or one that the disk does not give back, is an
+//! error that names the segment and the index, never garbage. A file that was dropped or cut while it was read is not damage.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -285,7 +285,7 @@ impl Run {
         let len = usize::try_from(end - begin).expect("a segment fits in memory");
         let mut buffer = vec![0; len];
         let count = self.file.read_at(begin, &mut buffer);
-        let count = count.map_err(StoreError::io("read", &self.path))?;
+        let count = count.map_err(StoreError::unreadable(&self.path, Some(self.start)))?;
         buffer.truncate(count);
         let buffer = Bytes::from(buffer);
         let seed = record::seed(self.first_index);

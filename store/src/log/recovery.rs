@@ -1,7 +1,8 @@
 //! Opening a log: what is there, what was promised, and what to do about the difference.
 //!
 //! Only the tail is read. Up to the mark everything must be there; what is missing is damage, and
-//! nothing is cut then. Above the mark the first invalid record is where a torn write began, unless
+//! nothing is cut then. A mark that cannot be read tells nothing: then whatever may have stood behind the end
+//! is damage too, until the group's leader says how far that can be. Above the mark the first invalid record is where a torn write began, unless
 //! a valid record stands so far behind it that no single write explains both: then an earlier write
 //! had been synced, and its records are damaged.
 //!
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use host::{Disk, File};
+use host::{Disk, File, Mutant, mutant};
 
 use super::flush::{Tail, Writer};
 use super::mark::{MARK_NAME, Mark, MarkFile};
@@ -72,7 +73,7 @@ struct Found {
     /// Segments behind the tail without a single valid record, and what stands in them.
     empty: Vec<FoundTail>,
     /// Last entry that an index file vouches for.
-    indexed: Option<u64>,
+    indexed: Option<LogId>,
     spares: Vec<Spare>,
     next_spare: u64,
 }
@@ -88,20 +89,31 @@ pub(super) async fn recover(
     let mut mark = MarkFile::open(&**dir.disk(), &log_dir)?;
     let disk = dir.disk().clone();
     let (path, segment_bytes) = (log_dir.clone(), superblock.segment_bytes);
-    let keep = config.recycled_segments_max.max(config.spare_segments);
+    let keep = spares_to_keep(&**dir.disk(), dir.path(), config)?;
     let found = move || find(&*disk, &path, segment_bytes, keep);
     let mut found = host::blocking::run(found).await?;
-    let tail_damage = judge_tail(
+    let mut tail_damage = judge_tail(
         &found,
         mark.mark(),
         superblock.purged,
         config.group_bytes_max,
     );
+    let mark_lost = is_mark_lost(&mark, &superblock);
+    if mark_lost {
+        tracing::error!(
+            path = %log_dir.join(MARK_NAME).display(),
+            "the mark cannot be read: nobody knows how far the log was synced before a leader was asked"
+        );
+        tail_damage = tail_damage.or(Some(unknown_end(&found, superblock.purged)));
+    }
     let mut damages = gaps(&found, superblock.purged);
     damages.extend(tail_damage);
+    let mut promised = None;
     let torn_bytes_cut = match tail_damage {
+        // What the file says is kept for the next look until the leader was asked.
+        Some(_) if mark_lost => 0,
         Some(damage) => {
-            hold_mark(&mut mark, damage, last_of(&found)).await?;
+            promised = Some(hold_mark(&mut mark, damage, &found).await?);
             0
         }
         None => clean(&**dir.disk(), &log_dir, &mut found, &mut mark, config).await?,
@@ -114,7 +126,8 @@ pub(super) async fn recover(
         );
     }
     let tail = found.tail.as_ref().map(writer_tail);
-    let state = state_of(found, damages, &superblock, log_dir);
+    let mut state = state_of(found, damages, &superblock, log_dir);
+    (state.promised, state.mark_lost) = (promised, mark_lost);
     let last = state.positions.appended;
     let writer = Writer {
         tail,
@@ -160,6 +173,8 @@ fn state_of(found: Found, damages: Vec<Damage>, superblock: &Superblock, dir: Pa
         closed: false,
         failure: None,
         damages,
+        promised: None,
+        mark_lost: false,
         generation: superblock.log_generation,
         dir,
         spares: found.spares,
@@ -179,6 +194,24 @@ fn check_not_lost(disk: &dyn Disk, superblock: &Superblock, log_dir: &Path) -> R
              bring the whole directory back, or replace the replica (`raftmq group replace`)",
         )),
         false => Ok(()),
+    }
+}
+
+/// The mark is written and synced before the first promise: of a replica that promised something it can be read,
+/// unless the disk lost it.
+fn is_mark_lost(mark: &MarkFile, superblock: &Superblock) -> bool {
+    // Mutant: a mark that says nothing says that nothing was synced.
+    !mark.is_readable() && superblock.is_used() && !mutant::is(Mutant::UnreadableMarkIsNone)
+}
+
+/// A log without a mark: whatever may have stood behind its end is missing.
+fn unknown_end(found: &Found, purged: Option<LogId>) -> Damage {
+    let floor = purged.map_or(0, |purged| purged.index + 1);
+    let end = found.tail.as_ref().map_or(floor, FoundTail::end_index);
+    Damage {
+        first_bad_index: end,
+        synced_index: end,
+        sealed: false,
     }
 }
 
@@ -223,7 +256,10 @@ fn find(disk: &dyn Disk, dir: &Path, segment_bytes: u64, keep_spares: usize) -> 
     let (mut empty, mut tail, mut indexed) = (Vec::new(), None, None);
     while let Some(first) = names.segments.pop_last() {
         let summary = read_summary(disk, dir, first).filter(|_| names.indexes.contains(&first));
-        indexed = indexed.max(summary.map(|summary| summary.last_index()));
+        indexed = indexed.max(summary.map(|summary| LogId {
+            term: summary.last_term,
+            index: summary.last_index(),
+        }));
         let before = names.segments.last();
         let before = before.and_then(|before| read_summary(disk, dir, *before));
         let term_before = before.map_or(0, |summary| summary.last_term);
@@ -295,6 +331,18 @@ fn find_spares(
     Ok(spares)
 }
 
+/// On a full disk a start needs the room of spare files more than the files: the superblock and the tables are replaced
+/// before old ones go.
+fn spares_to_keep(disk: &dyn Disk, dir: &Path, config: &LogConfig) -> Result<usize> {
+    let free = disk
+        .free_bytes(dir)
+        .map_err(StoreError::io("look at", dir))?;
+    Ok(match free < config.reserve_bytes / 2 {
+        true => 0,
+        false => config.recycled_segments_max.max(config.spare_segments),
+    })
+}
+
 /// What was promised and is missing between segments, lowest first.
 fn gaps(found: &Found, purged: Option<LogId>) -> Vec<Damage> {
     let mut gaps = Vec::new();
@@ -332,7 +380,8 @@ fn judge_tail(
         mark.synced.map(|synced| synced.index),
         purged.map(|purged| purged.index),
     ];
-    let promised = promised.into_iter().flatten().chain(found.indexed).max();
+    let indexed = found.indexed.map(|indexed| indexed.index);
+    let promised = promised.into_iter().flatten().chain(indexed).max();
     let floor = purged.map_or(0, |purged| purged.index + 1);
     // A roll that was torn begins at the floor or above it. One below it held entries that tables may still point at.
     let begins = found.empty.iter().map(|empty| empty.first_index);
@@ -380,16 +429,22 @@ fn judge_tail(
     })
 }
 
-/// Notes for good how much was promised: a repair destroys the evidence before it is complete.
-async fn hold_mark(mark: &mut MarkFile, damage: Damage, last: Option<LogId>) -> Result<()> {
+/// Notes for good how much was promised: a repair destroys the evidence before it is complete. Terms never fall along
+/// a log, so the highest that was seen is at least that of the last entry.
+async fn hold_mark(mark: &mut MarkFile, damage: Damage, found: &Found) -> Result<LogId> {
     let held = mark.mark();
-    let term = last.max(held.synced).map_or(0, |last| last.term);
-    let synced = Some(LogId {
-        term,
+    let segments = found.tail.iter().chain(&found.empty);
+    let seen = segments.filter_map(|segment| segment.furthest);
+    let terms = seen.map(|furthest| furthest.term);
+    let known = [last_of(found), held.synced, found.indexed];
+    let terms = terms.chain(known.into_iter().flatten().map(|known| known.term));
+    let promised = LogId {
+        term: terms.max().unwrap_or(0),
         index: damage.synced_index,
-    });
-    mark.write(synced, held.segment, held.position)?;
-    mark.sync().await
+    };
+    mark.write(Some(promised), held.segment, held.position)?;
+    mark.sync().await?;
+    Ok(promised)
 }
 
 /// Makes the log end where it ends: removes what was torn, makes durable what is kept.
@@ -402,13 +457,13 @@ async fn clean(
 ) -> Result<u64> {
     let mut cut_bytes = 0;
     for empty in found.empty.drain(..) {
-        cut_bytes += torn_bytes(&empty)?;
+        cut_bytes += torn_bytes(&empty);
         disk.remove(&empty.path)
             .map_err(StoreError::io("remove", &empty.path))?;
     }
     remove_stale_indexes(disk, dir, found)?;
     if let Some(tail) = &found.tail {
-        cut_bytes += torn_bytes(tail)?;
+        cut_bytes += torn_bytes(tail);
         let from = match mark.mark() {
             mark if mark.segment == tail.first_index => mark.position.min(tail.scanned.end),
             _ => 0,
@@ -446,19 +501,18 @@ fn remove_stale_indexes(disk: &dyn Disk, dir: &Path, found: &Found) -> Result<()
 }
 
 /// How much of a torn write stands behind the end of the log.
-fn torn_bytes(tail: &FoundTail) -> Result<u64> {
+fn torn_bytes(tail: &FoundTail) -> u64 {
     let end = tail.scanned.end;
     if let Some(furthest) = tail.furthest {
-        return Ok(furthest.end - end);
+        return furthest.end - end;
     }
     let mut head = [0; record::HEADER_BYTES];
-    let count = tail
-        .file
-        .read_at(end, &mut head)
-        .map_err(StoreError::io("read", &tail.path))?;
+    let Ok(count) = tail.file.read_at(end, &mut head) else {
+        return 0;
+    };
     match record::decode_header(&head[..count]) {
-        Ok(header) if header.index == tail.end_index() => Ok(header.record_len()),
-        _ => Ok(0),
+        Ok(header) if header.index == tail.end_index() => header.record_len(),
+        _ => 0,
     }
 }
 
@@ -484,12 +538,12 @@ async fn cut_tail(tail: &FoundTail, group_bytes: u64) -> Result<()> {
         .file
         .len()
         .map_err(StoreError::io("read", &tail.path))?;
-    let reach = (from + group_bytes + torn_bytes(tail)?)
+    let reach = (from + group_bytes + torn_bytes(tail))
         .max(tail.furthest.map_or(0, |furthest| furthest.end));
     let to = reach.min(file_len);
-    let (file, path) = (tail.file.clone(), tail.path.clone());
-    let zeros = move || is_zero(&*file, &path, from, to);
-    if !host::blocking::run(zeros).await? {
+    let file = tail.file.clone();
+    let zeros = move || is_zero(&*file, from, to);
+    if !host::blocking::run(zeros).await {
         zero(&tail.file, from, to)
             .await
             .map_err(StoreError::io("cut", &tail.path))?;
@@ -497,24 +551,21 @@ async fn cut_tail(tail: &FoundTail, group_bytes: u64) -> Result<()> {
     Ok(())
 }
 
-fn is_zero(file: &dyn File, path: &Path, from: u64, to: u64) -> Result<bool> {
+/// Whether nothing but zeros stands there. What the disk does not give back is overwritten like anything else.
+fn is_zero(file: &dyn File, from: u64, to: u64) -> bool {
     let mut buffer = vec![0; 1 << 20];
     let mut position = from;
     while position < to {
         let wanted = buffer
             .len()
             .min(usize::try_from(to - position).unwrap_or(usize::MAX));
-        let read = file.read_at(position, &mut buffer[..wanted]);
-        let count = read.map_err(StoreError::io("read", path))?;
-        if count == 0 {
-            break;
+        match file.read_at(position, &mut buffer[..wanted]) {
+            Ok(0) => break,
+            Ok(count) if buffer[..count].iter().all(|byte| *byte == 0) => position += count as u64,
+            _ => return false,
         }
-        if buffer[..count].iter().any(|byte| *byte != 0) {
-            return Ok(false);
-        }
-        position += count as u64;
     }
-    Ok(true)
+    true
 }
 
 fn last_of(found: &Found) -> Option<LogId> {

@@ -11,7 +11,7 @@ use super::staging::Staging;
 use super::state::Damage;
 use super::truncate::zero;
 use super::{CommitLog, SegmentInfo, Shared};
-use crate::entry::Entry;
+use crate::entry::{Entry, LogId};
 use crate::error::{Result, StoreError};
 
 impl CommitLog {
@@ -47,6 +47,24 @@ impl CommitLog {
         Ok(())
     }
 
+    /// Whether an entry stands in a segment that is still written to: no peer's segment can take its place, but what
+    /// [`CommitLog::reset_from`] puts there when the log is opened again.
+    pub fn is_in_open_segment(&self, index: u64) -> bool {
+        let state = self.shared.state();
+        matches!(state.segments.find(index), Some(Place::Open(_)))
+    }
+
+    /// Ends not knowing how far this log was synced: `last` is the last entry that it can have promised, as somebody
+    /// says who must know. Noted for good, so that an interrupted repair is found to be one.
+    ///
+    /// Refused unless [`CommitLog::is_mark_lost`].
+    pub async fn learn_promise(&self, last: LogId) -> Result<()> {
+        let shared = self.shared.clone();
+        self.shared
+            .uninterrupted(async move { shared.learn_promise(last).await })
+            .await
+    }
+
     /// Puts a received segment in the place of a damaged full one, or of a missing one.
     ///
     /// Refused if it does not hold exactly the entries of the one it replaces.
@@ -71,6 +89,26 @@ impl CommitLog {
 }
 
 impl Shared {
+    async fn learn_promise(self: Arc<Shared>, last: LogId) -> Result<()> {
+        let _maintenance = self.maintenance.lock().await;
+        if !self.state().mark_lost {
+            return Err(refused("it is known what was promised".to_string()));
+        }
+        let mut writer = self.writer.lock().await;
+        writer.mark.write(Some(last), 0, 0)?;
+        writer.mark.sync().await?;
+        let mut state = self.state();
+        state.mark_lost = false;
+        state.promised = Some(last);
+        let purged = state.positions.purged.map_or(0, |purged| purged.index);
+        for damage in state.damages.iter_mut().filter(|damage| !damage.sealed) {
+            // What stands behind it here was never agreed on, and goes.
+            damage.first_bad_index = damage.first_bad_index.min(last.index + 1);
+            damage.synced_index = last.index.max(purged);
+        }
+        Ok(())
+    }
+
     async fn replace_segment(
         self: Arc<Shared>,
         staging: &Staging,
@@ -173,6 +211,7 @@ impl Shared {
         writer.mark.sync().await?;
         let mut state = self.state();
         state.damages.retain(|damage| damage.sealed);
+        state.promised = None;
         state.assert_positions();
         Ok(())
     }

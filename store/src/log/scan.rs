@@ -1,7 +1,7 @@
 //! Reading a segment from front to back, believing nothing.
 //!
 //! Blocking: runs at start, when an index file is rebuilt, and when a segment is verified. Decides
-//! nothing: says what is there, and `recovery` judges it.
+//! nothing: says what is there, and `recovery` judges it. What the disk does not give back is not there.
 
 use std::path::Path;
 
@@ -14,6 +14,9 @@ use crate::error::{Result, StoreError};
 
 /// Bytes read at once.
 const WINDOW_BYTES: usize = 1 << 20;
+
+/// What a disk fails to read at once, where it fails.
+const BLOCK_BYTES: usize = 4096;
 
 /// What stands in a segment up to the first thing that does not belong there.
 pub(crate) struct Scanned {
@@ -103,6 +106,7 @@ pub(crate) struct Furthest {
     /// Where it ends.
     pub(crate) end: u64,
     pub(crate) index: u64,
+    pub(crate) term: u64,
 }
 
 /// Looks behind an invalid record for valid ones of the same segment, at any position. Returns the
@@ -136,6 +140,7 @@ pub(crate) fn furthest_valid(
                 furthest = Some(Furthest {
                     end: position,
                     index: header.index,
+                    term: header.term,
                 });
             }
             None => position += 1,
@@ -206,6 +211,21 @@ impl<'a> Window<'a> {
         })
     }
 
+    /// Fills the window piece by piece, with zeros where the disk does not give what it holds; returns the bytes that
+    /// there are.
+    fn read_blocks(&mut self, position: u64) -> usize {
+        let mut filled = 0;
+        for block in self.bytes.chunks_mut(BLOCK_BYTES) {
+            match self.file.read_at(position + filled as u64, block) {
+                Ok(count) if count < block.len() => return filled + count,
+                Ok(_) => {}
+                Err(_) => block.fill(0),
+            }
+            filled += block.len();
+        }
+        filled
+    }
+
     /// What is in memory from `position` on: at least `len` bytes, fewer at the end of the file.
     fn rest(&mut self, position: u64, len: usize) -> Result<&[u8]> {
         self.at(position, len)?;
@@ -222,8 +242,13 @@ impl<'a> Window<'a> {
             let wanted = len.max(WINDOW_BYTES);
             let wanted = wanted.min(usize::try_from(left).unwrap_or(usize::MAX));
             self.bytes.resize(wanted, 0);
-            let read = self.file.read_at(position, &mut self.bytes);
-            let count = read.map_err(StoreError::io("read", self.path))?;
+            let count = match self.file.read_at(position, &mut self.bytes) {
+                Ok(count) => count,
+                Err(error) => {
+                    tracing::error!(path = %self.path.display(), position, %error, "cannot read");
+                    self.read_blocks(position)
+                }
+            };
             self.bytes.truncate(count);
             self.start = position;
         }

@@ -68,12 +68,7 @@ impl SealedFiles {
             return Ok(opened);
         }
         let path = &sealed.path;
-        let file = disk.open(path).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => {
-                StoreError::corrupt_at(path, sealed.first_index, "the segment is missing")
-            }
-            _ => StoreError::io("open", path)(error),
-        })?;
+        let file = open_sealed(disk, sealed)?;
         let index = match read_index(disk, sealed)? {
             Some(index) => index,
             None => {
@@ -96,6 +91,18 @@ impl SealedFiles {
             .lock()
             .expect("nobody panics while holding the cache")
     }
+}
+
+/// The file of a full segment; one that is not there, or that the disk does not give, is damage.
+pub(crate) fn open_sealed(disk: &dyn Disk, sealed: &Sealed) -> Result<Arc<dyn File>> {
+    let (path, index) = (&sealed.path, sealed.first_index);
+    disk.open(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            StoreError::corrupt_at(path, index, "the segment is missing")
+        }
+        _ if host::is_media_error(&error) => StoreError::unreadable(path, Some(index))(error),
+        _ => StoreError::io("open", path)(error),
+    })
 }
 
 /// Reads the front of an index file; nothing if it is missing or damaged.
@@ -124,9 +131,13 @@ fn read_index(disk: &dyn Disk, sealed: &Sealed) -> Result<Option<SegmentIndex>> 
         return Ok(None);
     }
     let mut bytes = vec![0; usize::try_from(len).expect("four bytes for each record of a segment")];
-    let count = file
-        .read_at(0, &mut bytes)
-        .map_err(StoreError::io("read", &path))?;
+    let count = match file.read_at(0, &mut bytes) {
+        Ok(count) => count,
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "rebuilding an index file that cannot be read");
+            return Ok(None);
+        }
+    };
     match segment::decode_index(&bytes[..count], sealed.first_index) {
         Ok(index) => Ok(Some(index)),
         Err(error) => {

@@ -84,7 +84,7 @@ impl Space {
     }
 
     /// The free space, as it was lately, before an append of `bytes`.
-    fn free_bytes(&self, disk: &dyn Disk, dir: &Path, bytes: u64) -> Result<u64> {
+    pub(crate) fn free_bytes(&self, disk: &dyn Disk, dir: &Path, bytes: u64) -> Result<u64> {
         let recent = {
             let mut last = self.last();
             last.as_mut().and_then(|look| {

@@ -49,6 +49,18 @@ impl Shared {
         }
     }
 
+    /// Removes the files that are ready but not needed yet, where so little is free that nothing may be appended: what lets
+    /// older entries go needs room more.
+    pub(crate) fn give_up_spares(&self) {
+        let spares = std::mem::take(&mut self.state().spares);
+        for spare in spares {
+            tracing::warn!(path = %spare.path.display(), "the disk is full: giving up a spare file");
+            if let Err(error) = self.disk().remove(&spare.path) {
+                tracing::warn!(path = %spare.path.display(), %error, "cannot remove a spare file");
+            }
+        }
+    }
+
     fn make_spare(&self, dir: &std::path::Path, number: u64, len: u64) -> Result<Spare> {
         self.space.check_file(&**self.disk(), dir, len)?;
         let path = spare_path(dir, number);

@@ -79,6 +79,10 @@ pub(crate) struct State {
     pub(crate) failure: Option<StoreError>,
     /// What is missing, lowest first.
     pub(crate) damages: Vec<Damage>,
+    /// What was promised beyond what can be read, while the end of the log is damaged.
+    pub(crate) promised: Option<LogId>,
+    /// Whether nobody knows how far the log was synced: then its last damage has no end yet.
+    pub(crate) mark_lost: bool,
     pub(crate) generation: u64,
     pub(crate) dir: PathBuf,
     pub(crate) spares: Vec<Spare>,

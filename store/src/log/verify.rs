@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::export::info_of;
-use super::sealed_files::{read_summary, scan_sealed};
+use super::sealed_files::{open_sealed, read_summary, scan_sealed};
 use super::segment_list::{Place, Sealed};
 use super::{CommitLog, SegmentInfo, Shared};
 use crate::error::{Result, StoreError};
@@ -43,15 +43,7 @@ impl Shared {
     async fn verify(&self, sealed: Arc<Sealed>) -> Result<SegmentInfo> {
         let (disk, dir) = (self.disk().clone(), self.state().dir.clone());
         host::blocking::run(move || {
-            let file = disk
-                .open(&sealed.path)
-                .map_err(|error| match error.kind() {
-                    std::io::ErrorKind::NotFound => {
-                        let detail = "the segment is missing";
-                        StoreError::corrupt_at(&sealed.path, sealed.first_index, detail)
-                    }
-                    _ => StoreError::io("open", &sealed.path)(error),
-                })?;
+            let file = open_sealed(&*disk, &sealed)?;
             let found = scan_sealed(&*file, &sealed)?.summary;
             let noted = read_summary(&*disk, &dir, sealed.first_index);
             if noted.is_some_and(|noted| noted != found) {

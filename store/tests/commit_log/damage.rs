@@ -1,8 +1,10 @@
 //! Rot: found, named, never papered over, and repaired with a peer's bytes.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use host::Disk;
+use host::testing::{Fault, Operation};
 use store::{Damage, Recovered, StoreError};
 
 use crate::world::{World, append, contents, entries, entry, id, read_all, transfer};
@@ -95,6 +97,75 @@ async fn the_mark_outlives_the_power_after_a_second() {
         assert!(damage.synced_index >= 9, "{damage:?}");
     });
     futures::future::join_all(worlds).await;
+}
+
+/// Catches a mark that the disk lost and that is taken for "nothing was synced": the log would be cut to whatever is left of
+/// it. Whoever knows better says what was promised, and what stands behind that goes.
+#[tokio::test]
+async fn a_lost_mark_is_damage_until_somebody_says_what_was_promised() {
+    for (first_lost, promised) in [(15, 19), (20, 19), (15, 16), (20, 16), (20, 25)] {
+        let world = closed_world(20).await;
+        world.vote().await;
+        let tail = world.files("seg")[0].clone();
+        world.memory.empty(&tail.with_file_name("synced")).unwrap();
+        world
+            .memory
+            .overwrite(
+                &tail,
+                at(first_lost),
+                &vec![0; ((20 - first_lost) * RECORD) as usize],
+            )
+            .unwrap();
+        let (log, recovered) = world.try_open().await.unwrap();
+        let damage = recovered.damage.expect("nobody knows what was synced");
+        assert_eq!((damage.first_bad_index, damage.sealed), (first_lost, false));
+        assert!(log.is_mark_lost());
+        assert_eq!(log.promised_end(), u64::MAX);
+        assert!(
+            log.append(
+                entries(1, first_lost..first_lost + 1, 100),
+                Box::new(|_| {})
+            )
+            .is_err()
+        );
+        // Nothing was cut or noted: the next start finds the same.
+        let (log, again) = world.reopen(log).await;
+        assert_eq!(again, recovered);
+
+        log.learn_promise(id(1, promised)).await.unwrap();
+        assert!(!log.is_mark_lost());
+        assert!(log.learn_promise(id(1, promised)).await.is_err(), "twice");
+        let damage = log.damage().unwrap();
+        assert_eq!(damage.first_bad_index, first_lost.min(promised + 1));
+        assert_eq!(log.promised_end(), promised.max(first_lost - 1) + 1);
+        let missing = damage.first_bad_index..promised + 1;
+        log.reset_from(damage.first_bad_index, entries(1, missing, 100))
+            .await
+            .unwrap();
+        assert_eq!(log.damage(), None);
+        let (log, recovered) = world.reopen(log).await;
+        assert_eq!(recovered.damage, None);
+        assert_eq!(read_all(&log).await, entries(1, 0..promised + 1, 100));
+    }
+}
+
+/// Catches an answer that is forgotten when the repair after it is interrupted.
+#[tokio::test]
+async fn what_was_promised_is_noted_before_the_repair() {
+    let world = closed_world(20).await;
+    world.vote().await;
+    let tail = world.files("seg")[0].clone();
+    world.memory.empty(&tail.with_file_name("synced")).unwrap();
+    world
+        .memory
+        .overwrite(&tail, at(15), &vec![0; (5 * RECORD) as usize])
+        .unwrap();
+    let (log, _) = world.try_open().await.unwrap();
+    log.learn_promise(id(1, 19)).await.unwrap();
+    world.crash(log, 3).await;
+    let (_, recovered) = world.try_open().await.unwrap();
+    let damage = recovered.damage.unwrap();
+    assert_eq!((damage.first_bad_index, damage.synced_index), (15, 19));
 }
 
 /// Catches a repair that is taken for complete before it is, and one that is not kept.
@@ -213,6 +284,32 @@ async fn a_rotten_record_in_a_full_segment_is_an_error_that_names_it() {
     let (log, recovered) = world.reopen(log).await;
     assert_eq!(recovered.damage, None);
     assert_eq!(read_all(&log).await, entries(1, 0..100, 100));
+}
+
+/// Catches a sector that the disk does not give back any more, and that is no damage: nobody would repair it.
+#[tokio::test]
+async fn what_the_disk_does_not_give_back_is_damage() {
+    let world = closed_world(100).await;
+    let log = world.open().await;
+    let info = contents(&log).await[1];
+    let name = world.files("seg")[1].file_name().unwrap().to_owned();
+    let fault = || Fault::always(Operation::Read, name.to_str().unwrap(), ErrorKind::Other);
+    world.disk.inject(fault());
+    let error = log.read(info.first_index, info.last_index, 10_000).await;
+    assert!(error.is_err_and(|error| error.is_corruption()));
+    let error = log.verify_segment(info.first_index).await;
+    assert!(error.is_err_and(|error| error.is_corruption()));
+    world.disk.heal();
+    log.close().await;
+    drop(log);
+    // The same at a start, of the end of the log.
+    let tail = world.files("seg").pop().unwrap();
+    let name = tail.file_name().unwrap().to_str().unwrap().to_owned();
+    let fault = Fault::always(Operation::Read, &name, ErrorKind::Other);
+    world.disk.inject(fault);
+    let (_, recovered) = world.try_open().await.unwrap();
+    let damage = recovered.damage.expect("the tail was synced");
+    assert_eq!((damage.synced_index, damage.sealed), (99, false));
 }
 
 /// Catches a missing segment that goes unnoticed until somebody reads there.

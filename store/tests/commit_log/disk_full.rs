@@ -1,6 +1,7 @@
 //! A full disk refuses before anything is written, and is not the end of the log.
 
 use std::io::ErrorKind;
+use std::time::Duration;
 
 use host::testing::{Fault, Operation};
 use store::{Room, StoreError};
@@ -42,6 +43,37 @@ async fn below_the_reserve_clients_are_refused_and_below_half_of_it_everybody() 
         log.close().await;
     }
     world.disk.set_free_bytes(None);
+}
+
+/// Catches a start that fails for want of room while a file lies there that nobody needs yet.
+#[tokio::test]
+async fn a_full_disk_gives_up_spare_files() {
+    let mut world = World::new();
+    world.config.reserve_bytes = 1000;
+    let spares = |world: &World| {
+        let is_spare = |path: &std::path::PathBuf| path.to_string_lossy().contains("spare-");
+        let dir = world.files("seg")[0].parent().unwrap().to_path_buf();
+        let files = host::Disk::list(&world.memory, &dir).unwrap();
+        files.into_iter().filter(is_spare).count()
+    };
+    let log = world.open().await;
+    append(&log, entries(1, 0..5, 10)).await.unwrap();
+    let made = async {
+        while spares(&world) == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), made)
+        .await
+        .expect("a file is made ahead of need");
+    world.disk.set_free_bytes(Some(400));
+    log.close().await;
+    drop(log);
+    let log = world.open().await;
+    assert_eq!(spares(&world), 0, "at a start");
+    world.disk.set_free_bytes(None);
+    append(&log, entries(1, 5..6, 10)).await.unwrap();
+    assert_eq!(log.last(), Some(id(1, 5)));
 }
 
 /// Catches a segment that cannot be made being taken for a broken disk: nothing was promised.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use host::testing::ManualClock;
 use host::{Disk, Host};
-use store::{IndexReport, Inspection, Result, StoreError};
+use store::{IndexReport, Inspection, Result, StoreError, Synced};
 
 use crate::world::{DATA, World, append, entries, id};
 
@@ -28,13 +28,25 @@ async fn closed_world(count: u64) -> World {
     world
 }
 
+/// Catches a look that calls a log whole of which nobody knows where it ended.
+#[tokio::test]
+async fn a_mark_that_is_lost_is_told_from_one_that_says_nothing() {
+    let world = closed_world(10).await;
+    let mark = world.files("seg")[0].with_file_name("synced");
+    world.memory.empty(&mark).unwrap();
+    assert_eq!(look(&world).unwrap().synced().unwrap(), Synced::Unreadable);
+    world.memory.remove(&mark).unwrap();
+    assert_eq!(look(&world).unwrap().synced().unwrap(), Synced::Missing);
+}
+
 /// Catches a look that misses entries, reads other ones, or finds damage in a whole log.
 #[tokio::test]
 async fn a_whole_log_is_read_to_its_end() {
     let world = closed_world(100).await;
     let inspection = look(&world).unwrap();
     assert_eq!(inspection.superblock().identity.broker_id, 1);
-    assert_eq!(inspection.synced().unwrap().unwrap().last, id(2, 99));
+    let synced = inspection.synced().unwrap().up_to().unwrap();
+    assert_eq!(synced.last, id(2, 99));
     let mut read = Vec::new();
     let segments = inspection.segments(|done, of| read.push((done, of)));
     let segments = segments.unwrap();

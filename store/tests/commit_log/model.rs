@@ -5,7 +5,7 @@
 
 use proptest::prelude::*;
 use proptest::test_runner::Config;
-use store::{CommitLog, Entry};
+use store::{CommitLog, Entry, StoreError};
 
 use crate::world::{Acknowledged, World, entry, id, read_all, small_config};
 
@@ -187,13 +187,12 @@ impl Model {
                 assert_eq!(read[..], self.entries[start as usize..][..read.len()]);
                 match self.log.entry(start).await {
                     Ok(entry) => assert_eq!(Some(&entry), read.first()),
-                    Err(error) => assert!(!error.is_corruption(), "{error}"),
+                    Err(error) => expect_stopped(&error),
                 }
                 false
             }
-            // Only a disk that was stopped fails to read.
             Err(error) => {
-                assert!(!error.is_corruption(), "{error}");
+                expect_stopped(&error);
                 true
             }
         }
@@ -234,6 +233,14 @@ impl Model {
         self.acknowledged.set_end(end);
         self.safe_end = u64::MAX;
     }
+}
+
+/// Only a disk that was stopped fails to read.
+fn expect_stopped(error: &StoreError) {
+    assert!(
+        error.to_string().contains("the disk was stopped"),
+        "{error}"
+    );
 }
 
 fn run(steps: &[Step], prefill: bool) {

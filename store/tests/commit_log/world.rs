@@ -52,6 +52,17 @@ impl World {
     }
 
     pub(crate) async fn try_open(&self) -> Result<(CommitLog, Recovered)> {
+        let dir = self.data_dir().await?;
+        CommitLog::open(&Arc::new(dir), self.config.clone()).await
+    }
+
+    /// The replica has promised something. Its log must be closed.
+    pub(crate) async fn vote(&self) {
+        let dir = self.data_dir().await.unwrap();
+        dir.save_vote(Bytes::from_static(b"vote")).await.unwrap();
+    }
+
+    async fn data_dir(&self) -> Result<DataDir> {
         let clock = Arc::new(ManualClock::new(1));
         let host = Host {
             clock,
@@ -62,8 +73,7 @@ impl World {
             group: "g".into(),
             broker_id: 1,
         };
-        let dir = DataDir::open(&host, Path::new(DATA), &identity, &self.config).await?;
-        CommitLog::open(&Arc::new(dir), self.config.clone()).await
+        DataDir::open(&host, Path::new(DATA), &identity, &self.config).await
     }
 
     pub(crate) async fn open(&self) -> CommitLog {

@@ -348,9 +348,9 @@ fn silent_name_servers(facts: &Facts) -> Vec<String> {
 }
 
 fn disk(status: &BrokerStatus) -> Option<String> {
-    let (free, needed) = (status.disk_free_bytes, status.disk_needed_bytes);
     // A broker that has just started has not measured yet.
-    if free == 0 || free >= needed.saturating_mul(DISK_WARNING_FACTOR) {
+    let (free, needed) = (status.disk_free_bytes?, status.disk_needed_bytes);
+    if free >= needed.saturating_mul(DISK_WARNING_FACTOR) {
         return None;
     }
     let state = if free < needed {

@@ -29,7 +29,7 @@ fn wire(broker_id: u64) -> BrokerStatusResponse {
         voters: vec![1, 2, 3],
         replicas: (1..=3).map(replica).collect(),
         now_ms: NOW_MS,
-        disk_free_bytes: 100,
+        disk_free_bytes: Some(100),
         disk_needed_bytes: 10,
         sync_p99_us: 2_048,
         name_servers: vec!["n1:1".to_owned()],
@@ -205,9 +205,13 @@ fn routes() {
 fn brokers() {
     let slow = |facts: &mut Facts| with_broker(facts, |status| status.sync_p99_us = 1 << 18);
     assert_eq!(found(slow), [Cause::SlowDisk]);
-    let full = |facts: &mut Facts| with_broker(facts, |status| status.disk_free_bytes = 9);
-    assert_eq!(found(full), [Cause::DiskNearlyFull]);
-    let unmeasured = |facts: &mut Facts| with_broker(facts, |status| status.disk_free_bytes = 0);
+    for free in [0, 9] {
+        let full = |facts: &mut Facts| {
+            with_broker(facts, |status| status.disk_free_bytes = Some(free));
+        };
+        assert_eq!(found(full), [Cause::DiskNearlyFull]);
+    }
+    let unmeasured = |facts: &mut Facts| with_broker(facts, |status| status.disk_free_bytes = None);
     assert_eq!(found(unmeasured), []);
     let late = |facts: &mut Facts| with_broker(facts, |status| status.applied = 1);
     assert_eq!(found(late), [Cause::ReplicaBehind]);

@@ -53,6 +53,12 @@ impl MemoryFile {
         }
     }
 
+    pub(super) fn empty(&mut self) {
+        self.bytes.clear();
+        self.durable.clear();
+        self.unsynced.clear();
+    }
+
     pub(super) fn set_len(&mut self, len: usize) {
         self.bytes.resize(len, 0);
         self.unsynced.push(Change::SetLen(len));
