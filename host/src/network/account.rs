@@ -123,7 +123,10 @@ impl Account {
         };
         running.iter().find_map(|call| {
             let flows = call.flows();
-            let kinds = [(true, &flows.upload, patience.0), (false, &flows.answer, patience.1)];
+            let kinds = [
+                (true, &flows.upload, patience.0),
+                (false, &flows.answer, patience.1),
+            ];
             kinds.into_iter().find_map(|(is_upload, flow, patience)| {
                 let lasts = flow.stands_still(now)?;
                 (lasts >= patience).then_some(Stall {
@@ -169,6 +172,8 @@ struct Flows {
     answer: Flow,
     /// What the request takes.
     held: Option<Held>,
+    /// When the first message of the request got its bytes.
+    began: Option<Instant>,
     is_answered: bool,
 }
 
@@ -178,6 +183,10 @@ impl Call {
         let mut flows = self.flows();
         let end = u64::from(!flows.is_answered);
         flows.upload.set(bytes + end);
+        // One more message is no progress: whoever has not been answered is to end the request.
+        if end > 0 && flows.began.is_some() {
+            flows.upload.since = flows.began;
+        }
     }
 
     /// The peer owes nothing: its request has ended, or waits for us.
@@ -194,6 +203,7 @@ impl Call {
     pub(super) fn hold(&self, more: Held) {
         let mut flows = self.flows();
         let is_answered = flows.is_answered;
+        flows.began.get_or_insert_with(Instant::now);
         match &mut flows.held {
             Some(held) if !is_answered && held.merges_with(&more) => held.merge(more),
             held => *held = Some(more),
@@ -268,9 +278,11 @@ impl Flow {
 
     /// A few bytes now and then are no progress: so a budget could be held for ever.
     fn moved(&mut self, bytes: u64) {
+        let before = self.owed;
         self.owed = self.owed.saturating_sub(bytes);
         self.moved += bytes;
-        if self.moved * PROGRESS_PARTS >= self.whole || self.owed <= 1 {
+        let is_last = before > 1 && self.owed <= 1;
+        if self.moved * PROGRESS_PARTS >= self.whole || is_last {
             self.moved = 0;
             self.since = Some(Instant::now());
         }
@@ -300,15 +312,27 @@ mod tests {
         let parked = account.begin();
         parked.expect(0);
         parked.arrived(0);
-        assert!(account.stalled(later(), PATIENCE).is_some_and(|stall| stall.is_upload));
+        assert!(
+            account
+                .stalled(later(), PATIENCE)
+                .is_some_and(|stall| stall.is_upload)
+        );
         parked.expect_nothing();
         assert_eq!(account.stalled(later(), PATIENCE), None);
         let upload = account.begin();
         upload.expect(800);
-        assert!(account.stalled(later(), PATIENCE).is_some_and(|stall| stall.is_upload));
+        assert!(
+            account
+                .stalled(later(), PATIENCE)
+                .is_some_and(|stall| stall.is_upload)
+        );
         upload.expect_nothing();
         upload.answered(800);
-        assert!(account.stalled(later(), PATIENCE).is_some_and(|stall| !stall.is_upload));
+        assert!(
+            account
+                .stalled(later(), PATIENCE)
+                .is_some_and(|stall| !stall.is_upload)
+        );
         upload.left(800);
         assert_eq!(account.stalled(later(), PATIENCE), None);
     }

@@ -29,7 +29,10 @@ pub(super) struct Attached(Arc<Mutex<Option<Held>>>);
 impl AnswerBudget {
     /// That of the connection on which a request came.
     pub fn of(extensions: &Extensions) -> AnswerBudget {
-        extensions.get::<AnswerBudget>().cloned().unwrap_or_default()
+        extensions
+            .get::<AnswerBudget>()
+            .cloned()
+            .unwrap_or_default()
     }
 
     #[cfg(not(madsim))]
@@ -74,7 +77,10 @@ impl AnswerHold {
 }
 
 impl Attached {
-    #[cfg_attr(madsim, allow(dead_code, reason = "nothing is attached in the simulator"))]
+    #[cfg_attr(
+        madsim,
+        allow(dead_code, reason = "nothing is attached in the simulator")
+    )]
     pub(super) fn detach(self) -> Option<Held> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }

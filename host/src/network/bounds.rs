@@ -5,6 +5,11 @@
 //! holds the other end back. Each connection has a bound of its own in each pool, so that a few cannot have it all. Must
 //! never count for peers: who proved the cluster's secret is not held back by those who did not.
 
+#![cfg_attr(
+    madsim,
+    allow(dead_code, reason = "nothing is counted in the simulator")
+)]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -64,9 +69,9 @@ struct PerConnection {
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     pub(super) connections: AtomicUsize,
-    pub(super) uploads_cut: AtomicU64,
+    pub(super) requests_cut: AtomicU64,
     pub(super) answers_cut: AtomicU64,
-    pub(super) idle_closed: AtomicU64,
+    pub(super) gave_way: AtomicU64,
     pub(super) refused: AtomicU64,
 }
 
@@ -84,11 +89,11 @@ pub struct BoundsStatus {
     /// Connections open now.
     pub connections: u64,
     /// Connections closed because an upload stood still.
-    pub uploads_cut: u64,
+    pub requests_cut: u64,
     /// Connections closed because an answer was not read.
     pub answers_cut: u64,
     /// Connections closed because others needed their place.
-    pub places_taken: u64,
+    pub gave_way: u64,
     /// Connections that found no place.
     pub refused: u64,
 }
@@ -131,9 +136,9 @@ impl Bounds {
             answer_bytes: shared.answers.held(),
             answer_bytes_max: shared.answers.max,
             connections: counters.connections.load(Ordering::Relaxed) as u64,
-            uploads_cut: count(&counters.uploads_cut),
+            requests_cut: count(&counters.requests_cut),
             answers_cut: count(&counters.answers_cut),
-            places_taken: count(&counters.idle_closed),
+            gave_way: count(&counters.gave_way),
             refused: count(&counters.refused),
         }
     }
@@ -317,7 +322,10 @@ mod tests {
         }
         let status = bounds.status();
         assert!(status.answer_bytes <= status.answer_bytes_max);
-        assert!(status.answer_bytes + MIB > status.answer_bytes_max, "{status:?}");
+        assert!(
+            status.answer_bytes + MIB > status.answer_bytes_max,
+            "{status:?}"
+        );
         held.clear();
         assert_eq!(bounds.status().answer_bytes, 0);
         assert_eq!(bounds.status().request_bytes, 0);
@@ -328,10 +336,19 @@ mod tests {
     fn small_requests_do_not_wait_for_uploads() {
         let bounds = bounds();
         let hogs: Vec<Shares> = (0..64).map(|_| bounds.shares()).collect();
-        let full = hogs.iter().map(|hog| hog.uploads.take(hog.uploads.max).now_or_never());
+        let full = hogs
+            .iter()
+            .map(|hog| hog.uploads.take(hog.uploads.max).now_or_never());
         let held: Vec<Option<Held>> = full.collect();
         assert!(held.iter().any(Option::is_none), "there was room for all");
-        assert!(bounds.shares().small.take(CALL_BYTES).now_or_never().is_some());
+        assert!(
+            bounds
+                .shares()
+                .small
+                .take(CALL_BYTES)
+                .now_or_never()
+                .is_some()
+        );
     }
 
     /// Catches bytes that are given back twice, or never, when an answer leaves in pieces.

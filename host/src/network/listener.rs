@@ -9,9 +9,9 @@ use tonic::transport::Server;
 
 #[cfg(madsim)]
 use super::simulated::{self, Services};
+use super::{Bounds, ClusterSecret, NetworkError, ServerTls};
 #[cfg(not(madsim))]
 use super::{CONNECTION_WINDOW_BYTES, FRAME_BYTES_MAX, STREAM_WINDOW_BYTES, meter::MeterLayer};
-use super::{Bounds, ClusterSecret, NetworkError, ServerTls};
 use crate::shutdown::Shutdown;
 
 /// Time between the server's own pings, which find peers that went away without a word.
@@ -333,9 +333,9 @@ mod tests {
         }
     }
 
-    /// Catches a bound that is not one, and a place that is not given back.
+    /// Catches a bound that is not one, a newcomer that idle connections keep out, and a place that is not given back.
     #[tokio::test]
-    async fn connections_above_the_bound_are_closed() {
+    async fn above_the_bound_an_idle_connection_gives_way() {
         let options = ServerOptions {
             connections_max: 1,
             ..ServerOptions::default()
@@ -346,8 +346,10 @@ mod tests {
         let mut byte = [0; 1];
         first.read_exact(&mut byte).await.unwrap();
         let mut second = TcpStream::connect(address).await.unwrap();
-        assert!(closed_by_peer(&mut second).await);
-        drop(first);
+        second.write_all(PREFACE).await.unwrap();
+        second.read_exact(&mut byte).await.unwrap();
+        assert!(closed_by_peer(&mut first).await);
+        drop(second);
         // The place comes back once the server has noticed.
         for attempt in 0.. {
             let mut third = TcpStream::connect(address).await.unwrap();

@@ -74,7 +74,7 @@ impl Places {
                 tracing::warn!(%peer, open = taken.count, "refusing a connection: too many are open");
                 return None;
             };
-            self.counters.idle_closed.fetch_add(1, Ordering::Relaxed);
+            self.counters.gave_way.fetch_add(1, Ordering::Relaxed);
             let (closed, idle) = (victim.peer, victim.idle_since());
             tracing::debug!(peer = %closed, newcomer = %peer, is_idle = idle.is_some(), "a connection gives way");
             taken.end(&victim);
@@ -114,7 +114,7 @@ impl Places {
                 continue;
             };
             let (counter, reason) = match stall.is_upload {
-                true => (&self.counters.uploads_cut, "a request stopped arriving"),
+                true => (&self.counters.requests_cut, "a request stopped arriving"),
                 false => (&self.counters.answers_cut, "an answer is not read"),
             };
             counter.fetch_add(1, Ordering::Relaxed);
@@ -159,7 +159,7 @@ impl Taken {
         if has + 1 >= *most {
             return None;
         }
-        self.connections[*hog].values().filter(open).last().cloned()
+        self.connections[*hog].values().rfind(open).cloned()
     }
 }
 
@@ -191,13 +191,18 @@ mod tests {
     #[tokio::test]
     async fn the_idle_of_whoever_has_most_give_way() {
         let places = Places::new(4, None);
-        let hog: Vec<Place> = (0..3).map(|port| places.take(peer(1, port)).unwrap()).collect();
+        let hog: Vec<Place> = (0..3)
+            .map(|port| places.take(peer(1, port)).unwrap())
+            .collect();
         let other = places.take(peer(2, 0)).unwrap();
         let call = hog[0].account.begin();
         let newcomer = places.take(peer(3, 0)).unwrap();
         let cut = |place: &Place| place.account.is_cut();
         // The first one has a call, the second has been idle longest of the hog's.
-        assert_eq!(hog.iter().map(cut).collect::<Vec<_>>(), [false, true, false]);
+        assert_eq!(
+            hog.iter().map(cut).collect::<Vec<_>>(),
+            [false, true, false]
+        );
         assert!(!cut(&other) && !cut(&newcomer));
         drop(call);
     }
@@ -207,13 +212,18 @@ mod tests {
     #[tokio::test]
     async fn calls_end_only_where_nobody_is_idle_and_for_who_has_fewer() {
         let places = Places::new(3, None);
-        let hog: Vec<Place> = (0..3).map(|port| places.take(peer(1, port)).unwrap()).collect();
+        let hog: Vec<Place> = (0..3)
+            .map(|port| places.take(peer(1, port)).unwrap())
+            .collect();
         let calls: Vec<_> = hog.iter().map(|place| place.account.begin()).collect();
         assert!(places.take(peer(1, 9)).is_none(), "the hog got one more");
         let newcomer = places.take(peer(2, 0)).unwrap();
         let busy = newcomer.account.begin();
         let cut = |place: &Place| place.account.is_cut();
-        assert_eq!(hog.iter().map(cut).collect::<Vec<_>>(), [false, false, true]);
+        assert_eq!(
+            hog.iter().map(cut).collect::<Vec<_>>(),
+            [false, false, true]
+        );
         assert!(places.take(peer(2, 1)).is_none(), "as many as the hog");
         drop((busy, calls));
     }

@@ -76,9 +76,10 @@ impl Arriving {
     }
 
     fn take(&mut self, bytes: Bytes) -> Option<Polled> {
+        let missing = self.framing.missing();
         let begun = self.framing.take(&bytes);
         if begun == 0 {
-            self.call.arrived(bytes.len() as u64);
+            self.call.arrived(missing - self.framing.missing());
             return Some(Poll::Ready(Some(Ok(Frame::data(bytes)))));
         }
         match self.room(begun) {

@@ -60,7 +60,11 @@ mod tests {
         for cut in 1..stream.len() {
             let mut framing = Framing::default();
             let begun: u64 = stream.chunks(cut).map(|bytes| framing.take(bytes)).sum();
-            assert_eq!((begun, framing.missing()), (stream.len() as u64, 0), "{cut}");
+            assert_eq!(
+                (begun, framing.missing()),
+                (stream.len() as u64, 0),
+                "{cut}"
+            );
         }
         let mut framing = Framing::default();
         assert_eq!(framing.take(&stream[..4]), 0);

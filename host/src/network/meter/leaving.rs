@@ -65,7 +65,9 @@ impl http_body::Body for Leaving {
         let polled = ready!(Pin::new(&mut self.body).poll_frame(context));
         Poll::Ready(match polled {
             Some(Ok(frame)) if self.is_counted && frame.is_data() => {
-                let counted = frame.into_data().map(|bytes| Frame::data(self.counted(bytes)));
+                let counted = frame
+                    .into_data()
+                    .map(|bytes| Frame::data(self.counted(bytes)));
                 Some(Ok(counted.unwrap_or_else(|frame| frame)))
             }
             other => other,
