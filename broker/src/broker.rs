@@ -196,6 +196,7 @@ fn serve_clients(
     let options = ServerOptions {
         connections_max: service.config.connections_max as usize,
         tls,
+        bounds: Some(service.bounds.clone()),
         // Nothing here asks for it: an operator who takes this broker for a name server hears that it is none.
         proof: Proof::Accepted(service.admin_pool.secret().clone()),
         ..ServerOptions::default()
@@ -308,6 +309,7 @@ fn service(
                 .disk_reserve_bytes
                 .saturating_add(config.segment_bytes),
         ),
+        bounds: config.bounds(),
         long_polls: Semaphore::new(config.long_polls_max as usize),
         log_time,
         queue_turn: AtomicU32::new(0),

@@ -8,6 +8,7 @@ use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use host::network::{AnswerBudget, AnswerHold};
 use proto::place::{self, Life, StartAt};
 use proto::v2::Code;
 use tokio::time::{Instant, timeout};
@@ -40,11 +41,20 @@ pub(crate) struct Context {
     pub(crate) metadata: MetadataMap,
     /// What the answer says beside its message.
     remarks: Mutex<Vec<(&'static str, String)>>,
+    /// What a large answer takes its bytes from.
+    budget: AnswerBudget,
+    /// What it took.
+    hold: Mutex<AnswerHold>,
 }
 
 impl Context {
     /// Of a call that was just received.
-    fn of(metadata: MetadataMap, service: &Service, patience: Duration) -> Context {
+    fn of(
+        metadata: MetadataMap,
+        extensions: &Extensions,
+        service: &Service,
+        patience: Duration,
+    ) -> Context {
         let unasked =
             Duration::from_millis(service.config.request_timeout_ms) + patience.min(DEADLINE_MAX);
         let wait = gateway::deadline(&metadata).unwrap_or(unasked);
@@ -55,6 +65,8 @@ impl Context {
             deadline,
             metadata,
             remarks: Mutex::default(),
+            budget: AnswerBudget::of(extensions),
+            hold: Mutex::default(),
         }
     }
 
@@ -74,6 +86,26 @@ impl Context {
                 metadata.insert(header, value);
             }
         }
+    }
+
+    /// Waits until an answer of so many bytes may be made. Who does not read what was answered before waits in vain.
+    pub(crate) async fn room(&self, bytes: u64) -> Result<AnswerHold, Refusal> {
+        let patience = self.left().saturating_sub(ANSWER_RESERVE);
+        timeout(patience, self.budget.take(bytes))
+            .await
+            .map_err(|_| {
+                status::too_many_requests("too many bytes of answers have not been read yet")
+            })
+    }
+
+    /// Has the answer bring along what it took.
+    pub(crate) fn keep(&self, hold: AnswerHold) {
+        *self.hold.lock().unwrap_or_else(PoisonError::into_inner) = hold;
+    }
+
+    /// What the answer brings along.
+    fn take_hold(&self) -> AnswerHold {
+        std::mem::take(&mut *self.hold.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// What a header of the call says, if it is there.
@@ -192,8 +224,8 @@ pub(crate) async fn lead<C: LeaderCall>(
     service: &Arc<Service>,
     request: Request<C>,
 ) -> Result<Response<C::Answer>, Status> {
-    let (metadata, _, call) = request.into_parts();
-    let context = Context::of(metadata, service, call.patience());
+    let (metadata, extensions, call) = request.into_parts();
+    let context = Context::of(metadata, &extensions, service, call.patience());
     if C::FROM_CLIENT
         && let Err(refusal) = context.client_id()
     {
@@ -252,7 +284,9 @@ async fn attempt<C: LeaderCall>(
                 C::describe(&answer, &mut metadata);
                 name_leader(service, &mut metadata);
                 context.take_remarks(&mut metadata);
-                Response::from_parts(metadata, answer, Extensions::default())
+                let mut extensions = Extensions::default();
+                context.take_hold().attach(&mut extensions);
+                Response::from_parts(metadata, answer, extensions)
             })),
             Err(_) => Ok(Err(CallError::Unknown("no answer in time".to_owned()))),
         },

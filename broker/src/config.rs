@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use host::network::{ClusterSecret, NetworkError, ServerTls};
+use host::network::{Bounds, BoundsOptions, ClusterSecret, NetworkError, ServerTls};
 use proto::{BrokerId, GroupName};
 use serde::{Deserialize, Serialize};
 
@@ -130,8 +130,13 @@ pub struct BrokerConfig {
     pub client_expiry_ms: u64,
     /// Clients remembered at most. Default 65 536. Rule: not 0.
     pub clients_max: u64,
-    /// Client connections served at one time. Default 4 096. Rule: not 0.
+    /// Client connections served at one time; when a further one comes, one that is idle gives way, of the address that
+    /// has most. Default 4 096. Rule: not 0.
     pub connections_max: u64,
+    /// Bytes of clients' requests that arrive or are not answered yet, and of answers that clients have not taken yet,
+    /// together; raised where a request or an answer would not fit. Others wait, and who stands still for 20 seconds (2
+    /// while others wait) is cut off. Default 256 MiB. Rule: at least 16 MiB.
+    pub transfer_bytes_max: u64,
 
     /// Size of one log segment, in bytes. Default 128 MiB. Rule: at least twice `request_bytes_max`.
     pub segment_bytes: u64,
@@ -206,6 +211,7 @@ impl Default for BrokerConfig {
             client_expiry_ms: 30_000,
             clients_max: 65_536,
             connections_max: 4_096,
+            transfer_bytes_max: 256 * MIB,
             segment_bytes: 128 * MIB,
             log_retain_bytes: 0,
             log_retain_ms: 72 * 60 * 60 * 1_000,
@@ -268,6 +274,21 @@ impl BrokerConfig {
     /// The secret of the cluster. Blocks.
     pub(crate) fn secret(&self) -> Result<ClusterSecret, NetworkError> {
         ClusterSecret::load(&self.secret_file)
+    }
+
+    /// Bytes of the largest answer to a pull: one message is always sent.
+    pub(crate) fn answer_bytes_max(&self) -> u64 {
+        self.pull_bytes_max
+            .max(self.message_bytes_max + REQUEST_OVERHEAD_BYTES)
+    }
+
+    /// What is held of clients' requests and answers.
+    pub(crate) fn bounds(&self) -> Bounds {
+        Bounds::new(&BoundsOptions {
+            bytes_max: self.transfer_bytes_max,
+            request_bytes_max: self.request_bytes_max,
+            answer_bytes_max: self.answer_bytes_max(),
+        })
     }
 
     /// The certificate for clients that speak TLS, if there is one. Blocks.
@@ -446,6 +467,12 @@ impl BrokerConfig {
         between("client_expiry_ms", self.client_expiry_ms, 1, u64::MAX)?;
         between("clients_max", self.clients_max, 1, 1 << 24)?;
         between("connections_max", self.connections_max, 1, 1 << 20)?;
+        between(
+            "transfer_bytes_max",
+            self.transfer_bytes_max,
+            16 * MIB,
+            1 << 40,
+        )?;
         between(
             "registration_lease_ms",
             self.registration_lease_ms,

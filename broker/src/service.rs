@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicU32;
 
 use bytes::Bytes;
 use gateway::Forwarder;
+use host::network::Bounds;
 use host::{Host, Mutant, Shutdown, mutant};
 use proto::command::put_group::ConsumeFrom;
 use proto::command::{self, Command, CommandReply, command::Body};
@@ -43,6 +44,8 @@ pub(crate) struct Service {
     pub(crate) clients: Clients,
     pub(crate) pullers: Pullers,
     pub(crate) disk_space: DiskSpace,
+    /// What is held of clients' requests and answers.
+    pub(crate) bounds: Bounds,
     pub(crate) log_time: Arc<LogTime>,
     /// A permit for each pull that waits.
     pub(crate) long_polls: Semaphore,

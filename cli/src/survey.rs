@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures::future::join_all;
 use host::{Clock, SystemClock};
-use raftmq_client::{Admin, BrokerAddress, BrokerStatus, DedupStatus};
+use raftmq_client::{Admin, BrokerAddress, BrokerStatus, DedupStatus, TransferStatus};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -291,9 +291,19 @@ fn status_json(status: &BrokerStatus) -> Value {
         "snapshots_installed": status.snapshots_installed,
         "segments_repaired": status.segments_repaired, "damage_found": status.damage_found,
         "disk_free_bytes": status.disk_free_bytes, "disk_needed_bytes": status.disk_needed_bytes,
-        "dedup": dedup_json(&status.dedup),
+        "dedup": dedup_json(&status.dedup), "transfers": transfers_json(&status.transfers),
         "now_ms": status.now_ms, "clock_apart_ms": status.clock_apart_ms,
         "uptime_ms": status.uptime_ms, "version": status.version,
+    })
+}
+
+fn transfers_json(transfers: &TransferStatus) -> Value {
+    json!({
+        "request_bytes": transfers.request_bytes, "request_bytes_max": transfers.request_bytes_max,
+        "answer_bytes": transfers.answer_bytes, "answer_bytes_max": transfers.answer_bytes_max,
+        "connections": transfers.connections, "requests_cut": transfers.requests_cut,
+        "answers_cut": transfers.answers_cut, "gave_way": transfers.gave_way,
+        "refused": transfers.refused,
     })
 }
 

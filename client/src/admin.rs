@@ -13,7 +13,7 @@ use tonic::{Request, Response, Status};
 
 pub use description::{
     BrokerAddress, BrokerStatus, CommittedOffset, DedupStatus, GroupDescription, GroupSettings,
-    MessageType, QueueBounds, TopicDescription, TopicSettings,
+    MessageType, QueueBounds, TopicDescription, TopicSettings, TransferStatus,
 };
 pub use inspection::{
     GroupMember, GroupQueue, GroupRoute, GroupState, MessagePage, MessageQuery, NameServerTable,

@@ -159,6 +159,7 @@ pub use admin::{
     Admin, BrokerAddress, BrokerStatus, CommittedOffset, DedupStatus, GroupDescription,
     GroupMember, GroupQueue, GroupRoute, GroupSettings, GroupState, MessagePage, MessageQuery,
     MessageType, NameServerTable, QueueBounds, QueueOwner, TopicDescription, TopicSettings,
+    TransferStatus,
 };
 pub use administration::Administration;
 pub use client::{Client, ClientBuilder};

@@ -37,6 +37,9 @@ type Client = opaque::messaging_service_client::MessagingServiceClient<Channel>;
 #[derive(Clone, Debug)]
 pub struct Forwarder {
     pool: Arc<Pool<Client>>,
+    /// Channels for answers in many parts: one that its client does not read fills its channel's window, and nothing else
+    /// of the others'.
+    streams: Arc<Pool<Client>>,
 }
 
 impl Default for Forwarder {
@@ -50,6 +53,7 @@ impl Forwarder {
     pub fn new() -> Forwarder {
         Forwarder {
             pool: Arc::new(Pool::new()),
+            streams: Arc::new(Pool::new()),
         }
     }
 
@@ -66,7 +70,7 @@ impl Forwarder {
         let (commands, guard) = guarded(commands);
         let mut request = Request::new(commands);
         *request.metadata_mut() = metadata;
-        let mut client = self.client(address)?;
+        let mut client = client(&self.pool, address)?;
         let opened = timeout(TELEMETRY_OPEN_DEADLINE, client.telemetry(request)).await;
         let answers = settle(address, opened, TELEMETRY_OPEN_DEADLINE)?;
         Ok(answers.map(|answers| pass_on(address, answers, Patience::Unlimited, guard)))
@@ -81,7 +85,7 @@ impl Forwarder {
         let limit = deadline(request.metadata()).unwrap_or(UNARY_DEADLINE);
         let mut request = onward(request)?;
         request.set_timeout(limit);
-        let client = self.client(address)?;
+        let client = client(&self.pool, address)?;
         settle(address, timeout(limit, call(client, request)).await, limit)
     }
 
@@ -99,21 +103,21 @@ impl Forwarder {
         };
         let mut request = onward(request)?;
         request.set_timeout(limit);
-        let client = self.client(address)?;
+        let client = client(&self.streams, address)?;
         let answers = settle(address, timeout(limit, call(client, request)).await, limit)?;
         Ok(answers.map(|answers| pass_on(address, answers, patience, ())))
     }
+}
 
-    fn client(&self, address: &str) -> Result<Client, Status> {
-        self.pool.get(address, Instant::now(), || {
-            match network::channel(address, &ChannelOptions::default()) {
-                Ok(channel) => Ok(opaque::messaging_client(channel)),
-                Err(error) => Err(Status::unavailable(format!(
-                    "{address} cannot be reached: {error}"
-                ))),
-            }
-        })
-    }
+fn client(pool: &Pool<Client>, address: &str) -> Result<Client, Status> {
+    pool.get(address, Instant::now(), || {
+        match network::channel(address, &ChannelOptions::default()) {
+            Ok(channel) => Ok(opaque::messaging_client(channel)),
+            Err(error) => Err(Status::unavailable(format!(
+                "{address} cannot be reached: {error}"
+            ))),
+        }
+    })
 }
 
 /// What the caller gets for how a call to `address` ended, with nothing in it that belongs to that connection alone.

@@ -4,6 +4,10 @@
 //! every bound that keeps strangers from exhausting a server. In the simulator madsim's network
 //! stands behind the same calls. Knows no service and no message.
 
+#[cfg(not(madsim))]
+mod account;
+mod answer_budget;
+mod bounds;
 mod channel;
 #[cfg(not(madsim))]
 mod connection;
@@ -12,7 +16,11 @@ mod connector;
 mod guard;
 mod listener;
 #[cfg(not(madsim))]
+mod meter;
+#[cfg(not(madsim))]
 mod opening;
+#[cfg(not(madsim))]
+mod places;
 #[cfg(not(madsim))]
 mod proof;
 #[cfg(all(test, not(madsim)))]
@@ -31,11 +39,17 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+pub use answer_budget::{AnswerBudget, AnswerHold};
+pub use bounds::{Bounds, BoundsOptions, BoundsStatus};
 pub use channel::{ChannelOptions, channel};
 #[cfg(not(madsim))]
 pub use guard::Guarded;
 pub use guard::guarded;
+#[cfg(not(madsim))]
+pub use listener::Layers;
 pub use listener::{Listener, Proof, Router, ServerOptions, serve, server};
+#[cfg(not(madsim))]
+pub use meter::{MeterLayer, Metered};
 pub use secret::ClusterSecret;
 pub use tls::{ClientTls, ServerTls};
 

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gateway::Forwarder;
-use host::network::{self, ClusterSecret, Listener, Proof, ServerOptions, ServerTls};
+use host::network::{
+    self, Bounds, BoundsOptions, ClusterSecret, Listener, Proof, ServerOptions, ServerTls,
+};
 use host::{Host, Shutdown};
 use proto::{cluster, opaque};
 use tokio::task::JoinHandle;
@@ -20,6 +22,14 @@ use crate::registry::RegistryLimits;
 use crate::relay::Relay;
 use crate::route_table::RouteTable;
 use crate::service::Service;
+
+/// What is held of the requests and answers of those who have not proved: what they ask here is little, and what goes on to
+/// brokers is at most a large send.
+const BOUNDS: BoundsOptions = BoundsOptions {
+    bytes_max: 128 << 20,
+    request_bytes_max: 32 << 20,
+    answer_bytes_max: 4 << 20,
+};
 
 /// Serves until `shutdown`.
 ///
@@ -132,6 +142,7 @@ async fn serve(
     let options = ServerOptions {
         connections_max: config.connections_max,
         tls,
+        bounds: Some(Bounds::new(&BOUNDS)),
         proof: Proof::Accepted(secret),
         ..ServerOptions::default()
     };

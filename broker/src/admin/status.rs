@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use proto::cluster::{AdminResponse, BrokerStatusResponse, Dedup, ReplicaProgress};
+use proto::cluster::{AdminResponse, BrokerStatusResponse, Dedup, ReplicaProgress, Transfers};
 use proto::v2::Code;
 use raft::{GroupStatus, MemberStatus, Phase};
 
@@ -64,6 +64,7 @@ pub(super) fn status(service: &Service) -> BrokerStatusResponse {
         dedup_window_ms: service.config.dedup_window_ms,
         dedup: Some(dedup(service)),
         clock_apart_ms: raft.clocks.apart_ms().unwrap_or(0),
+        transfers: Some(transfers(service)),
     }
 }
 
@@ -78,6 +79,21 @@ fn dedup(service: &Service) -> Dedup {
         repeated: status.repeated,
         different: status.different,
         too_late: status.too_late,
+    }
+}
+
+fn transfers(service: &Service) -> Transfers {
+    let status = service.bounds.status();
+    Transfers {
+        request_bytes: status.request_bytes,
+        request_bytes_max: status.request_bytes_max,
+        answer_bytes: status.answer_bytes,
+        answer_bytes_max: status.answer_bytes_max,
+        connections: status.connections,
+        requests_cut: status.requests_cut,
+        answers_cut: status.answers_cut,
+        gave_way: status.gave_way,
+        refused: status.refused,
     }
 }
 

@@ -72,6 +72,7 @@ impl LeaderCall for PullMessageRequest {
             messages_max: batch_size(self.batch_size, service.config.pull_messages_max),
             answer_by: context.deadline,
             wait_until: wait_until(self, service, context),
+            context,
         };
         Ok(answer(pull.run(self.offset).await?))
     }
@@ -107,6 +108,7 @@ struct Pulled {
 /// One pull under way.
 struct Pull<'a> {
     service: &'a Service,
+    context: &'a Context,
     place: Place,
     filter: Filter,
     messages_max: usize,
@@ -171,8 +173,26 @@ impl Pull<'_> {
         }
     }
 
-    /// Reads on until there is something to deliver, or the end of the queue, or enough was skipped.
+    /// Reads on until there is something to deliver, or the end of the queue, or enough was skipped. Takes the answer's bytes
+    /// before anything is read: thousands of pulls that wake at once would be as many answers.
     async fn look(&self, from: QueueOffset) -> Result<Look, CallError> {
+        let view = &self.service.view;
+        let bounds = view.queue(self.place.topic.id, self.place.queue);
+        if bounds.is_some_and(|bounds| bounds.next_offset == from) {
+            return Ok(Look::Nothing(from));
+        }
+        let most = self.service.config.answer_bytes_max();
+        let mut hold = self.context.room(most).await?;
+        let look = self.scan(from).await?;
+        if let Look::Found(pulled) = &look {
+            let bytes = pulled.messages.iter().map(|message| message.len() as u64);
+            hold.shrink(bytes.sum());
+            self.context.keep(hold);
+        }
+        Ok(look)
+    }
+
+    async fn scan(&self, from: QueueOffset) -> Result<Look, CallError> {
         let at_once = if self.filter.is_all() {
             self.messages_max
         } else {

@@ -15,7 +15,9 @@ use store::table::consume_queue::{self, Row};
 
 use super::changes::Changes;
 use super::entry::{Outcome, Place, done, refused};
-use super::limits::{DEAD_LETTERS_DROPPED_AT_ONCE, DEAD_LETTERS_MAX, DEAD_LETTERS_PER_GROUP_MAX};
+use super::limits::{
+    DEAD_LETTERS_DROPPED_AT_ONCE, DEAD_LETTERS_MAX, DEAD_LETTERS_PER_GROUP_MAX, Share,
+};
 use super::references::{Holder, Location};
 use super::state::State;
 use super::topic;
@@ -47,6 +49,8 @@ pub(crate) struct DeadLetter {
 pub(crate) struct DeadLetters {
     /// By topic and offset.
     letters: BTreeMap<(u64, u64), DeadLetter>,
+    /// How many of each topic.
+    topics: BTreeMap<u64, usize>,
 }
 
 impl DeadLetters {
@@ -65,12 +69,26 @@ impl DeadLetters {
         self.letters.len()
     }
 
+    /// Topics that have any.
+    pub(super) fn groups(&self) -> usize {
+        self.topics.len()
+    }
+
     pub(super) fn put(&mut self, topic_id: u64, offset: u64, letter: DeadLetter) {
-        self.letters.insert((topic_id, offset), letter);
+        if self.letters.insert((topic_id, offset), letter).is_none() {
+            *self.topics.entry(topic_id).or_default() += 1;
+        }
     }
 
     pub(super) fn remove(&mut self, topic_id: u64, offset: u64) -> Option<DeadLetter> {
-        self.letters.remove(&(topic_id, offset))
+        let removed = self.letters.remove(&(topic_id, offset))?;
+        if let Some(count) = self.topics.get_mut(&topic_id) {
+            *count -= 1;
+            if *count == 0 {
+                self.topics.remove(&topic_id);
+            }
+        }
+        Some(removed)
     }
 }
 
@@ -99,13 +117,19 @@ pub(super) fn room(
             0
         }
     };
-    if present + count as u64 > DEAD_LETTERS_PER_GROUP_MAX as u64 {
-        let detail = format!("topic {name} holds at most {DEAD_LETTERS_PER_GROUP_MAX} messages");
-        return Err(refused(Refusal::TooMany, detail));
-    }
-    if state.dead_letters.count() + count > DEAD_LETTERS_MAX {
-        let detail =
-            format!("dead-letter queues hold at most {DEAD_LETTERS_MAX} messages together");
+    let share = Share {
+        own: present as usize,
+        all: state.dead_letters.count(),
+        groups: state.dead_letters.groups(),
+        own_max: DEAD_LETTERS_PER_GROUP_MAX,
+        all_max: DEAD_LETTERS_MAX,
+    };
+    if !share.has_room(count) {
+        let Share { own, all, .. } = share;
+        let detail = format!(
+            "topic {name} holds {own} messages, all dead-letter queues {all}: no more of this group die until it is \
+             emptied (at most {DEAD_LETTERS_PER_GROUP_MAX} of a group; where there are {DEAD_LETTERS_MAX}, a fair part of that)"
+        );
         return Err(refused(Refusal::TooMany, detail));
     }
     Ok(())

@@ -10,7 +10,7 @@ use proto::command::{
 };
 use raft::Application;
 
-use super::limits::RETRIES_PER_QUEUE_MAX;
+use super::limits::{RETRIES_PER_GROUP_MAX, RETRIES_PER_QUEUE_MAX};
 use super::testing::{Harness, WINDOW_MS, append};
 use super::{Due, backoff};
 
@@ -373,6 +373,57 @@ async fn too_many_retries_are_refused_as_a_whole() {
     let on = scene.failed(&[(0, 2), (1, 3)]);
     assert_eq!(scene.harness.command(4, on).await.value, 2);
     assert_eq!(scene.send_back(5, count + 1, 1).await.value, 1);
+}
+
+/// Would catch one group whose failed messages stop those of all others, and a group that may go on for ever.
+#[tokio::test]
+async fn a_group_that_fails_everything_stops_nobody_else() {
+    let mut scene = Scene::new().await;
+    let count = RETRIES_PER_QUEUE_MAX as u64;
+    let queues = 18;
+    let topic = scene.harness.topic("many", queues).await;
+    scene.harness.group("others").await;
+    let failed = |group: &str, queue, offsets: std::ops::Range<u64>| {
+        Body::SendBack(SendBack {
+            group: group.into(),
+            topic_id: topic,
+            queue,
+            failed: deliveries(&offsets.map(|offset| (offset, 1)).collect::<Vec<_>>()),
+            ..Default::default()
+        })
+    };
+    let mut waiting = 0;
+    for queue in 0..queues {
+        let first = 1_000_000 * u128::from(queue + 1);
+        let more = append(topic, queue, &[(first, count as u32)]);
+        scene.harness.command(1, more).await;
+        for first in (0..count).step_by(1_024) {
+            let command = failed(GROUP, queue, first..first + 1_024);
+            let reply = scene.harness.command(2, command).await;
+            if reply.refusal() == Refusal::TooMany {
+                assert_eq!(waiting, RETRIES_PER_GROUP_MAX as u64, "{}", reply.detail);
+            }
+            waiting += reply.value;
+        }
+    }
+    assert_eq!(waiting, RETRIES_PER_GROUP_MAX as u64);
+    let reply = scene
+        .harness
+        .command(3, failed("others", 0, 0..1_024))
+        .await;
+    assert_eq!(reply.value, 1_024, "{}", reply.detail);
+    // A replica that starts again counts the same.
+    scene.harness = scene.harness.restart();
+    let reply = scene
+        .harness
+        .command(4, failed(GROUP, queues - 1, 0..1))
+        .await;
+    assert_eq!(reply.refusal(), Refusal::TooMany);
+    let reply = scene
+        .harness
+        .command(5, failed("others", 1, 0..1_024))
+        .await;
+    assert_eq!(reply.value, 1_024, "{}", reply.detail);
 }
 
 /// Would catch a backlog that an operator skipped and that comes all the same, later, out of the retries; and retries that go

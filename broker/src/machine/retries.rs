@@ -66,6 +66,8 @@ pub(crate) struct Due {
 pub(crate) struct Retries {
     queues: BTreeMap<GroupQueue, Waiting>,
     count: usize,
+    /// How many of each group.
+    groups: BTreeMap<u64, usize>,
 }
 
 #[derive(Default)]
@@ -84,6 +86,16 @@ impl Retries {
         self.count
     }
 
+    /// How many wait of one group.
+    pub(super) fn count_of_group(&self, group_id: u64) -> usize {
+        self.groups.get(&group_id).copied().unwrap_or(0)
+    }
+
+    /// Groups for which any waits.
+    pub(super) fn groups(&self) -> usize {
+        self.groups.len()
+    }
+
     /// How many wait in one queue.
     pub(crate) fn count_of(&self, queue: GroupQueue) -> usize {
         self.queues
@@ -96,7 +108,10 @@ impl Retries {
         let waiting = self.queues.entry(key.queue).or_default();
         match waiting.rows.insert(key.offset, retry) {
             Some(former) => drop(waiting.due.remove(&(former.due_ms, key.offset))),
-            None => self.count += 1,
+            None => {
+                self.count += 1;
+                *self.groups.entry(key.queue.group_id).or_default() += 1;
+            }
         }
         waiting.due.insert((retry.due_ms, key.offset));
     }
@@ -108,6 +123,12 @@ impl Retries {
         self.count -= 1;
         if waiting.rows.is_empty() {
             self.queues.remove(&key.queue);
+        }
+        if let Some(count) = self.groups.get_mut(&key.queue.group_id) {
+            *count -= 1;
+            if *count == 0 {
+                self.groups.remove(&key.queue.group_id);
+            }
         }
         Some(removed)
     }

@@ -13,7 +13,10 @@ use store::table::{DeliveryKey, GroupQueue, consume_queue};
 
 use super::changes::Changes;
 use super::entry::{Outcome, Place, refused};
-use super::limits::{ATTEMPTS_DEFAULT, DELIVERIES_MAX, RETRIES_MAX, RETRIES_PER_QUEUE_MAX};
+use super::limits::{
+    ATTEMPTS_DEFAULT, DELIVERIES_MAX, RETRIES_MAX, RETRIES_PER_GROUP_MAX, RETRIES_PER_QUEUE_MAX,
+    Share,
+};
 use super::references::{Holder, Location};
 use super::retries::Retry;
 use super::settled::EVERY_ATTEMPT;
@@ -243,8 +246,19 @@ fn room(state: &State, queue: GroupQueue, added: usize) -> Result<(), CommandRep
         );
         return Err(refused(Refusal::TooMany, detail));
     }
-    if state.retries.count() + added > RETRIES_MAX {
-        let detail = format!("at most {RETRIES_MAX} messages wait for another delivery");
+    let share = Share {
+        own: state.retries.count_of_group(queue.group_id),
+        all: state.retries.count(),
+        groups: state.retries.groups(),
+        own_max: RETRIES_PER_GROUP_MAX,
+        all_max: RETRIES_MAX,
+    };
+    if !share.has_room(added) {
+        let Share { own, all, .. } = share;
+        let detail = format!(
+            "{own} messages wait for another delivery to this group, {all} to all: no more of this group do until some are \
+             settled (at most {RETRIES_PER_GROUP_MAX} of a group; where {RETRIES_MAX} wait, a fair part of that)"
+        );
         return Err(refused(Refusal::TooMany, detail));
     }
     Ok(())

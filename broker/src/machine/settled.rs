@@ -1,7 +1,8 @@
 //! What groups were done with lately: a call that arrives late, or twice, must not bring a message back.
 //!
 //! A mirror of the table `settled`. Bounded by the time that passes along the log, as message ids are, and
-//! by count. What was forgotten can come back: then a group gets a message once more.
+//! by count; where there are too many, the group that has most forgets its oldest, so that no group forgets for another.
+//! What was forgotten can come back: then a group gets a message once more.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,6 +24,10 @@ pub(crate) struct Settled {
     rows: BTreeMap<DeliveryKey, Remembered>,
     /// The oldest first. The same order on every replica, whatever it was restored from.
     order: BTreeSet<(u64, DeliveryKey)>,
+    /// The same of each group.
+    groups: BTreeMap<u64, BTreeSet<(u64, DeliveryKey)>>,
+    /// How many each group has; whoever has most is last.
+    sizes: BTreeSet<(usize, u64)>,
 }
 
 #[derive(Clone, Copy)]
@@ -58,7 +63,8 @@ impl Settled {
         };
         settled::put(batch, &row);
         while self.rows.len() > SETTLED_MAX {
-            let Some((_, oldest)) = self.order.first().copied() else {
+            let largest = self.sizes.last().and_then(|(_, id)| self.groups.get(id));
+            let Some((_, oldest)) = largest.and_then(BTreeSet::first).copied() else {
                 return;
             };
             self.forget(batch, oldest);
@@ -115,15 +121,82 @@ impl Settled {
 
     fn forget(&mut self, batch: &mut Batch, key: DeliveryKey) {
         if let Some(row) = self.rows.remove(&key) {
-            self.order.remove(&(row.passed_ms, key));
+            self.unlist((row.passed_ms, key));
             settled::delete(batch, key);
         }
     }
 
     fn insert(&mut self, key: DeliveryKey, row: Remembered) {
         if let Some(former) = self.rows.insert(key, row) {
-            self.order.remove(&(former.passed_ms, key));
+            self.unlist((former.passed_ms, key));
         }
-        self.order.insert((row.passed_ms, key));
+        let listed = (row.passed_ms, key);
+        self.order.insert(listed);
+        let group_id = key.queue.group_id;
+        let of_group = self.groups.entry(group_id).or_default();
+        self.sizes.remove(&(of_group.len(), group_id));
+        of_group.insert(listed);
+        self.sizes.insert((of_group.len(), group_id));
+    }
+
+    fn unlist(&mut self, listed: (u64, DeliveryKey)) {
+        self.order.remove(&listed);
+        let group_id = listed.1.queue.group_id;
+        let Some(of_group) = self.groups.get_mut(&group_id) else {
+            return;
+        };
+        self.sizes.remove(&(of_group.len(), group_id));
+        of_group.remove(&listed);
+        match of_group.len() {
+            0 => drop(self.groups.remove(&group_id)),
+            count => drop(self.sizes.insert((count, group_id))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(group_id: u64, offset: QueueOffset) -> DeliveryKey {
+        DeliveryKey {
+            queue: GroupQueue {
+                group_id,
+                topic_id: 1,
+                queue: 0,
+            },
+            offset,
+        }
+    }
+
+    /// Catches a group whose late calls bring messages back because another group settles many.
+    #[test]
+    fn a_busy_group_forgets_its_own_and_nobody_elses() {
+        let (mut settled, mut batch) = (Settled::default(), Batch::default());
+        settled.remember(&mut batch, key(1, 0), 3, 1);
+        for offset in 0..SETTLED_MAX as u64 {
+            settled.remember(&mut batch, key(2, offset), 1, 2 + offset);
+        }
+        assert_eq!(settled.attempt(key(1, 0)), 3, "forgotten for another group");
+        assert_eq!(settled.attempt(key(2, 0)), 0, "too many are remembered");
+        assert_eq!(settled.attempt(key(2, 1)), 1);
+        // A mirror that was loaded in the order of its keys forgets the same.
+        let mut loaded = Settled::default();
+        for (key, row) in &settled.rows {
+            let (key, attempt, passed_ms) = (*key, row.attempt, row.passed_ms);
+            loaded.load(&Row {
+                key,
+                attempt,
+                passed_ms,
+            });
+        }
+        assert_eq!(
+            (&loaded.order, &loaded.sizes),
+            (&settled.order, &settled.sizes)
+        );
+        settled.forget_group(&mut batch, 2, None);
+        settled.expire(1_000, 1, &mut batch);
+        assert!(settled.rows.is_empty() && settled.order.is_empty());
+        assert!(settled.groups.is_empty() && settled.sizes.is_empty());
     }
 }

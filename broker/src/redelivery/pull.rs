@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use host::network::AnswerHold;
 use proto::QueueOffset;
 use proto::message::{self, deliver};
 use proto::redelivery::{PullRetriesRequest, PullRetriesResponse};
@@ -66,6 +67,7 @@ impl LeaderCall for PullRetriesRequest {
         };
         let pull = Pull {
             service,
+            context,
             target,
             queue,
             held: self.held.iter().copied().collect(),
@@ -101,6 +103,7 @@ impl LeaderCall for PullRetriesRequest {
 /// One pull under way.
 struct Pull<'a> {
     service: &'a Service,
+    context: &'a Context,
     target: Target,
     queue: GroupQueue,
     held: BTreeSet<QueueOffset>,
@@ -161,6 +164,13 @@ impl Pull<'_> {
     }
 
     async fn answer(&self, passed_ms: u64, due: Due) -> Result<PullRetriesResponse, CallError> {
+        let mut hold = match due.now.is_empty() {
+            true => AnswerHold::default(),
+            false => {
+                let most = self.service.config.answer_bytes_max();
+                self.context.room(most).await?
+            }
+        };
         let mut retries = Vec::with_capacity(due.now.len());
         let (mut bytes, mut next_ms) = (0, due.next_ms);
         let mut failure = None;
@@ -185,6 +195,9 @@ impl Pull<'_> {
         if let Some(error) = failure.filter(|_| retries.is_empty()) {
             return Err(unreadable(&self.target.topic.name, &error).into());
         }
+        let bytes = retries.iter().map(|retry| retry.message.len() as u64);
+        hold.shrink(bytes.sum());
+        self.context.keep(hold);
         Ok(PullRetriesResponse {
             code: Code::Ok.into(),
             message: String::new(),

@@ -269,6 +269,48 @@ pub struct BrokerStatus {
     /// How far its clock is ahead of what a majority of its group's clocks say, milliseconds; negative where it is behind.
     /// 0: near enough, or not known.
     pub clock_apart_ms: i64,
+    /// What it holds of clients' requests and answers.
+    pub transfers: TransferStatus,
+}
+
+/// What a broker holds of clients' requests and answers, and whom it cut off for it since it was started.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct TransferStatus {
+    /// Bytes of requests that arrive or are not answered yet.
+    pub request_bytes: u64,
+    /// Most of them.
+    pub request_bytes_max: u64,
+    /// Bytes of answers that were not taken yet.
+    pub answer_bytes: u64,
+    /// Most of them.
+    pub answer_bytes_max: u64,
+    /// Connections of clients.
+    pub connections: u64,
+    /// Connections closed because a request stopped arriving.
+    pub requests_cut: u64,
+    /// Connections closed because an answer was not read.
+    pub answers_cut: u64,
+    /// Connections closed because others needed their place.
+    pub gave_way: u64,
+    /// Connections that found no place.
+    pub refused: u64,
+}
+
+impl From<cluster::Transfers> for TransferStatus {
+    fn from(transfers: cluster::Transfers) -> Self {
+        TransferStatus {
+            request_bytes: transfers.request_bytes,
+            request_bytes_max: transfers.request_bytes_max,
+            answer_bytes: transfers.answer_bytes,
+            answer_bytes_max: transfers.answer_bytes_max,
+            connections: transfers.connections,
+            requests_cut: transfers.requests_cut,
+            answers_cut: transfers.answers_cut,
+            gave_way: transfers.gave_way,
+            refused: transfers.refused,
+        }
+    }
 }
 
 /// How well a broker recognises messages that are sent again.
@@ -388,6 +430,7 @@ impl From<cluster::BrokerStatusResponse> for BrokerStatus {
             dedup_window_ms: status.dedup_window_ms,
             dedup: DedupStatus::from(status.dedup.unwrap_or_default()),
             clock_apart_ms: status.clock_apart_ms,
+            transfers: TransferStatus::from(status.transfers.unwrap_or_default()),
             replicas,
             cluster_id: status.cluster_id,
             group: status.group,

@@ -1,11 +1,11 @@
-//! One accepted connection: counted, closed when its peer stays silent, closed when the server's
-//! patience ends.
+//! One accepted connection: it has a place, is closed when its peer stays silent, when somebody else needs its place or
+//! its bytes, and when the server's patience ends.
 
 use std::collections::VecDeque;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -13,13 +13,15 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::Sleep;
 use tonic::transport::server::Connected;
 
 use super::ServerOptions;
+use super::account::Account;
 use super::opening::{Opened, Opening};
+use super::places::{Place, Places};
 use super::transport::Transport;
 use crate::shutdown::Shutdown;
 
@@ -39,12 +41,13 @@ const PROVING_MAX: usize = 512;
 pub(super) fn accept(
     listener: TcpListener,
     options: &ServerOptions,
+    places: Arc<Places>,
     forced: Shutdown,
 ) -> impl Stream<Item = io::Result<Connection>> + use<> {
     let opening = Opening::new(options.tls.clone(), options.proof.clone());
     let acceptor = Acceptor {
         listener,
-        places: Arc::new(Semaphore::new(options.connections_max)),
+        places,
         handshake_timeout: Duration::from_millis(options.handshake_timeout_ms),
         proving: opening.demands_proof().then(Proving::new),
         opening,
@@ -58,7 +61,7 @@ pub(super) fn accept(
 
 struct Acceptor {
     listener: TcpListener,
-    places: Arc<Semaphore>,
+    places: Arc<Places>,
     handshake_timeout: Duration,
     opening: Opening,
     /// Present where a proof is demanded.
@@ -69,8 +72,8 @@ struct Acceptor {
 /// Connections that have not proved yet.
 struct Proving {
     waiting: VecDeque<AbortHandle>,
-    proven: mpsc::Sender<Opened>,
-    arrivals: mpsc::Receiver<Opened>,
+    proven: mpsc::Sender<(Opened, SocketAddr)>,
+    arrivals: mpsc::Receiver<(Opened, SocketAddr)>,
 }
 
 impl Proving {
@@ -84,7 +87,12 @@ impl Proving {
     }
 
     /// Has a connection prove until the deadline.
-    fn begin(&mut self, stream: TcpStream, opening: Opening, deadline: Duration) {
+    fn begin(
+        &mut self,
+        (stream, peer): (TcpStream, SocketAddr),
+        opening: Opening,
+        deadline: Duration,
+    ) {
         self.waiting.retain(|waiting| !waiting.is_finished());
         if self.waiting.len() >= PROVING_MAX
             && let Some(oldest) = self.waiting.pop_front()
@@ -95,7 +103,7 @@ impl Proving {
         let task = tokio::spawn(async move {
             // Who does not prove is told nothing, and a server that has ended needs no connection.
             if let Ok(Ok(opened)) = tokio::time::timeout(deadline, opening.open(stream)).await {
-                let _ = proven.send(opened).await;
+                let _ = proven.send((opened, peer)).await;
             }
         });
         self.waiting.push_back(task.abort_handle());
@@ -113,50 +121,48 @@ impl Acceptor {
         loop {
             let opening = self.opening.clone();
             let Some(proving) = &mut self.proving else {
-                let stream = next_stream(&self.listener).await;
-                if let Some(place) = place(&self.places) {
+                let (stream, peer) = next_stream(&self.listener).await;
+                if let Some(place) = self.places.take(peer) {
                     return self.connection(State::Opening(opening.open(stream).boxed()), place);
                 }
                 continue;
             };
             tokio::select! {
                 biased;
-                Some(opened) = proving.arrivals.recv() => if let Some(place) = place(&self.places) {
+                Some((opened, peer)) = proving.arrivals.recv() => if let Some(place) = self.places.take(peer) {
                     return self.connection(State::of(opened), place);
                 },
-                stream = next_stream(&self.listener) => {
-                    proving.begin(stream, opening, self.handshake_timeout);
+                (stream, peer) = next_stream(&self.listener) => {
+                    proving.begin((stream, peer), opening, self.handshake_timeout);
                 }
             }
         }
     }
 
-    fn connection(&self, state: State, place: OwnedSemaphorePermit) -> Connection {
+    fn connection(&self, state: State, place: Place) -> Connection {
         let forced = self.forced.clone();
         let is_proven = matches!(&state, State::Open { is_proven, .. } if *is_proven);
+        place.account.set_proven(is_proven);
         Connection {
-            info: ConnectionInfo {
-                is_proven: Arc::new(AtomicBool::new(is_proven)),
-            },
             state,
             handshake: Some(Handshake {
                 missing_bytes: PREFACE_BYTES,
                 deadline: Box::pin(tokio::time::sleep(self.handshake_timeout)),
             }),
             forced: async move { forced.wait().await }.fuse().boxed(),
-            _place: place,
+            place,
         }
     }
 }
 
-async fn next_stream(listener: &TcpListener) -> TcpStream {
+async fn next_stream(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(%peer, %error, "cannot set nodelay");
                 }
-                return stream;
+                return (stream, peer);
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
@@ -166,37 +172,32 @@ async fn next_stream(listener: &TcpListener) -> TcpStream {
     }
 }
 
-/// A place for one more connection, if there is one.
-fn place(places: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
-    let place = places.clone().try_acquire_owned().ok();
-    if place.is_none() {
-        tracing::warn!("refusing a connection: too many are open");
-    }
-    place
-}
-
 /// What requests are told of the connection on which they came: tonic puts it into their extensions.
 #[derive(Clone, Debug)]
 pub(super) struct ConnectionInfo {
-    is_proven: Arc<AtomicBool>,
+    account: Arc<Account>,
 }
 
 impl ConnectionInfo {
     /// Whether it proved that it holds the cluster's secret.
     pub(super) fn is_proven(&self) -> bool {
-        self.is_proven.load(Ordering::Acquire)
+        self.account.is_proven()
+    }
+
+    /// What it may take, and what runs on it.
+    pub(super) fn account(&self) -> &Arc<Account> {
+        &self.account
     }
 }
 
 /// An accepted connection, in TLS or plaintext. Its handshake counts what arrives inside of TLS.
 pub(super) struct Connection {
-    info: ConnectionInfo,
     state: State,
     /// Present until the peer has sent its preface.
     handshake: Option<Handshake>,
     /// Resolves when the connection must end whatever its peer does.
     forced: BoxFuture<'static, ()>,
-    _place: OwnedSemaphorePermit,
+    place: Place,
 }
 
 /// How far a connection has come. Reading and writing wait until it is open.
@@ -228,6 +229,11 @@ struct Handshake {
 }
 
 impl Connection {
+    /// Whether it must end now.
+    fn ends(&mut self, context: &mut Context<'_>) -> bool {
+        self.place.account.poll_cut(context) || self.forced.poll_unpin(context).is_ready()
+    }
+
     /// What waits while the peer owes its preface waits until the deadline only. Before it is known what the peer
     /// speaks, writing waits too.
     fn or_late<T>(
@@ -252,8 +258,7 @@ impl Connection {
         if let State::Opening(opening) = &mut self.state {
             match ready!(opening.as_mut().poll(context)) {
                 Ok(opened) => {
-                    let is_proven = &self.info.is_proven;
-                    is_proven.store(opened.is_proven, Ordering::Release);
+                    self.place.account.set_proven(opened.is_proven);
                     self.state = State::of(opened);
                 }
                 Err(error) => {
@@ -290,7 +295,9 @@ impl Connected for Connection {
     type ConnectInfo = ConnectionInfo;
 
     fn connect_info(&self) -> ConnectionInfo {
-        self.info.clone()
+        ConnectionInfo {
+            account: self.place.account.clone(),
+        }
     }
 }
 
@@ -300,7 +307,7 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.forced.poll_unpin(context).is_ready() {
+        if self.ends(context) {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
         let filled_before = buffer.filled().len();
@@ -319,6 +326,10 @@ impl AsyncRead for Connection {
 /// Does something with the stream, once it is open.
 macro_rules! when_open {
     ($connection:expr, $context:expr, $stream:ident => $poll:expr) => {{
+        // A peer that does not read stops our reading too: the end must be heard of here as well.
+        if $connection.ends($context) {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         let poll = match $connection.poll_open($context) {
             Poll::Ready(Ok(($stream, _))) => $poll,
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),

@@ -9,9 +9,9 @@ use tonic::transport::Server;
 
 #[cfg(madsim)]
 use super::simulated::{self, Services};
+use super::{Bounds, ClusterSecret, NetworkError, ServerTls};
 #[cfg(not(madsim))]
-use super::{CONNECTION_WINDOW_BYTES, FRAME_BYTES_MAX, STREAM_WINDOW_BYTES};
-use super::{ClusterSecret, NetworkError, ServerTls};
+use super::{CONNECTION_WINDOW_BYTES, FRAME_BYTES_MAX, STREAM_WINDOW_BYTES, meter::MeterLayer};
 use crate::shutdown::Shutdown;
 
 /// Time between the server's own pings, which find peers that went away without a word.
@@ -26,9 +26,37 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 #[cfg(not(madsim))]
 const CERTIFICATE_AGE_MAX: Duration = Duration::from_secs(60);
 
+/// What one call, and one connection, may have in flight towards a server that counts what it holds, and how large a frame
+/// may be: what lies in the transport before it is counted.
+#[cfg(not(madsim))]
+const BOUNDED: Windows = Windows {
+    stream_bytes: 256 << 10,
+    connection_bytes: 512 << 10,
+    frame_bytes: 64 << 10,
+};
+
+/// The same between servers.
+#[cfg(not(madsim))]
+const UNBOUNDED: Windows = Windows {
+    stream_bytes: STREAM_WINDOW_BYTES,
+    connection_bytes: CONNECTION_WINDOW_BYTES,
+    frame_bytes: FRAME_BYTES_MAX,
+};
+
+#[cfg(not(madsim))]
+struct Windows {
+    stream_bytes: u32,
+    connection_bytes: u32,
+    frame_bytes: u32,
+}
+
 /// The services of one port.
 #[cfg(not(madsim))]
-pub type Router = tonic::transport::server::Router;
+pub type Router = tonic::transport::server::Router<Layers>;
+
+/// What stands around the services of one port.
+#[cfg(not(madsim))]
+pub type Layers = tower_layer::Stack<MeterLayer, tower_layer::Identity>;
 
 /// The services of one port.
 #[cfg(madsim)]
@@ -49,7 +77,7 @@ pub enum Proof {
 /// How to serve.
 #[derive(Clone, Debug)]
 pub struct ServerOptions {
-    /// Connections open at the same time; further ones are closed as soon as they are accepted.
+    /// Connections open at the same time. For a further one an idle one gives way, of the address that has most.
     pub connections_max: usize,
     /// Calls in flight on one connection.
     pub streams_per_connection_max: u32,
@@ -61,6 +89,9 @@ pub struct ServerOptions {
     pub tls: Option<Arc<ServerTls>>,
     /// Who proves that it holds the cluster's secret. In the simulator everybody counts as if it had.
     pub proof: Proof,
+    /// What is held of the requests and answers of those who have not proved; without, nothing is counted. Not in the
+    /// simulator.
+    pub bounds: Option<Bounds>,
 }
 
 impl Default for ServerOptions {
@@ -72,6 +103,7 @@ impl Default for ServerOptions {
             shutdown_grace_ms: 5_000,
             tls: None,
             proof: Proof::None,
+            bounds: None,
         }
     }
 }
@@ -81,11 +113,16 @@ impl Default for ServerOptions {
 /// Clients may ping an idle connection as often as they like: neither tonic nor h2 counts pings
 /// against them.
 #[cfg(not(madsim))]
-pub fn server(options: &ServerOptions) -> Server {
+pub fn server(options: &ServerOptions) -> Server<Layers> {
+    let windows = match options.bounds {
+        Some(_) => BOUNDED,
+        None => UNBOUNDED,
+    };
     Server::builder()
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_frame_size(FRAME_BYTES_MAX)
+        .layer(MeterLayer)
+        .initial_stream_window_size(windows.stream_bytes)
+        .initial_connection_window_size(windows.connection_bytes)
+        .max_frame_size(windows.frame_bytes)
         .max_concurrent_streams(options.streams_per_connection_max)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
@@ -151,10 +188,13 @@ pub async fn serve(
     shutdown: Shutdown,
 ) -> Result<(), NetworkError> {
     use super::connection::accept;
+    use super::places::Places;
 
     let address = listener.address;
     let (force, forced) = Shutdown::new();
-    let incoming = accept(listener.listener, &options, forced);
+    let places = Places::new(options.connections_max, options.bounds.clone());
+    let incoming = accept(listener.listener, &options, places.clone(), forced);
+    let mut watching = std::pin::pin!(places.watch());
     let reloading = async {
         match &options.tls {
             Some(tls) => keep_current(tls.clone()).await,
@@ -174,6 +214,7 @@ pub async fn serve(
         biased;
         result = &mut serving => result,
         never = &mut reloading => never,
+        never = &mut watching => never,
         () = grace => {
             tracing::warn!(%address, "closing connections that did not end in time");
             force.shut_down();
@@ -292,9 +333,9 @@ mod tests {
         }
     }
 
-    /// Catches a bound that is not one, and a place that is not given back.
+    /// Catches a bound that is not one, a newcomer that idle connections keep out, and a place that is not given back.
     #[tokio::test]
-    async fn connections_above_the_bound_are_closed() {
+    async fn above_the_bound_an_idle_connection_gives_way() {
         let options = ServerOptions {
             connections_max: 1,
             ..ServerOptions::default()
@@ -305,8 +346,10 @@ mod tests {
         let mut byte = [0; 1];
         first.read_exact(&mut byte).await.unwrap();
         let mut second = TcpStream::connect(address).await.unwrap();
-        assert!(closed_by_peer(&mut second).await);
-        drop(first);
+        second.write_all(PREFACE).await.unwrap();
+        second.read_exact(&mut byte).await.unwrap();
+        assert!(closed_by_peer(&mut first).await);
+        drop(second);
         // The place comes back once the server has noticed.
         for attempt in 0.. {
             let mut third = TcpStream::connect(address).await.unwrap();
