@@ -13,13 +13,14 @@ use proto::place::{LIFE, Life};
 use proto::v2::{Code, PullMessageRequest};
 use tonic::{Status, Streaming};
 
-use crate::answer::{Attempt, Refusal, header, leader_hint, read_status};
+use crate::answer::{self, Attempt, Refusal, header, leader_hint, read_status};
 use crate::backoff::Backoff;
 use crate::connection::late;
 use crate::consumer::delivery::{Delivery, Filter, TopicQueue};
 use crate::consumer::holdings::{FetchNext, Signals};
 use crate::consumer::shared::Shared;
 use crate::error::Error;
+use crate::lookout::PATIENCE_PARKED;
 use crate::measure;
 use crate::offsets;
 use crate::pursuit::Pursuit;
@@ -150,8 +151,21 @@ impl Fetcher {
     ) -> Option<Duration> {
         let brokers = &self.shared.core.connection.brokers;
         let address = pursuit.address(brokers);
+        let connection = &self.shared.core.connection;
         let place = (life, offset);
-        let pulled = self.pull(place, messages, pursuit.group(), &address).await;
+        let pulled = tokio::select! {
+            biased;
+            pulled = self.pull(place, messages, pursuit.group(), &address) => pulled,
+            () = connection.overtaken(pursuit.group(), &address, PATIENCE_PARKED) => Pulled {
+                deliveries: Vec::new(),
+                next: offset,
+                life,
+                outcome: Outcome::Failed {
+                    attempt: answer::overtaken(),
+                    redirected: true,
+                },
+            },
+        };
         if let (None, Some(life)) = (life, pulled.life) {
             self.shared.holdings().lives(&self.queue, epoch, life);
         }
