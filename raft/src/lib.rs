@@ -3,6 +3,8 @@
 //! openraft fitted to the commit log of `store`. The log is the truth, the tables follow it through
 //! an [`Application`], and nothing here looks into what is proposed. Only this crate names openraft.
 
+mod address_file;
+mod addresses;
 mod application;
 mod applied;
 mod bootstrap;
@@ -22,6 +24,7 @@ mod maintenance;
 mod member;
 mod network;
 mod peers;
+mod relocation;
 mod repair;
 mod request_stream;
 mod restore;

@@ -10,12 +10,14 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use host::{Mutant, mutant};
-use proto::raft::Sender;
+use proto::raft::{Announcement, Sender};
 use store::Identity;
 use tokio::time::Instant;
 use tonic::Status;
 
+use crate::addresses::Addresses;
 use crate::incarnation::Incarnation;
+use crate::member::Member;
 
 /// A process that was not heard for so long counts as gone. Several intervals of [`HELLO_INTERVAL`].
 pub(crate) const ALIVE: Duration = Duration::from_secs(5);
@@ -32,6 +34,7 @@ pub(crate) struct Peers {
 struct Inner {
     identity: Identity,
     incarnation: Incarnation,
+    addresses: Addresses,
     heard: Mutex<BTreeMap<u64, Heard>>,
 }
 
@@ -52,15 +55,33 @@ struct Heard {
 }
 
 impl Peers {
-    pub(crate) fn new(identity: Identity, incarnation: Incarnation) -> Peers {
+    /// `members` are the configured ones.
+    pub(crate) fn new(identity: Identity, incarnation: Incarnation, members: &[Member]) -> Peers {
+        let own = members
+            .iter()
+            .find(|one| one.broker_id == identity.broker_id);
+        let own = Announcement {
+            broker_id: identity.broker_id,
+            replica_id: incarnation.replica_id,
+            incarnation: incarnation.number,
+            peer_address: own.map_or_else(String::new, |own| own.peer_address.clone()),
+            client_address: own.map_or_else(String::new, |own| own.client_address.clone()),
+        };
+        let addresses = Addresses::new(own, members);
         let heard = Mutex::new(BTreeMap::new());
         Peers {
             inner: Arc::new(Inner {
                 identity,
                 incarnation,
+                addresses,
                 heard,
             }),
         }
+    }
+
+    /// Where the others are reached.
+    pub(crate) fn addresses(&self) -> &Addresses {
+        &self.inner.addresses
     }
 
     pub(crate) fn identity(&self) -> &Identity {
@@ -235,6 +256,7 @@ mod tests {
                 replica_id: 11,
                 number: 1 << 32,
             },
+            &[],
         )
     }
 

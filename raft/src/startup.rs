@@ -28,6 +28,7 @@ use crate::log_storage::{LogReader, LogStorage};
 use crate::maintenance::Maintenance;
 use crate::network::Network;
 use crate::peers::Peers;
+use crate::relocation::Relocation;
 use crate::repair::{Fetcher, Repairer};
 use crate::snapshot::Snapshots;
 use crate::stall_watch::StallWatch;
@@ -143,8 +144,13 @@ impl Startup {
             patience: Duration::from_millis(self.config.election_timeout_ms_max),
             interval: Duration::from_millis(self.config.heartbeat_interval_ms),
         };
+        let relocation = Relocation {
+            state: self.state.clone(),
+            peers: self.peers.clone(),
+        };
         tokio::join!(
             watch.run(shutdown.clone()),
+            relocation.run(shutdown.clone()),
             stalls.run(shutdown.clone()),
             timekeeper.run(shutdown.clone()),
             self.maintenance.run(raft.clone(), shutdown.clone())

@@ -2,6 +2,7 @@
 //!
 //! Holds facts, decides nothing, and never waits.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -12,8 +13,10 @@ use store::{CommitLog, DataDir, Room};
 use tokio::sync::watch;
 use tonic::Status;
 
+use crate::address_file;
 use crate::clocks::Clocks;
 use crate::convert::vote_from_bytes;
+use crate::error::RaftError;
 use crate::leadership::Leadership;
 use crate::peers::Peers;
 use crate::snapshot::SnapshotData;
@@ -82,6 +85,8 @@ pub(crate) struct State {
     repair_snapshot: watch::Sender<Option<Arc<SnapshotData>>>,
     pub(crate) clocks: Arc<Clocks>,
     pub(crate) counters: Arc<Counters>,
+    /// Held while the members are changed from here: what is proposed rests on what they are.
+    pub(crate) changing: tokio::sync::Mutex<()>,
 }
 
 /// What a [`State`] is made of.
@@ -115,6 +120,7 @@ impl State {
             repair_snapshot: watch::channel(None).0,
             clocks: parts.clocks,
             counters: parts.counters,
+            changing: tokio::sync::Mutex::default(),
         }
     }
 
@@ -260,6 +266,21 @@ impl State {
         nodes.any(|(id, node)| *id == own && node.replica_id == replica_id)
     }
 
+    /// Whether the membership has this data directory under this broker id.
+    pub(crate) fn has_member(&self, broker_id: u64, replica_id: u64) -> bool {
+        let membership = self.membership();
+        let node = membership.get_node(&broker_id);
+        node.is_some_and(|node| node.replica_id == replica_id)
+    }
+
+    /// Keeps what operators said about addresses.
+    pub(crate) async fn save_addresses(
+        &self,
+        addresses: &BTreeMap<u64, String>,
+    ) -> Result<(), RaftError> {
+        address_file::write(self.data_dir.host(), self.data_dir.path(), addresses).await
+    }
+
     /// The last vote that was saved.
     pub(crate) fn vote(&self) -> Option<Vote> {
         let vote = vote_from_bytes(&self.data_dir.superblock().vote).ok()??;
@@ -324,6 +345,8 @@ impl State {
             has_entries: applied.is_some(),
             checkpoint: self.checkpoint_index().unwrap_or(0),
             clock_ms: self.clocks.own_ms(),
+            announcement: Some(self.peers.addresses().own().clone()),
+            reached: self.peers.addresses().reached(),
         }
     }
 }

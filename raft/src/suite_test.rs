@@ -171,7 +171,7 @@ impl StoreBuilder<TypeConfig, SuiteLog, SuiteMachine, tempfile::TempDir> for Bui
         let tables = Arc::new(Mutex::new(tables));
         let counters = Arc::new(Counters::default());
         let connections = Connections::new(config.secret.clone());
-        let peers = Peers::new(identity, storage.incarnation);
+        let peers = Peers::new(identity, storage.incarnation, &[]);
         let known = watch::channel(Acquaintances::new()).1;
         let fetcher = Fetcher::new(peers, connections.clone());
         let repairer = Repairer::new(log.clone(), fetcher, known, counters.clone());

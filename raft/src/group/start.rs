@@ -1,6 +1,5 @@
 //! Puts a replica together and starts its tasks.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
@@ -11,6 +10,7 @@ use store::{CommitLog, DataDir};
 use tokio::sync::{Mutex, watch};
 
 use super::{Inner, RaftGroup};
+use crate::address_file;
 use crate::application::Application;
 use crate::clocks::Clocks;
 use crate::config::RaftConfig;
@@ -111,7 +111,11 @@ struct Base {
 impl Base {
     fn new(config: &RaftConfig, storage: &Storage, host: &Host) -> Base {
         let counters = Arc::new(Counters::default());
-        let peers = Peers::new(config.identity.clone(), storage.incarnation);
+        let (identity, incarnation) = (config.identity.clone(), storage.incarnation);
+        let peers = Peers::new(identity, incarnation, &config.members);
+        for (broker_id, address) in address_file::read(host, &config.data_dir) {
+            peers.addresses().set(broker_id, &address);
+        }
         let connections = Connections::new(config.secret.clone());
         let fetcher = Fetcher::new(peers.clone(), connections.clone());
         let own_id = config.identity.broker_id;
@@ -225,7 +229,7 @@ impl Parts {
             base.peers.clone(),
             base.connections.clone(),
             state.clone(),
-            configured_peers(&config),
+            config.configured_ids(),
             base.known,
         );
         let startup = Startup {
@@ -311,9 +315,4 @@ impl Parts {
             inner: Arc::new(inner),
         }
     }
-}
-
-fn configured_peers(config: &RaftConfig) -> BTreeMap<u64, String> {
-    let peer = |member: &crate::member::Member| (member.broker_id, member.peer_address.clone());
-    config.members.iter().map(peer).collect()
 }
