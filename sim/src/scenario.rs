@@ -156,6 +156,16 @@ pub static SCENARIOS: &[Scenario] = &[
         tune: five_brokers_sometimes,
     },
     Scenario {
+        name: "silence",
+        about: "one machine at a time vanishes without a word, always the one that leads: nobody is held up for long",
+        size: SIZE,
+        kinds: &[(Kind::Silence, 1)],
+        // Nothing else happens: two machines that vanish leave no majority.
+        every_ms: u64::MAX / 4,
+        chaos_ms: 60_000,
+        tune: elections_as_shipped,
+    },
+    Scenario {
         name: "disks",
         about: "disks fail, fill up, dawdle, rot, and lose what was not synced",
         size: SIZE,
@@ -305,6 +315,15 @@ pub static SCENARIOS: &[Scenario] = &[
         tune: tiny_segments_sometimes,
     },
 ];
+
+/// How long it takes to replace a leader is part of what is promised.
+fn elections_as_shipped(_: &mut Chance, shape: &mut Shape) {
+    let shipped = broker::BrokerConfig::default();
+    let broker = &mut shape.broker;
+    broker.heartbeat_interval_ms = shipped.heartbeat_interval_ms;
+    broker.election_timeout_ms_min = shipped.election_timeout_ms_min;
+    broker.election_timeout_ms_max = shipped.election_timeout_ms_max;
+}
 
 fn three_name_servers(_: &mut Chance, shape: &mut Shape) {
     shape.name_servers = 3;
