@@ -3,7 +3,7 @@
 use crate::chance::Chance;
 use crate::report::Failure;
 use crate::schedule::{Kind, Mix, Schedule};
-use crate::workload::{Plan, Size};
+use crate::workload::{HASTY_MS, Plan, Size};
 use crate::world::Shape;
 
 const KIB: u64 = 1 << 10;
@@ -85,6 +85,7 @@ const SIZE: Size = Size {
     body_bytes_max: 1_500,
     think_ms_max: 120,
     lives: false,
+    attempt_ms: HASTY_MS,
 };
 
 fn plain(_: &mut Chance, _: &mut Shape) {}
@@ -158,7 +159,11 @@ pub static SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "silence",
         about: "one machine at a time vanishes without a word, always the one that leads: nobody is held up for long",
-        size: SIZE,
+        // As long as the SDK waits unless told otherwise.
+        size: Size {
+            attempt_ms: 3_000,
+            ..SIZE
+        },
         kinds: &[(Kind::Silence, 1)],
         // Nothing else happens: two machines that vanish leave no majority.
         every_ms: u64::MAX / 4,

@@ -26,8 +26,10 @@ use crate::world::{Shape, World};
 /// Longest wait for the first leader and the topics.
 const BEGIN: Duration = Duration::from_secs(60);
 
-/// Longest that a send takes whatever one machine does: README's promise.
-const SENDS_WITHIN_MS: u64 = 1_500;
+/// Longest that a send takes whatever one machine does. A second and a half where the first election succeeds; the two that
+/// are left may split their votes, once or twice in a row, and each time costs half a second. Whoever waits for an attempt of
+/// the SDK's default to end, 3 s, is too late.
+const SENDS_WITHIN_MS: u64 = 2_500;
 
 /// Time that a machine which was silent takes to be one of the others again.
 const RECOVERS_MS: u64 = 2_000;
