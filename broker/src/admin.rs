@@ -21,7 +21,8 @@ use proto::cluster::{
     ChangeMembersRequest, DescribeDeliveryResponse, DescribeGroupResponse, DropLogRequest,
     InquiryClient, ListGroupsResponse, ListMembersRequest, ListMembersResponse, ListRequest,
     ListTopicsResponse, NameRequest, PutGroupRequest, PutTopicRequest, ReadMessagesRequest,
-    ReadMessagesResponse, RemoveLearnerRequest, ResetOffsetRequest, TransferLeadershipRequest,
+    ReadMessagesResponse, RemoveLearnerRequest, ResetOffsetRequest, SetAddressRequest,
+    TransferLeadershipRequest,
 };
 use proto::v2::Code;
 use tokio::time::timeout;
@@ -213,6 +214,11 @@ impl BrokerAdmin for Admin {
         request: Request<RemoveLearnerRequest>,
     ) -> Answered<AdminResponse> {
         lead(&self.0, request.map(RemoveLearner)).await
+    }
+
+    async fn set_address(&self, request: Request<SetAddressRequest>) -> Answered<AdminResponse> {
+        let answer = members::set_address(&self.0, request.get_ref()).await;
+        Ok(answered(&self.0, answer))
     }
 
     async fn checkpoint(&self, _: Request<BrokerStatusRequest>) -> Answered<AdminResponse> {

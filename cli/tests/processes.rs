@@ -20,6 +20,8 @@ mod traffic;
 
 #[path = "processes/abuse.rs"]
 mod abuse;
+#[path = "processes/addresses.rs"]
+mod addresses;
 #[path = "processes/bounds.rs"]
 mod bounds;
 #[path = "processes/client_ids.rs"]

@@ -337,6 +337,37 @@ impl Admin {
         .await
     }
 
+    /// Has each broker whose listener for operators this client was given look for the replica of this number at
+    /// `peer_address` too. One outcome for each listener.
+    pub async fn set_address(
+        &self,
+        broker_id: u64,
+        peer_address: &str,
+    ) -> Vec<(String, Result<(), Error>)> {
+        let connection = &self.core.connection;
+        let listeners = connection.endpoints.as_ref();
+        let listeners = listeners.map_or_else(Vec::new, |one| one.addresses().to_vec());
+        let mut outcomes = Vec::new();
+        for listener in listeners {
+            let request = cluster::SetAddressRequest {
+                broker_id,
+                peer_address: peer_address.to_owned(),
+            };
+            let call = self.call_to("set address", &listener, true);
+            let timeout = call.timeout;
+            let answer = connection.call_at(call, &listener, async {
+                let request = connection.request(request, timeout);
+                connection
+                    .admin_client(&listener)?
+                    .set_address(request)
+                    .await
+            });
+            let answer: Result<cluster::AdminResponse, Error> = answer.await;
+            outcomes.push((listener.to_string(), answer.map(drop)));
+        }
+        outcomes
+    }
+
     /// Sets who votes.
     ///
     /// # Errors

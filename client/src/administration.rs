@@ -122,6 +122,11 @@ impl Endpoints {
         Ok(found)
     }
 
+    /// All of them.
+    pub(crate) fn addresses(&self) -> &[Arc<str>] {
+        &self.addresses
+    }
+
     fn failed(&self, address: &Arc<str>) {
         let mut chosen = self.chosen();
         if chosen.now.as_ref() == Some(address) {
@@ -193,7 +198,7 @@ impl Connection {
     }
 
     #[allow(clippy::result_large_err, reason = "the transport's own error type")]
-    fn admin_client(&self, endpoint: &str) -> Result<BrokerAdminClient, Status> {
+    pub(crate) fn admin_client(&self, endpoint: &str) -> Result<BrokerAdminClient, Status> {
         let channel = self.channel(endpoint, As::Operator);
         let channel = channel.map_err(|error| Status::unavailable(error.to_string()))?;
         Ok(proto::cluster::broker_admin_client(channel))

@@ -184,6 +184,14 @@ pub(crate) fn read_status<R>(status: &tonic::Status) -> Attempt<R> {
     }
 }
 
+/// Of an attempt that was given up because another broker leads by now.
+pub(crate) fn overtaken<R>() -> Attempt<R> {
+    Attempt::Lost {
+        reason: "no answer, and another broker leads".to_owned(),
+        sent: true,
+    }
+}
+
 /// Whether the connection could not be made. Made here and not by a server: a server's status has metadata.
 fn never_left(status: &tonic::Status) -> bool {
     status.code() == tonic::Code::Unavailable

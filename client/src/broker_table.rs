@@ -52,6 +52,28 @@ impl BrokerTable {
     /// The address for the `turn`-th attempt: the leader, then its peers, then the seeds, then the same again. A seed that
     /// is another group's broker is left out, if there is anybody else: it has other queues of the same numbers.
     pub(crate) fn address(&self, group: &str, turn: usize) -> Address {
+        let candidates = self.candidates(group);
+        candidates[turn % candidates.len()].clone()
+    }
+
+    /// Whom else than `address` to ask about a group: so many at the most, its own replicas first.
+    pub(crate) fn others(&self, group: &str, address: &str, most: usize) -> Vec<Address> {
+        let mut others = self.candidates(group);
+        others.retain(|other| &**other != address);
+        others.truncate(most);
+        others
+    }
+
+    /// Whether this is the leader that we know, and it did not answer lately.
+    pub(crate) fn is_suspect(&self, group: &str, leader: &str) -> bool {
+        let groups = self.lock();
+        groups
+            .get(group)
+            .is_some_and(|group| group.suspect && group.leader.as_deref() == Some(leader))
+    }
+
+    /// Never empty.
+    fn candidates(&self, group: &str) -> Vec<Address> {
         let mut candidates: Vec<Address> = Vec::new();
         let mut add = |address: &Address| {
             if !candidates.contains(address) {
@@ -84,7 +106,7 @@ impl BrokerTable {
         if candidates.is_empty() {
             candidates.extend(self.seeds.iter().cloned());
         }
-        candidates[turn % candidates.len()].clone()
+        candidates
     }
 
     /// An answer named the leader. Returns whether that is someone else than who was asked, and better asked.
@@ -236,6 +258,22 @@ mod tests {
         table.routed("g", "a:1");
         assert_eq!(turns(&table, 2), ["a:1", "a:1"]);
         assert_eq!(&*table.address("", 1), "seed:2", "any group will do");
+    }
+
+    /// Catches a client that asks a leader which says nothing whether it leads, and one that goes back to it.
+    #[test]
+    fn who_else_is_asked_about_a_leader_and_whether_it_was_heard_lately() {
+        let table = table();
+        table.routed("g", "a:1");
+        table.members("g", ["a:1", "b:1", "c:1"].map(Address::from));
+        let others = |address| table.others("g", address, 2);
+        assert_eq!(others("a:1"), ["c:1", "b:1"].map(Address::from));
+        assert_eq!(others("b:1"), ["a:1", "c:1"].map(Address::from));
+        assert!(!table.is_suspect("g", "a:1"));
+        table.failed("g", "a:1");
+        assert!(table.is_suspect("g", "a:1") && !table.is_suspect("g", "b:1"));
+        table.heard("g", "a:1", "b:1");
+        assert!(!table.is_suspect("g", "a:1"), "somebody says so again");
     }
 
     /// Catches a stale route that undoes what the leader itself said, for 30 s.

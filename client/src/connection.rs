@@ -26,6 +26,7 @@ use crate::broker_table::{BrokerTable, ROUTES};
 use crate::consumer::TopicQueue;
 use crate::deadline;
 use crate::error::Error;
+use crate::lookout::{Lookout, PATIENCE};
 use crate::pursuit::{Next, Pursuit};
 
 /// Longest wait for a connection; an address that needs longer is as good as dead.
@@ -51,6 +52,7 @@ pub(crate) struct Connection {
     /// Present in a client that administers.
     pub(crate) endpoints: Option<Endpoints>,
     channels: Mutex<BTreeMap<(Arc<str>, As), Channel>>,
+    pub(crate) lookout: Lookout,
 }
 
 /// As whom a channel speaks.
@@ -194,6 +196,7 @@ impl Connection {
             tls,
             endpoints,
             channels: Mutex::new(BTreeMap::new()),
+            lookout: Lookout::default(),
         }
     }
 
@@ -230,6 +233,15 @@ impl Connection {
         }
         channels.insert(key, channel.clone());
         Ok(channel)
+    }
+
+    /// The next call to this address opens a connection of its own.
+    pub(crate) fn forget(&self, address: &str) {
+        let mut channels = self
+            .channels
+            .lock()
+            .expect("nothing panics while channels are locked");
+        channels.remove(&(address.into(), As::Client));
     }
 
     /// A client of the messaging service at an address.
@@ -345,8 +357,15 @@ impl Connection {
                 self.ask_in_turn(&addresses, timeout, &mut attempt).await
             } else {
                 let request = attempt(address.clone(), timeout);
-                let outcome = self.attempt(&call.group, &address, timeout, request);
-                (address.clone(), outcome.await)
+                let outcome = tokio::select! {
+                    biased;
+                    outcome = self.attempt(&call.group, &address, timeout, request) => outcome,
+                    // What must not be repeated is waited for.
+                    () = self.overtaken(&call.group, &address, PATIENCE), if !call.once => {
+                        (answer::overtaken(), true)
+                    }
+                };
+                (address.clone(), outcome)
             };
             if let Attempt::Answered(answer) = outcome {
                 return Ok(answer);

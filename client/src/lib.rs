@@ -144,6 +144,7 @@ mod encode;
 mod error;
 #[cfg(fuzzing)]
 pub mod fuzz;
+mod lookout;
 mod measure;
 mod member_ids;
 mod message;

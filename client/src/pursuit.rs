@@ -24,6 +24,8 @@ pub(crate) struct Pursuit {
     refusals: u32,
     refusals_max: u32,
     backoff: Backoff,
+    /// Who did not answer the last attempt.
+    lost: Option<Arc<str>>,
     /// An attempt may have taken effect although it failed.
     pub(crate) maybe_done: bool,
     once: bool,
@@ -48,6 +50,7 @@ impl Pursuit {
             refusals: 0,
             refusals_max,
             backoff: Backoff::default(),
+            lost: None,
             maybe_done: false,
             once: false,
         }
@@ -71,9 +74,14 @@ impl Pursuit {
         &self.group
     }
 
-    /// Whom to ask now.
+    /// Whom to ask now. Not whom was just asked in vain, if there is anybody else: the table puts its addresses in another
+    /// order when it hears of another leader.
     pub(crate) fn address(&self, brokers: &BrokerTable) -> Arc<str> {
-        brokers.address(&self.group, self.turn)
+        let address = brokers.address(&self.group, self.turn);
+        match &self.lost {
+            Some(lost) if *lost == address => brokers.address(&self.group, self.turn + 1),
+            _ => address,
+        }
     }
 
     /// Whom to ask now, and whom next: so many at the most, and nobody twice.
@@ -113,6 +121,7 @@ impl Pursuit {
     ) -> Next {
         self.maybe_done |= sent;
         brokers.failed(&self.group, address);
+        self.lost = Some(address.into());
         self.turn += 1;
         self.wait(redirected)
     }
@@ -120,6 +129,7 @@ impl Pursuit {
     /// The answer was a refusal, of the whole call or of a part of it.
     pub(crate) fn after_refusal(&mut self, refusal: &Refusal, redirected: bool) -> Next {
         self.maybe_done |= refusal.leaves_outcome_unknown();
+        self.lost = None;
         match refusal.patience() {
             Patience::None => return Next::GiveUp,
             Patience::Few if self.refusals >= self.refusals_max => return Next::GiveUp,
@@ -227,6 +237,26 @@ mod tests {
             let next = pursuit.after(&failure, false, &brokers, "x");
             assert_eq!(next, Next::GiveUp);
         }
+    }
+
+    /// Catches a call that waits twice for a broker which says nothing, because a route named another leader meanwhile.
+    #[test]
+    fn who_did_not_answer_is_not_asked_again_at_once() {
+        let brokers = BrokerTable::new(vec!["seed:1".into()]);
+        brokers.routed("g", "a:1");
+        let mut pursuit = Pursuit::new("g".into(), 2);
+        assert_eq!(&*pursuit.address(&brokers), "a:1");
+        pursuit.after(&lost(true), false, &brokers, "a:1");
+        brokers.routed("g", "b:1");
+        assert_eq!(
+            &*pursuit.address(&brokers),
+            "seed:1",
+            "not a:1, which is its turn"
+        );
+        let alone = BrokerTable::new(vec!["seed:1".into()]);
+        let mut pursuit = Pursuit::new("g".into(), 2);
+        pursuit.after(&lost(true), false, &alone, "seed:1");
+        assert_eq!(&*pursuit.address(&alone), "seed:1", "there is nobody else");
     }
 
     /// Catches an outcome that is called certain although a request had left.

@@ -40,6 +40,11 @@ impl Connections {
         }
     }
 
+    /// Whether this can be an address.
+    pub(crate) fn check(&self, address: &str) -> Result<(), NetworkError> {
+        self.client(address, Class::Control).map(drop)
+    }
+
     /// A client over the connection to `address`; connects at the first call.
     pub(crate) fn client(
         &self,

@@ -23,7 +23,7 @@ use crate::repair::Repairer;
 use crate::state::{Phase, State};
 use crate::status::GroupStatus;
 
-pub(crate) use change::{hand_over, transfer_leader};
+pub(crate) use change::{hand_over, relocate, transfer_leader};
 pub use propose::Proposed;
 
 /// A replica of a broker group.
@@ -164,6 +164,31 @@ impl RaftGroup {
         timeout: Duration,
     ) -> Result<(), ChangeError> {
         change::change_voters(&self.inner.state, voters, timeout).await
+    }
+
+    /// Has this replica look for another member at `peer_address` too, until it is found there or elsewhere; also after a
+    /// restart. For a group whose members cannot tell each other where they are.
+    pub async fn set_address(&self, broker_id: u64, peer_address: &str) -> Result<(), ChangeError> {
+        let inner = &self.inner;
+        let refused = |reason: String| Err(ChangeError::Refused { reason });
+        if broker_id == inner.peers.identity().broker_id {
+            return refused(format!(
+                "this is broker {broker_id}: it announces the address in its own configuration"
+            ));
+        }
+        if inner.state.membership().get_node(&broker_id).is_none() {
+            return refused(format!("broker {broker_id} is not in the group"));
+        }
+        inner
+            .connections
+            .check(peer_address)
+            .or_else(|error| refused(error.to_string()))?;
+        let addresses = inner.peers.addresses();
+        addresses.set(broker_id, peer_address);
+        let written = inner.state.save_addresses(&addresses.all_set()).await;
+        written.map_err(|error| ChangeError::Unknown {
+            reason: format!("it is used, but not kept for the next start: {error}"),
+        })
     }
 
     /// Makes a checkpoint of the tables now; returns the index that it reaches.

@@ -21,6 +21,7 @@ use crate::error::RaftError;
 use crate::peers::{HELLO_INTERVAL, Peers};
 use crate::promises::{Promise, Promises};
 use crate::state::State;
+use crate::types::Node;
 
 /// Longest wait for one peer's answer.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(1);
@@ -55,9 +56,8 @@ pub(crate) struct Introductions {
     peers: Peers,
     connections: Connections,
     state: Arc<State>,
-    /// Configured peers: broker id and address. Used until a membership with us in it says more: another broker may
-    /// run at the address of one that was replaced.
-    configured: BTreeMap<u64, String>,
+    /// Ids of the configured members. Used until a membership with us in it says more.
+    configured: Vec<u64>,
     known: watch::Sender<Acquaintances>,
     data_dir: Arc<DataDir>,
 }
@@ -67,7 +67,7 @@ impl Introductions {
         peers: Peers,
         connections: Connections,
         state: Arc<State>,
-        configured: BTreeMap<u64, String>,
+        configured: Vec<u64>,
         known: watch::Sender<Acquaintances>,
         data_dir: Arc<DataDir>,
     ) -> Introductions {
@@ -158,24 +158,28 @@ impl Introductions {
     pub(crate) async fn round(&self) -> Result<(), RaftError> {
         (self.state.clocks).set_voters(self.state.clock_voters());
         let mut calls: FuturesUnordered<_> = self
-            .addresses()
+            .others()
             .into_iter()
-            .map(|(broker_id, address)| async move {
-                (broker_id, self.introduce(broker_id, address).await)
+            .map(|(broker_id, logged)| async move {
+                let answer = self.introduce(broker_id, logged.as_ref()).await;
+                (broker_id, logged, answer)
             })
             .collect();
         let mut first_error = None;
-        while let Some((broker_id, result)) = calls.next().await {
+        while let Some((broker_id, logged, result)) = calls.next().await {
             match result {
                 Ok(Some(answer)) => {
                     self.note_promise(broker_id, &answer.status);
                     self.known.send_modify(|known| {
                         known.insert(broker_id, answer);
                     });
+                    continue;
                 }
                 Ok(None) => self.note_silence(broker_id),
                 Err(error) => first_error = first_error.or(Some(error)),
             }
+            let logged = logged.as_ref().map(|node| node.peer_address.as_str());
+            (self.peers.addresses()).silent(broker_id, logged, Instant::now());
         }
         first_error.map_or(Ok(()), Err)
     }
@@ -190,26 +194,77 @@ impl Introductions {
         });
     }
 
-    fn addresses(&self) -> BTreeMap<u64, String> {
+    /// The other replicas, and what the log says of them, if it is to be believed.
+    fn others(&self) -> BTreeMap<u64, Option<Node>> {
         let id = self.peers.identity().broker_id;
         let membership = self.state.membership();
         // The tables of a restored copy know the members of the group that it was copied from: no peers of its own.
         let is_member = membership.nodes().any(|(broker_id, _)| *broker_id == id);
         let nodes = membership.nodes();
-        let mut addresses: BTreeMap<u64, String> = match is_member {
-            true => nodes
-                .map(|(id, node)| (*id, node.peer_address.clone()))
-                .collect(),
-            false => self.configured.clone(),
+        let mut others: BTreeMap<u64, Option<Node>> = match is_member {
+            true => nodes.map(|(id, node)| (*id, Some(node.clone()))).collect(),
+            false => self.configured.iter().map(|id| (*id, None)).collect(),
         };
-        addresses.remove(&id);
-        addresses
+        others.remove(&id);
+        others
     }
 
-    /// `None` if the peer does not answer, or answers something that says nothing about us.
+    /// Introduces this replica wherever the other one may be. `None` if it answers nowhere.
     async fn introduce(
         &self,
         broker_id: u64,
+        logged: Option<&Node>,
+    ) -> Result<Option<Acquaintance>, RaftError> {
+        let addresses = self.peers.addresses();
+        let logged_at = logged.map(|node| node.peer_address.as_str());
+        let candidates = addresses.candidates(broker_id, logged_at);
+        let mut calls: FuturesUnordered<_> = candidates
+            .into_iter()
+            .map(|(address, _)| async move {
+                let guessed = logged_at.is_some_and(|logged_at| logged_at != address);
+                (guessed, self.introduce_at(broker_id, logged, address).await)
+            })
+            .collect();
+        let mut stranger = None;
+        while let Some((guessed, result)) = calls.next().await {
+            match result {
+                Ok(Some(answer)) => {
+                    self.learn(broker_id, &answer);
+                    return Ok(Some(answer));
+                }
+                Ok(None) => {}
+                // Another broker may run where one was that moved or was replaced.
+                Err(RaftError::ForeignPeer { .. }) if guessed => {}
+                Err(error @ RaftError::ForeignPeer { .. }) => stranger = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        stranger.map_or(Ok(None), Err)
+    }
+
+    /// What the answer of the right replica says about addresses.
+    fn learn(&self, broker_id: u64, answer: &Acquaintance) {
+        let addresses = self.peers.addresses();
+        let Acquaintance {
+            address, status, ..
+        } = answer;
+        for announced in status.reached.iter().chain(&status.announcement) {
+            if self
+                .state
+                .has_member(announced.broker_id, announced.replica_id)
+            {
+                addresses.heard(announced);
+            }
+        }
+        let reached_us = addresses.has_own(&status.reached);
+        addresses.answered(broker_id, address, reached_us);
+    }
+
+    /// `None` if nobody answers there, or answers something that says nothing about us.
+    async fn introduce_at(
+        &self,
+        broker_id: u64,
+        logged: Option<&Node>,
         address: String,
     ) -> Result<Option<Acquaintance>, RaftError> {
         let identity = self.peers.identity();
@@ -217,6 +272,7 @@ impl Introductions {
             cluster_id: identity.cluster_id.clone(),
             group: identity.group.clone(),
             sender: Some(self.peers.sender_to_broker(broker_id)),
+            announcement: Some(self.peers.addresses().own().clone()),
         };
         let mut client = self.connections.client(&address, Class::Control)?;
         let asked = Instant::now();
@@ -240,6 +296,13 @@ impl Introductions {
             });
         }
         self.check_membership(&status)?;
+        // One with another data directory is asked where the log has it, as ever, so that it learns that it was wiped.
+        if let Some(node) = logged
+            && node.peer_address != address
+            && node.replica_id != status.replica_id
+        {
+            return Ok(None);
+        }
         let clocks = &self.state.clocks;
         clocks.heard(broker_id, status.clock_ms, asked, Instant::now());
         Ok(Some(Acquaintance {

@@ -4,6 +4,8 @@
 //! an [`Application`], and nothing here looks into what is proposed. Only this crate names openraft.
 
 mod abdication;
+mod address_file;
+mod addresses;
 mod application;
 mod applied;
 mod bootstrap;
@@ -24,6 +26,7 @@ mod member;
 mod network;
 mod peers;
 mod promises;
+mod relocation;
 mod repair;
 mod request_stream;
 mod restore;

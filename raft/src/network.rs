@@ -95,6 +95,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 #[derive(Clone)]
 pub(crate) struct Peer {
     to: Addressee,
+    /// As the log had it when this client was made.
     address: String,
     purpose: Purpose,
     peers: Peers,
@@ -103,8 +104,9 @@ pub(crate) struct Peer {
 
 impl Peer {
     fn client(&self, class: Class) -> Result<RaftClient<Channel>, CallError> {
+        let address = self.peers.addresses().of(self.to.broker_id, &self.address);
         self.connections
-            .client(&self.address, class)
+            .client(&address, class)
             .map_err(unreachable)
     }
 

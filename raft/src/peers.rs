@@ -11,12 +11,14 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use host::{Mutant, mutant};
-use proto::raft::Sender;
+use proto::raft::{Announcement, Sender};
 use store::Identity;
 use tokio::time::Instant;
 use tonic::Status;
 
+use crate::addresses::Addresses;
 use crate::incarnation::{Incarnation, starts_of};
+use crate::member::Member;
 use crate::promises::{Promise, Promises};
 
 /// A process that was not heard for so long counts as gone. Several intervals of [`HELLO_INTERVAL`].
@@ -36,6 +38,7 @@ struct Inner {
     incarnation: Incarnation,
     /// What this replica held of what it had promised when it started.
     own: Promise,
+    addresses: Addresses,
     heard: Mutex<BTreeMap<u64, Heard>>,
     promises: Mutex<Promises>,
 }
@@ -57,15 +60,33 @@ struct Heard {
 }
 
 impl Peers {
-    pub(crate) fn new(identity: Identity, own: Promise, promises: Promises) -> Peers {
+    /// `members` are the configured ones.
+    pub(crate) fn new(
+        identity: Identity,
+        own: Promise,
+        promises: Promises,
+        members: &[Member],
+    ) -> Peers {
         let incarnation = Incarnation {
             replica_id: own.replica_id,
             number: own.incarnation,
         };
+        let member = members
+            .iter()
+            .find(|one| one.broker_id == identity.broker_id);
+        let announcement = Announcement {
+            broker_id: identity.broker_id,
+            replica_id: incarnation.replica_id,
+            incarnation: incarnation.number,
+            peer_address: member.map_or_else(String::new, |own| own.peer_address.clone()),
+            client_address: member.map_or_else(String::new, |own| own.client_address.clone()),
+        };
+        let addresses = Addresses::new(announcement, members);
         Peers {
             inner: Arc::new(Inner {
                 identity,
                 incarnation,
+                addresses,
                 own,
                 heard: Mutex::new(BTreeMap::new()),
                 promises: Mutex::new(promises),
@@ -78,6 +99,11 @@ impl Peers {
         // Plain values: nothing is half done if a holder panicked.
         let promises = self.inner.promises.lock();
         promises.unwrap_or_else(|error| error.into_inner())
+    }
+
+    /// Where the others are reached.
+    pub(crate) fn addresses(&self) -> &Addresses {
+        &self.inner.addresses
     }
 
     pub(crate) fn identity(&self) -> &Identity {
@@ -285,7 +311,7 @@ mod tests {
             term: 4,
             end: 100,
         };
-        Peers::new(identity, own, Promises::default())
+        Peers::new(identity, own, Promises::default(), &[])
     }
 
     fn sender(replica_id: u64, starts: u64, random: u64) -> Sender {

@@ -322,6 +322,14 @@ impl RaftService for Service {
     ) -> Result<Response<wire::StatusResponse>, Status> {
         let request = request.into_inner();
         self.admit(&request.cluster_id, &request.group, request.sender.as_ref())?;
+        if let (Some(announced), Some(sender)) = (&request.announcement, &request.sender)
+            && (announced.broker_id, announced.replica_id) == (sender.broker_id, sender.replica_id)
+            && self
+                .state
+                .has_member(announced.broker_id, announced.replica_id)
+        {
+            self.peers.addresses().heard(announced);
+        }
         Ok(Response::new(self.state.to_wire()))
     }
 }

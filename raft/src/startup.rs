@@ -30,6 +30,7 @@ use crate::log_storage::{LogReader, LogStorage};
 use crate::maintenance::Maintenance;
 use crate::network::Network;
 use crate::peers::Peers;
+use crate::relocation::Relocation;
 use crate::repair::{Fetcher, Repairer};
 use crate::service::Ballot;
 use crate::snapshot::Snapshots;
@@ -163,8 +164,13 @@ impl Startup {
             election_timeout,
             interval,
         };
+        let relocation = Relocation {
+            state: self.state.clone(),
+            peers: self.peers.clone(),
+        };
         tokio::join!(
             watch.run(shutdown.clone()),
+            relocation.run(shutdown.clone()),
             stalls.run(shutdown.clone()),
             abdication.run(shutdown.clone()),
             timekeeper.run(shutdown.clone()),

@@ -13,6 +13,7 @@ use store::{CommitLog, DataDir, Room};
 use tokio::sync::watch;
 use tonic::Status;
 
+use crate::address_file;
 use crate::clocks::Clocks;
 use crate::convert::vote_from_bytes;
 use crate::error::RaftError;
@@ -90,6 +91,8 @@ pub(crate) struct State {
     stands_back: AtomicBool,
     pub(crate) clocks: Arc<Clocks>,
     pub(crate) counters: Arc<Counters>,
+    /// Held while the members are changed from here: what is proposed rests on what they are.
+    pub(crate) changing: tokio::sync::Mutex<()>,
 }
 
 /// What a [`State`] is made of.
@@ -126,6 +129,7 @@ impl State {
             stands_back: AtomicBool::new(false),
             clocks: parts.clocks,
             counters: parts.counters,
+            changing: tokio::sync::Mutex::default(),
         }
     }
 
@@ -301,6 +305,21 @@ impl State {
         nodes.any(|(id, node)| *id == own && node.replica_id == replica_id)
     }
 
+    /// Whether the membership has this data directory under this broker id.
+    pub(crate) fn has_member(&self, broker_id: u64, replica_id: u64) -> bool {
+        let membership = self.membership();
+        let node = membership.get_node(&broker_id);
+        node.is_some_and(|node| node.replica_id == replica_id)
+    }
+
+    /// Keeps what operators said about addresses.
+    pub(crate) async fn save_addresses(
+        &self,
+        addresses: &BTreeMap<u64, String>,
+    ) -> Result<(), RaftError> {
+        address_file::write(self.data_dir.host(), self.data_dir.path(), addresses).await
+    }
+
     /// The last vote that was saved.
     pub(crate) fn vote(&self) -> Option<Vote> {
         let vote = vote_from_bytes(&self.data_dir.superblock().vote).ok()??;
@@ -369,6 +388,8 @@ impl State {
             voted_term: self.vote().map_or(0, |vote| vote.term),
             promised_end: synced_and_applied.map_or(0, |index| index + 1),
             free_bytes: self.free_bytes(),
+            announcement: Some(self.peers.addresses().own().clone()),
+            reached: self.peers.addresses().reached(),
         }
     }
 }

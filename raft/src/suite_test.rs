@@ -172,7 +172,8 @@ impl StoreBuilder<TypeConfig, SuiteLog, SuiteMachine, tempfile::TempDir> for Bui
         let tables = Arc::new(Mutex::new(tables));
         let counters = Arc::new(Counters::default());
         let connections = Connections::new(config.secret.clone());
-        let peers = Peers::new(identity, storage.own, crate::promises::Promises::default());
+        let promises = crate::promises::Promises::default();
+        let peers = Peers::new(identity, storage.own, promises, &[]);
         let known = watch::channel(Acquaintances::new()).1;
         let fetcher = Fetcher::new(peers, connections.clone());
         let repairer = Repairer::new(log.clone(), fetcher, known, counters.clone());

@@ -338,6 +338,11 @@ pub enum Event {
     },
     /// Brokers keep everything in this world, and no operator lets the log be dropped.
     KeepsAll,
+    /// One machine at a time goes wrong in this world, by falling silent: no send may take longer than this.
+    SendsWithin {
+        /// Milliseconds.
+        ms: u64,
+    },
     /// Brokers keep each message for so long in this world, and nobody lets it go before.
     KeepsFor {
         /// Milliseconds.

@@ -32,10 +32,11 @@
 //! | messages that vanish where nobody drops any, or before their time | `nothing-expires`, `kept-for-its-time` |
 //! | messages that come again before their time | `not-before-its-time` |
 //! | messages that stay for ever | `gone-after-its-time` |
-//! | realtime lag | no bound while faults last; afterwards `drains` is one |
+//! | realtime lag | while one machine at a time is silent, of sends: `sends-go-on`; no other bound while faults last; afterwards `drains` is one |
 //! | precommitted read, Elle's cycles G0 to G2 | cannot occur: there are no transactions |
 //! | `counter`, `linearizable register` | cannot occur: there is nothing to count or to overwrite |
 
+mod delays;
 mod dropped;
 mod ends;
 mod kept;
@@ -107,6 +108,7 @@ pub fn judge(records: &[Record]) -> Result<(), Violation> {
     model.lanes_in_order()?;
     model.real_time_order()?;
     model.batches_together()?;
+    model.sends_go_on()?;
     model.no_skips()?;
     model.chosen_queues_in_order()?;
     model.polls_in_order()?;

@@ -3,7 +3,7 @@
 use crate::chance::Chance;
 use crate::report::Failure;
 use crate::schedule::{Kind, Mix, Schedule};
-use crate::workload::{Plan, Size};
+use crate::workload::{HASTY_MS, Plan, Size};
 use crate::world::Shape;
 
 const KIB: u64 = 1 << 10;
@@ -85,6 +85,7 @@ const SIZE: Size = Size {
     body_bytes_max: 1_500,
     think_ms_max: 120,
     lives: false,
+    attempt_ms: HASTY_MS,
 };
 
 fn plain(_: &mut Chance, _: &mut Shape) {}
@@ -154,6 +155,20 @@ pub static SCENARIOS: &[Scenario] = &[
         every_ms: 2_500,
         chaos_ms: 40_000,
         tune: five_brokers_sometimes,
+    },
+    Scenario {
+        name: "silence",
+        about: "one machine at a time vanishes without a word, always the one that leads: nobody is held up for long",
+        // As long as the SDK waits unless told otherwise.
+        size: Size {
+            attempt_ms: 3_000,
+            ..SIZE
+        },
+        kinds: &[(Kind::Silence, 1)],
+        // Nothing else happens: two machines that vanish leave no majority.
+        every_ms: u64::MAX / 4,
+        chaos_ms: 60_000,
+        tune: elections_as_shipped,
     },
     Scenario {
         name: "disks",
@@ -310,6 +325,15 @@ pub static SCENARIOS: &[Scenario] = &[
         tune: tiny_segments_sometimes,
     },
 ];
+
+/// How long it takes to replace a leader is part of what is promised.
+fn elections_as_shipped(_: &mut Chance, shape: &mut Shape) {
+    let shipped = broker::BrokerConfig::default();
+    let broker = &mut shape.broker;
+    broker.heartbeat_interval_ms = shipped.heartbeat_interval_ms;
+    broker.election_timeout_ms_min = shipped.election_timeout_ms_min;
+    broker.election_timeout_ms_max = shipped.election_timeout_ms_max;
+}
 
 fn three_name_servers(_: &mut Chance, shape: &mut Shape) {
     shape.name_servers = 3;

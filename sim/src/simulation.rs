@@ -13,10 +13,11 @@ use crate::invariants::{Invariants, compare_logs};
 use crate::liveness;
 use crate::machine::Machine;
 use crate::nemesis::{self, Nemesis};
+use crate::network::Cut;
 use crate::operator::{Operator, READER};
 use crate::oracle;
 use crate::scenario::Scenario;
-use crate::schedule::{Fault, Schedule, Timed};
+use crate::schedule::{Fault, Schedule, Shape as Isolated, Timed};
 use crate::trace::Trace;
 use crate::violation::Violation;
 use crate::workload::{Clients, Phase, Plan, Rebirth, run_client};
@@ -24,6 +25,14 @@ use crate::world::{Shape, World};
 
 /// Longest wait for the first leader and the topics.
 const BEGIN: Duration = Duration::from_secs(60);
+
+/// Longest that a send takes whatever one machine does. A second and a half where the first election succeeds; the two that
+/// are left may split their votes, once or twice in a row, and each time costs half a second. Whoever waits for an attempt of
+/// the SDK's default to end, 3 s, is too late.
+const SENDS_WITHIN_MS: u64 = 2_500;
+
+/// Time that a machine which was silent takes to be one of the others again.
+const RECOVERS_MS: u64 = 2_000;
 
 /// What to run.
 #[derive(Clone)]
@@ -120,6 +129,10 @@ async fn live_here(spec: Spec, trace: Arc<Trace>, history: Arc<History>) -> Opti
     if let Some(ms) = keeps_for(&shape, &schedule) {
         history.record(Machine::Operator, Event::KeepsFor { ms });
     }
+    if one_falls_silent_at_a_time(&schedule) && spec.scenario.name == "silence" {
+        let ms = SENDS_WITHIN_MS;
+        history.record(Machine::Operator, Event::SendsWithin { ms });
+    }
     let world = World::build(spec.seed, shape, trace.clone());
     let invariants = Invariants::watch(&world);
     let commands = Commands::new(trace.clone());
@@ -157,6 +170,24 @@ async fn live_here(spec: Spec, trace: Arc<Trace>, history: Arc<History>) -> Opti
 /// Whether neither retention nor an operator drops anything.
 fn keeps_all(shape: &Shape, schedule: &Schedule) -> bool {
     only_age_drops(shape, schedule) && shape.broker.log_retain_ms == 0
+}
+
+/// Whether nothing happens but that one machine after the other falls silent.
+fn one_falls_silent_at_a_time(schedule: &Schedule) -> bool {
+    let mut calm_from = 0;
+    schedule.faults.iter().all(|timed| {
+        let Fault::Partition {
+            shape: Isolated::Isolate(_),
+            how: Cut::Hangs,
+            for_ms,
+        } = &timed.fault
+        else {
+            return false;
+        };
+        let alone = timed.at_ms >= calm_from;
+        calm_from = timed.at_ms + for_ms + RECOVERS_MS;
+        alone
+    })
 }
 
 /// How long brokers keep every message, in milliseconds, where they let go of what is old and of nothing else.

@@ -24,8 +24,8 @@ use crate::world::World;
 
 pub use machine::{LITTLE_PATIENCE, PATIENCE, connect, run_client};
 pub use plan::{
-    Commits, ConsumerPlan, LifePlan, Plan, ProducerPlan, PushPlan, RetrierPlan, Size, Targets,
-    TopicPlan,
+    Commits, ConsumerPlan, HASTY_MS, LifePlan, Plan, ProducerPlan, PushPlan, RetrierPlan, Size,
+    Targets, TopicPlan,
 };
 pub use rebirth::Rebirth;
 

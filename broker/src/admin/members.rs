@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use proto::cluster::{
     AddLearnerRequest, AdminResponse, ChangeMembersRequest, RemoveLearnerRequest,
-    TransferLeadershipRequest,
+    SetAddressRequest, TransferLeadershipRequest,
 };
 use proto::v2::Code;
 use raft::{ChangeError, Member};
@@ -26,6 +26,26 @@ pub(super) async fn transfer(
         .await
         .map_err(call_error)?;
     Ok(done(request.to))
+}
+
+/// Has this broker look for another replica at an address too.
+pub(super) async fn set_address(service: &Service, request: &SetAddressRequest) -> AdminResponse {
+    let group = &service.group;
+    let set = group
+        .set_address(request.broker_id, &request.peer_address)
+        .await;
+    match set {
+        Ok(()) => done(request.broker_id),
+        Err(error) => AdminResponse {
+            code: match error {
+                ChangeError::Refused { .. } => Code::BadRequest,
+                _ => Code::InternalServerError,
+            }
+            .into(),
+            message: error.to_string(),
+            value: 0,
+        },
+    }
 }
 
 /// Has these brokers vote, and no others.

@@ -15,7 +15,8 @@ use proto::cluster::{
     ChangeMembersRequest, DescribeGroupResponse, DropLogRequest, ListGroupsResponse,
     ListMembersRequest, ListMembersResponse, ListRequest, ListTopicsResponse, NameRequest,
     PutGroupRequest, PutTopicRequest, QueryTableRequest, QueryTableResponse, ReadMessagesRequest,
-    ReadMessagesResponse, RemoveLearnerRequest, ResetOffsetRequest, TransferLeadershipRequest,
+    ReadMessagesResponse, RemoveLearnerRequest, ResetOffsetRequest, SetAddressRequest,
+    TransferLeadershipRequest,
 };
 use tokio::time::timeout;
 use tonic::metadata::MetadataMap;
@@ -179,6 +180,7 @@ answered_or_passed_on! {
     change_members(ChangeMembersRequest) -> AdminResponse;
     add_learner(AddLearnerRequest) -> AdminResponse;
     remove_learner(RemoveLearnerRequest) -> AdminResponse;
+    set_address(SetAddressRequest) -> AdminResponse;
     checkpoint(BrokerStatusRequest) -> AdminResponse;
     drop_log(DropLogRequest) -> AdminResponse;
 }

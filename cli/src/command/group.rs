@@ -1,4 +1,4 @@
-//! `raftmq group list|describe|transfer-leader|add-replica|remove-replica|replace`: a broker group is a
+//! `raftmq group list|describe|transfer-leader|add-replica|remove-replica|replace|set-address`: a broker group is a
 //! Raft group, and these change who is in it.
 //!
 //! Every change is one that Raft agrees on, so a group never has two opinions about its members. Nothing
@@ -81,12 +81,28 @@ enum Verb {
         #[arg(value_name = "HOST:PORT")]
         address: String,
     },
+    /// Tell brokers where another replica of their group is, when they do not find each other
+    ///
+    /// Rarely needed: a replica announces its address to those that it reaches, and the group takes it over. This is for
+    /// replicas that all have other addresses and do not have them in `members`. It is said to each broker whose listener
+    /// for operators is named (`--admin`), or to the one on this machine; each looks there too, and nowhere less.
+    SetAddress {
+        /// Broker id of the one that is elsewhere
+        #[arg(long, value_name = "ID")]
+        replica: u64,
+        /// Where other replicas reach it now (its port for peers, 9081)
+        #[arg(long, value_name = "HOST:PORT")]
+        address: String,
+    },
 }
 
 /// Does what was asked of broker groups.
 pub(crate) async fn run(arguments: GroupArguments) -> Result<(), Failure> {
     let admin = arguments.seeds.client().await?.admin();
     let output = arguments.output;
+    if let Verb::SetAddress { replica, address } = &arguments.verb {
+        return set_address(&admin, *replica, address, output).await;
+    }
     let mut name = arguments.group;
     let mut away = None;
     if let Verb::TransferLeader {
@@ -120,7 +136,7 @@ pub(crate) async fn run(arguments: GroupArguments) -> Result<(), Failure> {
         output,
     };
     match arguments.verb {
-        Verb::List => Ok(()),
+        Verb::List | Verb::SetAddress { .. } => Ok(()),
         Verb::Describe => {
             let group = &change.group;
             output.show(|| as_json(group), || described(group));
@@ -134,6 +150,41 @@ pub(crate) async fn run(arguments: GroupArguments) -> Result<(), Failure> {
         Verb::RemoveReplica { id, force } => change.remove(id, force).await,
         Verb::Replace { old, address } => change.replace(old, &address).await,
     }
+}
+
+/// Says to each broker where a replica is. Done if one of them took it.
+async fn set_address(
+    admin: &Admin,
+    replica: u64,
+    address: &str,
+    output: Output,
+) -> Result<(), Failure> {
+    let outcomes = admin.set_address(replica, address).await;
+    let told = |outcome: &Result<(), raftmq_client::Error>| match outcome {
+        Ok(()) => format!("looks for broker {replica} at {address} too"),
+        Err(error) => error.to_string(),
+    };
+    let took = outcomes.iter().any(|(_, outcome)| outcome.is_ok());
+    let rows = outcomes
+        .iter()
+        .map(|(listener, outcome)| vec![listener.clone(), told(outcome)]);
+    let rows: Vec<Vec<String>> = rows.collect();
+    if !took {
+        let reasons: Vec<String> = rows.iter().map(|row| row.join(": ")).collect();
+        return Err(Failure::Unreachable(format!(
+            "no broker took it: {}",
+            reasons.join("; ")
+        )));
+    }
+    let as_json = |(listener, outcome): &(String, Result<(), raftmq_client::Error>)| {
+        let error = outcome.as_ref().err().map(ToString::to_string);
+        json!({ "listener": listener, "taken": outcome.is_ok(), "error": error })
+    };
+    output.show(
+        || outcomes.iter().map(as_json).collect(),
+        || table(&["listener", "broker"], &rows),
+    );
+    Ok(())
 }
 
 /// Whether another broker than this one leads the group.

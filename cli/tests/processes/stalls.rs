@@ -1,4 +1,9 @@
-//! A disk that hangs instead of failing: the group must not hang with it.
+//! What hangs instead of failing, a disk or a whole machine: nobody must hang with it.
+
+use std::time::Duration;
+
+use raftmq_client::{Message, Producer};
+use tokio::time::Instant;
 
 use super::cluster::{Cluster, LEADER_PATIENCE, PATIENCE, eventually};
 use super::disk_trouble::{cluster, faults};
@@ -6,6 +11,8 @@ use super::traffic::{Writer, expect_nothing_lost};
 
 /// Messages that a writer gets through in a moment while nothing hangs.
 const SOME: usize = 100;
+/// Longest that one send may take here whatever one machine does: twice what is promised, since this machine may be busy.
+const GAP_MAX: Duration = Duration::from_secs(3);
 
 async fn written_to() -> (Cluster, Writer) {
     let cluster = cluster().await;
@@ -64,4 +71,43 @@ async fn sends_go_on_while_a_checkpoint_waits_for_the_disk() {
     checkpoint.await.unwrap().unwrap();
     let acked = writer.finish().await;
     expect_nothing_lost(&cluster, "orders", &acked).await;
+}
+
+/// The longest that one of so many sends took, one after the other.
+async fn longest_send(producer: &Producer, count: usize) -> Duration {
+    let mut longest = Duration::ZERO;
+    for _ in 0..count {
+        let message = Message::builder("orders")
+            .body("one by one")
+            .build()
+            .unwrap();
+        let began = Instant::now();
+        producer.send(message).await.unwrap();
+        longest = longest.max(began.elapsed());
+    }
+    longest
+}
+
+/// Catches a producer that waits for a leader which says nothing, not even that it is gone, when the others have long elected
+/// the next one. A process that stands still is such a leader: its connections stay, and nobody answers.
+///
+/// What is promised is checked where time is exact, in the simulator.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_producer_is_not_held_up_by_a_leader_that_falls_silent() {
+    let mut cluster = Cluster::start().await;
+    cluster.topic("orders").await;
+    let client = cluster.client().await;
+    let producer = client.producer().send_timeout(PATIENCE).build().unwrap();
+    let mut gaps = Vec::new();
+    for _ in 0..5 {
+        longest_send(&producer, SOME).await;
+        let silent = cluster.led().await.broker_id;
+        cluster.broker(silent).pause();
+        gaps.push(longest_send(&producer, SOME).await);
+        cluster.broker(silent).resume();
+        cluster.wait_until_caught_up(silent).await;
+    }
+    gaps.sort();
+    println!("the longest send while the leader fell silent, five times: {gaps:?}");
+    assert!(gaps[gaps.len() - 1] < GAP_MAX, "{gaps:?}");
 }

@@ -130,6 +130,7 @@ async fn attack_peers(address: &str, secret: Option<ClusterSecret>) {
         cluster_id: "test".into(),
         group: "test".into(),
         sender: Some(sender(9, 0)),
+        announcement: None,
     };
     soon(raft.status(status)).await.unwrap_err();
     let mut admin = cluster::broker_admin_client(connect(address, secret));

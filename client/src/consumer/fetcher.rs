@@ -13,13 +13,14 @@ use proto::place::{LIFE, Life};
 use proto::v2::{Code, PullMessageRequest};
 use tonic::{Status, Streaming};
 
-use crate::answer::{Attempt, Refusal, header, leader_hint, read_status};
+use crate::answer::{self, Attempt, Refusal, header, leader_hint, read_status};
 use crate::backoff::Backoff;
 use crate::connection::late;
 use crate::consumer::delivery::{Delivery, Filter, TopicQueue};
 use crate::consumer::holdings::{FetchNext, Signals};
 use crate::consumer::shared::Shared;
 use crate::error::Error;
+use crate::lookout::PATIENCE_PARKED;
 use crate::measure;
 use crate::offsets;
 use crate::pursuit::Pursuit;
@@ -151,7 +152,9 @@ impl Fetcher {
         let brokers = &self.shared.core.connection.brokers;
         let address = pursuit.address(brokers);
         let place = (life, offset);
-        let pulled = self.pull(place, messages, pursuit.group(), &address).await;
+        let pulled = self
+            .pull_unless_overtaken(place, messages, pursuit.group(), &address)
+            .await;
         if let (None, Some(life)) = (life, pulled.life) {
             self.shared.holdings().lives(&self.queue, epoch, life);
         }
@@ -207,6 +210,30 @@ impl Fetcher {
                     }
                 }
             }
+        }
+    }
+
+    /// Pulls, but waits no longer at a broker of which its peers say that another one leads.
+    async fn pull_unless_overtaken(
+        &self,
+        (life, offset): (Option<Life>, u64),
+        messages: usize,
+        group: &str,
+        address: &str,
+    ) -> Pulled {
+        let connection = &self.shared.core.connection;
+        tokio::select! {
+            biased;
+            pulled = self.pull((life, offset), messages, group, address) => pulled,
+            () = connection.overtaken(group, address, PATIENCE_PARKED) => Pulled {
+                deliveries: Vec::new(),
+                next: offset,
+                life,
+                outcome: Outcome::Failed {
+                    attempt: answer::overtaken(),
+                    redirected: true,
+                },
+            },
         }
     }
 

@@ -9,12 +9,13 @@ use proto::redelivery::{
 };
 use proto::v2::Code;
 
-use crate::answer::Attempt;
+use crate::answer::{self, Attempt};
 use crate::connection::Call;
 use crate::consumer::delivery::TopicQueue;
 use crate::consumer::holdings::RetriesWanted;
 use crate::consumer::shared::Shared;
 use crate::error::Error;
+use crate::lookout::PATIENCE_PARKED;
 
 /// Bytes of retries in one answer; a larger one comes alone.
 const RETRIES_BYTES_MAX: u64 = 4 * 1024 * 1024;
@@ -134,9 +135,11 @@ pub(super) async fn pull(
         let request = identity.request(request, timeout);
         connection.redelivery(address)?.pull_retries(request).await
     };
-    connection
-        .attempt(broker_group, address, timeout, call)
-        .await
+    tokio::select! {
+        biased;
+        outcome = connection.attempt(broker_group, address, timeout, call) => outcome,
+        () = connection.overtaken(broker_group, address, PATIENCE_PARKED) => (answer::overtaken(), true),
+    }
 }
 
 async fn call(shared: &Shared, operation: &'static str, queue: &TopicQueue) -> Result<Call, Error> {

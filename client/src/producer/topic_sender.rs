@@ -19,6 +19,7 @@ use crate::answer::{self, Attempt, Patience, Refusal};
 use crate::connection::late;
 use crate::core::Core;
 use crate::error::Error;
+use crate::lookout::PATIENCE;
 use crate::measure;
 use crate::producer::ProducerBuilder;
 use crate::producer::fault_table::FaultTable;
@@ -341,11 +342,13 @@ impl TopicSender {
             code: None,
             maybe_stored: true,
         };
+        let mut overtaken = pin!(connection.overtaken(pursuit.group(), address, PATIENCE));
         loop {
             let tick = self.next_deadline(sending, attempt_ends);
             let result = tokio::select! {
                 biased;
                 result = &mut call => result,
+                () = &mut overtaken => return Some((answer::overtaken(), Vec::new(), true)),
                 () = tokio::time::sleep_until(tick) => {
                     let now = Instant::now();
                     self.expire(now, sending, &trouble);

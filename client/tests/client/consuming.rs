@@ -533,3 +533,29 @@ async fn nothing_is_delivered_twice_when_a_member_joins() {
     everything.sort_unstable();
     assert_eq!(everything, (0..sent).collect::<Vec<_>>(), "each once");
 }
+
+/// Catches a consumer whose pull waits for messages at a machine that has vanished, while another one has them.
+#[tokio::test]
+async fn a_pull_is_not_left_at_a_leader_that_fell_silent() {
+    let cluster = FakeCluster::start(3, 1).await;
+    let patient = Duration::from_secs(300);
+    let client = Client::builder()
+        .seeds(cluster.seeds())
+        .attempt_timeout(patient)
+        .request_timeout(patient);
+    let client = client.build().await.expect("a seed answers");
+    let consumer = client
+        .pull_consumer("billing")
+        .long_polling_timeout(patient)
+        .build()
+        .expect("valid");
+    let queue = TopicQueue::new(TOPIC, 0);
+    consumer.assign([queue]).await.expect("assigned");
+    cluster.fill(0, ["before".to_owned()]);
+    assert_eq!(bodies(&take(&consumer, 1).await), ["before"]);
+    cluster.world().silent.insert(0);
+    cluster.world().leader = 1;
+    cluster.fill(0, ["after".to_owned()]);
+    let polled = consumer.poll(1, Duration::from_secs(30)).await;
+    assert_eq!(bodies(&polled.expect("no error")), ["after"]);
+}

@@ -197,6 +197,9 @@ impl BrokerAdmin for FakeBroker {
     async fn remove_learner(&self, _: Request<cluster::RemoveLearnerRequest>) -> Admin {
         Err(Status::unimplemented("fake"))
     }
+    async fn set_address(&self, _: Request<cluster::SetAddressRequest>) -> Admin {
+        Err(Status::unimplemented("fake"))
+    }
     async fn reset_offset(&self, _: Request<cluster::ResetOffsetRequest>) -> Admin {
         Err(Status::unimplemented("fake"))
     }

@@ -201,6 +201,59 @@ async fn a_silent_leader_is_left_for_another_replica() {
     assert_eq!(cluster.bodies(0), ["before", "after"]);
 }
 
+/// A producer that would wait for an answer for longer than any test takes.
+async fn patient_producer(cluster: &FakeCluster) -> Producer {
+    let patient = Duration::from_secs(300);
+    let client = Client::builder()
+        .seeds(cluster.seeds())
+        .attempt_timeout(patient)
+        .request_timeout(patient);
+    let client = client.build().await.expect("a seed answers");
+    let builder = client.producer().send_timeout(patient);
+    builder.build().expect("valid")
+}
+
+/// Catches a producer that waits for a silent leader as long as an attempt may take when others say that there is another
+/// one, and messages that lose their order when it goes there.
+#[tokio::test]
+async fn a_silent_leader_is_not_waited_for_once_another_leads() {
+    let cluster = FakeCluster::start(3, 1).await;
+    let producer = patient_producer(&cluster).await;
+    producer.send(message("before")).await.expect("stored");
+    cluster.world().silent.insert(0);
+    let sending = send_all(
+        &producer,
+        (0..50).map(|number| of_group("g", number.to_string())),
+    );
+    let electing = async {
+        // Nobody leads for a while, so that peers are asked more than once.
+        tokio::time::sleep(Duration::from_millis(800)).await;
+        cluster.world().leader = 1;
+    };
+    let both = async { tokio::join!(sending, electing).0 };
+    let sent = tokio::time::timeout(Duration::from_secs(30), both).await;
+    let sent = sent.expect("nobody waits for the one that is silent");
+    assert!(sent.iter().all(Result::is_ok), "{sent:?}");
+    let numbers = (0..50).map(|number| number.to_string());
+    let expected: Vec<String> = std::iter::once("before".to_owned())
+        .chain(numbers)
+        .collect();
+    assert_eq!(cluster.bodies(0), expected);
+}
+
+/// Catches a slow leader to which everything is sent twice because it is slow.
+#[tokio::test]
+async fn a_leader_that_is_only_slow_is_waited_for() {
+    let cluster = FakeCluster::start(3, 1).await;
+    let producer = patient_producer(&cluster).await;
+    producer.send(message("before")).await.expect("stored");
+    cluster.world().send_takes = Duration::from_millis(1_500);
+    producer.send(message("after")).await.expect("stored");
+    let world = cluster.world();
+    assert_eq!(world.sends.len(), 2, "each once");
+    assert_eq!(world.misdirected, 0);
+}
+
 /// Catches a client that waits for one server's route as long as an attempt may take, although another would answer.
 #[tokio::test]
 async fn a_seed_that_hangs_is_not_waited_for() {

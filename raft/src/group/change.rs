@@ -15,7 +15,7 @@ use crate::error::{ChangeError, ProposeError};
 use crate::member::Member;
 use crate::peers::Peers;
 use crate::state::State;
-use crate::types::{Raft, StoredMembership, TypeConfig};
+use crate::types::{Node, Raft, StoredMembership, TypeConfig};
 
 /// Longest wait for a replica to say who it is.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(3);
@@ -116,6 +116,7 @@ pub(super) async fn replica_id_of(
         cluster_id: peers.identity().cluster_id.clone(),
         group: peers.identity().group.clone(),
         sender: Some(peers.sender()),
+        announcement: None,
     };
     let status = match tokio::time::timeout(STATUS_TIMEOUT, client.status(request)).await {
         Ok(Ok(response)) => response.into_inner(),
@@ -205,10 +206,57 @@ pub(super) async fn change_voters(
     change(state, ChangeMembers::ReplaceAllVoters(voters), timeout).await
 }
 
-/// Carries a change out, trying again while an earlier one is under way.
+/// Puts into the log where members are reached by now, as far as `verified` knows. Changes nothing else of them.
+pub(crate) async fn relocate(
+    state: &State,
+    verified: impl Fn(u64) -> Option<wire::Announcement>,
+    timeout: Duration,
+) -> Result<(), ChangeError> {
+    let _changing = state.changing.lock().await;
+    let membership = state.membership();
+    let mut nodes = BTreeMap::new();
+    for (broker_id, node) in membership.nodes() {
+        let Some(announced) = verified(*broker_id) else {
+            continue;
+        };
+        let moved = announced.peer_address != node.peer_address
+            || announced.client_address != node.client_address;
+        if !moved || announced.replica_id != node.replica_id {
+            continue;
+        }
+        tracing::info!(broker_id, from = ?node, to = ?announced, "a member is reached elsewhere");
+        let node = Node {
+            peer_address: announced.peer_address,
+            client_address: announced.client_address,
+            replica_id: node.replica_id,
+        };
+        nodes.insert(*broker_id, node);
+    }
+    if nodes.is_empty() {
+        return Ok(());
+    }
+    change_locked(state, ChangeMembers::SetNodes(nodes), timeout).await
+}
+
+/// Carries a change out, after those that were begun before from here.
 async fn change(
     state: &State,
-    members: ChangeMembers<u64, crate::types::Node>,
+    members: ChangeMembers<u64, Node>,
+    timeout: Duration,
+) -> Result<(), ChangeError> {
+    let began = Instant::now();
+    let Ok(_changing) = tokio::time::timeout(timeout, state.changing.lock()).await else {
+        return Err(ChangeError::Refused {
+            reason: format!("another change is under way for {timeout:?}"),
+        });
+    };
+    change_locked(state, members, timeout.saturating_sub(began.elapsed())).await
+}
+
+/// Carries a change out, trying again while an earlier one is under way.
+async fn change_locked(
+    state: &State,
+    members: ChangeMembers<u64, Node>,
     timeout: Duration,
 ) -> Result<(), ChangeError> {
     let deadline = Instant::now() + timeout;

@@ -1,6 +1,5 @@
 //! Puts a replica together and starts its tasks.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
@@ -11,6 +10,7 @@ use store::{Checkpoints, CommitLog, DataDir, Kv};
 use tokio::sync::{Mutex, watch};
 
 use super::{Inner, RaftGroup};
+use crate::address_file;
 use crate::application::Application;
 use crate::clocks::Clocks;
 use crate::config::RaftConfig;
@@ -153,7 +153,11 @@ impl Base {
     fn new(config: &RaftConfig, storage: &mut Storage, host: &Host) -> Base {
         let counters = Arc::new(Counters::default());
         let promises = std::mem::take(&mut storage.promises);
-        let peers = Peers::new(config.identity.clone(), storage.own, promises);
+        let identity = config.identity.clone();
+        let peers = Peers::new(identity, storage.own, promises, &config.members);
+        for (broker_id, address) in address_file::read(host, &config.data_dir) {
+            peers.addresses().set(broker_id, &address);
+        }
         let connections = Connections::new(config.secret.clone());
         let fetcher = Fetcher::new(peers.clone(), connections.clone());
         let own_id = config.identity.broker_id;
@@ -272,7 +276,7 @@ impl Parts {
             base.peers.clone(),
             base.connections.clone(),
             state.clone(),
-            configured_peers(&config),
+            config.configured_ids(),
             base.known,
             data_dir.clone(),
         );
@@ -360,9 +364,4 @@ impl Parts {
             inner: Arc::new(inner),
         }
     }
-}
-
-fn configured_peers(config: &RaftConfig) -> BTreeMap<u64, String> {
-    let peer = |member: &crate::member::Member| (member.broker_id, member.peer_address.clone());
-    config.members.iter().map(peer).collect()
 }

@@ -111,15 +111,11 @@ impl Startup {
 
     async fn request_snapshot(&self, peer: &Acquaintance, index: u64) -> bool {
         let identity = self.peers.identity();
-        let own = self
-            .config
-            .members
-            .iter()
-            .find(|member| member.broker_id == identity.broker_id);
+        let announced = self.peers.addresses().own().peer_address.clone();
         let membership = self.state.membership();
         let address = match membership.get_node(&identity.broker_id) {
-            Some(node) => node.peer_address.clone(),
-            None => own.map_or_else(String::new, |own| own.peer_address.clone()),
+            Some(node) if announced.is_empty() => node.peer_address.clone(),
+            _ => announced,
         };
         let request = wire::SnapshotRequest {
             cluster_id: identity.cluster_id.clone(),

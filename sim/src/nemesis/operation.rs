@@ -7,7 +7,7 @@ use raftmq_client::{GroupSettings, TopicSettings};
 use super::{Nemesis, sleep};
 use crate::chance::Chance;
 use crate::history::{Outcome, Place, Queue};
-use crate::machine::{CLIENT_PORT, Machine};
+use crate::machine::{CLIENT_PORT, Machine, PEER_PORT};
 use crate::operator::BRIEF;
 use crate::schedule::Fault;
 
@@ -29,7 +29,8 @@ impl Nemesis {
                 Some(Machine::Broker(id)) => match self.operator.replace(&self.world, id, by).await
                 {
                     Ok(false) => return,
-                    replaced => replaced.map(|_| ()),
+                    Ok(true) => self.say_where(by, id).await,
+                    Err(error) => Err(error),
                 },
                 _ => return,
             },
@@ -58,6 +59,20 @@ impl Nemesis {
             Ok(()) => self.world.trace.struck(kind),
             Err(error) => self.tell(format_args!("{} failed: {error}", kind.name())),
         }
+    }
+
+    /// Says to brokers that one is where another one was: a wrong word, which must do no harm.
+    async fn say_where(&self, broker: u8, at: u8) -> Result<(), String> {
+        let address = Machine::Broker(at).address(PEER_PORT);
+        self.tell(format_args!(
+            "operator says that broker-{broker} is at broker-{at}'s"
+        ));
+        let admin = self.operator.admin();
+        // Whoever does not answer, or is that one itself, takes it not.
+        for (listener, taken) in admin.set_address(broker.into(), &address).await {
+            tracing::debug!(listener, ?taken, "was told where a broker is");
+        }
+        Ok(())
     }
 
     async fn scrub(&self, machine: Option<Machine>) -> Result<(), String> {

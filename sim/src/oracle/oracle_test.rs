@@ -500,6 +500,16 @@ fn what_all_queues_hold_is_told_by_who_leads() {
     begins_earlier.breaks("reads-are-new");
 }
 
+/// Would catch a producer that waits for a machine which has vanished when another one leads.
+#[test]
+fn sends_take_no_longer_than_promised() {
+    // A step takes a second.
+    let within = |ms| story().then(Event::SendsWithin { ms }).stored(1, 0);
+    within(1_000).holds();
+    within(999).breaks("sends-go-on");
+    story().stored(1, 0).holds();
+}
+
 /// Would catch messages that vanish and pass for dropped ones.
 #[test]
 fn nothing_is_dropped_where_nobody_drops_anything() {

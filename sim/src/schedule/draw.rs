@@ -11,6 +11,7 @@ use crate::network::{Cut, Weather};
 #[allow(missing_docs, reason = "each is named for its faults")]
 pub enum Kind {
     Partition,
+    Silence,
     NameServers,
     Weather,
     Kill,
@@ -187,6 +188,7 @@ impl Drawing<'_> {
         let fault = match kind {
             Kind::RestartStorm => return self.restart_storm(),
             Kind::Rot => return self.rot(),
+            Kind::Silence => return self.silence(),
             Kind::SlowSyncs => return self.slow_syncs(),
             Kind::Checkpoint => return self.checkpoint(),
             Kind::Replace => return self.replace(),
@@ -230,6 +232,20 @@ impl Drawing<'_> {
             how: self.cut(),
             for_ms: self.duration(),
         }
+    }
+
+    /// Three times, long after one another, the machine that leads then vanishes without a word.
+    fn silence(&mut self) -> Vec<(u64, Fault)> {
+        const APART_MS: u64 = 10_000;
+        let silence = |after: u64| {
+            let fault = Fault::Partition {
+                shape: Shape::Isolate(Who::Leader),
+                how: Cut::Hangs,
+                for_ms: self.chance.between(2_000..=APART_MS / 2),
+            };
+            (after * APART_MS, fault)
+        };
+        (0..3).map(silence).collect()
     }
 
     fn split(&mut self) -> Vec<Machine> {

@@ -97,7 +97,7 @@ pub async fn connect(
             .seeds(seeds.clone())
             .client_id(id.clone())
             .administration(administration())
-            .attempt_timeout(Duration::from_secs(1))
+            .attempt_timeout(Duration::from_millis(clients.plan.attempt_ms))
             .request_timeout(patience)
             .start_timeout(Duration::from_secs(3))
             .host(host)

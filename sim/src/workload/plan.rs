@@ -21,6 +21,8 @@ pub struct Size {
     pub think_ms_max: u64,
     /// Whether topics are made again and grow under their consumers.
     pub lives: bool,
+    /// How long clients wait for an answer before they ask somebody else, in milliseconds.
+    pub attempt_ms: u64,
 }
 
 impl Default for Size {
@@ -31,6 +33,7 @@ impl Default for Size {
             groups: 2,
             body_bytes_max: 1_500,
             think_ms_max: 120,
+            attempt_ms: HASTY_MS,
             lives: false,
         }
     }
@@ -241,6 +244,16 @@ pub struct Plan {
     /// Who reads topics that are made again and grow. Older cases have none.
     #[serde(default)]
     pub lives: Vec<LifePlan>,
+    /// How long clients wait for an answer before they ask somebody else, in milliseconds.
+    #[serde(default = "hasty")]
+    pub attempt_ms: u64,
+}
+
+/// Less than the SDK's own 3 s, so that more happens in a world.
+pub const HASTY_MS: u64 = 1_000;
+
+fn hasty() -> u64 {
+    HASTY_MS
 }
 
 impl Plan {
@@ -292,6 +305,7 @@ impl Plan {
         Plan {
             machines: size.machines,
             body_bytes_max: size.body_bytes_max,
+            attempt_ms: size.attempt_ms,
             topics,
             producers,
             consumers,

@@ -1,0 +1,125 @@
+//! Where operators said that other replicas are, across restarts.
+//!
+//! ```text
+//! <data>/addresses   magic "RMQADR01" | count u32 | count * (broker id u64 | length u16 | address) | crc32c u32 of what stands before
+//! ```
+//!
+//! Little-endian. Replaced whole: written beside, synced, renamed. Each is one more place to look at, no more: without the
+//! file nothing is lost but an operator's word, so one that cannot be read is told of and left alone.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use bytes::Bytes;
+use host::Host;
+
+use crate::error::RaftError;
+
+const MAGIC: &[u8; 8] = b"RMQADR01";
+const FILE_NAME: &str = "addresses";
+/// Largest file: some hundred of the longest addresses.
+const BYTES_MAX: usize = 64 << 10;
+
+/// What the file in `dir` says; nothing if there is none.
+pub(crate) fn read(host: &Host, dir: &Path) -> BTreeMap<u64, String> {
+    let path = dir.join(FILE_NAME);
+    if !host.disk.exists(&path) {
+        return BTreeMap::new();
+    }
+    let read = || {
+        let file = host.disk.open(&path).ok()?;
+        let mut bytes = vec![0; BYTES_MAX];
+        let length = file.read_at(0, &mut bytes).ok()?;
+        decode(&bytes[..length])
+    };
+    read().unwrap_or_else(|| {
+        tracing::warn!(
+            path = %path.display(),
+            "cannot be read; what `raftmq group set-address` said is forgotten: say it again"
+        );
+        BTreeMap::new()
+    })
+}
+
+/// Replaces the file in `dir`; durable when this returns.
+pub(crate) async fn write(
+    host: &Host,
+    dir: &Path,
+    addresses: &BTreeMap<u64, String>,
+) -> Result<(), RaftError> {
+    let (path, beside) = (dir.join(FILE_NAME), dir.join("addresses.new"));
+    let failed = |verb: &'static str| {
+        let path = beside.clone();
+        move |source| RaftError::File { verb, path, source }
+    };
+    let file = host.disk.create(&beside).map_err(failed("create"))?;
+    let bytes = Bytes::from(encode(addresses));
+    (file.write_and_sync(0, vec![bytes]).await).map_err(failed("write"))?;
+    (host.disk.rename(&beside, &path)).map_err(failed("rename"))?;
+    (host.disk.sync_dir(dir).await).map_err(failed("sync"))
+}
+
+fn encode(addresses: &BTreeMap<u64, String>) -> Vec<u8> {
+    let mut bytes = MAGIC.to_vec();
+    let count = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
+    bytes.extend_from_slice(&count.to_le_bytes());
+    for (broker_id, address) in addresses {
+        let length = u16::try_from(address.len()).unwrap_or(u16::MAX);
+        bytes.extend_from_slice(&broker_id.to_le_bytes());
+        bytes.extend_from_slice(&length.to_le_bytes());
+        bytes.extend_from_slice(&address.as_bytes()[..usize::from(length)]);
+    }
+    bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
+    bytes
+}
+
+fn decode(bytes: &[u8]) -> Option<BTreeMap<u64, String>> {
+    let (body, checksum) = bytes.split_last_chunk::<4>()?;
+    if u32::from_le_bytes(*checksum) != crc32c::crc32c(body) {
+        return None;
+    }
+    let rest = body.strip_prefix(MAGIC.as_slice())?;
+    let (count, mut rest) = rest.split_first_chunk::<4>()?;
+    let mut addresses = BTreeMap::new();
+    for _ in 0..u32::from_le_bytes(*count) {
+        let (broker_id, after) = rest.split_first_chunk::<8>()?;
+        let (length, after) = after.split_first_chunk::<2>()?;
+        let (address, after) = after.split_at_checked(usize::from(u16::from_le_bytes(*length)))?;
+        let address = std::str::from_utf8(address).ok()?;
+        addresses.insert(u64::from_le_bytes(*broker_id), address.to_owned());
+        rest = after;
+    }
+    Some(addresses)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Catches an operator's word that is gone after a restart, and a damaged file that stops a replica.
+    #[tokio::test]
+    async fn what_was_said_is_there_after_a_restart() {
+        let (host, dir) = (Host::real(), tempfile::tempdir().unwrap());
+        assert!(read(&host, dir.path()).is_empty());
+        let said = BTreeMap::from([(2, "b:9081".to_owned()), (3, "[::1]:1".to_owned())]);
+        write(&host, dir.path(), &said).await.unwrap();
+        assert_eq!(read(&host, dir.path()), said);
+        let file = host.disk.open(&dir.path().join(FILE_NAME)).unwrap();
+        file.write_at(20, &[Bytes::from_static(b"x")]).unwrap();
+        assert!(read(&host, dir.path()).is_empty());
+    }
+
+    /// Catches a file that is believed although it ends early or says more than it has.
+    #[test]
+    fn nonsense_is_no_address() {
+        let bytes = encode(&BTreeMap::from([(2, "b:1".to_owned())]));
+        assert!(decode(&bytes).is_some());
+        for end in 0..bytes.len() {
+            assert!(decode(&bytes[..end]).is_none(), "{end}");
+        }
+        let mut more = MAGIC.to_vec();
+        more.extend_from_slice(&u32::MAX.to_le_bytes());
+        more.extend_from_slice(&crc32c::crc32c(&more).to_le_bytes());
+        assert!(decode(&more).is_none());
+    }
+}
