@@ -47,7 +47,7 @@ up: build ## Build, then run a name server and three brokers under ./data; Ctrl-
 
 test: packages ## Every test, from unit tests to three real processes, and worlds in the simulator
 	cargo test --release --workspace $(ARGS)
-	@$(MAKE) --no-print-directory sim-unit sim
+	@$(MAKE) --no-print-directory sim-unit sim $(if $(filter file,$(origin SEEDS)),SEEDS=$(TEST_SEEDS))
 
 demo: build ## Kill the leader while FILE=… is sent line by line; count what was lost
 	@$(RAFTMQ) demo --file "$(FILE)" $(ARGS)
@@ -67,9 +67,10 @@ deploy-test: build ## The guide's own commands on machines made of network names
 fuzz: ## Any bytes into every decoder, 20 s each (one of them, for longer: TARGET=record SECONDS=60)
 	@CARGO_TARGET_DIR=$(BUILD_DIR)/fuzz RUSTFLAGS="$(SIM_RUSTFLAGS)" fuzz/run "$(or $(SECONDS),20)" $(TARGET)
 
-# Of `make sim`: how many seeds of every scenario: fourteen minutes on two cores (240 worlds), and enough for everything to
-# happen.
+# How many seeds of every scenario: of `make sim`, a quarter of an hour on two cores; of `make test`, as few as let
+# everything happen that can.
 SEEDS ?= 24
+TEST_SEEDS := 10
 
 sim: packages ## Simulated worlds in which everything goes wrong: SEEDS=24 FIRST=1 [SCENARIO=…], or one: SEED=42 SCENARIO=chaos
 	@$(SIM) $(if $(CASE),--case $(CASE),$(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --first $(or $(FIRST),1))) \
