@@ -113,10 +113,9 @@ async fn a_leader_whose_disk_alone_is_full_hands_over() {
         .await
         .unwrap();
     writer.wait_for_acks(200).await;
-    assert!(
-        cluster.status(led.broker_id).await.is_some(),
-        "it goes on as a follower"
-    );
+    cluster
+        .wait_for_status(led.broker_id, "goes on as a follower", |_| true)
+        .await;
     std::fs::remove_file(faults(&cluster, led.broker_id)).unwrap();
     cluster.wait_until_caught_up(led.broker_id).await;
     let acked = writer.finish().await;
