@@ -39,7 +39,7 @@ impl Storage {
         let (log, _) = CommitLog::open(&data_dir, config.log.clone()).await?;
         let used = data_dir.superblock().is_used();
         let incarnation = Incarnation::start(host, data_dir.path(), used).await?;
-        let promises = Promises::load(host, data_dir.path())?;
+        let promises = Promises::load(host, data_dir.path());
         let checkpoints =
             Checkpoints::open(data_dir.disk().clone(), data_dir.checkpoints_dir()).await?;
         let log_end = log.promised_end();

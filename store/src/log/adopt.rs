@@ -78,8 +78,12 @@ impl Shared {
         }
         let mut writer = self.writer.lock().await;
         let generation = self.state().generation + 1;
-        let built = self.build(generation, pieces, adoption.last).await?;
+        let (last, promised) = (adoption.last, adoption.promised);
+        let promised = promised.filter(|promised| promised.index > last.index);
+        let ends = (last, promised.unwrap_or(last));
+        let mut built = self.build(generation, pieces, ends).await?;
         self.dir.save_log_generation(generation, purged).await?;
+        built.writer.mark.follow(&writer.mark);
         *writer = built.writer;
         let old_dir = self.switch(generation, built.dir, built.segments, purged, adoption.last);
         self.spare_taken.notify_one();

@@ -11,6 +11,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -58,6 +59,8 @@ pub(crate) struct MarkFile {
     file: Arc<dyn File>,
     mark: Mark,
     readable: bool,
+    /// The index after the last entry that the mark speaks of, as far as it was synced since it was opened.
+    durable_end: Arc<AtomicU64>,
     /// When what was written is to be synced; none if it is.
     sync_due: Option<Instant>,
 }
@@ -75,6 +78,7 @@ impl MarkFile {
                 file,
                 mark: mark.unwrap_or_default(),
                 readable: mark.is_some(),
+                durable_end: Arc::default(),
                 sync_due: None,
             });
         }
@@ -88,6 +92,7 @@ impl MarkFile {
             file,
             mark: Mark::default(),
             readable: true,
+            durable_end: Arc::default(),
             sync_due: None,
         })
     }
@@ -101,6 +106,18 @@ impl MarkFile {
     /// The newest mark.
     pub(crate) fn mark(&self) -> Mark {
         self.mark
+    }
+
+    /// The index after the last entry of which not even a power cut takes the note.
+    pub(crate) fn durable_end(&self) -> &Arc<AtomicU64> {
+        &self.durable_end
+    }
+
+    /// Tells through what the mark before this one told.
+    pub(crate) fn follow(&mut self, former: &MarkFile) {
+        let end = self.durable_end.load(Ordering::Relaxed);
+        self.durable_end = former.durable_end.clone();
+        self.durable_end.store(end, Ordering::Relaxed);
     }
 
     /// When the mark is to be synced; none if it is.
@@ -150,6 +167,8 @@ impl MarkFile {
     pub(crate) async fn sync(&mut self) -> Result<()> {
         let synced = self.file.clone().sync().await;
         synced.map_err(StoreError::io("sync", &self.path))?;
+        let end = self.mark.synced.map_or(0, |synced| synced.index + 1);
+        self.durable_end.store(end, Ordering::Relaxed);
         self.sync_due = None;
         Ok(())
     }
