@@ -173,7 +173,9 @@ impl State {
 
     /// States why the replica must stop. The first reason stays.
     pub(crate) fn fail(&self, reason: impl Into<String>) {
-        let reason = reason.into();
+        // What fails while a refused replica stops is not why.
+        let refusal = self.refusal.borrow().clone();
+        let reason = refusal.unwrap_or_else(|| reason.into());
         self.failure.send_if_modified(|current| {
             let first = current.is_none();
             if first {
@@ -185,14 +187,23 @@ impl State {
         self.enter(Phase::Stopped);
     }
 
-    /// Like [`State::fail`], because a peer refuses this replica: its start does not count.
+    /// A peer refuses this replica: it stops at once. Its start does not count, and that is noted before it fails: the
+    /// process may be gone right after.
     pub(crate) fn refuse(&self, error: &RaftError) {
-        self.refused.store(true, Ordering::SeqCst);
-        self.fail(error.to_string());
+        let reason = error.to_string();
+        self.refusal.send_if_modified(|current| {
+            let first = current.is_none();
+            if first {
+                tracing::error!(reason, "replica is refused");
+                *current = Some(reason.clone());
+            }
+            first
+        });
+        self.enter(Phase::Stopped);
     }
 
-    pub(crate) fn is_refused(&self) -> bool {
-        self.refused.load(Ordering::SeqCst)
+    pub(crate) fn refusal(&self) -> watch::Receiver<Option<String>> {
+        self.refusal.subscribe()
     }
 
     pub(crate) fn failure(&self) -> watch::Receiver<Option<String>> {
@@ -368,9 +379,10 @@ impl State {
     pub(crate) fn to_wire(&self) -> wire::StatusResponse {
         let identity = self.peers.identity();
         let incarnation = self.peers.incarnation();
+        // Before the log's end, which is then at least what this replica had when it led.
+        let leadership = self.leadership.borrow().clone();
         let positions = self.log.positions();
         let last = self.log.last();
-        let leadership = self.leadership.borrow().clone();
         let applied = self.applied_index();
         let promised_end = self.promised_end(applied);
         wire::StatusResponse {

@@ -35,6 +35,9 @@ const PEER_CONNECTIONS_MAX: usize = 256;
 /// How long calls in flight may take to end at shutdown, in milliseconds.
 const SHUTDOWN_GRACE_MS: u64 = 1_000;
 
+/// Longest wait for the disk before a replica that is refused says so.
+const TAKE_BACK_TIMEOUT: Duration = Duration::from_secs(5);
+
 impl RaftGroup {
     /// Opens the data directory, recovers it, and starts the replica.
     ///
@@ -76,14 +79,17 @@ impl RaftGroup {
         let (state, data_dir) = (parts.startup.state.clone(), parts.startup.data_dir.clone());
         let incarnation = parts.startup.peers.incarnation();
         tokio::spawn(async move {
-            let mut failure = state.failure();
+            let (mut failure, mut refusal) = (state.failure(), state.refusal());
             tokio::select! {
                 biased;
                 () = shutdown.wait() => {}
                 _ = failure.wait_for(Option::is_some) => {}
+                _ = refusal.wait_for(Option::is_some) => {}
             }
             trigger.shut_down();
-            if state.is_refused() {
+            // Also one that came with the end.
+            let refused = refusal.borrow_and_update().clone();
+            if let Some(reason) = refused {
                 take_back(incarnation, &data_dir).await;
             }
         });
@@ -93,11 +99,11 @@ impl RaftGroup {
 
 /// Whoever is refused has not been started, as far as its peers will be told.
 async fn take_back(incarnation: Incarnation, data_dir: &DataDir) {
-    if let Err(error) = incarnation
-        .take_back(data_dir.host(), data_dir.path())
-        .await
-    {
-        tracing::warn!(%error, "a start that peers refused counts");
+    let taking = incarnation.take_back(data_dir.host(), data_dir.path());
+    match tokio::time::timeout(TAKE_BACK_TIMEOUT, taking).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "a start that peers refused counts"),
+        Err(_) => tracing::warn!("a start that peers refused counts: the disk does not answer"),
     }
 }
 
