@@ -23,9 +23,9 @@ use crate::peers::Peers;
 use crate::repair::{Fetcher, Repairer};
 use crate::service::{Ballot, Service};
 use crate::snapshot::{Incoming, Snapshots, SnapshotsParts};
-use crate::startup::Startup;
+use crate::startup::{GivenUp, Startup};
 use crate::state::{Counters, State, StateParts};
-use crate::storage::{Storage, make_again};
+use crate::storage::{Storage, first_entry, make_again};
 use crate::tables::{Tables, Unusable};
 use crate::types::RaftLogId;
 
@@ -91,6 +91,7 @@ impl RaftGroup {
             let refused = refusal.borrow_and_update().clone();
             if let Some(reason) = refused {
                 take_back(incarnation, &data_dir).await;
+                state.fail(reason);
             }
         });
         Ok(parts.run(tasks, task, stop))
@@ -125,7 +126,8 @@ async fn open_tables(
         Ok(tables) => Ok(tables),
         Err(Unusable { error, application }) => {
             tracing::error!(%error, "tables cannot be read; making them again");
-            let kv = make_again(data_dir, &config.engine, checkpoints).await?;
+            let (engine, begin) = (&config.engine, first_entry(log));
+            let kv = make_again(data_dir, engine, checkpoints, begin, Some(error)).await?;
             let opened = Tables::open(kv, log.clone(), application);
             Ok(opened.map_err(|unusable| unusable.error)?)
         }
@@ -142,6 +144,7 @@ struct Stored {
     incoming: Arc<Incoming>,
     state: Arc<State>,
     maintenance: Arc<Maintenance>,
+    tables_given_up: bool,
 }
 
 /// What every other part needs.
@@ -196,6 +199,7 @@ impl Parts {
             log,
             checkpoints,
             kv,
+            tables_given_up,
             ..
         } = storage;
         let tables = open_tables(&config, (&data_dir, &checkpoints, &log), kv, application).await?;
@@ -250,6 +254,7 @@ impl Parts {
             incoming,
             state,
             maintenance,
+            tables_given_up,
         };
         Ok(Parts::connect(config, base, stored))
     }
@@ -265,6 +270,7 @@ impl Parts {
             incoming,
             state,
             maintenance,
+            tables_given_up,
         } = stored;
         let lease = Duration::from_millis(config.election_timeout_ms_max);
         let ballot = Ballot::new(state.clone(), log.clone(), data_dir.clone(), lease);
@@ -302,6 +308,7 @@ impl Parts {
             maintenance,
             ballot,
             asked: AtomicUsize::new(0),
+            given_up: GivenUp::new(tables_given_up),
         };
         Parts {
             startup,
