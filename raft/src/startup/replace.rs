@@ -75,10 +75,18 @@ impl Startup {
     }
 
     /// Asks a peer for a snapshot that holds all that was ever promised here, and puts it in place.
-    /// Whether that was done.
+    /// Whether that was done. Where nobody has committed so much, one of what the leader has committed: it may need this
+    /// replica to commit more. What that leaves out is the log's damage still, and comes by entries.
     pub(super) async fn repair_by_snapshot(&self, damage: Damage) -> Result<bool, RaftError> {
-        // Of all that is damaged: what this leaves out is forgotten.
-        let index = self.log.promised_end().saturating_sub(1);
+        // Of all that is damaged.
+        let mut index = self.log.promised_end().saturating_sub(1);
+        if self.holder_of(index).is_none()
+            && let Some((leader, _)) = self.leader()
+            && leader.status.has_entries
+            && leader.status.applied + 1 >= self.first_entry()
+        {
+            index = index.min(leader.status.applied);
+        }
         let replaced = self.replace_by_snapshot(index).await?;
         if replaced {
             Counters::add(
