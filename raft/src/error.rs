@@ -108,14 +108,6 @@ pub enum RaftError {
     ShutDown,
 }
 
-impl RaftError {
-    /// Whether a file could not be written because the disk is full.
-    pub(crate) fn is_for_want_of_space(&self) -> bool {
-        let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
-        matches!(self, RaftError::File { source, .. } if full.contains(&source.kind()))
-    }
-}
-
 /// Why a proposal was not, or perhaps not, carried out.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]

@@ -19,7 +19,7 @@ use tonic::Code;
 use crate::connections::{Class, Connections};
 use crate::error::RaftError;
 use crate::peers::{HELLO_INTERVAL, Peers};
-use crate::promises::{Promise, Promises};
+use crate::promises::{Heard, Promises};
 use crate::state::State;
 use crate::types::Node;
 
@@ -28,6 +28,12 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Time between introductions while Raft does not run yet: the group waits for them.
 const HELLO_INTERVAL_WAITING: Duration = Duration::from_millis(100);
+
+/// Time after which a disk that takes what peers have promised is said not to answer.
+const SAVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Pause before what peers have promised is written again after a failure.
+const SAVE_PAUSE: Duration = Duration::from_secs(5);
 
 /// Rounds without an answer after which a peer is no help, and is not counted among those who have something.
 const SILENT_ROUNDS_MAX: u32 = 10;
@@ -60,6 +66,8 @@ pub(crate) struct Introductions {
     configured: Vec<u64>,
     known: watch::Sender<Acquaintances>,
     data_dir: Arc<DataDir>,
+    /// What peers have promised is written once at a time.
+    saving: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Introductions {
@@ -78,6 +86,7 @@ impl Introductions {
             configured,
             known,
             data_dir,
+            saving: Arc::default(),
         }
     }
 
@@ -106,35 +115,52 @@ impl Introductions {
                 }
                 Err(error) => return self.state.refuse(&error),
             }
-            if let Err(error) = self.save_promises().await {
-                return self.state.fail(error.to_string());
-            }
+            self.save_promises();
         }
     }
 
-    /// Keeps what peers have promised, if that is more than before. A full disk keeps what it has.
-    async fn save_promises(&self) -> Result<(), RaftError> {
+    /// Keeps what peers have promised, if that is more than before: in the background, since introductions must go on however
+    /// long the disk takes, and a replica whose disk does not take this is better than none.
+    fn save_promises(&self) {
+        let Ok(turn) = self.saving.clone().try_lock_owned() else {
+            return;
+        };
         let membership = self.state.membership();
         let changes = {
             let mut promises = self.peers.promises();
-            // Before Raft runs the tables may say who was a member once.
-            if self.state.raft().is_some() {
+            // A membership without this replica says nothing of its peers: the tables may say who was a member once, and Raft
+            // says nothing yet when it has just started.
+            if self.state.raft().is_some() && self.state.is_own_member() {
                 promises.keep(|broker_id| membership.get_node(&broker_id).is_some());
             }
             promises.take_changes()
         };
         let Some(bytes) = changes else {
-            return Ok(());
+            return;
         };
-        let saved = Promises::save(self.data_dir.host(), self.data_dir.path(), bytes).await;
-        match saved {
-            Err(error) if error.is_for_want_of_space() => {
-                tracing::warn!(%error, "what peers have promised is kept when there is room");
-                self.peers.promises().keep_later();
-                Ok(())
+        let (data_dir, peers) = (self.data_dir.clone(), self.peers.clone());
+        tokio::spawn(async move {
+            let _turn = turn;
+            let mut saving = Box::pin(Promises::save(data_dir.host(), data_dir.path(), bytes));
+            let saved = match tokio::time::timeout(SAVE_TIMEOUT, &mut saving).await {
+                Ok(saved) => saved,
+                Err(_) => {
+                    tracing::warn!(
+                        "what peers have promised is not kept: the disk does not answer"
+                    );
+                    saving.as_mut().await
+                }
+            };
+            drop(saving);
+            // The directory is somebody else's once the replica has ended.
+            drop(data_dir);
+            if let Err(error) = saved {
+                tracing::warn!(%error, "what peers have promised is not kept; tried again");
+                peers.promises().keep_later();
+                // The turn is kept meanwhile.
+                tokio::time::sleep(SAVE_PAUSE).await;
             }
-            saved => saved,
-        }
+        });
     }
 
     /// Remembers what a member says to have promised.
@@ -144,7 +170,7 @@ impl Introductions {
         if node.is_none_or(|node| node.replica_id != status.replica_id) {
             return;
         }
-        let heard = Promise {
+        let heard = Heard {
             replica_id: status.replica_id,
             incarnation: status.incarnation,
             term: status.voted_term,

@@ -80,6 +80,7 @@ impl LogStorage {
             segments: Vec::new(),
             last: purged,
             purged: Some(purged),
+            promised: None,
         };
         self.log.adopt(&staging, adoption).await
     }

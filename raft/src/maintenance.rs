@@ -191,6 +191,7 @@ impl Maintenance {
         }
         if self.snapshots.take_damaged() {
             self.renew_checkpoint(raft).await?;
+            self.look_at_renewed().await?;
         }
         let applied_bytes = self.tables.lock().await.applied_bytes();
         let at_checkpoint = self
@@ -257,6 +258,16 @@ impl Maintenance {
         }
     }
 
+    /// A checkpoint that was just made and is damaged all the same shares its files with the tables: those are.
+    async fn look_at_renewed(&self) -> Result<(), RaftError> {
+        let verified = self.snapshots.verify_newest().await;
+        self.tables.lock().await.note(&verified);
+        match verified {
+            Err(error) if !error.is_corruption() => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
     /// Up to where Raft's floor may rise: retention's wish or the distance kept for followers,
     /// whichever is further, and never above the newest checkpoint.
     async fn purge_target(&self, applied_bytes: u64) -> Option<u64> {
@@ -316,6 +327,7 @@ impl Maintenance {
             && !self.snapshots.newest_is_whole().await?
         {
             self.renew_checkpoint(&raft).await?;
+            self.look_at_renewed().await?;
         }
         let mut repaired = 0;
         for segment in self.log.segments().await? {

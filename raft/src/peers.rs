@@ -128,8 +128,8 @@ impl Peers {
             incarnation: self.inner.incarnation.number,
             target: to.broker_id,
             target_replica_id: to.replica_id,
-            promised_term: self.inner.own.term,
-            promised_end: self.inner.own.end,
+            promised_term: Some(self.inner.own.term),
+            promised_end: Some(self.inner.own.end),
             known_of_target: self.promises().of(to.broker_id).map(Promise::to_wire),
         }
     }
@@ -235,14 +235,20 @@ impl Peers {
             }
             return Err(duplicate(sender.broker_id, "this process"));
         }
-        let promise = self.promises().of(sender.broker_id);
+        let (promise, rolled_back) = {
+            let promises = self.promises();
+            let rolled_back = promises.rolled_back(sender.broker_id, sender.incarnation);
+            (promises.of(sender.broker_id), rolled_back)
+        };
+        // An earlier version does not say what it held: that alone is nothing against it.
         let started = Promise {
             replica_id: sender.replica_id,
             incarnation: sender.incarnation,
-            term: sender.promised_term,
-            end: sender.promised_end,
+            term: sender.promised_term.unwrap_or(u64::MAX),
+            end: sender.promised_end.unwrap_or(u64::MAX),
         };
-        if let Some(contradiction) = promise.and_then(|promise| promise.contradiction(&started)) {
+        let contradiction = promise.and_then(|promise| promise.contradiction(&started));
+        if let Some(contradiction) = rolled_back.or(contradiction) {
             return Err(Status::data_loss(contradiction));
         }
         let now = Instant::now();
@@ -298,6 +304,7 @@ fn duplicate(broker_id: u64, holder: &str) -> Status {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::promises::Heard;
 
     fn peers() -> Peers {
         let identity = Identity {
@@ -321,8 +328,8 @@ mod tests {
             incarnation: starts << 32 | random,
             target: 1,
             target_replica_id: 11,
-            promised_term: 4,
-            promised_end: 100,
+            promised_term: Some(4),
+            promised_end: Some(100),
             known_of_target: None,
         }
     }
@@ -426,16 +433,38 @@ mod tests {
     #[tokio::test]
     async fn an_older_copy_is_refused_by_whoever_remembers() {
         let peers = peers();
-        let known = Promise {
+        let known = Heard {
             replica_id: 22,
             incarnation: 5 << 32 | 9,
-            term: 4,
-            end: 0,
+            term: Some(4),
+            end: Some(0),
         };
         peers.promises().note(2, known, Instant::now());
         let refused = peers.admit("c", "g", Some(&sender(22, 4, 1))).unwrap_err();
         assert_eq!(refused.code(), tonic::Code::DataLoss);
         assert!(admits(&peers, sender(22, 6, 1)), "a restart");
+        let forgot = Sender {
+            promised_term: Some(3),
+            ..sender(22, 7, 1)
+        };
+        assert!(!admits(&peers, forgot), "a forgotten vote");
+        let silent = Sender {
+            promised_term: None,
+            promised_end: None,
+            ..sender(22, 7, 1)
+        };
+        assert!(admits(&peers, silent), "an earlier version does not say");
+        // A machine that was put back with its memory: the very process that was heard says less than it said.
+        for term in [5, 4] {
+            let heard = Heard {
+                incarnation: 7 << 32 | 1,
+                term: Some(term),
+                ..known
+            };
+            peers.promises().note(2, heard, Instant::now());
+        }
+        let refused = peers.admit("c", "g", Some(&sender(22, 7, 1))).unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::DataLoss);
 
         let asked = |incarnation, end| Sender {
             known_of_target: Some(proto::raft::Promise {

@@ -10,8 +10,12 @@
 //! that it voted in, and an entry that it had synced and applied, and that therefore never leaves its log again. Who
 //! comes back with less is refused, also by a peer that was itself started again.
 //!
-//! An entry is remembered a while after it was heard of: by then the other's own note of what it synced is durable, so
-//! that it knows of damage behind it, and is not taken for a copy. Losing this file loses a safeguard, no promise.
+//! A machine can be put back together with its memory: then the very same process says less than it said before, and is
+//! refused from then on. That cannot be a late answer: a peer is asked again only after it has answered or was given up.
+//!
+//! An entry is remembered a while after it was heard of, so that this file is written seldom. The other's own note of what it
+//! synced is durable before it tells, so that it knows of damage behind it, and is not taken for a copy. Losing this file
+//! loses a safeguard, no promise.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -23,7 +27,7 @@ use tokio::time::Instant;
 
 use crate::error::RaftError;
 use crate::incarnation::starts_of;
-use crate::small_file::{failed, replace};
+use crate::small_file::replace;
 
 const MAGIC: &[u8; 8] = b"RMQPRM01";
 const FILE_NAME: &str = "peers";
@@ -34,7 +38,7 @@ const PEER_BYTES: usize = 40;
 /// Longest file that is read: more peers than a group ever has.
 const FILE_BYTES_MAX: usize = 8 + 256 * PEER_BYTES + 4;
 
-/// Time until an entry that a peer says to have is held against it. The note of what was synced is itself synced after a second.
+/// Time between the entries of a peer that are remembered; each is, when the next one is heard of after that time.
 const REMEMBER_AFTER: Duration = Duration::from_secs(5);
 
 /// What a data directory has promised, at least.
@@ -82,16 +86,31 @@ impl Promise {
         if starts < known {
             return Some(format!("it was started {known} times, and says {starts}"));
         }
-        if started.term < self.term {
-            let (known, term) = (self.term, started.term);
-            return Some(format!("it voted in term {known}, and knows of {term}"));
+        started.less_than((self.term, self.end))
+    }
+
+    /// What of a term voted in, and of an end, this does not hold.
+    fn less_than(&self, (term, end): (u64, u64)) -> Option<String> {
+        if self.term < term {
+            return Some(format!(
+                "it voted in term {term}, and knows of {}",
+                self.term
+            ));
         }
-        if started.end < self.end {
-            let (known, end) = (self.end, started.end);
-            return Some(format!("it had synced {known} entries, and has {end}"));
+        if self.end < end {
+            return Some(format!("it had synced {end} entries, and has {}", self.end));
         }
         None
     }
+}
+
+/// What a peer says of itself while it runs. Nothing, where an earlier version does not say.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Heard {
+    pub(crate) replica_id: u64,
+    pub(crate) incarnation: u64,
+    pub(crate) term: Option<u64>,
+    pub(crate) end: Option<u64>,
 }
 
 /// An entry that a peer said to have.
@@ -100,6 +119,8 @@ struct Sample {
     incarnation: u64,
     end: u64,
     at: Instant,
+    /// The highest term and end that the process ever told us.
+    told: (u64, u64),
 }
 
 /// What peers have promised, by broker id.
@@ -107,6 +128,8 @@ struct Sample {
 pub(crate) struct Promises {
     known: BTreeMap<u64, Promise>,
     samples: BTreeMap<u64, Sample>,
+    /// Processes that said less than they had said before, by broker id, and what.
+    rolled_back: BTreeMap<u64, (u64, String)>,
     changed: bool,
 }
 
@@ -122,30 +145,70 @@ impl Promises {
             .collect()
     }
 
-    /// Hears what a member says of itself.
-    pub(crate) fn note(&mut self, broker_id: u64, heard: Promise, now: Instant) {
+    /// Why a process that runs is an older copy of what it was itself.
+    pub(crate) fn rolled_back(&self, broker_id: u64, incarnation: u64) -> Option<String> {
+        let (process, reason) = self.rolled_back.get(&broker_id)?;
+        (*process == incarnation).then(|| reason.clone())
+    }
+
+    /// Hears what a member says of itself. Must be told its answers in the order in which it gave them.
+    pub(crate) fn note(&mut self, broker_id: u64, heard: Heard, now: Instant) {
         let before = self.of(broker_id);
         let before = before.filter(|before| before.replica_id == heard.replica_id);
-        if before.is_some_and(|before| before.contradiction(&heard).is_some()) {
+        let says = Promise {
+            replica_id: heard.replica_id,
+            incarnation: heard.incarnation,
+            term: heard.term.unwrap_or(u64::MAX),
+            end: heard.end.unwrap_or(u64::MAX),
+        };
+        if before.is_some_and(|before| before.contradiction(&says).is_some()) {
             return;
         }
+        let before = before.unwrap_or_default();
         let sample = self.samples.get(&broker_id).copied();
         let sample = sample.filter(|sample| sample.incarnation == heard.incarnation);
+        let told = sample.map_or((0, 0), |sample| sample.told);
+        if let Some(reason) = says.less_than(told) {
+            self.set_back(broker_id, says, told, reason);
+            return;
+        }
+        let told = (
+            told.0.max(heard.term.unwrap_or(0)),
+            told.1.max(heard.end.unwrap_or(0)),
+        );
         let old =
             sample.filter(|sample| now.saturating_duration_since(sample.at) >= REMEMBER_AFTER);
-        if sample.is_none() || old.is_some() {
-            let sample = Sample {
-                incarnation: heard.incarnation,
-                end: heard.end,
-                at: now,
-            };
-            self.samples.insert(broker_id, sample);
-        }
-        let before = before.unwrap_or_default();
+        let next = Sample {
+            incarnation: heard.incarnation,
+            end: told.1,
+            at: now,
+            told,
+        };
+        let next = match (sample, old) {
+            (Some(sample), None) => Sample { told, ..sample },
+            _ => next,
+        };
+        self.samples.insert(broker_id, next);
         let promise = Promise {
-            term: before.term.max(heard.term),
+            term: before.term.max(told.0),
             end: before.end.max(old.map_or(0, |sample| sample.end)),
-            ..heard
+            ..says
+        };
+        self.changed |= self.known.insert(broker_id, promise) != Some(promise);
+    }
+
+    /// The process goes on, and knows less than it told: neither it nor its next start is believed.
+    fn set_back(&mut self, broker_id: u64, says: Promise, told: (u64, u64), reason: String) {
+        if self.rolled_back(broker_id, says.incarnation).is_none() {
+            tracing::error!(broker_id, reason, "a peer is an older copy of what it was");
+        }
+        self.rolled_back
+            .insert(broker_id, (says.incarnation, reason));
+        let before = self.of(broker_id).unwrap_or_default();
+        let promise = Promise {
+            term: before.term.max(told.0),
+            end: before.end.max(told.1),
+            ..says
         };
         self.changed |= self.known.insert(broker_id, promise) != Some(promise);
     }
@@ -155,6 +218,8 @@ impl Promises {
         let before = self.known.len();
         self.known.retain(|broker_id, _| is_member(*broker_id));
         self.samples.retain(|broker_id, _| is_member(*broker_id));
+        self.rolled_back
+            .retain(|broker_id, _| is_member(*broker_id));
         self.changed |= self.known.len() != before;
     }
 
@@ -169,22 +234,25 @@ impl Promises {
     }
 
     /// What is remembered in `dir`. A file that cannot be read says nothing.
-    pub(crate) fn load(host: &Host, dir: &Path) -> Result<Promises, RaftError> {
+    pub(crate) fn load(host: &Host, dir: &Path) -> Promises {
         let path = dir.join(FILE_NAME);
         if !host.disk.exists(&path) {
-            return Ok(Promises::default());
+            return Promises::default();
         }
-        let file = host.disk.open(&path).map_err(failed("open", &path))?;
         let mut bytes = vec![0; FILE_BYTES_MAX];
-        let read = file.read_at(0, &mut bytes);
-        let known = read.ok().and_then(|count| decode(&bytes[..count]));
-        if known.is_none() {
-            tracing::error!(path = %path.display(), "cannot read what peers had promised; it is learned again");
+        let opened = host.disk.open(&path);
+        let read = opened.and_then(|file| file.read_at(0, &mut bytes));
+        let known = match read {
+            Ok(count) => decode(&bytes[..count]).ok_or_else(|| "it is damaged".to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(reason) = &known {
+            tracing::warn!(path = %path.display(), reason, "cannot read what peers had promised; it is learned again");
         }
-        Ok(Promises {
+        Promises {
             known: known.unwrap_or_default(),
             ..Promises::default()
-        })
+        }
     }
 
     /// Replaces the file.
@@ -235,6 +303,11 @@ fn decode(bytes: &[u8]) -> Option<BTreeMap<u64, Promise>> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::ErrorKind;
+    use std::sync::Arc;
+
+    use host::testing::{CrashDisk, Fault, FaultyDisk, Operation};
+
     use super::*;
 
     fn promise(starts: u64, random: u64, term: u64, end: u64) -> Promise {
@@ -243,6 +316,15 @@ mod tests {
             incarnation: starts << 32 | random,
             term,
             end,
+        }
+    }
+
+    fn heard(promise: Promise) -> Heard {
+        Heard {
+            replica_id: promise.replica_id,
+            incarnation: promise.incarnation,
+            term: Some(promise.term),
+            end: Some(promise.end),
         }
     }
 
@@ -276,7 +358,7 @@ mod tests {
         let mut now = Instant::now();
         let mut end = 10;
         for _ in 0..20 {
-            promises.note(2, promise(5, 1, 7, end), now);
+            promises.note(2, heard(promise(5, 1, 7, end)), now);
             now += Duration::from_secs(1);
             end += 10;
         }
@@ -284,9 +366,9 @@ mod tests {
         let (first, last) = (end - 10 - 10 * 12, end - 10 - 10 * 5);
         assert!((first..=last).contains(&known.end), "{known:?} at {end}");
         // What was heard of the process before is not said of the next one.
-        promises.note(2, promise(6, 1, 7, known.end), now);
+        promises.note(2, heard(promise(6, 1, 7, known.end)), now);
         now += 2 * REMEMBER_AFTER;
-        promises.note(2, promise(6, 1, 8, known.end), now);
+        promises.note(2, heard(promise(6, 1, 8, known.end)), now);
         assert_eq!(promises.of(2), Some(promise(6, 1, 8, known.end)));
     }
 
@@ -296,14 +378,14 @@ mod tests {
         let host = Host::real();
         let dir = tempfile::tempdir().unwrap();
         let mut promises = Promises::default();
-        promises.note(2, promise(5, 1, 7, 0), Instant::now());
-        promises.note(3, promise(1, 9, 7, 0), Instant::now());
+        promises.note(2, heard(promise(5, 1, 7, 0)), Instant::now());
+        promises.note(3, heard(promise(1, 9, 7, 0)), Instant::now());
         let bytes = promises.take_changes().unwrap();
         assert_eq!(promises.take_changes(), None);
         Promises::save(&host, dir.path(), bytes.clone())
             .await
             .unwrap();
-        let loaded = Promises::load(&host, dir.path()).unwrap();
+        let loaded = Promises::load(&host, dir.path());
         assert_eq!(loaded.known, promises.known);
         for at in 0..bytes.len() {
             assert_eq!(decode(&bytes[..at]), None);
@@ -314,6 +396,70 @@ mod tests {
         Promises::save(&host, dir.path(), vec![1; 50])
             .await
             .unwrap();
-        assert!(Promises::load(&host, dir.path()).unwrap().known.is_empty());
+        assert!(Promises::load(&host, dir.path()).known.is_empty());
+    }
+
+    /// Catches a replica that does not start because the disk does not give back what it only learns again.
+    #[tokio::test]
+    async fn a_file_that_cannot_be_read_says_nothing() {
+        for operation in [Operation::Open, Operation::Read] {
+            let disk = FaultyDisk::new(Arc::new(CrashDisk::new()));
+            let host = Host {
+                disk: Arc::new(disk.handle()),
+                ..Host::real()
+            };
+            let dir = Path::new("/");
+            let mut promises = Promises::default();
+            promises.note(2, heard(promise(5, 1, 7, 0)), Instant::now());
+            let bytes = promises.take_changes().unwrap();
+            Promises::save(&host, dir, bytes).await.unwrap();
+            assert_eq!(Promises::load(&host, dir).known, promises.known);
+            disk.inject(Fault::always(
+                operation,
+                FILE_NAME,
+                ErrorKind::PermissionDenied,
+            ));
+            assert!(Promises::load(&host, dir).known.is_empty());
+        }
+    }
+
+    /// Catches a machine that was put back with its memory and is believed, and a process that is refused although it never
+    /// told what another one before it, or nobody, had told.
+    #[test]
+    fn a_process_that_says_less_than_before_is_refused() {
+        let now = Instant::now();
+        for (term, end) in [(7, 100), (6, 120)] {
+            let mut promises = Promises::default();
+            promises.note(2, heard(promise(5, 1, 6, 90)), now);
+            promises.note(2, heard(promise(5, 1, 7, 120)), now);
+            assert_eq!(
+                promises.rolled_back(2, promise(5, 1, 0, 0).incarnation),
+                None
+            );
+            promises.note(2, heard(promise(5, 1, term, end)), now);
+            let same = promise(5, 1, 7, 120).incarnation;
+            assert!(promises.rolled_back(2, same).is_some(), "{term} {end}");
+            // And once it says as much again, of other entries.
+            promises.note(2, heard(promise(5, 1, 9, 900)), now);
+            assert!(promises.rolled_back(2, same).is_some());
+            let known = promises.of(2).unwrap();
+            assert!(known.contradiction(&promise(6, 2, term, end)).is_some());
+        }
+        let mut promises = Promises::default();
+        promises.note(2, heard(promise(5, 1, 7, 100)), now);
+        promises.note(2, heard(promise(5, 1, 7, 100)), now + 2 * REMEMBER_AFTER);
+        // A repair after a start: what is applied and noted may be less than before.
+        promises.note(2, heard(promise(6, 2, 7, 100)), now);
+        let other = promise(6, 2, 0, 0).incarnation;
+        assert_eq!(promises.rolled_back(2, other), None);
+        // An earlier version says nothing of it.
+        let silent = Heard {
+            term: None,
+            end: None,
+            ..heard(promise(6, 2, 0, 0))
+        };
+        promises.note(2, silent, now);
+        assert_eq!(promises.rolled_back(2, other), None);
+        assert_eq!(promises.of(2), Some(promise(6, 2, 7, 100)));
     }
 }

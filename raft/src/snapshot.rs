@@ -40,6 +40,7 @@ use crate::connections::{Class, Connections};
 use crate::convert::{ConvertError, corrupt, log_id_from_store};
 use crate::peers::{Addressee, Peers};
 use crate::state::Counters;
+use crate::storage::remove_former;
 use crate::tables::Tables;
 use crate::types::{RaftSnapshot, SnapshotMeta, StoredMembership};
 use hold::Hold;
@@ -200,11 +201,7 @@ impl Snapshots {
 
     /// Reads the newest checkpoint; whether it is whole, or there is none.
     pub(crate) async fn newest_is_whole(&self) -> Result<bool, StoreError> {
-        let _hold = self.holds.take(self.log.positions().dropped);
-        let Some(newest) = self.checkpoints.newest()? else {
-            return Ok(true);
-        };
-        match self.checkpoints.verify(&newest).await {
+        match self.verify_newest().await {
             Ok(()) => Ok(true),
             Err(error) if error.is_corruption() => {
                 tracing::error!(%error, "the newest checkpoint is damaged");
@@ -212,6 +209,36 @@ impl Snapshots {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Reads the newest checkpoint, if there is one.
+    pub(crate) async fn verify_newest(&self) -> Result<(), StoreError> {
+        let _hold = self.holds.take(self.log.positions().dropped);
+        match self.checkpoints.newest()? {
+            Some(newest) => self.checkpoints.verify(&newest).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The index up to which tables can be made of a checkpoint here; none if the newest one is damaged.
+    pub(crate) async fn whole_upto(&self) -> Result<Option<u64>, StoreError> {
+        let newest = self.checkpoints.newest()?;
+        match self.newest_is_whole().await? {
+            true => Ok(newest.map(|newest| newest.meta().log_id.index)),
+            false => Ok(None),
+        }
+    }
+
+    /// Removes what was kept until the tables were whole again: they end with `applied` now, and a checkpoint of what is above
+    /// it is one that they could not be made of.
+    pub(crate) async fn remove_former(&self, applied: Option<u64>) -> Result<(), StoreError> {
+        let end = applied.map_or(0, |index| index + 1);
+        while let Some(newest) = self.checkpoints.newest()?
+            && newest.meta().log_id.index >= end
+        {
+            self.checkpoints.set_aside(&newest).await?;
+        }
+        remove_former(&self.data_dir, &self.checkpoints).await
     }
 
     /// Segments that a peer did not take since the last call: they may be damaged here.

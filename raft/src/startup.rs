@@ -6,8 +6,11 @@
 //! otherwise  run at once: a majority must be able to come back without asking anybody
 //! ```
 
+mod ending;
 mod replace;
 mod tail;
+
+pub(crate) use replace::GivenUp;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,7 +26,6 @@ use crate::bootstrap::{Candidate, Step};
 use crate::config::RaftConfig;
 use crate::connections::Connections;
 use crate::error::RaftError;
-use crate::group::hand_over;
 use crate::introductions::{Acquaintance, Acquaintances};
 use crate::leadership::LeadershipWatch;
 use crate::log_storage::{LogReader, LogStorage};
@@ -37,14 +39,10 @@ use crate::snapshot::Snapshots;
 use crate::stall_watch::StallWatch;
 use crate::state::{Phase, State};
 use crate::state_machine::StateMachine;
-use crate::storage::give_up_tables;
 use crate::tables::Tables;
 use crate::terms::TERM_MAX;
 use crate::timekeeper::Timekeeper;
 use crate::types::{Raft, RaftLogId};
-
-/// Longest wait for another replica to lead in the place of one that has to end.
-const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Longest wait for openraft to end its tasks.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -67,6 +65,7 @@ pub(crate) struct Startup {
     pub(crate) ballot: Arc<Ballot>,
     /// Peers that were asked for help.
     pub(crate) asked: AtomicUsize,
+    pub(crate) given_up: GivenUp,
 }
 
 impl Startup {
@@ -77,7 +76,7 @@ impl Startup {
 
     /// Whether something that was promised is not there, or cannot be read.
     fn needs_repair(&self) -> bool {
-        self.log.damage().is_some() || self.tables_are_lost()
+        self.log.damage().is_some() || self.tables_are_lost() || self.given_up.are_waiting()
     }
 
     /// One of the peers that can help, each time another one: the last one may be about to die, or damaged itself.
@@ -103,7 +102,12 @@ impl Startup {
             self.learn_promise().await?;
             self.repair_log().await?;
             self.restore_tables().await?;
+            self.replace_given_up().await?;
             self.look_for_damage().await?;
+        }
+        if !self.given_up.are_used() {
+            let applied = self.state.applied_index();
+            self.snapshots.remove_former(applied).await?;
         }
         let step = match self.state.is_pristine() {
             true => self.wait_for_group().await?,
@@ -182,50 +186,6 @@ impl Startup {
         self.stop(raft).await;
     }
 
-    /// Ends the replica in order when its tables turn out to be damaged: the next start makes them again.
-    async fn watch_tables(&self, shutdown: Shutdown) {
-        let mut damage = self.tables.lock().await.damage();
-        let reason = tokio::select! {
-            biased;
-            () = shutdown.wait() => return,
-            damaged = damage.wait_for(Option::is_some) => {
-                damaged.ok().and_then(|reason| reason.clone()).unwrap_or_default()
-            }
-        };
-        if let Err(error) = give_up_tables(&self.data_dir).await {
-            return self.state.fail(error.to_string());
-        }
-        self.end_in_order(format!(
-            "{reason}; the tables are made again at the next start"
-        ))
-        .await;
-    }
-
-    /// Ends the replica in order when the segment that it writes to turns out to be damaged: the next start finds that below
-    /// the mark, and repairs it from peers before it takes part.
-    async fn watch_tail(&self, shutdown: Shutdown) {
-        let mut damage = self.repairer.tail_damage();
-        let reason = tokio::select! {
-            biased;
-            () = shutdown.wait() => return,
-            damaged = damage.wait_for(Option::is_some) => {
-                damaged.ok().and_then(|reason| reason.clone()).unwrap_or_default()
-            }
-        };
-        self.end_in_order(format!(
-            "{reason}; it is repaired from the peers at the next start"
-        ))
-        .await;
-    }
-
-    /// Whoever takes over can read what this replica cannot; nobody waits for an election then.
-    async fn end_in_order(&self, reason: String) {
-        if let Err(error) = hand_over(&self.state, |_| true, HAND_OVER_TIMEOUT).await {
-            tracing::warn!(%error, "the lead was not handed over");
-        }
-        self.state.fail(reason);
-    }
-
     /// An orderly end: what is in the tables' memory need not be replayed.
     async fn stop(&self, raft: Raft) {
         self.state.enter(Phase::Stopped);
@@ -250,7 +210,7 @@ impl Startup {
         }
         // Also if Raft stopped for it before anybody else heard of it.
         let is_damaged = damage.borrow().is_some();
-        if is_damaged && let Err(error) = give_up_tables(&self.data_dir).await {
+        if is_damaged && let Err(error) = self.give_up_tables().await {
             tracing::error!(%error, "the next start will find damaged tables");
         }
     }

@@ -80,8 +80,10 @@ pub(crate) struct State {
     membership_at_start: StoredMembership,
     leadership: watch::Sender<Leadership>,
     failure: watch::Sender<Option<String>>,
-    /// Whether it is a peer who says that this replica must not go on.
-    refused: AtomicBool,
+    /// Why a peer says that this replica must not go on.
+    refusal: watch::Sender<Option<String>>,
+    /// The highest that peers were told to hold against this replica.
+    promised_end: AtomicU64,
     room: watch::Sender<Room>,
     /// Of the disk, as last looked at; the highest number before that.
     free_bytes: AtomicU64,
@@ -121,7 +123,8 @@ impl State {
             membership_at_start: parts.membership,
             leadership: watch::channel(Leadership::default()).0,
             failure: watch::channel(None).0,
-            refused: AtomicBool::new(false),
+            refusal: watch::channel(None).0,
+            promised_end: AtomicU64::new(0),
             room: watch::channel(Room::default()).0,
             free_bytes: AtomicU64::new(u64::MAX),
             checkpoint: parts.checkpoint,
@@ -170,7 +173,9 @@ impl State {
 
     /// States why the replica must stop. The first reason stays.
     pub(crate) fn fail(&self, reason: impl Into<String>) {
-        let reason = reason.into();
+        // What fails while a refused replica stops is not why.
+        let refusal = self.refusal.borrow().clone();
+        let reason = refusal.unwrap_or_else(|| reason.into());
         self.failure.send_if_modified(|current| {
             let first = current.is_none();
             if first {
@@ -182,14 +187,23 @@ impl State {
         self.enter(Phase::Stopped);
     }
 
-    /// Like [`State::fail`], because a peer refuses this replica: its start does not count.
+    /// A peer refuses this replica: it stops at once. Its start does not count, and that is noted before it fails: the
+    /// process may be gone right after.
     pub(crate) fn refuse(&self, error: &RaftError) {
-        self.refused.store(true, Ordering::SeqCst);
-        self.fail(error.to_string());
+        let reason = error.to_string();
+        self.refusal.send_if_modified(|current| {
+            let first = current.is_none();
+            if first {
+                tracing::error!(reason, "replica is refused");
+                *current = Some(reason.clone());
+            }
+            first
+        });
+        self.enter(Phase::Stopped);
     }
 
-    pub(crate) fn is_refused(&self) -> bool {
-        self.refused.load(Ordering::SeqCst)
+    pub(crate) fn refusal(&self) -> watch::Receiver<Option<String>> {
+        self.refusal.subscribe()
     }
 
     pub(crate) fn failure(&self) -> watch::Receiver<Option<String>> {
@@ -353,15 +367,24 @@ impl State {
         }
     }
 
+    /// The index after an entry that is applied, and of which this replica will always know that it had synced it. Never
+    /// goes back while the process lives, also where the log is repaired: peers would take it for an older copy.
+    fn promised_end(&self, applied: Option<u64>) -> u64 {
+        let applied_end = applied.map_or(0, |index| index + 1);
+        let end = self.log.marked_end().min(applied_end);
+        self.promised_end.fetch_max(end, Ordering::SeqCst).max(end)
+    }
+
     /// The answer to a peer's question who this is.
     pub(crate) fn to_wire(&self) -> wire::StatusResponse {
         let identity = self.peers.identity();
         let incarnation = self.peers.incarnation();
+        // Before the log's end, which is then at least what this replica had when it led.
+        let leadership = self.leadership.borrow().clone();
         let positions = self.log.positions();
         let last = self.log.last();
-        let leadership = self.leadership.borrow().clone();
         let applied = self.applied_index();
-        let synced_and_applied = positions.flushed.map(|flushed| flushed.index).min(applied);
+        let promised_end = self.promised_end(applied);
         wire::StatusResponse {
             cluster_id: identity.cluster_id.clone(),
             group: identity.group.clone(),
@@ -385,8 +408,8 @@ impl State {
             has_entries: applied.is_some(),
             checkpoint: self.checkpoint_index().unwrap_or(0),
             clock_ms: self.clocks.own_ms(),
-            voted_term: self.vote().map_or(0, |vote| vote.term),
-            promised_end: synced_and_applied.map_or(0, |index| index + 1),
+            voted_term: Some(self.vote().map_or(0, |vote| vote.term)),
+            promised_end: Some(promised_end),
             free_bytes: self.free_bytes(),
             announcement: Some(self.peers.addresses().own().clone()),
             reached: self.peers.addresses().reached(),

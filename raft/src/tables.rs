@@ -206,8 +206,6 @@ pub(crate) fn read_applied(kv: &dyn Kv) -> Result<Applied, StoreError> {
     let Some(row) = table::applied::get(kv)? else {
         return Ok(Applied::default());
     };
-    Applied::decode(&row).map_err(|error| StoreError::Engine {
-        verb: "read the applied row of",
-        detail: error.to_string(),
-    })
+    let path = std::path::Path::new("the tables' applied row");
+    Applied::decode(&row).map_err(|error| StoreError::corrupt(path, error.to_string()))
 }

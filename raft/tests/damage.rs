@@ -126,6 +126,81 @@ async fn a_damaged_tail_is_replaced_by_a_snapshot_when_the_entries_are_gone() {
     assert_logs_equal(&cluster, dropped.max(last - 10)..=last).await;
 }
 
+/// Catches two replicas that wait for each other: one lacks what only a snapshot gives back, and the other, which leads, has not
+/// committed as much as the first had promised, and cannot without it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_replica_takes_what_its_leader_has_committed_and_the_rest_by_entries() {
+    let mut cluster = Cluster::new(3);
+    cluster.adjust = |config| config.catch_up_log_bytes = 1;
+    cluster.start_all().await;
+    let mut last = 0;
+    for _ in 0..2 {
+        last = cluster.fill(10, 100).await;
+        cluster.settle(last).await;
+        for replica in cluster.running.values() {
+            replica.group.checkpoint(common::PATIENCE).await.unwrap();
+        }
+    }
+    for replica in cluster.running.values() {
+        let purged = || replica.group.log().purged().map(drop);
+        eventually("entries that Raft may not ask for", purged).await;
+    }
+    let checkpoint = last;
+    let last = cluster.fill(10, 100).await;
+    cluster.settle(last).await;
+    let (damaged, leader) = (cluster.follower().await, cluster.leader().await);
+    cluster.stop_all().await;
+    damage(&log_files(&cluster.data_dir(damaged), ".seg")[0], 64, 100);
+    // The leader does not know any more how much was committed.
+    let (disk, dir) = (Host::real().disk, cluster.data_dir(leader));
+    for path in disk.list(&dir).unwrap() {
+        if path.to_string_lossy().contains("tables-") {
+            disk.remove_dir_all(&path).unwrap();
+        }
+    }
+    cluster.start(leader).await;
+    let applied = cluster.group(leader).status().applied;
+    assert!(
+        applied.is_some_and(|applied| (checkpoint..last).contains(&applied)),
+        "{applied:?}"
+    );
+    cluster.start(damaged).await;
+    cluster.running[&damaged].wait_phase(Phase::Running).await;
+    let status = cluster.group(damaged).status();
+    assert_eq!(status.snapshots_installed, 1);
+    let last = cluster.fill(5, 100).await;
+    cluster.settle(last).await;
+    assert_logs_equal(&cluster, checkpoint + 1..=last).await;
+}
+
+/// Catches a replica that for ever asks its peers for the entry before its damage, which they have just dropped.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damage_that_begins_where_the_peers_logs_begin_is_repaired() {
+    let mut cluster = Cluster::three().await;
+    let last = cluster.fill(30, 1_000).await;
+    cluster.settle(last).await;
+    let damaged = cluster.follower().await;
+    cluster.stop(damaged).await;
+    let tail = log_files(&cluster.data_dir(damaged), ".seg").pop().unwrap();
+    damage(&tail, 64, 100);
+    let first: u64 = tail.file_stem().unwrap().to_str().unwrap().parse().unwrap();
+    let last = cluster.fill(30, 1_000).await;
+    let floor = cluster.propose(format!("floor {}", first + 1)).await;
+    cluster.settle(floor.log_id.index.max(last)).await;
+    for (id, replica) in &cluster.running {
+        replica.group.checkpoint(common::PATIENCE).await.unwrap();
+        eventually(&format!("replica {id} drops segments"), || {
+            (replica.group.status().dropped == first).then_some(())
+        })
+        .await;
+    }
+    cluster.start(damaged).await;
+    cluster.running[&damaged].wait_phase(Phase::Running).await;
+    let last = cluster.fill(5, 100).await;
+    cluster.settle(last).await;
+    assert_logs_equal(&cluster, first..=last).await;
+}
+
 /// Catches a replica that can never start again because the copy of its tables rotted, or a record that it
 /// has to apply again, and nobody has the entries any more.
 #[tokio::test(flavor = "multi_thread")]

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use common::{Cluster, PATIENCE};
+use common::{Cluster, PATIENCE, damage, eventually};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use host::Host;
@@ -171,5 +171,103 @@ async fn a_leader_whose_tables_rot_hands_over_and_makes_them_again() {
         cluster.running[&id].wait_phase(Phase::Running).await;
         let last = cluster.fill(5, 100).await;
         cluster.settle(last).await;
+    }
+}
+
+/// A replica of which no peer has the log's first entries any more, and neither it: the tables are all that is left of them.
+async fn purged(count: usize) -> (Cluster, Rotten) {
+    let rotten = Rotten::default();
+    let engine = RottenEngine {
+        inner: Arc::new(MemEngine::new(Host::real().disk)),
+        rotten: rotten.clone(),
+    };
+    let mut cluster = Cluster::with_engine(count, Arc::new(engine));
+    cluster.adjust = |config| config.catch_up_log_bytes = 1;
+    cluster.start_all().await;
+    for _ in 0..2 {
+        let last = cluster.fill(30, 1_000).await;
+        cluster.settle(last).await;
+        for replica in cluster.running.values() {
+            replica.group.checkpoint(PATIENCE).await.unwrap();
+        }
+    }
+    for replica in cluster.running.values() {
+        let purged = || replica.group.log().purged().map(drop);
+        eventually("entries that Raft may not ask for", purged).await;
+    }
+    (cluster, rotten)
+}
+
+/// The tables of a replica rot, and its checkpoint, whose files are theirs.
+fn rot(cluster: &Cluster, rotten: &Rotten, id: u64) -> PathBuf {
+    let disk = Host::real().disk;
+    rotten.lock().unwrap().extend(tables_of(cluster, id));
+    let checkpoints = disk
+        .list(&cluster.data_dir(id).join("checkpoints"))
+        .unwrap();
+    let newest = checkpoints.last().unwrap();
+    let files = disk.list(&newest.join("tables")).unwrap();
+    damage(&files[0], 20, 3);
+    tables_of(cluster, id).pop().unwrap()
+}
+
+/// Catches a replica that destroys the tables and the checkpoint that it has for one block that cannot be read, and waits
+/// for peers that there are not.
+#[tokio::test(flavor = "multi_thread")]
+async fn alone_tables_that_rotted_are_used_as_they_are() {
+    let (mut cluster, rotten) = purged(1).await;
+    let tables = rot(&cluster, &rotten, 1);
+    assert!(cluster.running[&1].rows.read(1).is_err());
+    // What is written goes on being written, and the end keeps what there is.
+    let last = cluster.fill(5, 100).await;
+    rotten.lock().unwrap().clear();
+    cluster.stop(1).await;
+    assert!(Host::real().disk.exists(&tables));
+    cluster.start(1).await;
+    cluster.settle(last).await;
+    assert_eq!(tables_of(&cluster, 1), [tables]);
+    assert!(cluster.running[&1].rows.read(1).is_ok());
+}
+
+/// Catches tables, and a checkpoint, that are destroyed before a peer has given others.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_rotted_is_kept_until_a_peer_has_given_other_tables() {
+    for opens in [true, false] {
+        let (mut cluster, rotten) = purged(3).await;
+        let id = cluster.follower().await;
+        let replica = cluster.running.remove(&id).unwrap();
+        let tables = rot(&cluster, &rotten, id);
+        assert!(replica.rows.read(1).is_err());
+        let failed = tokio::time::timeout(PATIENCE, replica.group.failed()).await;
+        failed.expect("its peers have what it lacks");
+        replica.stop().await;
+        let others: Vec<u64> = cluster.running.keys().copied().collect();
+        cluster.stop_all().await;
+        if opens {
+            rotten.lock().unwrap().clear();
+        }
+        cluster.start(id).await;
+        cluster.running[&id].wait_phase(Phase::Repairing).await;
+        let disk = Host::real().disk;
+        let kept = disk
+            .list(&cluster.data_dir(id).join("checkpoints"))
+            .unwrap();
+        assert!(
+            disk.exists(&tables) && !kept.is_empty(),
+            "{opens}: {kept:?}"
+        );
+        for other in others {
+            cluster.start(other).await;
+        }
+        cluster.running[&id].wait_phase(Phase::Running).await;
+        let last = cluster.fill(5, 100).await;
+        cluster.settle(last).await;
+        assert_eq!(cluster.group(id).status().snapshots_installed, 1);
+        assert!(!disk.exists(&tables), "what was replaced goes");
+        let kept = disk
+            .list(&cluster.data_dir(id).join("checkpoints"))
+            .unwrap();
+        let damaged = |path: &PathBuf| path.extension().is_some();
+        assert!(!kept.iter().any(damaged), "{kept:?}");
     }
 }

@@ -4,8 +4,13 @@
 
 mod common;
 
-use common::{Cluster, eventually, free_addresses};
+use std::io::ErrorKind;
+use std::path::Path;
+use std::sync::Arc;
+
+use common::{Cluster, PATIENCE, eventually, free_addresses};
 use host::Host;
+use host::testing::{Fault, FaultyDisk, Operation};
 use raftmq_raft::{Phase, RaftError};
 
 /// Catches a replica that lost everything and votes again as if it had promised nothing.
@@ -146,6 +151,92 @@ async fn a_replica_whose_data_directory_is_in_use_says_so() {
     );
     eventually("nothing changed", || {
         (*cluster.group(1).phase().borrow() == Phase::Running).then_some(())
+    })
+    .await;
+}
+
+/// What stands in a file; nothing if it is not there.
+fn bytes_of(path: &Path) -> Vec<u8> {
+    let mut bytes = vec![0; 4096];
+    let read = Host::real()
+        .disk
+        .open(path)
+        .and_then(|file| file.read_at(0, &mut bytes));
+    bytes.truncate(read.unwrap_or(0));
+    bytes
+}
+
+/// Catches an older copy whose process ends before its start is taken back: started often enough, it would pass for the newest.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_is_refused_later_is_taken_back_before_the_replica_fails() {
+    let mut cluster = Cluster::three().await;
+    let copied = cluster.follower().await;
+    let file = cluster.data_dir(copied).join("replica");
+    cluster.stop(copied).await;
+    let old = bytes_of(&file);
+    let others: Vec<u64> = cluster.running.keys().copied().collect();
+    cluster.start(copied).await;
+    cluster.stop(copied).await;
+    cluster.start(copied).await;
+    for other in &others {
+        let remembered = cluster.data_dir(*other).join("peers");
+        eventually("its third start is remembered", || {
+            let bytes = bytes_of(&remembered);
+            let mut numbers = bytes.get(8..)?.chunks_exact(8);
+            let third = |number: &[u8]| number[4..] == 3_u32.to_le_bytes();
+            numbers.any(third).then_some(())
+        })
+        .await;
+    }
+    cluster.stop_all().await;
+    let written = Host::real().disk.open(&file).unwrap();
+    written.write_at(0, &[old.clone().into()]).unwrap();
+    // Nobody is there who would refuse it at once.
+    cluster.start(copied).await;
+    assert_ne!(bytes_of(&file), old);
+    for other in others {
+        cluster.start(other).await;
+    }
+    let failed = tokio::time::timeout(PATIENCE, cluster.group(copied).failed());
+    let reason = failed.await.unwrap().to_string();
+    assert!(reason.contains("started"), "{reason}");
+    assert_eq!(bytes_of(&file), old);
+}
+
+/// Catches a replica that ends because a disk does not take what is only a safeguard, and one that never tries again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_goes_on_if_what_peers_have_promised_cannot_be_kept() {
+    let mut cluster = Cluster::new(3);
+    let real = Host::real();
+    let disk = FaultyDisk::new(real.disk.clone());
+    disk.inject(Fault::always(
+        Operation::Write,
+        "peers.new",
+        ErrorKind::Other,
+    ));
+    let host = Host {
+        disk: Arc::new(disk.handle()),
+        ..real
+    };
+    let replica = common::start(cluster.config(1), host).await.unwrap();
+    cluster.running.insert(1, replica);
+    cluster.start(2).await;
+    cluster.start(3).await;
+    let last = cluster.fill(5, 100).await;
+    cluster.settle(last).await;
+    let group = cluster.group(1).clone();
+    // Introductions go on: what the others say of themselves is heard again and again.
+    eventually("peers say how far they are", || {
+        let ends = group.status().promised_by_peers;
+        (ends.len() == 2 && ends.values().all(|end| *end > 0)).then_some(())
+    })
+    .await;
+    assert_eq!(*group.phase().borrow(), Phase::Running);
+    let peers = cluster.data_dir(1).join("peers");
+    assert!(bytes_of(&peers).is_empty());
+    disk.heal();
+    eventually("it is kept when the disk takes it", || {
+        (!bytes_of(&peers).is_empty()).then_some(())
     })
     .await;
 }

@@ -5,6 +5,7 @@
 //! checkpoints/<index:020>/tables/     the copy, as its engine wrote it
 //! checkpoints/next.building/          one that is being made, or was when the process died
 //! checkpoints/<index:020>.removed/    one that is being removed
+//! checkpoints/<index:020>.damaged/    one that rotted, kept until what was to be made of it is there again
 //! ```
 //!
 //! The live tables may be deleted at any time: the newest checkpoint and the entries after it make
@@ -12,6 +13,9 @@
 //!
 //! META holds the checksum of every file. Whoever makes tables of a checkpoint, or sends it to a peer,
 //! verifies it first: a bit that rotted must not spread.
+//!
+//! Its files are the tables' files under other names: rot in one is rot in both. So a damaged one is set aside, not
+//! removed, as long as nothing has taken its place.
 //!
 //! Must never: give the name before the sync, or remove the newest one while it is whole.
 
@@ -35,6 +39,7 @@ const TABLES: &str = "tables";
 const BUILDING: &str = "next.building";
 const BUILDING_SUFFIX: &str = "building";
 const REMOVED_SUFFIX: &str = "removed";
+const DAMAGED_SUFFIX: &str = "damaged";
 /// Digits of a checkpoint's name, so that names sort as their indexes do.
 const NAME_DIGITS: usize = 20;
 /// Longest META that is read: one line per file of the tables.
@@ -169,11 +174,16 @@ impl Checkpoints {
 
     /// The complete checkpoint with the highest index. A damaged one is passed over, with a warning.
     pub fn newest(&self) -> Result<Option<Checkpoint>> {
+        self.newest_below(u64::MAX)
+    }
+
+    /// The complete checkpoint with the highest index below `end`.
+    pub fn newest_below(&self, end: u64) -> Result<Option<Checkpoint>> {
         for path in self
             .list()?
             .into_iter()
             .rev()
-            .filter(|path| index_of(path).is_some())
+            .filter(|path| index_of(path).is_some_and(|index| index < end))
         {
             match self.read(&path) {
                 Ok(checkpoint) => return Ok(Some(checkpoint)),
@@ -202,10 +212,28 @@ impl Checkpoints {
         .await
     }
 
-    /// Removes a checkpoint that is damaged.
-    pub async fn discard(&self, checkpoint: &Checkpoint) -> Result<()> {
-        tracing::warn!(dir = %checkpoint.dir.display(), "removing a damaged checkpoint");
-        self.remove(&checkpoint.dir).await
+    /// Takes the name from a checkpoint that is damaged. What is in it stays until [`Checkpoints::remove_set_aside`].
+    pub async fn set_aside(&self, checkpoint: &Checkpoint) -> Result<()> {
+        let aside = with_suffix(&checkpoint.dir, DAMAGED_SUFFIX);
+        tracing::warn!(dir = %aside.display(), "setting a damaged checkpoint aside");
+        self.remove_dir(aside.clone()).await?;
+        self.disk
+            .rename(&checkpoint.dir, &aside)
+            .map_err(StoreError::io("rename", &checkpoint.dir))?;
+        self.disk
+            .sync_dir(&self.dir)
+            .await
+            .map_err(StoreError::io("sync", &self.dir))
+    }
+
+    /// Removes the damaged checkpoints that were set aside: something whole stands in their place.
+    pub async fn remove_set_aside(&self) -> Result<()> {
+        for path in self.list()? {
+            if path.extension().is_some_and(|end| end == DAMAGED_SUFFIX) {
+                self.remove_dir(path).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes every checkpoint below `index`.
@@ -309,7 +337,7 @@ impl Checkpoints {
         let mut bytes = vec![0; len as usize];
         let read = file
             .read_at(0, &mut bytes)
-            .map_err(StoreError::unreadable(path, None))?;
+            .map_err(StoreError::refused(path))?;
         bytes.truncate(read);
         Ok(Bytes::from(bytes))
     }
@@ -430,7 +458,7 @@ fn checksum(disk: &dyn Disk, path: &Path) -> Result<u32> {
     loop {
         let read = file
             .read_at(position, &mut buffer)
-            .map_err(StoreError::unreadable(path, None))?;
+            .map_err(StoreError::refused(path))?;
         if read == 0 {
             return Ok(crc32c);
         }

@@ -172,6 +172,16 @@ impl StoreError {
         }
     }
 
+    /// For `map_err`: like [`StoreError::unreadable`] if the disk itself failed to read `path`; any other failure says
+    /// nothing of what stands there.
+    pub fn refused(path: &Path) -> impl FnOnce(io::Error) -> StoreError {
+        let path = path.to_path_buf();
+        move |source| match host::is_media_error(&source) {
+            true => StoreError::unreadable(&path, None)(source),
+            false => StoreError::io("read", &path)(source),
+        }
+    }
+
     /// Whether bytes on the disk are not what was written there: peers can repair that.
     pub fn is_corruption(&self) -> bool {
         matches!(self, StoreError::Corrupt { .. })
@@ -190,6 +200,18 @@ fn at_index(index: Option<u64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Catches tables that are given up because the system was short of something for a moment.
+    #[test]
+    fn only_what_the_disk_refuses_is_damage() {
+        let path = Path::new("/data/checkpoints/7/tables/1.sst");
+        let refused = StoreError::refused(path)(io::Error::from_raw_os_error(5));
+        assert!(refused.is_corruption(), "{refused}");
+        for kind in [io::ErrorKind::PermissionDenied, io::ErrorKind::OutOfMemory] {
+            let failed = StoreError::refused(path)(kind.into());
+            assert!(!failed.is_corruption(), "{failed}");
+        }
+    }
 
     /// Catches messages that do not say what happened to what.
     #[test]

@@ -37,6 +37,7 @@ mod truncate;
 mod verify;
 
 use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use host::Disk;
@@ -84,6 +85,8 @@ struct Shared {
     read_cache: Mutex<Lru<Entry>>,
     space: Space,
     counters: Counters,
+    /// The index after the last entry that the mark tells of after a power cut too.
+    marked_end: Arc<AtomicU64>,
     /// Something waits in the queue, or the log was closed.
     appended: Notify,
     /// The flusher has finished a group.
@@ -122,6 +125,7 @@ impl CommitLog {
             sealed_files: SealedFiles::new(config.index_cache_bytes),
             read_cache: Mutex::new(Lru::new(config.read_cache_bytes, READ_CACHE_ENTRIES_MAX)),
             space: Space::new(config.reserve_bytes),
+            marked_end: writer.mark.durable_end().clone(),
             config,
             state: Mutex::new(state),
             writer: tokio::sync::Mutex::new(writer),
@@ -185,6 +189,28 @@ impl CommitLog {
         let damaged = state.damages.iter().map(|damage| damage.synced_index);
         let last = damaged.chain(last.map(|last| last.index)).max();
         last.map_or(0, |last| last + 1)
+    }
+
+    /// The last entry that this replica has, or had before it was damaged, or one above it: of the highest term and index
+    /// of which there is a trace. None if there was none, or nobody knows.
+    pub fn promised(&self) -> Option<LogId> {
+        let end = self.promised_end();
+        let state = self.shared.state();
+        if state.mark_lost {
+            return None;
+        }
+        let positions = state.positions;
+        let known = positions.appended.max(positions.purged);
+        let terms = [known, state.promised].into_iter().flatten();
+        let term = terms.map(|known| known.term).max()?;
+        let index = end.checked_sub(1)?;
+        Some(LogId { term, index })
+    }
+
+    /// The index after the last entry of which this log will always know that it had synced it, whatever a power cut takes.
+    /// Follows what is synced by a second, or as long as the disk takes.
+    pub fn marked_end(&self) -> u64 {
+        self.shared.marked_end.load(Ordering::Relaxed)
     }
 
     /// Whether a log that ends with `last` is at least as far as all that was ever promised here, also where it is damaged.

@@ -3,6 +3,7 @@
 //! Wraps any other disk. A failed write leaves half of its bytes behind, as a real one may.
 
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -50,6 +51,8 @@ pub struct Fault {
     pub times: u64,
     /// With which error.
     pub kind: io::ErrorKind,
+    /// Of reads: only those that touch these bytes.
+    pub within: Range<u64>,
 }
 
 impl Fault {
@@ -61,6 +64,7 @@ impl Fault {
             skip: 0,
             times: u64::MAX,
             kind,
+            within: 0..u64::MAX,
         }
     }
 
@@ -70,6 +74,11 @@ impl Fault {
             times: 1,
             ..Fault::always(operation, path_part, kind)
         }
+    }
+
+    /// Only reads that touch these bytes fail.
+    pub fn within(self, within: Range<u64>) -> Fault {
+        Fault { within, ..self }
     }
 
     /// Lets `skip` operations succeed first.
@@ -169,6 +178,10 @@ impl FaultyDisk {
     }
 
     fn check(&self, operation: Operation, path: &Path) -> io::Result<()> {
+        self.check_bytes(operation, path, 0..u64::MAX)
+    }
+
+    fn check_bytes(&self, operation: Operation, path: &Path, at: Range<u64>) -> io::Result<()> {
         let mut state = self.state();
         if self.life < state.life {
             return Err(io::Error::other("the process that held this disk is dead"));
@@ -183,7 +196,8 @@ impl FaultyDisk {
         }
         let path = path.to_string_lossy();
         for fault in &mut state.faults {
-            if fault.operation != operation || !path.contains(&fault.path_part) {
+            let touched = at.start < fault.within.end && fault.within.start < at.end;
+            if fault.operation != operation || !path.contains(&fault.path_part) || !touched {
                 continue;
             }
             if fault.skip > 0 {
@@ -287,7 +301,8 @@ impl File for FaultyFile {
     }
 
     fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        self.disk.check(Operation::Read, &self.path)?;
+        let bytes = position..position + buffer.len() as u64;
+        self.disk.check_bytes(Operation::Read, &self.path, bytes)?;
         let count = self.inner.read_at(position, buffer)?;
         let mut state = self.disk.state();
         state.counts.reads += 1;

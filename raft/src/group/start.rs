@@ -23,9 +23,9 @@ use crate::peers::Peers;
 use crate::repair::{Fetcher, Repairer};
 use crate::service::{Ballot, Service};
 use crate::snapshot::{Incoming, Snapshots, SnapshotsParts};
-use crate::startup::Startup;
+use crate::startup::{GivenUp, Startup};
 use crate::state::{Counters, State, StateParts};
-use crate::storage::{Storage, make_again};
+use crate::storage::{Storage, first_entry, make_again};
 use crate::tables::{Tables, Unusable};
 use crate::types::RaftLogId;
 
@@ -34,6 +34,9 @@ const PEER_CONNECTIONS_MAX: usize = 256;
 
 /// How long calls in flight may take to end at shutdown, in milliseconds.
 const SHUTDOWN_GRACE_MS: u64 = 1_000;
+
+/// Longest wait for the disk before a replica that is refused says so.
+const TAKE_BACK_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl RaftGroup {
     /// Opens the data directory, recovers it, and starts the replica.
@@ -76,15 +79,19 @@ impl RaftGroup {
         let (state, data_dir) = (parts.startup.state.clone(), parts.startup.data_dir.clone());
         let incarnation = parts.startup.peers.incarnation();
         tokio::spawn(async move {
-            let mut failure = state.failure();
+            let (mut failure, mut refusal) = (state.failure(), state.refusal());
             tokio::select! {
                 biased;
                 () = shutdown.wait() => {}
                 _ = failure.wait_for(Option::is_some) => {}
+                _ = refusal.wait_for(Option::is_some) => {}
             }
             trigger.shut_down();
-            if state.is_refused() {
+            // Also one that came with the end.
+            let refused = refusal.borrow_and_update().clone();
+            if let Some(reason) = refused {
                 take_back(incarnation, &data_dir).await;
+                state.fail(reason);
             }
         });
         Ok(parts.run(tasks, task, stop))
@@ -93,11 +100,11 @@ impl RaftGroup {
 
 /// Whoever is refused has not been started, as far as its peers will be told.
 async fn take_back(incarnation: Incarnation, data_dir: &DataDir) {
-    if let Err(error) = incarnation
-        .take_back(data_dir.host(), data_dir.path())
-        .await
-    {
-        tracing::warn!(%error, "a start that peers refused counts");
+    let taking = incarnation.take_back(data_dir.host(), data_dir.path());
+    match tokio::time::timeout(TAKE_BACK_TIMEOUT, taking).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "a start that peers refused counts"),
+        Err(_) => tracing::warn!("a start that peers refused counts: the disk does not answer"),
     }
 }
 
@@ -119,7 +126,8 @@ async fn open_tables(
         Ok(tables) => Ok(tables),
         Err(Unusable { error, application }) => {
             tracing::error!(%error, "tables cannot be read; making them again");
-            let kv = make_again(data_dir, &config.engine, checkpoints).await?;
+            let (engine, begin) = (&config.engine, first_entry(log));
+            let kv = make_again(data_dir, engine, checkpoints, begin, Some(error)).await?;
             let opened = Tables::open(kv, log.clone(), application);
             Ok(opened.map_err(|unusable| unusable.error)?)
         }
@@ -136,6 +144,7 @@ struct Stored {
     incoming: Arc<Incoming>,
     state: Arc<State>,
     maintenance: Arc<Maintenance>,
+    tables_given_up: bool,
 }
 
 /// What every other part needs.
@@ -190,6 +199,7 @@ impl Parts {
             log,
             checkpoints,
             kv,
+            tables_given_up,
             ..
         } = storage;
         let tables = open_tables(&config, (&data_dir, &checkpoints, &log), kv, application).await?;
@@ -244,6 +254,7 @@ impl Parts {
             incoming,
             state,
             maintenance,
+            tables_given_up,
         };
         Ok(Parts::connect(config, base, stored))
     }
@@ -259,6 +270,7 @@ impl Parts {
             incoming,
             state,
             maintenance,
+            tables_given_up,
         } = stored;
         let lease = Duration::from_millis(config.election_timeout_ms_max);
         let ballot = Ballot::new(state.clone(), log.clone(), data_dir.clone(), lease);
@@ -296,6 +308,7 @@ impl Parts {
             maintenance,
             ballot,
             asked: AtomicUsize::new(0),
+            given_up: GivenUp::new(tables_given_up),
         };
         Parts {
             startup,

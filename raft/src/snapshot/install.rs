@@ -58,6 +58,8 @@ impl Snapshots {
                 segments,
                 last,
                 purged: Some(last),
+                // A peer may have applied less than what was promised here: the rest comes by entries.
+                promised: self.log.damage().and_then(|_| self.log.promised()),
             };
             self.log.adopt(&received.staging, adoption).await?;
         }

@@ -1,16 +1,19 @@
 //! Replaces what a replica lost by a peer's snapshot: a damaged log whose entries nobody has any more,
 //! or tables of which no whole checkpoint is left.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use proto::raft as wire;
 use store::Damage;
+use tokio::time::Instant;
 
 use super::Startup;
 use crate::connections::Class;
 use crate::error::RaftError;
 use crate::introductions::Acquaintance;
 use crate::state::Counters;
+use crate::storage;
 
 /// Longest wait for a peer to take the request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -20,6 +23,44 @@ const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 /// Longest wait for the snapshot; then it is asked for again, and goes on where it broke off.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// How long a start waits for a peer's tables in the place of those that were given up. Whoever has no peer any more uses
+/// what it has: one block that cannot be read is better than nothing that can.
+const GIVEN_UP_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Whether the live tables are some that were given up for rot.
+pub(crate) struct GivenUp {
+    waiting: AtomicBool,
+    used: AtomicBool,
+}
+
+impl GivenUp {
+    pub(crate) fn new(given_up: bool) -> GivenUp {
+        GivenUp {
+            waiting: AtomicBool::new(given_up),
+            used: AtomicBool::new(given_up),
+        }
+    }
+
+    /// Whether others are waited for.
+    pub(super) fn are_waiting(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Whether nothing took their place.
+    pub(super) fn are_used(&self) -> bool {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    fn stop_waiting(&self) {
+        self.waiting.store(false, Ordering::Relaxed);
+    }
+
+    fn were_replaced(&self) {
+        self.stop_waiting();
+        self.used.store(false, Ordering::Relaxed);
+    }
+}
 
 impl Startup {
     /// Whether every peer that could have the entry has dropped it.
@@ -34,10 +75,18 @@ impl Startup {
     }
 
     /// Asks a peer for a snapshot that holds all that was ever promised here, and puts it in place.
-    /// Whether that was done.
+    /// Whether that was done. Where nobody has committed so much, one of what the leader has committed: it may need this
+    /// replica to commit more. What that leaves out is the log's damage still, and comes by entries.
     pub(super) async fn repair_by_snapshot(&self, damage: Damage) -> Result<bool, RaftError> {
-        // Of all that is damaged: what this leaves out is forgotten.
-        let index = self.log.promised_end().saturating_sub(1);
+        // Of all that is damaged.
+        let mut index = self.log.promised_end().saturating_sub(1);
+        if self.holder_of(index).is_none()
+            && let Some((leader, _)) = self.leader()
+            && leader.status.has_entries
+            && leader.status.applied + 1 >= self.first_entry()
+        {
+            index = index.min(leader.status.applied);
+        }
         let replaced = self.replace_by_snapshot(index).await?;
         if replaced {
             Counters::add(
@@ -56,8 +105,26 @@ impl Startup {
 
     /// The lowest index that Raft may ask for.
     pub(super) fn first_entry(&self) -> u64 {
-        let purged = self.log.purged().map_or(0, |purged| purged.index + 1);
-        purged.max(self.log.positions().dropped)
+        storage::first_entry(&self.log)
+    }
+
+    /// Returns when a peer has given other tables in the place of those that were given up, or nobody did for a while.
+    pub(super) async fn replace_given_up(&self) -> Result<(), RaftError> {
+        let deadline = Instant::now() + GIVEN_UP_PATIENCE;
+        while self.given_up.are_waiting() {
+            let index = self.first_entry().saturating_sub(1);
+            if self.replace_by_snapshot(index).await? {
+                break;
+            }
+            if Instant::now() >= deadline {
+                tracing::error!(
+                    "the tables are damaged, and no peer gives others: they are used as they are"
+                );
+                self.given_up.stop_waiting();
+            }
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
+        Ok(())
     }
 
     /// Returns when the tables are such that the log continues them. Ours stays, if the snapshot ends
@@ -101,6 +168,7 @@ impl Startup {
         }
         self.snapshots.install(snapshot.as_ref().clone()).await?;
         self.applied.send_replace(last);
+        self.given_up.were_replaced();
         tracing::info!(index, peer = peer.address, "a snapshot was put in place");
         Ok(true)
     }

@@ -113,7 +113,7 @@ impl Startup {
 
     /// A peer that said since this process started that it leads, in our last vote's term at least, and its last entry
     /// then. One that leads in an earlier term need not have what later leaders sent us.
-    fn leader(&self) -> Option<(Acquaintance, LogId)> {
+    pub(super) fn leader(&self) -> Option<(Acquaintance, LogId)> {
         let voted = self.state.vote()?.term;
         let known = self.known.borrow();
         let leads = |peer: &&Acquaintance| {
@@ -162,8 +162,8 @@ impl Startup {
         let mut first = damage.first_bad_index;
         loop {
             // Entries below what Raft may ask for cannot be put back one by one.
-            let by_snapshot =
-                damage.first_bad_index < self.first_entry() || self.is_dropped_everywhere(first);
+            let by_snapshot = damage.first_bad_index < self.first_entry()
+                || self.is_dropped_everywhere(self.compared(first));
             if by_snapshot {
                 if self.repair_by_snapshot(damage).await? {
                     return Ok(());
@@ -185,17 +185,28 @@ impl Startup {
         }
     }
 
+    /// The first entry that is asked for where `first` is the first that is missing: one before it shows whether theirs
+    /// continue ours. Not where ours is committed: then it is theirs too, and they may have dropped it.
+    fn compared(&self, first: u64) -> u64 {
+        let committed = self.state.applied_index().map_or(0, |index| index + 1);
+        match first <= self.first_entry().max(committed) {
+            true => first,
+            false => first - 1,
+        }
+    }
+
     /// A peer that has committed all that we ever promised, and still has its entries.
-    fn helper(&self, first: u64, synced: u64) -> Option<Acquaintance> {
+    fn helper(&self, from: u64, synced: u64) -> Option<Acquaintance> {
         self.any_peer(|status| {
-            status.has_entries && status.applied >= synced && status.dropped <= first
+            status.has_entries && status.applied >= synced && status.dropped <= from
         })
     }
 
     /// Who gives back what is missing: somebody who has committed all of it, or else a leader, who has whatever of it can
     /// still be committed.
     fn source(&self, first: u64, synced: u64) -> Option<Source> {
-        if let Some(peer) = self.helper(first, synced) {
+        let from = self.compared(first);
+        if let Some(peer) = self.helper(from, synced) {
             return Some(Source {
                 peer,
                 last: synced,
@@ -203,7 +214,7 @@ impl Startup {
             });
         }
         let (peer, last) = self.leader()?;
-        (peer.status.dropped <= first).then(|| Source {
+        (peer.status.dropped <= from).then(|| Source {
             last: last.index.min(synced),
             leader_term: Some(peer.status.term),
             peer,
@@ -212,12 +223,7 @@ impl Startup {
 
     async fn repair_from(&self, source: &Source, first: u64) -> Result<Outcome, RaftError> {
         let peer = &source.peer;
-        // One entry before the damage shows whether theirs continue ours.
-        let from = if first > self.log.positions().dropped {
-            first - 1
-        } else {
-            first
-        };
+        let from = self.compared(first);
         // Nothing may be missing: what the leader has ends where ours does.
         let mut entries = Vec::new();
         if from <= source.last {

@@ -37,7 +37,9 @@ pub(super) fn note<T>(damage: &TableDamage, result: &Result<T, StoreError>) {
     let Err(error) = result else {
         return;
     };
-    if !is_damage(error) {
+    // Rot, and what the disk does not give back. An error of a write, or of a read for any other reason, says nothing of
+    // what stands there.
+    if !error.is_corruption() {
         return;
     }
     damage.send_if_modified(|noted| {
@@ -48,11 +50,6 @@ pub(super) fn note<T>(damage: &TableDamage, result: &Result<T, StoreError>) {
         }
         first
     });
-}
-
-/// Rot, and what the disk does not give back. An error of a write says nothing of what was written before.
-fn is_damage(error: &StoreError) -> bool {
-    error.is_corruption() || matches!(error, StoreError::Engine { verb: "read", .. })
 }
 
 impl Kv for WatchedKv {

@@ -26,8 +26,9 @@ fn dead() -> io::Error {
     io::Error::other("the process that held this disk is dead")
 }
 
-fn failed(what: &str) -> io::Error {
-    io::Error::other(format!("input/output error ({what})"))
+/// What Linux says: `EIO`, by which the disk's own failures are told from others.
+fn failed() -> io::Error {
+    io::Error::from_raw_os_error(5)
 }
 
 impl LiveDisk {
@@ -147,7 +148,7 @@ impl Disk for LiveDisk {
             tokio::time::sleep(disk.disk.sync_time(&dir)).await;
             disk.check_alive()?;
             if disk.fails(Failing::Sync, &dir) {
-                return Err(failed("sync"));
+                return Err(failed());
             }
             disk.trace("sync", &dir);
             disk.disk.trace.count("disk sync of a directory");
@@ -217,7 +218,7 @@ impl LiveFile {
             let all: Vec<u8> = buffers.concat();
             let half = Bytes::copy_from_slice(&all[..all.len() / 2]);
             self.inner.write_at(position, &[half])?;
-            return Err(failed("write"));
+            return Err(failed());
         }
         self.inner.write_at(position, buffers)
     }
@@ -231,7 +232,7 @@ impl LiveFile {
         if self.disk.fails(Failing::Sync, &self.path) {
             // A file whose name is gone cannot be found to fail.
             if self.disk.disk.inner.fail_next_sync(&self.path).is_err() {
-                return Err(failed("sync"));
+                return Err(failed());
             }
         }
         self.inner.clone().sync().await
@@ -247,7 +248,7 @@ impl File for LiveFile {
     fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize> {
         self.disk.check_alive()?;
         if self.disk.fails(Failing::Read, &self.path) {
-            return Err(failed("read"));
+            return Err(failed());
         }
         self.disk.disk.trace.count("disk read");
         self.inner.read_at(position, buffer)

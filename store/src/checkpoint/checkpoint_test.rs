@@ -289,8 +289,20 @@ async fn rot_in_a_checkpoint_is_found() {
     // Nothing was applied since, and all the same it is made again.
     let renewed = fixture.create(1).await.unwrap();
     fixture.checkpoints.verify(&renewed).await.unwrap();
-    fixture.checkpoints.discard(&renewed).await.unwrap();
-    assert_eq!(fixture.checkpoints.newest().unwrap(), None);
+    // Who has nothing else may still want what can be read of it.
+    for _ in 0..2 {
+        let renewed = fixture.create(1).await.unwrap();
+        fixture.checkpoints.set_aside(&renewed).await.unwrap();
+        assert_eq!(fixture.checkpoints.newest().unwrap(), None);
+        let aside = renewed.dir().with_extension("damaged");
+        assert!(fixture.disk.exists(&aside.join("tables")));
+    }
+    fixture.checkpoints.remove_set_aside().await.unwrap();
+    assert!(
+        !fixture
+            .disk
+            .exists(&renewed.dir().with_extension("damaged"))
+    );
 }
 
 /// Would catch a received name that leads out of the directory, and damage that is not noticed.

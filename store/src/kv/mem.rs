@@ -324,7 +324,7 @@ fn read_image(disk: &dyn Disk, path: &Path) -> Result<Rows, StoreError> {
     let mut image = vec![0; len as usize];
     let read = file
         .read_at(0, &mut image)
-        .map_err(StoreError::io("read", path))?;
+        .map_err(StoreError::refused(path))?;
     image.truncate(read);
     decode(Bytes::from(image)).map_err(|detail| StoreError::corrupt(path, detail))
 }

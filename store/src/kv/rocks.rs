@@ -61,6 +61,9 @@ const INFO_LOGS: usize = 2;
 /// How the names of RocksDB's own log files begin.
 const INFO_LOG: &str = "LOG";
 
+/// What the system says where the disk does not give back what stands there (EIO), or has lost the file.
+const LOST: [&str; 2] = ["Input/output error", "No such file or directory"];
+
 /// Families: what is written and read alike shares one. The first is RocksDB's own default.
 const FAMILIES: [&str; 3] = ["default", "consume_queue", "dedup"];
 
@@ -402,11 +405,12 @@ fn family_options(cache: &Cache) -> Options {
 }
 
 fn explain(verb: &'static str, path: &Path, error: rocksdb::Error) -> StoreError {
-    match error.kind() {
-        ErrorKind::Corruption => StoreError::corrupt(path, error.into_string()),
-        _ => StoreError::Engine {
-            verb,
-            detail: error.into_string(),
-        },
+    let (kind, detail) = (error.kind(), error.into_string());
+    // RocksDB passes on what the system says of a read, as words only.
+    let reads = matches!(verb, "open" | "read");
+    let lost = kind == ErrorKind::IOError && reads && LOST.iter().any(|lost| detail.contains(lost));
+    match kind == ErrorKind::Corruption || lost {
+        true => StoreError::corrupt(path, detail),
+        false => StoreError::Engine { verb, detail },
     }
 }

@@ -271,6 +271,32 @@ async fn rocks_keeps_the_contract() {
     contract(&super::RocksEngine::new(host.disk), root.path()).await;
 }
 
+/// Would catch a file that the disk lost, and that is taken for an error of the moment: nobody would make the tables again.
+#[cfg(not(madsim))]
+#[tokio::test]
+async fn a_file_of_rocks_that_is_gone_is_damage() {
+    let root = tempfile::tempdir().unwrap();
+    let disk = host::Host::real().disk;
+    let engine = super::RocksEngine::new(disk.clone());
+    let dir = root.path().join("live");
+    let kv = open(&engine, &dir).await;
+    let row = key(Kind::Topic, b"row");
+    put(&*kv, &[(row.clone(), b"value")]);
+    kv.clone().flush().await.unwrap();
+    drop(kv);
+    for path in disk.list(&dir).unwrap() {
+        if path.extension().is_some_and(|suffix| suffix == "sst") {
+            disk.remove(&path).unwrap();
+        }
+    }
+    let lost = match engine.open(dir).await {
+        Ok(kv) => kv.get(&row).map(drop),
+        Err(error) => Err(error),
+    };
+    let error = lost.unwrap_err();
+    assert!(error.is_corruption(), "{error}");
+}
+
 /// Would catch families that are flushed one by one: after a crash their rows would be of different
 /// batches. The flush is RocksDB's own, when one family's write buffer is full.
 #[cfg(not(madsim))]

@@ -14,7 +14,7 @@ use super::mark::MarkFile;
 use super::segment::{SegmentIndex, segment_path};
 use super::segment_list::{Open, Sealed, SegmentList};
 use super::staging::{Staging, is_same};
-use super::state::Positions;
+use super::state::{Damage, Positions};
 use super::{CommitLog, SegmentInfo, Shared};
 use crate::data_dir::remove_if_there;
 use crate::entry::LogId;
@@ -30,6 +30,8 @@ pub struct Adoption {
     pub last: LogId,
     /// Its floor, if it is above the present one.
     pub purged: Option<LogId>,
+    /// What was promised here, if the new log need not hold all of it: what of it is above `last` is damage then.
+    pub promised: Option<LogId>,
 }
 
 /// A new log that is complete on the disk and does not count yet.
@@ -51,7 +53,7 @@ impl CommitLog {
     /// Durable when this returns. A crash leaves the old log or the new one.
     ///
     /// Refused if the segments have a gap, do not end at `last`, or end below the floor. Damage is
-    /// forgotten: the caller vouches that the new log holds all that was promised.
+    /// forgotten: the caller vouches that the new log holds all that was promised, but for [`Adoption::promised`].
     pub async fn adopt(&self, staging: &Staging, adoption: Adoption) -> Result<()> {
         let (shared, staging) = (self.shared.clone(), staging.clone());
         self.shared
@@ -78,10 +80,17 @@ impl Shared {
         }
         let mut writer = self.writer.lock().await;
         let generation = self.state().generation + 1;
-        let built = self.build(generation, pieces, adoption.last).await?;
+        let (last, promised) = (adoption.last, adoption.promised);
+        let promised = promised.filter(|promised| promised.index > last.index);
+        let ends = (last, promised.unwrap_or(last));
+        let mut built = self.build(generation, pieces, ends).await?;
         self.dir.save_log_generation(generation, purged).await?;
+        built.writer.mark.follow(&writer.mark);
         *writer = built.writer;
-        let old_dir = self.switch(generation, built.dir, built.segments, purged, adoption.last);
+        let old_dir = self.switch(generation, built.dir, built.segments, purged, last);
+        if let Some(promised) = promised {
+            self.miss(last.index + 1, promised);
+        }
         self.spare_taken.notify_one();
         if let Err(error) = remove_if_there(&**self.disk(), &old_dir) {
             tracing::warn!(%error, "the old log is removed at the next start");
@@ -137,7 +146,24 @@ impl Shared {
         .await
     }
 
-    async fn build(&self, generation: u64, pieces: Vec<Piece>, last: LogId) -> Result<Built> {
+    /// Notes that the log lacks entries which were promised, up to `promised`, as its mark says.
+    fn miss(&self, first_bad_index: u64, promised: LogId) {
+        let mut state = self.state();
+        state.promised = Some(promised);
+        state.damages.push(Damage {
+            first_bad_index,
+            synced_index: promised.index,
+            sealed: false,
+        });
+    }
+
+    /// A log that ends with the first of `ends`, and whose mark names the second.
+    async fn build(
+        &self,
+        generation: u64,
+        pieces: Vec<Piece>,
+        (last, marked): (LogId, LogId),
+    ) -> Result<Built> {
         let disk = &**self.disk();
         let dir = self.dir.log_dir_of(generation);
         remove_if_there(disk, &dir)?;
@@ -166,7 +192,7 @@ impl Shared {
         let place = tail.as_ref().map_or((last.index + 1, 0), |tail| {
             (tail.first_index, tail.position)
         });
-        mark.write(Some(last), place.0, place.1)?;
+        mark.write(Some(marked), place.0, place.1)?;
         mark.sync().await?;
         disk.sync_dir(&dir)
             .await

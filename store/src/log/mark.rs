@@ -4,12 +4,14 @@
 //! is exact when the log is opened again; after one it may be a second old, never too new: so long
 //! rot in what was just written passes for a torn write. Everything at or below the
 //! mark must be there: an invalid record there is damage, not a torn tail. Layout:
-//! `docs/formats/segment.md`. Two slots, written in turn, so that a torn one leaves the other. A power
+//! `docs/formats/segment.md`. Two slots, written in turn, so that a torn one leaves the other (and the place of an earlier
+//! version's second one, while nothing was written to the present place). A power
 //! cut never takes both: where neither can be read the disk lost what it held, and nobody may take that
 //! for "nothing was synced".
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,6 +26,9 @@ const SLOT_BYTES: usize = 64;
 
 /// Slots stand in different blocks: no disk loses both with one of them.
 const SLOT_DISTANCE: u64 = 4096;
+
+/// Where the second slot stood in files of earlier versions.
+const FORMER_SLOT: u64 = 512;
 
 const FILE_BYTES: u64 = 2 * SLOT_DISTANCE;
 
@@ -54,6 +59,8 @@ pub(crate) struct MarkFile {
     file: Arc<dyn File>,
     mark: Mark,
     readable: bool,
+    /// The index after the last entry that the mark speaks of, as far as it was synced since it was opened.
+    durable_end: Arc<AtomicU64>,
     /// When what was written is to be synced; none if it is.
     sync_due: Option<Instant>,
 }
@@ -71,6 +78,7 @@ impl MarkFile {
                 file,
                 mark: mark.unwrap_or_default(),
                 readable: mark.is_some(),
+                durable_end: Arc::default(),
                 sync_due: None,
             });
         }
@@ -84,6 +92,7 @@ impl MarkFile {
             file,
             mark: Mark::default(),
             readable: true,
+            durable_end: Arc::default(),
             sync_due: None,
         })
     }
@@ -97,6 +106,18 @@ impl MarkFile {
     /// The newest mark.
     pub(crate) fn mark(&self) -> Mark {
         self.mark
+    }
+
+    /// The index after the last entry of which not even a power cut takes the note.
+    pub(crate) fn durable_end(&self) -> &Arc<AtomicU64> {
+        &self.durable_end
+    }
+
+    /// Tells through what the mark before this one told.
+    pub(crate) fn follow(&mut self, former: &MarkFile) {
+        let end = self.durable_end.load(Ordering::Relaxed);
+        self.durable_end = former.durable_end.clone();
+        self.durable_end.store(end, Ordering::Relaxed);
     }
 
     /// When the mark is to be synced; none if it is.
@@ -146,6 +167,8 @@ impl MarkFile {
     pub(crate) async fn sync(&mut self) -> Result<()> {
         let synced = self.file.clone().sync().await;
         synced.map_err(StoreError::io("sync", &self.path))?;
+        let end = self.mark.synced.map_or(0, |synced| synced.index + 1);
+        self.durable_end.store(end, Ordering::Relaxed);
         self.sync_due = None;
         Ok(())
     }
@@ -183,7 +206,17 @@ pub(crate) fn look(disk: &dyn Disk, dir: &Path) -> Result<Look> {
 /// slot: then neither is believed.
 fn read(file: &dyn File, path: &Path) -> Option<Mark> {
     let mut newest: Option<Mark> = None;
-    for position in [0, SLOT_DISTANCE] {
+    let mut positions = vec![0, SLOT_DISTANCE];
+    match file.len() {
+        // Nobody has written the second slot where it stands now.
+        Ok(len) if len < SLOT_DISTANCE + SLOT_BYTES as u64 => positions.push(FORMER_SLOT),
+        Ok(_) => {}
+        Err(error) => {
+            tracing::error!(path = %path.display(), %error, "cannot read the mark");
+            return None;
+        }
+    }
+    for position in positions {
         let mut slot = [0; SLOT_BYTES];
         let count = match file.read_at(position, &mut slot) {
             Ok(count) => count,
@@ -292,6 +325,34 @@ mod tests {
             None,
             "lowering counts too"
         );
+    }
+
+    /// Catches a mark that goes back by one, or is lost, when the file is of an earlier version.
+    #[test]
+    fn the_second_slot_of_an_earlier_version_counts() {
+        for (first, second) in [(4, 5), (6, 5)] {
+            let disk = CrashDisk::new();
+            let dir = Path::new("/");
+            let file = disk.create(Path::new("/synced")).unwrap();
+            file.preallocate(SLOT_DISTANCE).unwrap();
+            for (slot, sequence) in [(0, first), (FORMER_SLOT, second)] {
+                let mark = Mark {
+                    sequence,
+                    synced: id(sequence),
+                    ..Mark::default()
+                };
+                let bytes = Bytes::copy_from_slice(&encode(&mark));
+                file.write_at(slot, &[bytes]).unwrap();
+            }
+            let newest = first.max(second);
+            let mut marks = MarkFile::open(&disk, dir).unwrap();
+            assert_eq!(marks.mark().synced, id(newest));
+            // What follows is newer, whichever place it goes to.
+            for index in 7..10 {
+                marks.write(id(index), 0, 0).unwrap();
+                assert_eq!(MarkFile::open(&disk, dir).unwrap().mark(), marks.mark());
+            }
+        }
     }
 
     /// Catches a file that says nothing and is taken for one that says "nothing was synced".

@@ -284,13 +284,15 @@ impl Run {
         let (begin, end) = (self.spans[0], self.spans[self.spans.len() - 1]);
         let len = usize::try_from(end - begin).expect("a segment fits in memory");
         let mut buffer = vec![0; len];
-        let count = self.file.read_at(begin, &mut buffer);
-        let count = count.map_err(StoreError::unreadable(&self.path, Some(self.start)))?;
-        buffer.truncate(count);
+        let mut whole = self.spans.len() - 1;
+        match self.file.read_at(begin, &mut buffer) {
+            Ok(count) => buffer.truncate(count),
+            Err(_) => whole = self.read_one_by_one(&mut buffer)?,
+        }
         let buffer = Bytes::from(buffer);
         let seed = record::seed(self.first_index);
         let mut entries = Vec::with_capacity(self.spans.len() - 1);
-        for (index, span) in (self.start..).zip(self.spans.windows(2)) {
+        for (index, span) in (self.start..).zip(self.spans.windows(2).take(whole)) {
             let damaged = |detail: String| StoreError::corrupt_at(&self.path, index, detail);
             let from = usize::try_from(span[0] - begin).expect("inside of the buffer");
             let to = usize::try_from(span[1] - begin).expect("inside of the buffer");
@@ -319,5 +321,30 @@ impl Run {
             });
         }
         Ok(entries)
+    }
+
+    /// How many records the disk gives before the first that it refuses; an error names that one if it is the first.
+    fn read_one_by_one(&self, buffer: &mut [u8]) -> Result<usize> {
+        for (number, span) in self.spans.windows(2).enumerate() {
+            let place = |position: u64| {
+                usize::try_from(position - self.spans[0]).expect("inside of the buffer")
+            };
+            let record = &mut buffer[place(span[0])..place(span[1])];
+            match self.file.read_at(span[0], record) {
+                Ok(count) if count == record.len() => {}
+                Ok(_) if number == 0 => {
+                    return Err(StoreError::corrupt_at(
+                        &self.path,
+                        self.start,
+                        "file ends early",
+                    ));
+                }
+                Err(error) if number == 0 => {
+                    return Err(StoreError::unreadable(&self.path, Some(self.start))(error));
+                }
+                Ok(_) | Err(_) => return Ok(number),
+            }
+        }
+        Ok(self.spans.len() - 1)
     }
 }

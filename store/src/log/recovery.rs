@@ -2,20 +2,24 @@
 //!
 //! Only the tail is read. Up to the mark everything must be there; what is missing is damage, and
 //! nothing is cut then. A mark that cannot be read tells nothing: then whatever may have stood behind the end
-//! is damage too, until the group's leader says how far that can be. Above the mark the first invalid record is where a torn write began, unless
+//! is damage too, until the group's leader says how far that can be. So it is where the disk refuses the block in which the
+//! next record would stand: a mark may be a second old. Above the mark the first invalid record is where a torn write began, unless
 //! a valid record stands so far behind it that no single write explains both: then an earlier write
 //! had been synced, and its records are damaged.
 //!
 //! What is kept above the mark is written again and synced: the process may have died of a failed
 //! sync, and then the page cache shows records that the disk does not have.
 
+mod unknown;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use host::{Disk, File, Mutant, mutant};
+use host::{Disk, File};
 
+use self::unknown::{is_end_refused, is_mark_lost, unknown_end};
 use super::flush::{Tail, Writer};
 use super::mark::{MARK_NAME, Mark, MarkFile};
 use super::record;
@@ -98,11 +102,14 @@ pub(super) async fn recover(
         superblock.purged,
         config.group_bytes_max,
     );
-    let mark_lost = is_mark_lost(&mark, &superblock);
+    let refused = superblock.is_used() && is_end_refused(&found, mark.mark()).await;
+    let mark_lost = refused || is_mark_lost(&mark, &superblock);
     if mark_lost {
         tracing::error!(
             path = %log_dir.join(MARK_NAME).display(),
-            "the mark cannot be read: nobody knows how far the log was synced before a leader was asked"
+            refused,
+            "the mark cannot be read, or the disk refuses the log's end: nobody knows how far the log was synced before a \
+             leader was asked"
         );
         tail_damage = tail_damage.or(Some(unknown_end(&found, superblock.purged)));
     }
@@ -194,24 +201,6 @@ fn check_not_lost(disk: &dyn Disk, superblock: &Superblock, log_dir: &Path) -> R
              bring the whole directory back, or replace the replica (`raftmq group replace`)",
         )),
         false => Ok(()),
-    }
-}
-
-/// The mark is written and synced before the first promise: of a replica that promised something it can be read,
-/// unless the disk lost it.
-fn is_mark_lost(mark: &MarkFile, superblock: &Superblock) -> bool {
-    // Mutant: a mark that says nothing says that nothing was synced.
-    !mark.is_readable() && superblock.is_used() && !mutant::is(Mutant::UnreadableMarkIsNone)
-}
-
-/// A log without a mark: whatever may have stood behind its end is missing.
-fn unknown_end(found: &Found, purged: Option<LogId>) -> Damage {
-    let floor = purged.map_or(0, |purged| purged.index + 1);
-    let end = found.tail.as_ref().map_or(floor, FoundTail::end_index);
-    Damage {
-        first_bad_index: end,
-        synced_index: end,
-        sealed: false,
     }
 }
 

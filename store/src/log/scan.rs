@@ -100,6 +100,24 @@ fn next(
     Ok(record::decode(seed, window.at(position, len)?))
 }
 
+/// Whether the disk refuses to give what stands where a record would begin, or a part of the record that does: then nobody
+/// knows whether there is one. What it gives when it is asked once more is not lost.
+pub(crate) fn is_refused(file: &dyn File, position: u64) -> bool {
+    let read = |bytes: &mut [u8]| {
+        let first = file.read_at(position, bytes);
+        first.or_else(|_| file.read_at(position, bytes))
+    };
+    let mut head = [0; record::HEADER_BYTES];
+    let Ok(count) = read(&mut head) else {
+        return true;
+    };
+    let Ok(header) = record::decode_header(&head[..count]) else {
+        return false;
+    };
+    let mut record = vec![0; usize::try_from(header.record_len()).expect("bodies are bounded")];
+    read(&mut record).is_err()
+}
+
 /// A valid record behind an invalid one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Furthest {
@@ -211,17 +229,21 @@ impl<'a> Window<'a> {
         })
     }
 
-    /// Fills the window piece by piece, with zeros where the disk does not give what it holds; returns the bytes that
-    /// there are.
+    /// Fills the window block by block of the disk, with zeros where it does not give what it holds; returns the bytes
+    /// that there are.
     fn read_blocks(&mut self, position: u64) -> usize {
         let mut filled = 0;
-        for block in self.bytes.chunks_mut(BLOCK_BYTES) {
-            match self.file.read_at(position + filled as u64, block) {
+        while filled < self.bytes.len() {
+            let at = position + filled as u64;
+            let left = BLOCK_BYTES - usize::try_from(at).unwrap_or(0) % BLOCK_BYTES;
+            let end = self.bytes.len().min(filled + left);
+            let block = &mut self.bytes[filled..end];
+            match self.file.read_at(at, block) {
                 Ok(count) if count < block.len() => return filled + count,
                 Ok(_) => {}
                 Err(_) => block.fill(0),
             }
-            filled += block.len();
+            filled = end;
         }
         filled
     }

@@ -23,6 +23,7 @@ async fn adopt(from: &CommitLog, to: &CommitLog, last: u64) -> Result<u64> {
         segments,
         last: id(2, last),
         purged: Some(id(2, last)),
+        promised: None,
     };
     to.adopt(&staging, adoption).await?;
     staging.discard()?;
@@ -95,6 +96,7 @@ async fn a_crash_leaves_the_old_log_or_the_new_one() {
             segments,
             last: id(2, 299),
             purged: Some(id(2, 299)),
+            promised: None,
         };
         world.disk.stop_after(step);
         let adopted = log.adopt(&staging, adoption).await;
@@ -145,6 +147,7 @@ async fn what_does_not_fit_is_refused() {
         segments: all.clone(),
         last: id(2, 299),
         purged: Some(id(2, 299)),
+        promised: None,
     };
     let mut hole = good.clone();
     hole.segments.remove(2);
@@ -257,4 +260,40 @@ async fn a_transfer_that_broke_off_goes_on_where_it_stopped() {
             .is_err_and(|error| error.is_corruption())
     );
     assert_eq!(staging.received(&longer).unwrap(), 0);
+}
+
+/// Catches a promise that is forgotten with the log that held it: a snapshot need not reach as far as what was promised here.
+#[tokio::test]
+async fn what_was_promised_above_the_new_log_is_damage() {
+    for crash in [false, true] {
+        let (peer, world) = (World::new(), World::new());
+        let (from, to) = (peer.open().await, world.open().await);
+        append(&from, entries(2, 0..300, 100)).await.unwrap();
+        append(&to, entries(2, 0..340, 100)).await.unwrap();
+        let (staging, _) = transfer(&from, &to, 299).await.unwrap();
+        let exports = from.export(299).await.unwrap();
+        let adoption = Adoption {
+            segments: exports.iter().map(|export| export.info()).collect(),
+            last: id(2, 299),
+            purged: Some(id(2, 299)),
+            promised: to.promised(),
+        };
+        assert_eq!(adoption.promised, Some(id(2, 339)));
+        to.adopt(&staging, adoption).await.unwrap();
+        let log = match crash {
+            true => {
+                world.crash(to, 7).await;
+                world.try_open().await.unwrap().0
+            }
+            false => to,
+        };
+        let damage = log.damage().expect("forty entries are missing");
+        assert_eq!((damage.first_bad_index, damage.synced_index), (300, 339));
+        assert!(!log.is_covered_by(Some(id(2, 338))) && log.is_covered_by(Some(id(2, 339))));
+        let missing = entries(2, 300..340, 100);
+        log.reset_from(300, missing).await.unwrap();
+        let (log, recovered) = world.reopen(log).await;
+        assert_eq!(recovered.damage, None);
+        assert_eq!(log.last(), Some(id(2, 339)));
+    }
 }

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use host::Disk;
 use host::testing::{Fault, Operation};
-use store::{Damage, Recovered, StoreError};
+use store::{Damage, LogConfig, Recovered, StoreError};
 
-use crate::world::{World, append, contents, entries, entry, id, read_all, transfer};
+use crate::world::{World, append, contents, entries, entry, id, read_all, small_config, transfer};
 
 const RECORD: u64 = 132;
 
@@ -310,6 +310,86 @@ async fn what_the_disk_does_not_give_back_is_damage() {
     let (_, recovered) = world.try_open().await.unwrap();
     let damage = recovered.damage.expect("the tail was synced");
     assert_eq!((damage.synced_index, damage.sealed), (99, false));
+}
+
+/// Catches a block that the disk refuses behind the end of what can be read, and that is cut as if a write had been torn there:
+/// an entry that was synced after a mark that is a second old may stand in it. And one that says nothing of the end, for which
+/// nobody has to be asked.
+#[tokio::test]
+async fn a_block_that_the_disk_refuses_at_the_end_is_damage_until_somebody_says_what_was_promised()
+{
+    const BLOCK: u64 = 4096;
+    // The record that begins in one block and ends in the next.
+    let across = (BLOCK - 64) / RECORD;
+    // What of the last block the mark tells, and what is refused; whether the end is unknown.
+    for (marked, refused, unknown) in [
+        (across - 1, BLOCK..2 * BLOCK, true),
+        (50, BLOCK..2 * BLOCK, true),
+        (across, 0..2 * BLOCK, true),
+        // What stands behind it can be read.
+        (across, 0..BLOCK, false),
+        // Nothing was ever written there.
+        (50, 2 * BLOCK..3 * BLOCK, false),
+    ] {
+        let world = World::with(LogConfig {
+            segment_bytes: 16 << 10,
+            ..small_config()
+        });
+        world.vote_after(&[entries(1, 0..marked, 100)]).await;
+        let mark = world.files("seg")[0].with_file_name("synced");
+        let old = world.bytes(&mark);
+        let log = world.open().await;
+        append(&log, entries(1, marked..50, 100)).await.unwrap();
+        log.close().await;
+        drop(log);
+        // As a power cut leaves it.
+        world.memory.overwrite(&mark, 0, &old).unwrap();
+        let fault = Fault::always(Operation::Read, ".seg", ErrorKind::Other);
+        world.disk.inject(fault.within(refused.clone()));
+        let (log, recovered) = world.try_open().await.unwrap();
+        assert_eq!(log.is_mark_lost(), unknown, "{marked} {refused:?}");
+        let first_bad = recovered.damage.map(|damage| damage.first_bad_index);
+        let expected = match refused.start {
+            0 => Some(0),
+            BLOCK => Some(across),
+            _ => None,
+        };
+        assert_eq!(first_bad, expected, "{marked} {refused:?}");
+        // Nothing was cut: the disk may have recovered by the next start.
+        world.disk.heal();
+        let (log, recovered) = world.reopen(log).await;
+        assert_eq!(recovered.damage, None, "{marked} {refused:?}");
+        assert_eq!(read_all(&log).await, entries(1, 0..50, 100));
+    }
+}
+
+/// Catches a read of many entries that blames the first of them for a block which only the last of them is in: a peer that has
+/// that one is asked for what it need not have.
+#[tokio::test]
+async fn the_entry_that_the_disk_refuses_is_named() {
+    let world = World::with(LogConfig {
+        segment_bytes: 16 << 10,
+        ..small_config()
+    });
+    let log = world.open().await;
+    append(&log, entries(1, 0..50, 100)).await.unwrap();
+    log.close().await;
+    drop(log);
+    let log = world.open().await;
+    let bad = (4096 - 64) / RECORD;
+    let fault = Fault::always(Operation::Read, ".seg", ErrorKind::Other);
+    world.disk.inject(fault.within(4096..4097));
+    let before = log.read(0, 50, 10_000).await.unwrap();
+    assert_eq!(before, entries(1, 0..bad, 100));
+    let error = log.read(bad, 50, 10_000).await.unwrap_err();
+    assert!(
+        matches!(error, StoreError::Corrupt { index: Some(index), .. } if index == bad),
+        "{error}"
+    );
+    assert_eq!(
+        log.read(bad + 1, 50, 10_000).await.unwrap().len(),
+        49 - bad as usize
+    );
 }
 
 /// Catches a missing segment that goes unnoticed until somebody reads there.

@@ -62,6 +62,27 @@ impl World {
         dir.save_vote(Bytes::from_static(b"vote")).await.unwrap();
     }
 
+    /// A log that was written, of a replica that has promised something.
+    pub(crate) async fn vote_after(&self, groups: &[Vec<Entry>]) {
+        let log = self.open().await;
+        for entries in groups {
+            append(&log, entries.clone()).await.unwrap();
+        }
+        log.close().await;
+        drop(log);
+        self.vote().await;
+    }
+
+    /// What stands in a file.
+    pub(crate) fn bytes(&self, path: &Path) -> Vec<u8> {
+        use host::Disk;
+        let file = self.memory.open(path).unwrap();
+        let mut bytes = vec![0; usize::try_from(file.len().unwrap()).unwrap()];
+        let count = file.read_at(0, &mut bytes).unwrap();
+        bytes.truncate(count);
+        bytes
+    }
+
     async fn data_dir(&self) -> Result<DataDir> {
         let clock = Arc::new(ManualClock::new(1));
         let host = Host {
