@@ -23,7 +23,7 @@ use crate::repair::Repairer;
 use crate::state::{Phase, State};
 use crate::status::GroupStatus;
 
-pub(crate) use change::{hand_over, relocate, transfer_leader};
+pub(crate) use change::{Move, hand_over, relocate, transfer_leader};
 pub use propose::Proposed;
 
 /// A replica of a broker group.
@@ -238,19 +238,23 @@ impl RaftGroup {
 
 #[cfg(test)]
 mod tests {
-    use host::{Host, Shutdown};
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
+    use host::{Host, Shutdown, ShutdownTrigger};
+    use openraft::ChangeMembers;
     use store::{Identity, LogConfig, MemEngine};
 
+    use super::change::Retry;
     use super::*;
     use crate::config::RaftConfig;
     use crate::suite_test::Nothing;
+    use crate::types::{Node, StoredMembership};
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
-    /// Catches a consensus core that has ended by a defect while its process goes on as if it were a replica.
-    #[tokio::test(flavor = "multi_thread")]
-    async fn a_panic_of_the_core_ends_the_replica() {
-        let directory = tempfile::tempdir().unwrap();
+    /// A replica alone, which leads.
+    async fn alone(directory: &Path) -> (RaftGroup, ShutdownTrigger) {
         let host = Host::real();
         let identity = Identity {
             cluster_id: "c".into(),
@@ -265,7 +269,7 @@ mod tests {
         let engine = Arc::new(MemEngine::new(host.disk.clone()));
         let mut config = RaftConfig::new(
             identity,
-            directory.path().join("data"),
+            directory.join("data"),
             "127.0.0.1:0",
             vec![alone],
             engine,
@@ -277,7 +281,7 @@ mod tests {
             prefill: false,
             ..LogConfig::default()
         };
-        let (_trigger, shutdown) = Shutdown::new();
+        let (trigger, shutdown) = Shutdown::new();
         let group = RaftGroup::start(config, host, Box::new(Nothing), shutdown, |router| router);
         let group = group.await.unwrap();
         let mut leadership = group.leadership();
@@ -286,6 +290,44 @@ mod tests {
             .await
             .unwrap()
             .unwrap();
+        (group, trigger)
+    }
+
+    /// Catches a change that rests on members who are not the members any more: one that was taken out is taken in again.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_change_rests_on_the_members_as_they_are() {
+        let directory = tempfile::tempdir().unwrap();
+        let (group, _trigger) = alone(directory.path()).await;
+        let state = &group.inner.state;
+        let at = |place: &str| Node {
+            peer_address: place.into(),
+            client_address: "c:1".into(),
+            replica_id: 90,
+        };
+        let (from, to) = (at("a:1"), at("b:1"));
+        let moves = BTreeMap::from([(
+            9,
+            Move {
+                from,
+                to: to.clone(),
+            },
+        )]);
+        relocate(state, moves, PATIENCE).await.unwrap();
+        let is_member = || state.membership().get_node(&9).is_some();
+        assert!(!is_member(), "it is none, so it has not moved");
+        let as_they_were = StoredMembership::default();
+        let members = ChangeMembers::SetNodes(BTreeMap::from([(9, to)]));
+        let raft = state.raft().unwrap();
+        let proposed = change::propose(&raft, members, &as_they_were, PATIENCE).await;
+        assert!(matches!(proposed, Err(Retry::Yes(_))), "{proposed:?}");
+        assert!(!is_member());
+    }
+
+    /// Catches a consensus core that has ended by a defect while its process goes on as if it were a replica.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_panic_of_the_core_ends_the_replica() {
+        let directory = tempfile::tempdir().unwrap();
+        let (group, _trigger) = alone(directory.path()).await;
         let raft = group.inner.state.raft().unwrap();
         let _ = raft
             .external_request(|_| panic!("a defect, on purpose"))
