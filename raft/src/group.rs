@@ -14,6 +14,7 @@ use bytes::Bytes;
 use store::{CommitLog, Room};
 use tokio::sync::watch;
 
+use crate::addresses::ADDRESS_BYTES_MAX;
 use crate::clocks::ClockStatus;
 use crate::error::{ChangeError, ProposeError, RaftError};
 use crate::leadership::Leadership;
@@ -167,7 +168,7 @@ impl RaftGroup {
     }
 
     /// Has this replica look for another member at `peer_address` too, until it is found there or elsewhere; also after a
-    /// restart. For a group whose members cannot tell each other where they are.
+    /// restart. For a group whose members cannot tell each other where they are. An empty address takes that back.
     pub async fn set_address(&self, broker_id: u64, peer_address: &str) -> Result<(), ChangeError> {
         let inner = &self.inner;
         let refused = |reason: String| Err(ChangeError::Refused { reason });
@@ -176,16 +177,21 @@ impl RaftGroup {
                 "this is broker {broker_id}: it announces the address in its own configuration"
             ));
         }
-        if inner.state.membership().get_node(&broker_id).is_none() {
+        if peer_address.len() > ADDRESS_BYTES_MAX {
+            return refused(format!(
+                "the address has {} bytes, and may have {ADDRESS_BYTES_MAX}",
+                peer_address.len()
+            ));
+        }
+        let address = Some(peer_address).filter(|address| !address.is_empty());
+        // What was said of one that has left the group can be taken back.
+        if address.is_some() && inner.state.membership().get_node(&broker_id).is_none() {
             return refused(format!("broker {broker_id} is not in the group"));
         }
-        inner
-            .connections
-            .check(peer_address)
-            .or_else(|error| refused(error.to_string()))?;
-        let addresses = inner.peers.addresses();
-        addresses.set(broker_id, peer_address);
-        let written = inner.state.save_addresses(&addresses.all_set()).await;
+        if let Some(address) = address {
+            (inner.connections.check(address)).or_else(|error| refused(error.to_string()))?;
+        }
+        let written = inner.state.set_address(broker_id, address).await;
         written.map_err(|error| ChangeError::Unknown {
             reason: format!("it is used, but not kept for the next start: {error}"),
         })
