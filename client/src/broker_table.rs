@@ -29,6 +29,8 @@ pub(crate) struct BrokerTable {
 #[derive(Debug, Default)]
 struct Group {
     leader: Option<Address>,
+    /// The latest term in which somebody said that it leads; 0: nobody said in which.
+    term: u64,
     /// The leader did not answer lately: a route may replace it.
     suspect: bool,
     /// Others of the group, the most recently learnt first.
@@ -56,12 +58,28 @@ impl BrokerTable {
         candidates[turn % candidates.len()].clone()
     }
 
-    /// Whom else than `address` to ask about a group: so many at the most, its own replicas first.
+    /// Whom else than `address` to ask who leads a group: so many at the most, and only those that are known as its own. A
+    /// seed may be of another group, and would name that one's leader.
     pub(crate) fn others(&self, group: &str, address: &str, most: usize) -> Vec<Address> {
-        let mut others = self.candidates(group);
-        others.retain(|other| &**other != address);
-        others.truncate(most);
-        others
+        let groups = self.lock();
+        let own = groups.get(group).into_iter().flat_map(Group::addresses);
+        let others = own.filter(|other| &***other != address);
+        others.take(most).cloned().collect()
+    }
+
+    /// Whether an address is known as one of a group's own.
+    pub(crate) fn is_of(&self, group: &str, address: &str) -> bool {
+        let groups = self.lock();
+        let mut own = groups.get(group).into_iter().flat_map(Group::addresses);
+        own.any(|own| &**own == address)
+    }
+
+    /// The latest term in which this address is known to lead; 0 if it is not known to lead, or not in which.
+    pub(crate) fn leads_in(&self, group: &str, address: &str) -> u64 {
+        let groups = self.lock();
+        let group = groups.get(group);
+        let leads = group.filter(|group| group.leader.as_deref() == Some(address));
+        leads.map_or(0, |group| group.term)
     }
 
     /// Whether this is the leader that we know, and it did not answer lately.
@@ -117,6 +135,24 @@ impl BrokerTable {
         group.lead(leader);
         group.suspect = false;
         leader != asked && !for_routes
+    }
+
+    /// Somebody else was elected, in this term; 0: in one that nobody said.
+    pub(crate) fn elected(&self, group: &str, leader: &str, term: u64) {
+        let mut groups = self.lock();
+        let group = entry(&mut groups, group);
+        group.lead(leader);
+        group.suspect = false;
+        group.term = group.term.max(term);
+    }
+
+    /// Whom we know to lead does so in this term.
+    pub(crate) fn led(&self, group: &str, leader: &str, term: u64) {
+        if let Some(group) = self.lock().get_mut(group)
+            && group.leader.as_deref() == Some(leader)
+        {
+            group.term = group.term.max(term);
+        }
     }
 
     /// A route names the leader. It may be older than what an answer said, so it counts only if we know no better.
@@ -207,6 +243,7 @@ impl Group {
         if self.leader.as_deref() == Some(leader) {
             return;
         }
+        self.term = 0;
         self.replicas.retain(|replica| &**replica != leader);
         if let Some(former) = self.leader.replace(leader.into()) {
             self.remember(&former);
@@ -269,11 +306,41 @@ mod tests {
         let others = |address| table.others("g", address, 2);
         assert_eq!(others("a:1"), ["c:1", "b:1"].map(Address::from));
         assert_eq!(others("b:1"), ["a:1", "c:1"].map(Address::from));
+        assert!(table.is_of("g", "a:1") && table.is_of("g", "c:1"));
         assert!(!table.is_suspect("g", "a:1"));
         table.failed("g", "a:1");
         assert!(table.is_suspect("g", "a:1") && !table.is_suspect("g", "b:1"));
         table.heard("g", "a:1", "b:1");
         assert!(!table.is_suspect("g", "a:1"), "somebody says so again");
+    }
+
+    /// Catches a message for one group that is stored in another, because a seed of that one was asked who leads, or named.
+    #[test]
+    fn only_a_groups_own_replicas_are_asked_who_leads_it() {
+        let table = table();
+        assert!(table.others("g", "a:1", 4).is_empty(), "no seed");
+        table.routed("g", "a:1");
+        table.routed("h", "d:1");
+        table.members("g", ["a:1", "b:1"].map(Address::from));
+        assert_eq!(table.others("g", "a:1", 4), ["b:1"].map(Address::from));
+        assert!(!table.is_of("g", "seed:1") && !table.is_of("g", "d:1"));
+    }
+
+    /// Catches a term that outlives the leader whose it was: its successor would never be left.
+    #[test]
+    fn a_term_is_that_of_one_leader() {
+        let table = table();
+        table.routed("g", "a:1");
+        table.led("g", "b:1", 9);
+        assert_eq!(table.leads_in("g", "a:1"), 0, "b's");
+        table.led("g", "a:1", 7);
+        table.led("g", "a:1", 6);
+        assert_eq!(table.leads_in("g", "a:1"), 7);
+        assert_eq!(table.leads_in("g", "b:1"), 0);
+        table.elected("g", "b:1", 8);
+        assert_eq!(table.leads_in("g", "b:1"), 8);
+        table.heard("g", "a:1", "b:1");
+        assert_eq!(table.leads_in("g", "a:1"), 0, "nobody said in which");
     }
 
     /// Catches a stale route that undoes what the leader itself said, for 30 s.

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use host::Disk;
-use proto::cluster::ListRequest;
+use proto::cluster::{ListReplicasResponse, ListRequest};
 use proto::v2;
 use tokio::time::Instant;
 
@@ -24,6 +24,8 @@ const REFRESH_AFTER: Duration = Duration::from_secs(30);
 const REFRESH_SPACING: Duration = Duration::from_millis(200);
 /// Wait for the answer to a question that only helps.
 const HINT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Seeds that are asked for the replicas of a group, one after the other, if its leader does not answer.
+const SEEDS_ASKED_MAX: usize = 4;
 
 /// See the module's text.
 pub(crate) struct Core {
@@ -204,21 +206,42 @@ impl Core {
         Ok(route)
     }
 
-    /// Asks a leader for its peers, so that there is someone else to ask when it is gone. A help, not a need.
+    /// Asks a leader for its peers, so that there is someone else to ask when it is gone. If it is gone already, a seed may be
+    /// one of them: its answer says of which group it is. A help, not a need.
     fn learn_replicas(self: &Arc<Self>, group: Arc<str>, leader: String) {
         let core = self.clone();
         tokio::spawn(async move {
-            let connection = &core.connection;
-            let Ok(mut inquiry) = connection.inquiry(&leader) else {
+            let brokers = &core.connection.brokers;
+            let seeds = brokers.seeds().iter().filter(|seed| ***seed != *leader);
+            let leader: Arc<str> = leader.as_str().into();
+            let asked: Vec<Arc<str>> = std::iter::once(leader.clone())
+                .chain(seeds.take(SEEDS_ASKED_MAX).cloned())
+                .collect();
+            for address in asked {
+                let Some(replicas) = core.replicas_at(&address).await else {
+                    continue;
+                };
+                // Brokers of before this do not say of which group they are.
+                let is_old_leader = replicas.group.is_empty() && address == leader;
+                if *replicas.group != *group && !is_old_leader {
+                    tracing::debug!(%group, %address, other = replicas.group, "a broker of another group is there");
+                    continue;
+                }
+                let addresses = replicas.client_addresses.into_iter().map(Arc::from);
+                brokers.members(&group, addresses);
+                brokers.led(&group, &replicas.leader, replicas.term);
                 return;
-            };
-            let request = connection.request(ListRequest {}, HINT_TIMEOUT);
-            let asking = inquiry.list_replicas(request);
-            if let Ok(Ok(replicas)) = tokio::time::timeout(HINT_TIMEOUT, asking).await {
-                let addresses = replicas.into_inner().client_addresses;
-                let addresses = addresses.into_iter().map(Arc::from);
-                connection.brokers.members(&group, addresses);
             }
         });
+    }
+
+    /// What a broker says of the replicas of its group.
+    async fn replicas_at(&self, address: &str) -> Option<ListReplicasResponse> {
+        let connection = &self.connection;
+        let mut inquiry = connection.inquiry(address).ok()?;
+        let request = connection.request(ListRequest {}, HINT_TIMEOUT);
+        let asking = inquiry.list_replicas(request);
+        let answer = tokio::time::timeout(HINT_TIMEOUT, asking).await;
+        Some(answer.ok()?.ok()?.into_inner())
     }
 }

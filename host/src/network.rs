@@ -25,6 +25,7 @@ mod places;
 mod proof;
 #[cfg(all(test, not(madsim)))]
 mod proof_test;
+mod reach;
 mod secret;
 #[cfg(madsim)]
 pub mod simulated;
@@ -50,6 +51,7 @@ pub use listener::Layers;
 pub use listener::{Listener, Proof, Router, ServerOptions, serve, server};
 #[cfg(not(madsim))]
 pub use meter::{MeterLayer, Metered};
+pub use reach::accepts;
 pub use secret::ClusterSecret;
 pub use tls::{ClientTls, ServerTls};
 

@@ -10,10 +10,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use bytes::Bytes;
 use host::Host;
 
 use crate::error::RaftError;
+use crate::small_file::replace;
 
 const MAGIC: &[u8; 8] = b"RMQADR01";
 const FILE_NAME: &str = "addresses";
@@ -41,22 +41,13 @@ pub(crate) fn read(host: &Host, dir: &Path) -> BTreeMap<u64, String> {
     })
 }
 
-/// Replaces the file in `dir`; durable when this returns.
+/// Replaces the file in `dir`; durable when this returns. The caller sees to it that nobody else does so meanwhile.
 pub(crate) async fn write(
     host: &Host,
     dir: &Path,
     addresses: &BTreeMap<u64, String>,
 ) -> Result<(), RaftError> {
-    let (path, beside) = (dir.join(FILE_NAME), dir.join("addresses.new"));
-    let failed = |verb: &'static str| {
-        let path = beside.clone();
-        move |source| RaftError::File { verb, path, source }
-    };
-    let file = host.disk.create(&beside).map_err(failed("create"))?;
-    let bytes = Bytes::from(encode(addresses));
-    (file.write_and_sync(0, vec![bytes]).await).map_err(failed("write"))?;
-    (host.disk.rename(&beside, &path)).map_err(failed("rename"))?;
-    (host.disk.sync_dir(dir).await).map_err(failed("sync"))
+    replace(host, dir, FILE_NAME, encode(addresses)).await
 }
 
 fn encode(addresses: &BTreeMap<u64, String>) -> Vec<u8> {
@@ -94,6 +85,8 @@ fn decode(bytes: &[u8]) -> Option<BTreeMap<u64, String>> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     /// Catches an operator's word that is gone after a restart, and a damaged file that stops a replica.

@@ -16,13 +16,14 @@ use std::time::Duration;
 use proto::raft::Announcement;
 use tokio::time::Instant;
 
+use crate::incarnation::starts_of;
 use crate::member::Member;
 
 /// A replica that was not reached for so long is told of, and again each time as long.
 const TOLD_AFTER: Duration = Duration::from_secs(60);
 
 /// Longest address that is kept, in bytes.
-const ADDRESS_BYTES_MAX: usize = 512;
+pub(crate) const ADDRESS_BYTES_MAX: usize = 512;
 
 /// Replicas that are kept at most. A group has fewer; this only guards against nonsense.
 const REPLICAS_MAX: usize = 64;
@@ -32,6 +33,8 @@ const REPLICAS_MAX: usize = 64;
 pub(crate) enum Source {
     /// The replica itself.
     Announced,
+    /// Nobody: it answered there last.
+    Answered,
     /// `raftmq group set-address`.
     Operator,
     /// The membership.
@@ -44,6 +47,7 @@ impl Display for Source {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             Source::Announced => "announced by itself",
+            Source::Answered => "where it answered last",
             Source::Operator => "set by an operator",
             Source::Log => "from the group's log",
             Source::Configuration => "from members in the configuration",
@@ -64,7 +68,9 @@ struct Known {
     announced: Option<Announcement>,
     set: Option<String>,
     configured: Option<String>,
-    /// Where it answered last, or announced itself since.
+    /// Where it answered last.
+    answered: Option<String>,
+    /// The same, or where it announced itself since: where everything goes.
     current: Option<String>,
     /// It answered there in the last round.
     answers: bool,
@@ -72,6 +78,16 @@ struct Known {
     reached_us: bool,
     silent_since: Option<Instant>,
     told: Option<Instant>,
+    stranger_told: Option<Instant>,
+}
+
+/// How somebody came to say where a replica is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Word {
+    /// The replica says it: it was admitted as the one process of its data directory, or answered.
+    Own,
+    /// Somebody else, who reached it there, a moment ago or longer.
+    Passed,
 }
 
 impl Addresses {
@@ -103,8 +119,15 @@ impl Addresses {
         current.unwrap_or_else(|| logged.to_owned())
     }
 
-    /// Where a replica may be that the log has at `logged`, if it has it at all: the one place where it answers, or all that
-    /// were heard of.
+    /// Where a replica answered in the last round.
+    pub(crate) fn reached_at(&self, broker_id: u64) -> Option<String> {
+        let others = self.lock();
+        let known = others.get(&broker_id).filter(|one| one.answers)?;
+        known.current.clone()
+    }
+
+    /// Where a replica may be that the log has at `logged`, if it has it at all: the one place where it answers, and the one
+    /// that it announces, which others may need; or all that were heard of.
     pub(crate) fn candidates(&self, broker_id: u64, logged: Option<&str>) -> Vec<(String, Source)> {
         let others = self.lock();
         let Some(known) = others.get(&broker_id) else {
@@ -115,14 +138,15 @@ impl Addresses {
         };
         let mut candidates = known.all(logged);
         if let Some(current) = known.current.as_ref().filter(|_| known.answers) {
-            candidates.retain(|(address, _)| address == current);
+            candidates
+                .retain(|(address, source)| address == current || *source == Source::Announced);
         }
         candidates
     }
 
     /// A replica says where it is, itself or through somebody who reached it there. The caller knows that it is a member, with
     /// this data directory.
-    pub(crate) fn heard(&self, announcement: &Announcement) {
+    pub(crate) fn heard(&self, announcement: &Announcement, word: Word) {
         if announcement.broker_id == self.own.broker_id || !is_sound(announcement) {
             return;
         }
@@ -131,9 +155,17 @@ impl Addresses {
             return;
         }
         let known = others.entry(announcement.broker_id).or_default();
-        let newer = known.announced.as_ref().is_none_or(|before| {
+        let newer = (known.announced.as_ref()).is_none_or(|before| {
+            let (starts, starts_before) = (
+                starts_of(announcement.incarnation),
+                starts_of(before.incarnation),
+            );
+            // A start that peers refused is taken back, and the next one has its number: of two such only the replica itself
+            // knows which one lives.
+            let same_starts = starts == starts_before && word == Word::Own;
             before.replica_id != announcement.replica_id
-                || before.incarnation < announcement.incarnation
+                || starts > starts_before
+                || (same_starts && announcement.incarnation != before.incarnation)
         });
         if !newer {
             return;
@@ -164,11 +196,15 @@ impl Addresses {
         set.collect()
     }
 
-    /// An operator says where a replica is.
-    pub(crate) fn set(&self, broker_id: u64, address: &str) {
+    /// An operator says where a replica is; `None`: takes that back. What is too long for an address is none.
+    pub(crate) fn set(&self, broker_id: u64, address: Option<&str>) {
+        let address = address.filter(|address| address.len() <= ADDRESS_BYTES_MAX);
         let mut others = self.lock();
+        if address.is_none() && !others.contains_key(&broker_id) {
+            return;
+        }
         let known = others.entry(broker_id).or_default();
-        known.set = Some(address.to_owned());
+        known.set = address.map(str::to_owned);
         known.answers = false;
     }
 
@@ -176,7 +212,8 @@ impl Addresses {
     pub(crate) fn answered(&self, broker_id: u64, address: &str, reached_us: bool) {
         let mut others = self.lock();
         let known = others.entry(broker_id).or_default();
-        known.current = Some(address.to_owned());
+        known.answered = Some(address.to_owned());
+        known.current = known.answered.clone();
         known.answers = true;
         known.reached_us = reached_us;
         (known.silent_since, known.told) = (None, None);
@@ -205,6 +242,24 @@ impl Addresses {
             "a replica is not reached; if it has another address, start it with that one in `members`, or say so to this \
              broker with `raftmq group set-address`"
         );
+    }
+
+    /// Somebody else is where a member was looked for. Whether that is due to be told: the member may be anywhere else.
+    pub(crate) fn stranger(&self, broker_id: u64, now: Instant) -> bool {
+        let mut others = self.lock();
+        let told = &mut others.entry(broker_id).or_default().stranger_told;
+        let due = told.is_none_or(|told| now >= told + TOLD_AFTER);
+        if due {
+            *told = Some(now);
+        }
+        due
+    }
+
+    /// Where a replica says that it is.
+    pub(crate) fn announced(&self, broker_id: u64) -> Option<String> {
+        let others = self.lock();
+        let announced = others.get(&broker_id)?.announced.as_ref()?;
+        Some(announced.peer_address.clone())
     }
 
     /// What was announced by those that were reached there a moment ago.
@@ -251,6 +306,7 @@ impl Known {
         let announced = self.announced.as_ref().map(|one| one.peer_address.as_str());
         let heard = [
             (announced, Source::Announced),
+            (self.answered.as_deref(), Source::Answered),
             (self.set.as_deref(), Source::Operator),
             (logged, Source::Log),
             (self.configured.as_deref(), Source::Configuration),
@@ -277,11 +333,11 @@ fn is_sound(announcement: &Announcement) -> bool {
 mod tests {
     use super::*;
 
-    fn announced(broker_id: u64, incarnation: u64, address: &str) -> Announcement {
+    fn announced(broker_id: u64, starts: u64, address: &str) -> Announcement {
         Announcement {
             broker_id,
             replica_id: broker_id * 10,
-            incarnation,
+            incarnation: starts << 32 | 5,
             peer_address: address.into(),
             client_address: format!("{address}0"),
         }
@@ -311,16 +367,69 @@ mod tests {
             ["logged:1", "configured-2:1"]
         );
         assert_eq!(addresses.of(2, "logged:1"), "logged:1");
-        addresses.set(2, "set:1");
-        addresses.heard(&announced(2, 1, "said:1"));
+        addresses.set(2, Some("set:1"));
+        addresses.heard(&announced(2, 1, "said:1"), Word::Passed);
         let all = ["said:1", "set:1", "logged:1", "configured-2:1"];
         assert_eq!(places(&addresses, "logged:1"), all);
         assert_eq!(addresses.of(2, "logged:1"), "said:1");
         addresses.answered(2, "set:1", false);
-        assert_eq!(places(&addresses, "logged:1"), ["set:1"]);
+        assert_eq!(
+            places(&addresses, "logged:1"),
+            ["said:1", "set:1"],
+            "others may need the first"
+        );
         assert_eq!(addresses.of(2, "logged:1"), "set:1");
         addresses.silent(2, Some("logged:1"), Instant::now());
         assert_eq!(places(&addresses, "logged:1"), all);
+        addresses.answered(2, "said:1", false);
+        assert_eq!(places(&addresses, "logged:1"), ["said:1"]);
+        let long = "a".repeat(ADDRESS_BYTES_MAX + 1);
+        addresses.set(2, Some(long.as_str()));
+        let unset = ["said:1", "logged:1", "configured-2:1"];
+        assert_eq!(places(&addresses, "logged:1"), unset);
+    }
+
+    /// Catches a replica that is lost because it says that it is where nobody reaches it, while it is where it was.
+    #[test]
+    fn where_it_answered_last_is_tried_too() {
+        let addresses = addresses();
+        addresses.answered(2, "here:1", false);
+        addresses.heard(&announced(2, 2, "nowhere:1"), Word::Own);
+        assert_eq!(addresses.of(2, "logged:1"), "nowhere:1");
+        assert_eq!(addresses.reached_at(2), None, "not there");
+        let tried = ["nowhere:1", "here:1", "logged:1", "configured-2:1"];
+        assert_eq!(places(&addresses, "logged:1"), tried);
+        addresses.answered(2, "here:1", false);
+        assert_eq!(addresses.of(2, "logged:1"), "here:1");
+        assert_eq!(addresses.reached_at(2).as_deref(), Some("here:1"));
+        assert_eq!(places(&addresses, "logged:1"), ["nowhere:1", "here:1"]);
+    }
+
+    /// Catches a new address that is not believed, because the start before it was refused and taken back: both have one
+    /// number, and the other had the greater random one. And one that comes back by hearsay then.
+    #[test]
+    fn of_two_starts_of_one_number_the_replica_itself_knows() {
+        let addresses = addresses();
+        addresses.heard(&announced(2, 3, "refused:1"), Word::Own);
+        let mut living = announced(2, 3, "living:1");
+        living.incarnation -= 1;
+        addresses.heard(&living, Word::Passed);
+        assert_eq!(addresses.of(2, "logged:1"), "refused:1");
+        addresses.heard(&living, Word::Own);
+        assert_eq!(addresses.of(2, "logged:1"), "living:1");
+        addresses.heard(&announced(2, 3, "refused:1"), Word::Passed);
+        addresses.heard(&announced(2, 2, "earlier:1"), Word::Own);
+        assert_eq!(addresses.of(2, "logged:1"), "living:1");
+    }
+
+    /// Catches a log that is filled by a stranger who stays.
+    #[test]
+    fn a_stranger_is_told_of_once_a_minute() {
+        let addresses = addresses();
+        let now = Instant::now();
+        assert!(addresses.stranger(2, now));
+        assert!(!addresses.stranger(2, now + TOLD_AFTER / 2));
+        assert!(addresses.stranger(2, now + TOLD_AFTER));
     }
 
     /// Catches an address that comes back by hearsay after its replica has left it, and one that nobody reached and that
@@ -328,8 +437,8 @@ mod tests {
     #[test]
     fn the_latest_start_counts_and_only_what_was_reached() {
         let addresses = addresses();
-        addresses.heard(&announced(2, 2, "new:1"));
-        addresses.heard(&announced(2, 1, "old:1"));
+        addresses.heard(&announced(2, 2, "new:1"), Word::Own);
+        addresses.heard(&announced(2, 1, "old:1"), Word::Passed);
         assert_eq!(addresses.of(2, "logged:1"), "new:1");
         assert_eq!(addresses.verified(2), None);
         addresses.answered(2, "logged:1", false);

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use store::{CommitLog, Room};
 use tokio::sync::watch;
 
+use crate::addresses::ADDRESS_BYTES_MAX;
 use crate::clocks::ClockStatus;
 use crate::error::{ChangeError, ProposeError, RaftError};
 use crate::leadership::Leadership;
@@ -23,7 +24,7 @@ use crate::repair::Repairer;
 use crate::state::{Phase, State};
 use crate::status::GroupStatus;
 
-pub(crate) use change::{hand_over, relocate, transfer_leader};
+pub(crate) use change::{Move, hand_over, relocate, transfer_leader};
 pub use propose::Proposed;
 
 /// A replica of a broker group.
@@ -167,7 +168,7 @@ impl RaftGroup {
     }
 
     /// Has this replica look for another member at `peer_address` too, until it is found there or elsewhere; also after a
-    /// restart. For a group whose members cannot tell each other where they are.
+    /// restart. For a group whose members cannot tell each other where they are. An empty address takes that back.
     pub async fn set_address(&self, broker_id: u64, peer_address: &str) -> Result<(), ChangeError> {
         let inner = &self.inner;
         let refused = |reason: String| Err(ChangeError::Refused { reason });
@@ -176,16 +177,21 @@ impl RaftGroup {
                 "this is broker {broker_id}: it announces the address in its own configuration"
             ));
         }
-        if inner.state.membership().get_node(&broker_id).is_none() {
+        if peer_address.len() > ADDRESS_BYTES_MAX {
+            return refused(format!(
+                "the address has {} bytes, and may have {ADDRESS_BYTES_MAX}",
+                peer_address.len()
+            ));
+        }
+        let address = Some(peer_address).filter(|address| !address.is_empty());
+        // What was said of one that has left the group can be taken back.
+        if address.is_some() && inner.state.membership().get_node(&broker_id).is_none() {
             return refused(format!("broker {broker_id} is not in the group"));
         }
-        inner
-            .connections
-            .check(peer_address)
-            .or_else(|error| refused(error.to_string()))?;
-        let addresses = inner.peers.addresses();
-        addresses.set(broker_id, peer_address);
-        let written = inner.state.save_addresses(&addresses.all_set()).await;
+        if let Some(address) = address {
+            (inner.connections.check(address)).or_else(|error| refused(error.to_string()))?;
+        }
+        let written = inner.state.set_address(broker_id, address).await;
         written.map_err(|error| ChangeError::Unknown {
             reason: format!("it is used, but not kept for the next start: {error}"),
         })
@@ -238,19 +244,23 @@ impl RaftGroup {
 
 #[cfg(test)]
 mod tests {
-    use host::{Host, Shutdown};
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
+    use host::{Host, Shutdown, ShutdownTrigger};
+    use openraft::ChangeMembers;
     use store::{Identity, LogConfig, MemEngine};
 
+    use super::change::Retry;
     use super::*;
     use crate::config::RaftConfig;
     use crate::suite_test::Nothing;
+    use crate::types::{Node, StoredMembership};
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
-    /// Catches a consensus core that has ended by a defect while its process goes on as if it were a replica.
-    #[tokio::test(flavor = "multi_thread")]
-    async fn a_panic_of_the_core_ends_the_replica() {
-        let directory = tempfile::tempdir().unwrap();
+    /// A replica alone, which leads.
+    async fn alone(directory: &Path) -> (RaftGroup, ShutdownTrigger) {
         let host = Host::real();
         let identity = Identity {
             cluster_id: "c".into(),
@@ -265,7 +275,7 @@ mod tests {
         let engine = Arc::new(MemEngine::new(host.disk.clone()));
         let mut config = RaftConfig::new(
             identity,
-            directory.path().join("data"),
+            directory.join("data"),
             "127.0.0.1:0",
             vec![alone],
             engine,
@@ -277,7 +287,7 @@ mod tests {
             prefill: false,
             ..LogConfig::default()
         };
-        let (_trigger, shutdown) = Shutdown::new();
+        let (trigger, shutdown) = Shutdown::new();
         let group = RaftGroup::start(config, host, Box::new(Nothing), shutdown, |router| router);
         let group = group.await.unwrap();
         let mut leadership = group.leadership();
@@ -286,6 +296,44 @@ mod tests {
             .await
             .unwrap()
             .unwrap();
+        (group, trigger)
+    }
+
+    /// Catches a change that rests on members who are not the members any more: one that was taken out is taken in again.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_change_rests_on_the_members_as_they_are() {
+        let directory = tempfile::tempdir().unwrap();
+        let (group, _trigger) = alone(directory.path()).await;
+        let state = &group.inner.state;
+        let at = |place: &str| Node {
+            peer_address: place.into(),
+            client_address: "c:1".into(),
+            replica_id: 90,
+        };
+        let (from, to) = (at("a:1"), at("b:1"));
+        let moves = BTreeMap::from([(
+            9,
+            Move {
+                from,
+                to: to.clone(),
+            },
+        )]);
+        relocate(state, moves, PATIENCE).await.unwrap();
+        let is_member = || state.membership().get_node(&9).is_some();
+        assert!(!is_member(), "it is none, so it has not moved");
+        let as_they_were = StoredMembership::default();
+        let members = ChangeMembers::SetNodes(BTreeMap::from([(9, to)]));
+        let raft = state.raft().unwrap();
+        let proposed = change::propose(&raft, members, &as_they_were, PATIENCE).await;
+        assert!(matches!(proposed, Err(Retry::Yes(_))), "{proposed:?}");
+        assert!(!is_member());
+    }
+
+    /// Catches a consensus core that has ended by a defect while its process goes on as if it were a replica.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_panic_of_the_core_ends_the_replica() {
+        let directory = tempfile::tempdir().unwrap();
+        let (group, _trigger) = alone(directory.path()).await;
         let raft = group.inner.state.raft().unwrap();
         let _ = raft
             .external_request(|_| panic!("a defect, on purpose"))

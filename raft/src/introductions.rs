@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::Code;
 
+use crate::addresses::{Source, Word};
 use crate::connections::{Class, Connections};
 use crate::error::RaftError;
 use crate::peers::{HELLO_INTERVAL, Peers};
@@ -235,7 +236,8 @@ impl Introductions {
         others
     }
 
-    /// Introduces this replica wherever the other one may be. `None` if it answers nowhere.
+    /// Introduces this replica wherever the other one may be. `None` if it answers nowhere. Where it announces itself counts
+    /// before where it answers too: others may reach it there only.
     async fn introduce(
         &self,
         broker_id: u64,
@@ -244,26 +246,43 @@ impl Introductions {
         let addresses = self.peers.addresses();
         let logged_at = logged.map(|node| node.peer_address.as_str());
         let candidates = addresses.candidates(broker_id, logged_at);
+        let announced = addresses.announced(broker_id);
         let mut calls: FuturesUnordered<_> = candidates
             .into_iter()
-            .map(|(address, _)| async move {
-                let guessed = logged_at.is_some_and(|logged_at| logged_at != address);
-                (guessed, self.introduce_at(broker_id, logged, address).await)
+            .map(|(address, source)| async move {
+                let guessed = match logged_at {
+                    Some(logged_at) => logged_at != address,
+                    None => source == Source::Operator,
+                };
+                let result = self.introduce_at(broker_id, logged, address).await;
+                (guessed, result)
             })
             .collect();
-        let mut stranger = None;
+        let (mut found, mut stranger) = (None, None);
         while let Some((guessed, result)) = calls.next().await {
             match result {
-                Ok(Some(answer)) => {
-                    self.learn(broker_id, &answer);
-                    return Ok(Some(answer));
+                Ok(Some(answer)) if announced.as_ref().is_none_or(|at| *at == answer.address) => {
+                    found = Some(answer);
+                    break;
                 }
+                Ok(Some(answer)) => found = found.or(Some(answer)),
                 Ok(None) => {}
-                // Another broker may run where one was that moved or was replaced.
-                Err(RaftError::ForeignPeer { .. }) if guessed => {}
+                // Anybody may be where somebody guessed, and say anything.
+                Err(error) if guessed => tracing::debug!(broker_id, %error, "a guess was wrong"),
+                // Another broker may be where a member was that moved. Which data directory answers decides who is one; the
+                // address does not.
+                Err(error @ RaftError::ForeignPeer { .. }) if logged.is_some() => {
+                    if addresses.stranger(broker_id, Instant::now()) {
+                        tracing::warn!(broker_id, %error, "a stranger is where a member was");
+                    }
+                }
                 Err(error @ RaftError::ForeignPeer { .. }) => stranger = Some(error),
                 Err(error) => return Err(error),
             }
+        }
+        if let Some(answer) = found {
+            self.learn(broker_id, &answer);
+            return Ok(Some(answer));
         }
         stranger.map_or(Ok(None), Err)
     }
@@ -274,12 +293,20 @@ impl Introductions {
         let Acquaintance {
             address, status, ..
         } = answer;
+        let own = |one: &wire::Announcement| {
+            let answers = (status.broker_id, status.replica_id, status.incarnation);
+            (one.broker_id, one.replica_id, one.incarnation) == answers
+        };
         for announced in status.reached.iter().chain(&status.announcement) {
             if self
                 .state
                 .has_member(announced.broker_id, announced.replica_id)
             {
-                addresses.heard(announced);
+                let word = match own(announced) {
+                    true => Word::Own,
+                    false => Word::Passed,
+                };
+                addresses.heard(announced, word);
             }
         }
         let reached_us = addresses.has_own(&status.reached);

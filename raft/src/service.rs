@@ -18,6 +18,7 @@ use proto::raft::raft_server::Raft as RaftService;
 use store::CommitLog;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::addresses::Word;
 use crate::convert::{
     append_from_wire, append_result_to_wire, transfer_from_wire, vote_from_wire,
     vote_request_from_wire, vote_response_to_wire,
@@ -90,6 +91,21 @@ impl Service {
         Err(Status::aborted(
             "this replica is an older copy of what it was",
         ))
+    }
+
+    /// Where this replica reaches another one, which says that it is at `said`: what one configuration says may be wrong, or
+    /// true on its own machine only. A member that is not reached yet asks again.
+    fn reached_at(&self, other: Addressee, said: String) -> Result<String, Status> {
+        let addresses = self.peers.addresses();
+        if !self.state.has_member(other.broker_id, other.replica_id) {
+            // Nobody looks for it.
+            return Ok(addresses.of(other.broker_id, &said));
+        }
+        let reached = addresses.reached_at(other.broker_id);
+        reached.ok_or_else(|| {
+            let error = format!("broker {} is not reached from here yet", other.broker_id);
+            Status::unavailable(error)
+        })
     }
 
     /// Refuses a leader or a candidate whose term no elections can have reached, and entries that its term cannot have.
@@ -297,12 +313,12 @@ impl RaftService for Service {
     ) -> Result<Response<wire::SnapshotRequestTaken>, Status> {
         let request = request.into_inner();
         self.admit(&request.cluster_id, &request.group, request.sender.as_ref())?;
-        let to = request
-            .sender
-            .map_or_else(Addressee::default, |sender| Addressee {
-                broker_id: sender.broker_id,
-                replica_id: sender.replica_id,
-            });
+        let sender = request.sender.unwrap_or_default();
+        let to = Addressee {
+            broker_id: sender.broker_id,
+            replica_id: sender.replica_id,
+        };
+        let address = self.reached_at(to, request.peer_address)?;
         let raft = self.raft()?;
         let reaches = *self.snapshots.made().borrow();
         if reaches.is_none_or(|reaches| reaches < request.index) {
@@ -311,7 +327,7 @@ impl RaftService for Service {
             return Err(Status::unavailable(error));
         }
         self.snapshots
-            .push(self.peers.clone(), to, request.peer_address, request.index)
+            .push(self.peers.clone(), to, address, request.index)
             .await?;
         Ok(Response::new(wire::SnapshotRequestTaken {}))
     }
@@ -328,7 +344,7 @@ impl RaftService for Service {
                 .state
                 .has_member(announced.broker_id, announced.replica_id)
         {
-            self.peers.addresses().heard(announced);
+            self.peers.addresses().heard(announced, Word::Own);
         }
         Ok(Response::new(self.state.to_wire()))
     }

@@ -171,6 +171,7 @@ impl Startup {
         let relocation = Relocation {
             state: self.state.clone(),
             peers: self.peers.clone(),
+            known: self.known.clone(),
         };
         tokio::join!(
             watch.run(shutdown.clone()),

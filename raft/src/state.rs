@@ -95,6 +95,8 @@ pub(crate) struct State {
     pub(crate) counters: Arc<Counters>,
     /// Held while the members are changed from here: what is proposed rests on what they are.
     pub(crate) changing: tokio::sync::Mutex<()>,
+    /// Held while the file of operators' addresses is written.
+    saving_addresses: tokio::sync::Mutex<()>,
 }
 
 /// What a [`State`] is made of.
@@ -133,6 +135,7 @@ impl State {
             clocks: parts.clocks,
             counters: parts.counters,
             changing: tokio::sync::Mutex::default(),
+            saving_addresses: tokio::sync::Mutex::default(),
         }
     }
 
@@ -326,12 +329,18 @@ impl State {
         node.is_some_and(|node| node.replica_id == replica_id)
     }
 
-    /// Keeps what operators said about addresses.
-    pub(crate) async fn save_addresses(
+    /// Takes over what an operator says about an address, and keeps it.
+    pub(crate) async fn set_address(
         &self,
-        addresses: &BTreeMap<u64, String>,
+        broker_id: u64,
+        address: Option<&str>,
     ) -> Result<(), RaftError> {
-        address_file::write(self.data_dir.host(), self.data_dir.path(), addresses).await
+        // Of two at the same time the one that is written last knows both.
+        let _saving = self.saving_addresses.lock().await;
+        let addresses = self.peers.addresses();
+        addresses.set(broker_id, address);
+        let (host, path) = (self.data_dir.host(), self.data_dir.path());
+        address_file::write(host, path, &addresses.all_set()).await
     }
 
     /// The last vote that was saved.

@@ -29,7 +29,8 @@ fn moved(cluster: &Cluster, broker_id: u64, address: &str) -> RaftConfig {
         .filter(|one| one.broker_id == broker_id);
     let own = own.next().unwrap();
     *own = member(broker_id, address.to_owned());
-    own.client_address = format!("client-of-{address}");
+    // Somebody accepts connections there.
+    own.client_address = address.to_owned();
     config
 }
 
@@ -39,7 +40,7 @@ async fn start_moved(cluster: &mut Cluster, broker_id: u64, address: &str) {
     cluster.running.insert(broker_id, replica);
 }
 
-/// Waits until all running replicas have these places in their membership, with the clients' addresses that go with them.
+/// Waits until all running replicas have these places in their membership, for clients too.
 async fn logged(cluster: &Cluster, places: &Places) {
     for (id, replica) in &cluster.running {
         eventually(&format!("replica {id} has {places:?} in its log"), || {
@@ -48,8 +49,7 @@ async fn logged(cluster: &Cluster, places: &Places) {
                 let member = &one.member;
                 let place = places.get(&member.broker_id);
                 place.is_none_or(|place| {
-                    member.peer_address == *place
-                        && member.client_address == format!("client-of-{place}")
+                    member.peer_address == *place && member.client_address == *place
                 })
             });
             (there && members.len() == 3).then_some(())
@@ -97,7 +97,7 @@ async fn replicas_that_all_moved_find_each_other_by_their_configuration() {
     let places = elsewhere(1..=3);
     for one in &mut cluster.members {
         one.peer_address = places[&one.broker_id].clone();
-        one.client_address = format!("client-of-{}", one.peer_address);
+        one.client_address = one.peer_address.clone();
     }
     cluster.start_all().await;
     let after = cluster.propose("after").await;
@@ -127,6 +127,85 @@ async fn one_replica_that_is_told_brings_all_together() {
     logged(&cluster, &places).await;
 }
 
+/// Catches a replica that does not start because others are where its peers were: which data directory answers decides who
+/// is a member, not the address.
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_that_swap_their_addresses_find_each_other() {
+    let mut cluster = Cluster::three().await;
+    cluster.propose("before").await;
+    cluster.stop_all().await;
+    let mut places: Places = (cluster.members.iter())
+        .map(|one| (one.broker_id, one.peer_address.clone()))
+        .collect();
+    let (second, third) = (places[&2].clone(), places[&3].clone());
+    places.extend([(2, third), (3, second)]);
+    // The first one's configuration is of before.
+    cluster.start(1).await;
+    for one in &mut cluster.members {
+        one.peer_address = places[&one.broker_id].clone();
+    }
+    cluster.start(2).await;
+    cluster.start(3).await;
+    let after = cluster.propose("after").await;
+    cluster.settle(after.log_id.index).await;
+    for replica in cluster.running.values() {
+        eventually("the log has them where they are", || {
+            let members = replica.group.status().members;
+            let there = members
+                .iter()
+                .all(|one| one.member.peer_address == places[&one.member.broker_id]);
+            there.then_some(())
+        })
+        .await;
+    }
+}
+
+/// Catches a clients' address that becomes the group's although nobody is there: clients would be sent there.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_for_clients_at_which_nobody_is_stays_out_of_the_log() {
+    let mut cluster = Cluster::three().await;
+    let one = cluster.follower().await;
+    let before = cluster.member(one).client_address.clone();
+    cluster.stop(one).await;
+    let place = elsewhere([one]).remove(&one).unwrap();
+    let mut config = moved(&cluster, one, &place);
+    let own = (config.members.iter_mut()).find(|member| member.broker_id == one);
+    own.unwrap().client_address = free_addresses(1).remove(0);
+    let replica = cluster.try_start(config).await.unwrap();
+    cluster.running.insert(one, replica);
+    let leader = cluster.leader().await;
+    let group = cluster.group(leader);
+    let logged = eventually("its address for peers is in the log", || {
+        let members = group.status().members;
+        let member = members.into_iter().map(|member| member.member);
+        member
+            .filter(|member| member.broker_id == one)
+            .find(|member| member.peer_address == place)
+    });
+    assert_eq!(logged.await.client_address, before);
+}
+
+/// Catches a replica that is lost to a word which is no address, in its own configuration: it is a guess of where another
+/// member may be, no more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guess_that_is_no_address_does_no_harm() {
+    let mut cluster = Cluster::three().await;
+    let one = cluster.follower().await;
+    cluster.stop(one).await;
+    let mut config = cluster.config(one);
+    for other in config
+        .members
+        .iter_mut()
+        .filter(|other| other.broker_id != one)
+    {
+        other.peer_address = "no address".to_owned();
+    }
+    let replica = cluster.try_start(config).await.unwrap();
+    cluster.running.insert(one, replica);
+    let after = cluster.propose("after").await;
+    cluster.settle(after.log_id.index).await;
+}
+
 /// Catches a replica that takes another broker for the one that it was told is there, or that is lost to a wrong word.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_word_about_an_address_does_no_harm() {
@@ -153,6 +232,16 @@ async fn a_wrong_word_about_an_address_does_no_harm() {
         matches!(refused, Err(ChangeError::Refused { .. })),
         "{refused:?}"
     );
+    let long = format!("{}:1", "a".repeat(600));
+    let refused = cluster.group(leader).set_address(away, &long).await;
+    assert!(
+        matches!(refused, Err(ChangeError::Refused { .. })),
+        "{refused:?}"
+    );
+    // It can be taken back, also what was said of nobody.
+    for id in [away, 9] {
+        cluster.group(leader).set_address(id, "").await.unwrap();
+    }
     cluster.propose("while it is away").await;
     cluster.start(away).await;
     let after = cluster.propose("after").await;

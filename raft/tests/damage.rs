@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Cluster, damage, eventually, log_files};
+use common::{Cluster, damage, eventually, free_addresses, log_files};
 use host::Host;
 use raftmq_raft::Phase;
 
@@ -93,7 +93,8 @@ async fn a_replica_that_lost_its_mark_asks_the_leader_what_it_had_promised() {
     assert_logs_equal(&cluster, 0..=last).await;
 }
 
-/// Catches a damaged replica that waits forever for entries which nobody has any more.
+/// Catches a damaged replica that waits forever for entries which nobody has any more, or for a snapshot that is sent to
+/// where nobody is.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_tail_is_replaced_by_a_snapshot_when_the_entries_are_gone() {
     let mut cluster = Cluster::three().await;
@@ -117,7 +118,12 @@ async fn a_damaged_tail_is_replaced_by_a_snapshot_when_the_entries_are_gone() {
         })
         .await;
     }
-    cluster.start(damaged).await;
+    // Its own configuration errs about where it is: the snapshot goes to where its peers reach it.
+    let mut config = cluster.config(damaged);
+    let own = (config.members.iter_mut()).find(|one| one.broker_id == damaged);
+    own.unwrap().peer_address = free_addresses(1).remove(0);
+    let replica = cluster.try_start(config).await.unwrap();
+    cluster.running.insert(damaged, replica);
     cluster.running[&damaged].wait_phase(Phase::Running).await;
     assert_eq!(cluster.group(damaged).status().snapshots_installed, 1);
     let last = cluster.fill(5, 100).await;

@@ -36,9 +36,15 @@ impl Inquiry for Inquiries {
     }
 
     async fn list_replicas(&self, _: Request<ListRequest>) -> Answered<ListReplicasResponse> {
-        let members = self.0.group.status().members.into_iter();
-        let client_addresses = members.map(|one| one.member.client_address).collect();
-        let response = ListReplicasResponse { client_addresses };
+        let status = self.0.group.status();
+        let members = status.members.into_iter();
+        let leader = status.leadership.leader;
+        let response = ListReplicasResponse {
+            client_addresses: members.map(|one| one.member.client_address).collect(),
+            group: self.0.config.group.clone(),
+            term: status.leadership.term,
+            leader: leader.map_or_else(String::new, |leader| leader.client_address),
+        };
         let answer: Response<_> = answered(&self.0, response);
         Ok(answer)
     }

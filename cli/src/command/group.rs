@@ -90,7 +90,7 @@ enum Verb {
         /// Broker id of the one that is elsewhere
         #[arg(long, value_name = "ID")]
         replica: u64,
-        /// Where other replicas reach it now (its port for peers, 9081)
+        /// Where other replicas reach it now (its port for peers, 9081); empty ("") takes back what was said before
         #[arg(long, value_name = "HOST:PORT")]
         address: String,
     },
@@ -161,6 +161,7 @@ async fn set_address(
 ) -> Result<(), Failure> {
     let outcomes = admin.set_address(replica, address).await;
     let told = |outcome: &Result<(), raftmq_client::Error>| match outcome {
+        Ok(()) if address.is_empty() => format!("forgets where broker {replica} was said to be"),
         Ok(()) => format!("looks for broker {replica} at {address} too"),
         Err(error) => error.to_string(),
     };

@@ -50,7 +50,7 @@ impl Admin {
     }
 
     /// Has each broker whose listener for operators this client was given look for the replica of this number at
-    /// `peer_address` too. One outcome for each listener.
+    /// `peer_address` too; an empty one takes that back. One outcome for each listener.
     pub async fn set_address(
         &self,
         broker_id: u64,

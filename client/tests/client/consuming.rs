@@ -553,6 +553,7 @@ async fn a_pull_is_not_left_at_a_leader_that_fell_silent() {
     consumer.assign([queue]).await.expect("assigned");
     cluster.fill(0, ["before".to_owned()]);
     assert_eq!(bodies(&take(&consumer, 1).await), ["before"]);
+    cluster.replicas_are_known().await;
     cluster.world().silent.insert(0);
     cluster.world().leader = 1;
     cluster.fill(0, ["after".to_owned()]);

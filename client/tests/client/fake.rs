@@ -56,11 +56,26 @@ pub(crate) struct StoredMessage {
     pub encoded: Bytes,
 }
 
+/// What a broker says of who leads, instead of what it should.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Word {
+    /// The broker group that it is of.
+    pub group: &'static str,
+    pub leader: usize,
+    pub term: u64,
+}
+
 /// Everything that the group knows, and everything that it was asked.
 #[derive(Default)]
 pub(crate) struct World {
     pub addresses: Vec<String>,
     pub leader: usize,
+    /// Of the leader; 0: nobody says which.
+    pub term: u64,
+    /// Brokers that know less of who leads, or of another group.
+    pub words: BTreeMap<usize, Word>,
+    /// How often somebody asked for the replicas, and was answered.
+    pub listed: usize,
     /// Brokers that answer nothing at all.
     pub silent: BTreeSet<usize>,
     pub queues: Vec<Vec<StoredMessage>>,
@@ -261,6 +276,19 @@ fn status(code: Code, text: &str) -> Option<v2::Status> {
         code: code as i32,
         message: text.to_owned(),
     })
+}
+
+impl FakeCluster {
+    /// Waits until a client was told of all replicas.
+    pub(crate) async fn replicas_are_known(&self) {
+        let told = async {
+            while self.world().listed == 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let told = tokio::time::timeout(Duration::from_secs(30), told).await;
+        told.expect("whoever reads a route asks for the replicas");
+    }
 }
 
 impl FakeBroker {

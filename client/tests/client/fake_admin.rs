@@ -6,7 +6,7 @@ use proto::cluster::inquiry_server::Inquiry;
 use proto::v2::Code;
 use tonic::{Request, Response, Status};
 
-use crate::fake::{FakeBroker, TOPIC, header};
+use crate::fake::{FakeBroker, TOPIC, Word, header};
 
 fn refused() -> cluster::AdminResponse {
     cluster::AdminResponse {
@@ -32,8 +32,24 @@ impl Inquiry for FakeBroker {
         _: Request<cluster::ListRequest>,
     ) -> Result<Response<cluster::ListReplicasResponse>, Status> {
         self.leads().await;
-        let client_addresses = self.world().addresses.clone();
-        Ok(self.answer(cluster::ListReplicasResponse { client_addresses }))
+        let answer = {
+            let mut world = self.world();
+            world.listed += 1;
+            let knows = Word {
+                group: "g",
+                leader: world.leader,
+                term: world.term,
+            };
+            let word = world.words.get(&self.number).copied();
+            let word = word.unwrap_or(knows);
+            cluster::ListReplicasResponse {
+                client_addresses: world.addresses.clone(),
+                group: word.group.to_owned(),
+                term: word.term,
+                leader: world.addresses[word.leader].clone(),
+            }
+        };
+        Ok(self.answer(answer))
     }
 
     async fn list_members(

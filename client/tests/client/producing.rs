@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use raftmq_client::{Client, Code, Error, Message, Producer, SendReceipt, TopicQueue};
 
 use crate::client;
-use crate::fake::{FakeCluster, POISON, SendFault, TOPIC};
+use crate::fake::{FakeCluster, POISON, SendFault, TOPIC, Word};
 
 fn message(body: impl Into<String>) -> Message {
     Message::builder(TOPIC)
@@ -220,6 +220,7 @@ async fn a_silent_leader_is_not_waited_for_once_another_leads() {
     let cluster = FakeCluster::start(3, 1).await;
     let producer = patient_producer(&cluster).await;
     producer.send(message("before")).await.expect("stored");
+    cluster.replicas_are_known().await;
     cluster.world().silent.insert(0);
     let sending = send_all(
         &producer,
@@ -252,6 +253,58 @@ async fn a_leader_that_is_only_slow_is_waited_for() {
     let world = cluster.world();
     assert_eq!(world.sends.len(), 2, "each once");
     assert_eq!(world.misdirected, 0);
+}
+
+/// Catches a slow leader that is left, by all at once and again and again, because one of its peers is cut off and names a
+/// leader of long ago, or because another group's broker has a peer's address and names its own leader.
+#[tokio::test]
+async fn a_slow_leader_is_not_left_for_one_of_long_ago_or_of_another_group() {
+    let cluster = FakeCluster::start(3, 1).await;
+    let producer = patient_producer(&cluster).await;
+    cluster.world().term = 7;
+    producer.send(message("before")).await.expect("stored");
+    cluster.replicas_are_known().await;
+    let word = |group, leader, term| Word {
+        group,
+        leader,
+        term,
+    };
+    {
+        let mut world = cluster.world();
+        world.words = [(1, word("g", 1, 6)), (2, word("h", 2, 99))].into();
+        world.send_takes = Duration::from_millis(1_500);
+    }
+    producer.send(message("after")).await.expect("stored");
+    let world = cluster.world();
+    assert!(world.listed >= 3, "both were asked");
+    assert_eq!(world.sends.len(), 2, "each once");
+    assert_eq!(world.misdirected, 0);
+}
+
+/// Catches a client that stays with a leader because one peer has not heard of the next one yet, or is cut off with it.
+#[tokio::test]
+async fn a_leader_of_a_later_term_counts_although_one_peer_names_the_former() {
+    let cluster = FakeCluster::start(3, 1).await;
+    let producer = patient_producer(&cluster).await;
+    cluster.world().term = 7;
+    producer.send(message("before")).await.expect("stored");
+    cluster.replicas_are_known().await;
+    {
+        let mut world = cluster.world();
+        let former = Word {
+            group: "g",
+            leader: 0,
+            term: 7,
+        };
+        world.words = [(2, former)].into();
+        world.silent.insert(0);
+        (world.leader, world.term) = (1, 8);
+    }
+    let sending = producer.send(message("after"));
+    let sent = tokio::time::timeout(Duration::from_secs(30), sending).await;
+    sent.expect("nobody waits for the one that is silent")
+        .expect("stored");
+    assert_eq!(cluster.bodies(0), ["before", "after"]);
 }
 
 /// Catches a client that waits for one server's route as long as an attempt may take, although another would answer.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use openraft::ChangeMembers;
 use openraft::error::{ClientWriteError, RaftError as CallError};
-use openraft::raft::ClientWriteResponse;
+use openraft::raft::{ClientWriteResponse, Precondition};
 use proto::raft as wire;
 use tokio::time::Instant;
 
@@ -162,18 +162,21 @@ pub(super) async fn add_learner(
     replica_id: u64,
     timeout: Duration,
 ) -> Result<(), ChangeError> {
-    if let Some(node) = state.membership().get_node(&member.broker_id) {
-        if *node == member.to_node(replica_id) {
-            return Ok(());
+    let decide = |membership: &StoredMembership| {
+        if let Some(node) = membership.get_node(&member.broker_id) {
+            if *node == member.to_node(replica_id) {
+                return Ok(None);
+            }
+            let reason = format!(
+                "broker id {} was given to another replica; ids are not used again",
+                member.broker_id
+            );
+            return Err(ChangeError::Refused { reason });
         }
-        let reason = format!(
-            "broker id {} was given to another replica; ids are not used again",
-            member.broker_id
-        );
-        return Err(ChangeError::Refused { reason });
-    }
-    let nodes = BTreeMap::from([(member.broker_id, member.to_node(replica_id))]);
-    change(state, ChangeMembers::AddNodes(nodes), timeout).await
+        let nodes = BTreeMap::from([(member.broker_id, member.to_node(replica_id))]);
+        Ok(Some(ChangeMembers::AddNodes(nodes)))
+    };
+    change(state, decide, timeout).await
 }
 
 pub(super) async fn remove_learner(
@@ -181,16 +184,18 @@ pub(super) async fn remove_learner(
     broker_id: u64,
     timeout: Duration,
 ) -> Result<(), ChangeError> {
-    let membership = state.membership();
-    let refused = |reason: String| Err(ChangeError::Refused { reason });
-    if membership.voter_ids().any(|voter| voter == broker_id) {
-        return refused(format!("broker {broker_id} votes"));
-    }
-    if membership.get_node(&broker_id).is_none() {
-        return refused(format!("broker {broker_id} is not in the group"));
-    }
-    let nodes = BTreeSet::from([broker_id]);
-    change(state, ChangeMembers::RemoveNodes(nodes), timeout).await
+    let decide = |membership: &StoredMembership| {
+        let refused = |reason: String| Err(ChangeError::Refused { reason });
+        if membership.voter_ids().any(|voter| voter == broker_id) {
+            return refused(format!("broker {broker_id} votes"));
+        }
+        if membership.get_node(&broker_id).is_none() {
+            return refused(format!("broker {broker_id} is not in the group"));
+        }
+        let nodes = BTreeSet::from([broker_id]);
+        Ok(Some(ChangeMembers::RemoveNodes(nodes)))
+    };
+    change(state, decide, timeout).await
 }
 
 pub(super) async fn change_voters(
@@ -203,73 +208,78 @@ pub(super) async fn change_voters(
             reason: "a group needs a voter".to_string(),
         });
     }
-    change(state, ChangeMembers::ReplaceAllVoters(voters), timeout).await
+    let decide = |_: &StoredMembership| Ok(Some(ChangeMembers::ReplaceAllVoters(voters.clone())));
+    change(state, decide, timeout).await
 }
 
-/// Puts into the log where members are reached by now, as far as `verified` knows. Changes nothing else of them.
+/// Where one member is reached by now.
+#[derive(Clone, Debug)]
+pub(crate) struct Move {
+    /// What the log said of it when that was found out.
+    pub(crate) from: Node,
+    /// The same replica elsewhere.
+    pub(crate) to: Node,
+}
+
+/// Puts into the log where members are reached by now. Changes nothing else of them, takes nobody in, and waits for nobody:
+/// while members change, or have changed meanwhile, nothing is done, and the caller looks again later. A change that was
+/// left half done is for an operator to finish.
 pub(crate) async fn relocate(
     state: &State,
-    verified: impl Fn(u64) -> Option<wire::Announcement>,
+    moves: BTreeMap<u64, Move>,
     timeout: Duration,
 ) -> Result<(), ChangeError> {
-    let _changing = state.changing.lock().await;
+    let Ok(_changing) = state.changing.try_lock() else {
+        return Ok(());
+    };
+    let raft = require_leader(state)?;
     let membership = state.membership();
-    let mut nodes = BTreeMap::new();
-    for (broker_id, node) in membership.nodes() {
-        let Some(announced) = verified(*broker_id) else {
-            continue;
-        };
-        let moved = announced.peer_address != node.peer_address
-            || announced.client_address != node.client_address;
-        if !moved || announced.replica_id != node.replica_id {
-            continue;
-        }
-        tracing::info!(broker_id, from = ?node, to = ?announced, "a member is reached elsewhere");
-        let node = Node {
-            peer_address: announced.peer_address,
-            client_address: announced.client_address,
-            replica_id: node.replica_id,
-        };
-        nodes.insert(*broker_id, node);
+    if membership.membership().get_joint_config().len() > 1 {
+        return Ok(());
     }
+    let nodes: BTreeMap<u64, Node> = moves
+        .into_iter()
+        .filter(|(broker_id, moved)| membership.get_node(broker_id) == Some(&moved.from))
+        .inspect(|(broker_id, moved)| {
+            tracing::info!(broker_id, ?moved, "a member is reached elsewhere");
+        })
+        .map(|(broker_id, moved)| (broker_id, moved.to))
+        .collect();
     if nodes.is_empty() {
         return Ok(());
     }
-    change_locked(state, ChangeMembers::SetNodes(nodes), timeout).await
+    match propose(&raft, ChangeMembers::SetNodes(nodes), &membership, timeout).await {
+        Ok(()) => Ok(()),
+        Err(Retry::Yes(error)) => {
+            tracing::debug!(%error, "members change; looking again later where they are");
+            Ok(())
+        }
+        Err(Retry::No(error)) => Err(error),
+    }
 }
 
-/// Carries a change out, after those that were begun before from here.
+/// Carries a change out, after those that were begun before from here, trying again while another one is under way. Each
+/// time `decide` says what to propose, from the members as they are, or that nothing is to be done: it is proposed only
+/// if they are still the same.
 async fn change(
     state: &State,
-    members: ChangeMembers<u64, Node>,
+    decide: impl Fn(&StoredMembership) -> Result<Option<ChangeMembers<u64, Node>>, ChangeError>,
     timeout: Duration,
 ) -> Result<(), ChangeError> {
-    let began = Instant::now();
+    let deadline = Instant::now() + timeout;
     let Ok(_changing) = tokio::time::timeout(timeout, state.changing.lock()).await else {
         return Err(ChangeError::Refused {
             reason: format!("another change is under way for {timeout:?}"),
         });
     };
-    change_locked(state, members, timeout.saturating_sub(began.elapsed())).await
-}
-
-/// Carries a change out, trying again while an earlier one is under way.
-async fn change_locked(
-    state: &State,
-    members: ChangeMembers<u64, Node>,
-    timeout: Duration,
-) -> Result<(), ChangeError> {
-    let deadline = Instant::now() + timeout;
     loop {
+        let membership = state.membership();
+        let Some(members) = decide(&membership)? else {
+            return Ok(());
+        };
         let raft = require_leader(state)?;
         let left = deadline.saturating_duration_since(Instant::now());
-        let call = raft.change_membership(members.clone(), false);
-        let Ok(result) = tokio::time::timeout(left, call).await else {
-            return Err(ChangeError::Unknown {
-                reason: format!("not done within {timeout:?}"),
-            });
-        };
-        match outcome(result) {
+        match propose(&raft, members, &membership, left).await {
             Ok(()) => return Ok(()),
             Err(Retry::Yes(error)) if Instant::now() + RETRY_PAUSE >= deadline => {
                 return Err(error);
@@ -280,7 +290,28 @@ async fn change_locked(
     }
 }
 
-enum Retry {
+/// Proposes a change of the members, if they are those of `basis`.
+pub(super) async fn propose(
+    raft: &Raft,
+    members: ChangeMembers<u64, Node>,
+    basis: &StoredMembership,
+    timeout: Duration,
+) -> Result<(), Retry> {
+    let unchanged = Precondition::LastMembershipLogId {
+        last_membership_log_id: *basis.log_id(),
+    };
+    let call = raft.change_membership_if(members, false, [unchanged]);
+    match tokio::time::timeout(timeout, call).await {
+        Ok(result) => outcome(result),
+        Err(_) => Err(Retry::No(ChangeError::Unknown {
+            reason: format!("not done within {timeout:?}"),
+        })),
+    }
+}
+
+/// Whether it may be tried again: nothing came of it.
+#[derive(Debug)]
+pub(super) enum Retry {
     Yes(ChangeError),
     No(ChangeError),
 }
@@ -302,6 +333,11 @@ fn outcome(result: ChangeResult) -> Result<(), Retry> {
                 InProgress(_) | UncommittedLeaderLog(_) => Err(Retry::Yes(refused)),
                 _ => Err(Retry::No(refused)),
             }
+        }
+        Err(CallError::APIError(ClientWriteError::PreconditionFailed(error))) => {
+            Err(Retry::Yes(ChangeError::Refused {
+                reason: format!("the members have changed meanwhile: {error}"),
+            }))
         }
         Err(CallError::APIError(error)) => Err(Retry::No(ChangeError::Unknown {
             reason: error.to_string(),

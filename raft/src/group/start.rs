@@ -165,7 +165,7 @@ impl Base {
         let identity = config.identity.clone();
         let peers = Peers::new(identity, storage.own, promises, &config.members);
         for (broker_id, address) in address_file::read(host, &config.data_dir) {
-            peers.addresses().set(broker_id, &address);
+            peers.addresses().set(broker_id, Some(&address));
         }
         let connections = Connections::new(config.secret.clone());
         let fetcher = Fetcher::new(peers.clone(), connections.clone());

@@ -179,6 +179,7 @@ impl Startup {
 
     async fn request_snapshot(&self, peer: &Acquaintance, index: u64) -> bool {
         let identity = self.peers.identity();
+        // Only for whoever does not know better: it is sent to where the holder reaches this replica.
         let announced = self.peers.addresses().own().peer_address.clone();
         let membership = self.state.membership();
         let address = match membership.get_node(&identity.broker_id) {
