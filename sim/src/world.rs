@@ -3,6 +3,7 @@
 //! Built inside a simulation, from a seed and a plan. Knows how to crash and to start, not when: that is
 //! the nemesis's business; not what is right: that is the invariants' and the oracle's.
 
+mod differing;
 mod keeper;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -190,7 +191,7 @@ impl World {
     /// Adds a broker that is configured with `members`, itself included, and starts it.
     pub fn add_broker(self: &Arc<Self>, id: u8, members: &[u8]) {
         let machine = Machine::Broker(id);
-        let config = BrokerConfig {
+        let mut config = BrokerConfig {
             broker_id: id.into(),
             listen: machine.address(CLIENT_PORT),
             peer_listen: machine.address(PEER_PORT),
@@ -199,6 +200,7 @@ impl World {
             name_servers: self.name_server_addresses(),
             ..self.shape.broker.clone()
         };
+        differing::differ(self.seed, id, &mut config);
         let process = Arc::new(BrokerProcess::new(machine, config, self.trace.clone()));
         self.brokers().insert(id, process.clone());
         let started = process.clone();

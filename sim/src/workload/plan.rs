@@ -60,6 +60,12 @@ pub enum Targets {
     Groups(u64),
 }
 
+/// The largest body that the simulated brokers take (`Shape::default`).
+const BODY_BYTES_LIMIT: u64 = 4 << 10;
+
+/// How many worlds there are for one in which bodies are as large as that.
+const LARGE_BODIES_ONE_IN: u64 = 4;
+
 /// A producer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProducerPlan {
@@ -304,7 +310,10 @@ impl Plan {
         push_consumers.extend(first.flat_map(|topic| everyone(&mut chance, size, topic)));
         Plan {
             machines: size.machines,
-            body_bytes_max: size.body_bytes_max,
+            body_bytes_max: match Chance::new(seed, "large bodies").one_in(LARGE_BODIES_ONE_IN) {
+                true => BODY_BYTES_LIMIT,
+                false => size.body_bytes_max,
+            },
             attempt_ms: size.attempt_ms,
             topics,
             producers,
