@@ -1,7 +1,7 @@
 //! Channels to other servers for what the gateway does not forward, one per address, opened when needed.
 //!
-//! What only servers may ask goes over channels that prove that they hold the cluster's secret; what a client asked
-//! goes on as a client's call.
+//! All of them prove that they hold the cluster's secret: what a client asked was counted where it came in, and says whose
+//! it is.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -22,14 +22,7 @@ const CONNECT_TIMEOUT_MS: u64 = 1_500;
 #[derive(Debug)]
 pub(crate) struct AdminPool {
     secret: ClusterSecret,
-    open: Mutex<BTreeMap<(String, Asks), Channel>>,
-}
-
-/// As whom a channel asks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Asks {
-    AsServer,
-    AsClient,
+    open: Mutex<BTreeMap<String, Channel>>,
 }
 
 impl AdminPool {
@@ -48,35 +41,33 @@ impl AdminPool {
 
     /// A client of the administration service of the broker whose peer port is at `address`.
     pub(crate) fn client(&self, address: &str) -> Result<BrokerAdminClient, Status> {
-        self.channel(address, Asks::AsServer)
+        self.channel(address)
             .map(proto::cluster::broker_admin_client)
     }
 
     /// A client of the name server at `address`.
     pub(crate) fn name_server_client(&self, address: &str) -> Result<NameServerClient, Status> {
-        self.channel(address, Asks::AsServer)
+        self.channel(address)
             .map(proto::cluster::name_server_client)
     }
 
     /// A client of the redelivery service of the broker whose client port is at `address`.
     pub(crate) fn redelivery_client(&self, address: &str) -> Result<RedeliveryClient, Status> {
-        self.channel(address, Asks::AsClient)
+        self.channel(address)
             .map(proto::redelivery::redelivery_client)
     }
 
     /// A client of what SDKs ask the broker whose client port is at `address`.
     pub(crate) fn inquiry_client(&self, address: &str) -> Result<InquiryClient, Status> {
-        self.channel(address, Asks::AsClient)
-            .map(proto::cluster::inquiry_client)
+        self.channel(address).map(proto::cluster::inquiry_client)
     }
 
-    fn channel(&self, address: &str, asks: Asks) -> Result<Channel, Status> {
+    fn channel(&self, address: &str) -> Result<Channel, Status> {
         let mut open = self
             .open
             .lock()
             .expect("nothing panics while the pool is locked");
-        let key = (address.to_owned(), asks);
-        if let Some(channel) = open.get(&key) {
+        if let Some(channel) = open.get(address) {
             return Ok(channel.clone());
         }
         if open.len() >= CHANNELS_MAX {
@@ -84,12 +75,12 @@ impl AdminPool {
         }
         let options = ChannelOptions {
             connect_timeout_ms: CONNECT_TIMEOUT_MS,
-            secret: (asks == Asks::AsServer).then(|| self.secret.clone()),
+            secret: Some(self.secret.clone()),
             ..ChannelOptions::default()
         };
         let channel = network::channel(address, &options)
             .map_err(|error| Status::unavailable(error.to_string()))?;
-        open.insert(key, channel.clone());
+        open.insert(address.to_owned(), channel.clone());
         Ok(channel)
     }
 }

@@ -197,7 +197,8 @@ fn serve_clients(
         connections_max: service.config.connections_max as usize,
         tls,
         bounds: Some(service.bounds.clone()),
-        // Nothing here asks for it: an operator who takes this broker for a name server hears that it is none.
+        // Who passes clients' calls on proves, and is neither held back nor cut for what they do. An operator who takes this
+        // broker for a name server hears that it is none.
         proof: Proof::Accepted(service.admin_pool.secret().clone()),
         ..ServerOptions::default()
     };
@@ -294,7 +295,7 @@ fn service(
         own: member(config.own_member()),
         proposer,
         leadership: Leadership::new(group.leadership(), config.broker_id, leader_wait),
-        forwarder: Forwarder::new(),
+        forwarder: Forwarder::proving(admin_pool.secret().clone()),
         admin_pool,
         clients: Clients::new(
             Duration::from_millis(config.client_expiry_ms),

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use host::network::{AnswerBudget, AnswerHold};
 use proto::place::{self, Life, StartAt};
-use proto::v2::Code;
+use proto::v2::{Code, QueryRouteRequest};
 use tokio::time::{Instant, timeout};
 use tonic::metadata::MetadataMap;
 use tonic::{Extensions, Request, Response, Status};
@@ -96,6 +96,15 @@ impl Context {
             .map_err(|_| {
                 status::too_many_requests("too many bytes of answers have not been read yet")
             })
+    }
+
+    /// Waits until a route of so many queues may be made; none if there was no room in time.
+    pub(crate) async fn route_room(
+        &self,
+        request: &QueryRouteRequest,
+        queues: u64,
+    ) -> Option<AnswerHold> {
+        gateway::route_room(request, &self.budget, queues).await
     }
 
     /// Has the answer bring along what it took.

@@ -134,8 +134,8 @@ pub struct BrokerConfig {
     /// has most. Default 4 096. Rule: not 0.
     pub connections_max: u64,
     /// Bytes of clients' requests that arrive or are not answered yet, and of answers that clients have not taken yet,
-    /// together; raised where a request or an answer would not fit. Others wait, and who stands still for 20 seconds (2
-    /// while others wait) is cut off. Default 256 MiB. Rule: at least 16 MiB.
+    /// together; raised where a request or an answer would not fit. One address may have a quarter. Others wait, and who stands
+    /// still for 20 seconds (2 if another has waited as long) is cut off. Default 256 MiB. Rule: at least 16 MiB.
     pub transfer_bytes_max: u64,
 
     /// Size of one log segment, in bytes. Default 128 MiB. Rule: at least twice `request_bytes_max`.

@@ -20,6 +20,9 @@ const SEQUENCED_HEADER: &str = "x-raftmq-sequenced";
 /// Response metadata that says where messages are, if not where they were sent to.
 const QUEUES_HEADER: &str = "x-raftmq-queues";
 
+/// Response metadata of a refusal: nothing of the request was read.
+const UNREAD_HEADER: &str = "x-raftmq-unread";
+
 /// Queues that are read from an answer, at most.
 const QUEUES_MAX: usize = 1 << 20;
 
@@ -177,6 +180,10 @@ pub(crate) fn read_status<R>(status: &tonic::Status) -> Attempt<R> {
         tonic::Code::InvalidArgument | tonic::Code::OutOfRange => refused(Code::BadRequest),
         tonic::Code::Unimplemented => refused(Code::NotImplemented),
         tonic::Code::Unauthenticated | tonic::Code::PermissionDenied => refused(Code::Unauthorized),
+        // The server says that it was not read. Without that word it may be the transport's, of a call under way.
+        tonic::Code::ResourceExhausted if header(status.metadata(), UNREAD_HEADER).is_some() => {
+            refused(Code::TooManyRequests)
+        }
         code => Attempt::Lost {
             reason: format!("{code:?}: {}", status.message()),
             sent: !never_left(status),
@@ -310,6 +317,25 @@ mod tests {
             sent(forwarded),
             "a server that could not reach another server said this"
         );
+    }
+
+    /// Catches a send that was surely not stored and is told as lost, and one that may be stored and is told as surely not.
+    #[test]
+    fn what_was_not_read_was_not_done() {
+        let full = || tonic::Status::resource_exhausted("too many bytes");
+        let mut unread = full();
+        unread
+            .metadata_mut()
+            .insert(UNREAD_HEADER, MetadataValue::from_static("1"));
+        match read_status::<()>(&unread) {
+            Attempt::Refused(refusal) => {
+                assert!(!refusal.leaves_outcome_unknown());
+                assert_eq!(refusal.patience(), Patience::UntilDeadline);
+            }
+            other => panic!("{other:?}"),
+        }
+        let lost = read_status::<()>(&full());
+        assert!(matches!(lost, Attempt::Lost { sent: true, .. }), "{lost:?}");
     }
 
     /// Catches a receipt that names the wrong queue, and a header that makes a client hold whatever it says.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::Stream;
-use host::network::{self, ChannelOptions};
+use host::network::{self, ChannelOptions, ClusterSecret};
 use proto::opaque;
 use proto::v2::{self, TelemetryCommand};
 use tokio::time::{Instant, timeout};
@@ -22,6 +22,11 @@ pub const UNARY_DEADLINE: Duration = Duration::from_secs(10);
 /// How long the other end may take to accept a telemetry stream.
 pub const TELEMETRY_OPEN_DEADLINE: Duration = Duration::from_secs(5);
 
+/// What an answer in many parts may leave unread in its channel, and what all of them may: so that it takes hundreds that
+/// their clients do not read to hold up the others.
+const STREAM_WINDOW_BYTES: u32 = 256 << 10;
+const STREAMS_WINDOW_BYTES: u32 = 64 << 20;
+
 type Client = opaque::messaging_service_client::MessagingServiceClient<Channel>;
 
 /// Sends calls on. Cheap to clone; clones share their channels.
@@ -37,9 +42,12 @@ type Client = opaque::messaging_service_client::MessagingServiceClient<Channel>;
 #[derive(Clone, Debug)]
 pub struct Forwarder {
     pool: Arc<Pool<Client>>,
-    /// Channels for answers in many parts: one that its client does not read fills its channel's window, and nothing else
-    /// of the others'.
+    /// Channels for answers in many parts: what their clients do not read fills these channels' windows, and holds up
+    /// no send.
     streams: Arc<Pool<Client>>,
+    /// What its channels prove with: the other end cuts nobody for what one of many clients does, nor counts again what was
+    /// counted here.
+    secret: Option<ClusterSecret>,
 }
 
 impl Default for Forwarder {
@@ -49,11 +57,20 @@ impl Default for Forwarder {
 }
 
 impl Forwarder {
-    /// A forwarder without channels; they are opened when needed.
+    /// A forwarder without channels; they are opened when needed. It is a stranger to those it calls.
     pub fn new() -> Forwarder {
         Forwarder {
             pool: Arc::new(Pool::new()),
             streams: Arc::new(Pool::new()),
+            secret: None,
+        }
+    }
+
+    /// A forwarder that proves that it holds the cluster's secret.
+    pub fn proving(secret: ClusterSecret) -> Forwarder {
+        Forwarder {
+            secret: Some(secret),
+            ..Forwarder::new()
         }
     }
 
@@ -70,7 +87,7 @@ impl Forwarder {
         let (commands, guard) = guarded(commands);
         let mut request = Request::new(commands);
         *request.metadata_mut() = metadata;
-        let mut client = client(&self.pool, address)?;
+        let mut client = self.client(&self.pool, ChannelOptions::default(), address)?;
         let opened = timeout(TELEMETRY_OPEN_DEADLINE, client.telemetry(request)).await;
         let answers = settle(address, opened, TELEMETRY_OPEN_DEADLINE)?;
         Ok(answers.map(|answers| pass_on(address, answers, Patience::Unlimited, guard)))
@@ -85,7 +102,7 @@ impl Forwarder {
         let limit = deadline(request.metadata()).unwrap_or(UNARY_DEADLINE);
         let mut request = onward(request)?;
         request.set_timeout(limit);
-        let client = client(&self.pool, address)?;
+        let client = self.client(&self.pool, ChannelOptions::default(), address)?;
         settle(address, timeout(limit, call(client, request)).await, limit)
     }
 
@@ -103,21 +120,38 @@ impl Forwarder {
         };
         let mut request = onward(request)?;
         request.set_timeout(limit);
-        let client = client(&self.streams, address)?;
+        let options = ChannelOptions {
+            stream_window_bytes: STREAM_WINDOW_BYTES,
+            connection_window_bytes: STREAMS_WINDOW_BYTES,
+            ..ChannelOptions::default()
+        };
+        let client = self.client(&self.streams, options, address)?;
         let answers = settle(address, timeout(limit, call(client, request)).await, limit)?;
-        Ok(answers.map(|answers| pass_on(address, answers, patience, ())))
+        let mut answers = answers.map(|answers| pass_on(address, answers, patience, ()));
+        // Each message is taken from the other end when it is asked for, and not before.
+        network::make_on_demand(answers.extensions_mut());
+        Ok(answers)
     }
-}
 
-fn client(pool: &Pool<Client>, address: &str) -> Result<Client, Status> {
-    pool.get(address, Instant::now(), || {
-        match network::channel(address, &ChannelOptions::default()) {
-            Ok(channel) => Ok(opaque::messaging_client(channel)),
-            Err(error) => Err(Status::unavailable(format!(
-                "{address} cannot be reached: {error}"
-            ))),
-        }
-    })
+    fn client(
+        &self,
+        pool: &Pool<Client>,
+        options: ChannelOptions,
+        address: &str,
+    ) -> Result<Client, Status> {
+        pool.get(address, Instant::now(), || {
+            let options = ChannelOptions {
+                secret: self.secret.clone(),
+                ..options
+            };
+            match network::channel(address, &options) {
+                Ok(channel) => Ok(opaque::messaging_client(channel)),
+                Err(error) => Err(Status::unavailable(format!(
+                    "{address} cannot be reached: {error}"
+                ))),
+            }
+        })
+    }
 }
 
 /// What the caller gets for how a call to `address` ended, with nothing in it that belongs to that connection alone.

@@ -9,6 +9,7 @@ mod failure;
 mod forwarder;
 mod metadata;
 mod pool;
+mod route_room;
 mod stream;
 
 pub use answer::Answer;
@@ -19,4 +20,7 @@ pub use metadata::{
     ROUTE_LEADER, SEQUENCED, SEQUENCED_ALL, deadline, follows_leader, is_sequenced, set_leader,
 };
 pub use pool::{CHANNEL_IDLE_MAX, CHANNELS_MAX};
+pub use route_room::{
+    ACCESS_POINT_ADDRESSES_MAX, ACCESS_POINT_BYTES_MAX, is_access_point, route_room,
+};
 pub use stream::{AnswerStream, STREAM_ITEM_DEADLINE};

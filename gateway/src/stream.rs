@@ -1,5 +1,8 @@
 //! Streams on their way through: never without a deadline, never outliving the side that reads them.
 
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use futures::future::{AbortHandle, Abortable};
@@ -37,7 +40,8 @@ impl Patience {
     }
 }
 
-/// Passes on what `answers` yields. `keep` is dropped together with the stream.
+/// Passes on what `answers` yields. `keep` is dropped together with the stream. Where it is not read in time either, the call is
+/// ended all the same: what its other end holds for it must not wait for a client that does not read.
 pub(crate) fn pass_on<T, K>(
     address: &str,
     answers: Streaming<T>,
@@ -48,26 +52,95 @@ where
     T: Send + 'static,
     K: Send + 'static,
 {
-    let address = address.to_owned();
-    stream::unfold(Some((answers, address, keep)), move |state| async move {
-        let (mut answers, address, keep) = state?;
-        let next = match patience.left() {
-            None => answers.message().await,
-            Some(left) => match tokio::time::timeout(left, answers.message()).await {
-                Ok(next) => next,
-                Err(_) => return Some((Err(late(&address, left)), None)),
-            },
+    let (answers, reset) = Resettable::new(answers, patience);
+    let state = Some((answers, address.to_owned(), keep, reset));
+    stream::unfold(state, |state| async move {
+        let (answers, address, keep, reset) = state?;
+        answers.taken();
+        let limit = answers.patience.left();
+        let next = match limit {
+            None => answers.next().await,
+            Some(left) => tokio::time::timeout(left, answers.next())
+                .await
+                .unwrap_or(None),
         };
         match next {
-            Ok(Some(answer)) => Some((Ok(answer), Some((answers, address, keep)))),
-            Ok(None) => None,
-            Err(status) => Some((Err(explain(&address, status)), None)),
+            Some(Some(Ok(answer))) => {
+                answers.taken();
+                Some((Ok(answer), Some((answers, address, keep, reset))))
+            }
+            Some(None) => None,
+            Some(Some(Err(status))) => Some((Err(explain(&address, status)), None)),
+            None => Some((Err(late(&address, limit.unwrap_or_default())), None)),
         }
     })
     .boxed()
 }
 
-/// Ends the requests of a bidirectional call when the side that reads its answers is gone.
+/// A stream that can be ended while nobody reads it.
+struct Resettable<S> {
+    open: Mutex<Option<S>>,
+    patience: Patience,
+    /// When something was last taken from it.
+    taken: Mutex<Instant>,
+}
+
+impl<S: Send + 'static> Resettable<S> {
+    /// The stream, and whoever ends it in time, for as long as that lives.
+    fn new(stream: S, patience: Patience) -> (Arc<Resettable<S>>, Option<EndRequests>) {
+        let resettable = Arc::new(Resettable {
+            open: Mutex::new(Some(stream)),
+            patience,
+            taken: Mutex::new(Instant::now()),
+        });
+        let left = patience.left();
+        let reset = left.map(|left| {
+            let (handle, registration) = AbortHandle::new_pair();
+            let watched = resettable.clone();
+            let watching = async move {
+                let mut left = left;
+                while !left.is_zero() {
+                    tokio::time::sleep(left).await;
+                    left = watched.left();
+                }
+                *watched.lock() = None;
+            };
+            tokio::spawn(Abortable::new(watching, registration));
+            EndRequests(handle)
+        });
+        (resettable, reset)
+    }
+
+    /// Until it is ended if nothing is taken.
+    fn left(&self) -> Duration {
+        let taken = *self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.patience {
+            Patience::PerItem(limit) => (taken + limit).saturating_duration_since(Instant::now()),
+            other => other.left().unwrap_or(Duration::MAX),
+        }
+    }
+
+    fn taken(&self) {
+        *self.taken.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<S>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<S: Stream + Unpin + Send + 'static> Resettable<S> {
+    /// The next item; none if it was ended.
+    async fn next(&self) -> Option<Option<S::Item>> {
+        poll_fn(|context| match self.lock().as_mut() {
+            Some(stream) => stream.poll_next_unpin(context).map(Some),
+            None => Poll::Ready(None),
+        })
+        .await
+    }
+}
+
+/// Ends the requests of a bidirectional call, or whoever watches over a stream, when the side that reads the answers is gone.
 #[derive(Debug)]
 pub(crate) struct EndRequests(AbortHandle);
 

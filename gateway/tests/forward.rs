@@ -171,6 +171,25 @@ async fn a_stream_that_stalls_ends_with_the_deadline() {
     assert_eq!(items.len(), 2, "nothing follows an error");
 }
 
+/// Catches what an owner holds for a stream being held for as long as its client does not read.
+#[tokio::test]
+async fn a_stream_that_nobody_reads_ends_at_its_owner_with_the_deadline() {
+    let owner = Owner::start("owner").await;
+    let pull = PullMessageRequest {
+        offset: -1,
+        ..Default::default()
+    };
+    let pull = with_timeout(pull, "300m");
+    let unread = soon(Forwarder::new().pull_message(&owner.address, pull))
+        .await
+        .unwrap();
+    owner.open_streams(1).await;
+    owner.open_streams(0).await;
+    let read: Vec<_> = soon(unread.into_inner().collect()).await;
+    let last = read.last().unwrap().as_ref().unwrap_err();
+    assert_eq!(last.code(), Code::DeadlineExceeded, "{last:?}");
+}
+
 /// Catches a broken connection in the middle of a stream being passed on as its regular end.
 #[tokio::test]
 async fn a_stream_whose_owner_dies_ends_with_an_error() {
@@ -199,9 +218,9 @@ async fn dropping_the_answers_ends_the_stream_at_the_owner() {
         .unwrap();
     let mut told = told.into_inner();
     soon(told.next()).await.unwrap().unwrap();
-    owner.telemetry_streams(1).await;
+    owner.open_streams(1).await;
     drop(told);
-    owner.telemetry_streams(0).await;
+    owner.open_streams(0).await;
 }
 
 /// Catches an owner that came back at its address and is not asked again.

@@ -8,6 +8,8 @@
 mod account;
 mod answer_budget;
 mod bounds;
+#[cfg(all(test, not(madsim)))]
+mod bounds_test;
 mod channel;
 #[cfg(not(madsim))]
 mod connection;
@@ -40,7 +42,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-pub use answer_budget::{AnswerBudget, AnswerHold};
+pub use answer_budget::{AnswerBudget, AnswerHold, make_on_demand};
 pub use bounds::{Bounds, BoundsOptions, BoundsStatus};
 pub use channel::{ChannelOptions, channel};
 #[cfg(not(madsim))]

@@ -2,7 +2,10 @@
 //!
 //! Routes are answered from the table; everything else goes to a leader ([`Relay`]).
 
-use gateway::{Answer, AnswerStream, Forwarder, follows_leader, set_leader};
+use gateway::{
+    Answer, AnswerStream, Forwarder, follows_leader, is_access_point, route_room, set_leader,
+};
+use host::network::AnswerBudget;
 use proto::message::View;
 use proto::opaque::messaging_service_server::MessagingService;
 use proto::opaque::{PullMessageResponse, ReceiveMessageResponse, SendMessageRequest};
@@ -31,6 +34,19 @@ pub(crate) struct Messaging {
 impl Messaging {
     pub(crate) fn new(relay: Relay) -> Self {
         Messaging { relay }
+    }
+
+    /// How many queues the table knows of a topic.
+    fn queues(&self, request: &QueryRouteRequest) -> u64 {
+        let Some(topic) = request.topic.as_ref() else {
+            return 0;
+        };
+        let table = self.relay.directory.table();
+        let shares = table.shares(&full_name(topic));
+        shares
+            .iter()
+            .map(|share| u64::from(share.queue_count))
+            .sum()
     }
 
     /// The route of a topic that the table knows.
@@ -69,11 +85,11 @@ fn unroutable(request: &Request<QueryRouteRequest>) -> Option<(Code, String)> {
     if request
         .endpoints
         .as_ref()
-        .is_none_or(|endpoints| endpoints.addresses.is_empty())
+        .is_none_or(|endpoints| endpoints.addresses.is_empty() || !is_access_point(endpoints))
     {
         return Some((
             Code::IllegalAccessPoint,
-            "the request has no endpoints".to_owned(),
+            "the request has no endpoints, or too many".to_owned(),
         ));
     }
     let topic = request
@@ -119,8 +135,22 @@ impl MessagingService for Messaging {
             return Ok(Response::new(QueryRouteResponse::refused(code, reason)));
         }
         self.relay.directory.filled().await;
+        let (budget, queues) = (
+            AnswerBudget::of(request.extensions()),
+            self.queues(request.get_ref()),
+        );
+        let Some(hold) = route_room(request.get_ref(), &budget, queues).await else {
+            let reason = "too many bytes of answers have not been read yet";
+            return Ok(Response::new(QueryRouteResponse::refused(
+                Code::TooManyRequests,
+                reason,
+            )));
+        };
         match self.route(&request) {
-            Some(answer) => Ok(answer),
+            Some(mut answer) => {
+                hold.attach(answer.extensions_mut());
+                Ok(answer)
+            }
             // The brokers may know a topic that the table does not know yet, or create it.
             None => {
                 forward!(self.unary(

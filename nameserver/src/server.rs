@@ -143,7 +143,7 @@ async fn serve(
         connections_max: config.connections_max,
         tls,
         bounds: Some(Bounds::new(&BOUNDS)),
-        proof: Proof::Accepted(secret),
+        proof: Proof::Accepted(secret.clone()),
         ..ServerOptions::default()
     };
     let service = Service::new(
@@ -154,7 +154,7 @@ async fn serve(
     );
     let relay = Relay {
         directory: directory.clone(),
-        forwarder: Forwarder::new(),
+        forwarder: Forwarder::proving(secret),
         shutdown: shutdown.clone(),
     };
     let router = network::server(&options)

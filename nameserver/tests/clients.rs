@@ -479,9 +479,9 @@ async fn a_telemetry_stream_outlives_a_leader() {
     assert_eq!(answer.command, settings("host-1").command);
     telemetry.say(settings("host-2")).await;
     assert_eq!(telemetry.hear().await.command, settings("host-2").command);
-    new.telemetry_streams(1).await;
+    new.open_streams(1).await;
     drop(telemetry);
-    new.telemetry_streams(0).await;
+    new.open_streams(0).await;
 }
 
 /// Catches a client that waits for its first settings for ever (the Python client sets no deadline).

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
+use host::network::AnswerHold;
 use proto::QueueOffset;
 use proto::message::{Delivery, View as MessageView, deliver, deliver_dead_letter};
 use proto::opaque::{PullMessageResponse, pull_message_response::Content};
@@ -173,23 +174,14 @@ impl Pull<'_> {
         }
     }
 
-    /// Reads on until there is something to deliver, or the end of the queue, or enough was skipped. Takes the answer's bytes
-    /// before anything is read: thousands of pulls that wake at once would be as many answers.
+    /// Reads on until there is something to deliver, or the end of the queue, or enough was skipped.
     async fn look(&self, from: QueueOffset) -> Result<Look, CallError> {
         let view = &self.service.view;
         let bounds = view.queue(self.place.topic.id, self.place.queue);
         if bounds.is_some_and(|bounds| bounds.next_offset == from) {
             return Ok(Look::Nothing(from));
         }
-        let most = self.service.config.answer_bytes_max();
-        let mut hold = self.context.room(most).await?;
-        let look = self.scan(from).await?;
-        if let Look::Found(pulled) = &look {
-            let bytes = pulled.messages.iter().map(|message| message.len() as u64);
-            hold.shrink(bytes.sum());
-            self.context.keep(hold);
-        }
-        Ok(look)
+        self.scan(from).await
     }
 
     async fn scan(&self, from: QueueOffset) -> Result<Look, CallError> {
@@ -200,7 +192,8 @@ impl Pull<'_> {
         };
         let (mut next, mut skipped) = (from, 0);
         while skipped < FILTERED_MAX {
-            let stored = match self.read(next, at_once).await {
+            let (read, mut hold) = self.read(next, at_once).await?;
+            let stored = match read {
                 Ok(stored) => stored,
                 Err(error) => return self.unread(next, &error),
             };
@@ -210,6 +203,9 @@ impl Pull<'_> {
             let end = last.offset + 1;
             let (messages, next_offset) = self.deliver(&stored, end);
             if !messages.is_empty() {
+                let bytes = messages.iter().map(|message| message.len() as u64);
+                hold.shrink(bytes.sum());
+                self.context.keep(hold);
                 let next_offset = Some(next_offset);
                 return Ok(Look::Found(Pulled {
                     status: ok(),
@@ -219,15 +215,22 @@ impl Pull<'_> {
             }
             next = end;
             skipped += stored.len();
-            // A long scan of entries that are in memory must not keep others from running.
+            // A long scan of entries that are in memory must not keep others from running, nor have what it does not answer
+            // with.
+            drop((stored, hold));
             host::task::yield_now().await;
         }
         Ok(Look::Skipped(next))
     }
 
     /// Reads from the queue; what turns out to be damaged on the disk is fetched from another replica
-    /// first.
-    async fn read(&self, from: QueueOffset, count: usize) -> Result<Vec<Stored>, ReadError> {
+    /// first. Takes the bytes of an answer before anything is read: thousands of pulls that wake at once would be as many
+    /// answers. While another replica is asked it has none.
+    async fn read(
+        &self,
+        from: QueueOffset,
+        count: usize,
+    ) -> Result<(Result<Vec<Stored>, ReadError>, AnswerHold), CallError> {
         let (topic_id, queue) = (self.place.topic.id, self.place.queue);
         let bytes_max = self.service.config.pull_bytes_max as usize;
         let read = || {
@@ -235,10 +238,22 @@ impl Pull<'_> {
                 .view
                 .read(topic_id, queue, from, count, bytes_max)
         };
-        match read().await {
-            Err(ReadError::Store(error)) if self.service.repaired(&error).await => read().await,
-            result => result,
+        let hold = self.room().await?;
+        let result = read().await;
+        let Err(ReadError::Store(error)) = &result else {
+            return Ok((result, hold));
+        };
+        drop(hold);
+        if !self.service.repaired(error).await {
+            return Ok((result, AnswerHold::default()));
         }
+        let hold = self.room().await?;
+        Ok((read().await, hold))
+    }
+
+    async fn room(&self) -> Result<AnswerHold, Refusal> {
+        let most = self.service.config.answer_bytes_max();
+        self.context.room(most).await
     }
 
     fn unread(&self, offset: QueueOffset, error: &ReadError) -> Result<Look, CallError> {

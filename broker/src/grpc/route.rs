@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use gateway::Answer;
+use host::network::AnswerBudget;
 use proto::v2::{
     Address, AddressScheme, Broker, Code, Endpoints, MessageQueue, MessageType, Permission,
     QueryRouteRequest, QueryRouteResponse, Resource,
@@ -15,7 +16,7 @@ use proto::v2::{
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
-use super::status::{CallError, Refusal, ok};
+use super::status::{CallError, Refusal, ok, too_many_requests};
 use super::topic_name;
 use crate::call::{Context, Effect, LeaderCall, answered, lead};
 use crate::service::Service;
@@ -23,6 +24,8 @@ use crate::view::Topic;
 
 /// In a route, the leader: clients take no other number.
 const LEADER_ID: i32 = 0;
+
+const NO_ROOM: &str = "too many bytes of answers have not been read yet";
 
 /// What a topic without a type of its own accepts: the kinds that this version stores.
 const STORABLE: [MessageType; 2] = [MessageType::Normal, MessageType::Fifo];
@@ -47,8 +50,19 @@ pub(super) async fn query_route(
             request.metadata(),
             &leader.client_address,
         );
-        let response = route(service, request.get_ref(), &topic, endpoints);
-        return Ok(answered(service, response));
+        let queues = topic.queue_count.into();
+        let budget = AnswerBudget::of(request.extensions());
+        let room = gateway::route_room(request.get_ref(), &budget, queues).await;
+        let Some(hold) = room else {
+            let refusal = too_many_requests(NO_ROOM);
+            return Ok(answered(service, QueryRouteRequest::refused(refusal)));
+        };
+        let mut response = answered(
+            service,
+            route(service, request.get_ref(), &topic, endpoints),
+        );
+        hold.attach(response.extensions_mut());
+        return Ok(response);
     }
     lead(service, request).await
 }
@@ -65,6 +79,8 @@ impl LeaderCall for QueryRouteRequest {
     ) -> Result<QueryRouteResponse, CallError> {
         let topic = service.topic_or_create(&check(self)?).await?;
         let endpoints = reached_at(self, &context.metadata, &service.own.client_address);
+        let room = context.route_room(self, topic.queue_count.into()).await;
+        context.keep(room.ok_or_else(|| too_many_requests(NO_ROOM))?);
         Ok(route(service, self, &topic, endpoints))
     }
 
@@ -87,14 +103,16 @@ fn check(request: &QueryRouteRequest) -> Result<std::borrow::Cow<'_, str>, Refus
     let reached = request.endpoints.as_ref().is_some_and(|access_point| {
         let valid =
             |address: &Address| !address.host.is_empty() && (1..=65_535).contains(&address.port);
-        !access_point.addresses.is_empty() && access_point.addresses.iter().all(valid)
+        !access_point.addresses.is_empty()
+            && access_point.addresses.iter().all(valid)
+            && gateway::is_access_point(access_point)
     });
     if reached {
         return Ok(name);
     }
     Err(Refusal::new(
         Code::IllegalAccessPoint,
-        "the request's access point has no valid address",
+        "the request's access point has no valid address, or too many",
     ))
 }
 

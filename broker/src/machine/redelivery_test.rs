@@ -412,11 +412,31 @@ async fn a_group_that_fails_everything_stops_nobody_else() {
         .command(3, failed("others", 0, 0..1_024))
         .await;
     assert_eq!(reply.value, 1_024, "{}", reply.detail);
+    // With all that all may have, and more, what dies is not kept waiting.
+    scene.harness.group("second").await;
+    for first in (0..RETRIES_PER_GROUP_MAX as u64).step_by(1_024) {
+        let queue = (first / count) as u32;
+        let first = first % count;
+        let command = failed("second", queue, first..first + 1_024);
+        let reply = scene.harness.command(3, command).await;
+        if reply.value == 0 {
+            break;
+        }
+    }
+    let mut dead = failed(GROUP, queues - 1, 0..1);
+    if let Body::SendBack(command) = &mut dead {
+        command.dead = true;
+    }
+    let third = failed("others", 2, 0..1_024);
+    let reply = scene.harness.command(3, third).await;
+    assert_eq!(reply.value, 1_024, "{}", reply.detail);
+    let reply = scene.harness.command(3, dead).await;
+    assert_eq!(reply.value, 1, "{}", reply.detail);
     // A replica that starts again counts the same.
     scene.harness = scene.harness.restart();
     let reply = scene
         .harness
-        .command(4, failed(GROUP, queues - 1, 0..1))
+        .command(4, failed(GROUP, queues - 1, 1..2))
         .await;
     assert_eq!(reply.refusal(), Refusal::TooMany);
     let reply = scene

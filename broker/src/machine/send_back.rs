@@ -120,8 +120,8 @@ fn sort_out(
             Some(retry) => Some((retry.location, retry.time_ms)),
             None => {
                 added += usize::from(!dies);
-                // Before the tables are asked, which costs far more than to say no.
-                if let Err(refusal) = room(state, queue, added) {
+                // Before the tables are asked, which costs far more than to say no. What dies waits for nothing.
+                if !dies && let Err(refusal) = room(state, queue, added) {
                     return Ok(Err(refusal));
                 }
                 locate(state, changes, key)?

@@ -14,6 +14,7 @@ use proto::QueueOffset;
 use proto::message::{self, deliver};
 use proto::redelivery::{PullRetriesRequest, PullRetriesResponse};
 use proto::v2::Code;
+use store::StoreError;
 use store::table::{DeliveryKey, GroupQueue};
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
@@ -166,20 +167,22 @@ impl Pull<'_> {
     async fn answer(&self, passed_ms: u64, due: Due) -> Result<PullRetriesResponse, CallError> {
         let mut hold = match due.now.is_empty() {
             true => AnswerHold::default(),
-            false => {
-                let most = self.service.config.answer_bytes_max();
-                self.context.room(most).await?
-            }
+            false => self.room().await?,
         };
         let mut retries = Vec::with_capacity(due.now.len());
         let (mut bytes, mut next_ms) = (0, due.next_ms);
         let mut failure = None;
         for (offset, retry) in due.now {
-            let (retry, stored) = match self.read(offset, retry).await {
+            let due_ms = retry.due_ms;
+            let (retry, stored) = match self.read(offset, retry, &mut hold, bytes).await? {
                 Ok(Some(found)) => found,
                 Ok(None) => continue,
+                Err(Unread::Later) => {
+                    next_ms = Some(due_ms);
+                    break;
+                }
                 // It is due first each time: those behind it must not wait until it is repaired.
-                Err(error) => {
+                Err(Unread::Failed(error)) => {
                     tracing::warn!(%error, "a retry is passed over, it cannot be read");
                     failure = Some(error);
                     continue;
@@ -228,36 +231,78 @@ impl Pull<'_> {
         }
     }
 
-    /// A message as it was stored; none if it was settled meanwhile.
+    async fn room(&self) -> Result<AnswerHold, Refusal> {
+        let most = self.service.config.answer_bytes_max();
+        self.context.room(most).await
+    }
+
+    /// A message as it was stored; none if it was settled meanwhile. Has `read` bytes of others already.
     async fn read(
         &self,
         offset: QueueOffset,
         mut retry: Retry,
-    ) -> Result<Option<(Retry, Bytes)>, ReadError> {
+        hold: &mut AnswerHold,
+        read: usize,
+    ) -> Result<Result<Option<(Retry, Bytes)>, Unread>, CallError> {
         let queue = self.queue;
         let mut moves = 0;
         loop {
-            let error = match self.service.message_at(retry.location).await {
-                Ok(Some(message)) => return Ok(Some((retry, message))),
+            let error = match self.message_at(&retry, hold, read).await? {
+                Ok(Some(message)) => return Ok(Ok(Some((retry, message)))),
                 Ok(None) => ReadError::Corrupt {
                     topic_id: queue.topic_id,
                     queue: queue.queue,
                     offset,
                     detail: "its entry does not hold it".to_owned(),
                 },
-                Err(error) => error.into(),
+                Err(Unread::Failed(error)) => error,
+                Err(Unread::Later) => return Ok(Err(Unread::Later)),
             };
             // Retention may have moved it in the meantime.
             match self.service.view.retry(DeliveryKey { queue, offset }) {
-                None => return Ok(None),
+                None => return Ok(Ok(None)),
                 Some(now) if now.location != retry.location && moves < MOVES_MAX => {
                     retry = now;
                     moves += 1;
                 }
-                Some(_) => return Err(error),
+                Some(_) => return Ok(Err(Unread::Failed(error))),
             }
         }
     }
+
+    /// What is damaged is fetched from another replica first. Meanwhile nothing is held, neither bytes of answers nor others
+    /// that were read.
+    async fn message_at(
+        &self,
+        retry: &Retry,
+        hold: &mut AnswerHold,
+        read: usize,
+    ) -> Result<Result<Option<Bytes>, Unread>, CallError> {
+        let view = &self.service.view;
+        let failed = |error: StoreError| Unread::Failed(error.into());
+        let error = match view.message_at(retry.location).await {
+            Ok(message) => return Ok(Ok(message)),
+            Err(error @ StoreError::Corrupt { .. }) => error,
+            Err(error) => return Ok(Err(failed(error))),
+        };
+        if read > 0 {
+            return Ok(Err(Unread::Later));
+        }
+        *hold = AnswerHold::default();
+        let is_repaired = self.service.repaired(&error).await;
+        *hold = self.room().await?;
+        Ok(match is_repaired {
+            true => view.message_at(retry.location).await.map_err(failed),
+            false => Err(failed(error)),
+        })
+    }
+}
+
+/// Why a message was not read.
+enum Unread {
+    Failed(ReadError),
+    /// It has to be repaired, and others are there that need not wait for it.
+    Later,
 }
 
 fn wait_until(request: &PullRetriesRequest, service: &Service, context: &Context) -> Instant {

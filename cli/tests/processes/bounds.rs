@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cli::process::{Led, Member, Usage, reset_peak};
+use cli::process::{Member, Usage, reset_peak};
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{RecvStream, SendStream};
 use prost::Message as _;
@@ -102,9 +102,9 @@ fn framed(message: &[u8]) -> Bytes {
     bytes.into()
 }
 
-/// The leader of a cluster, and how much it takes.
+/// A broker, and how much it takes.
 struct Watched {
-    led: Led,
+    broker_id: u64,
     port: u16,
     pid: u32,
     before: u64,
@@ -113,14 +113,18 @@ struct Watched {
 impl Watched {
     async fn leader(cluster: &mut Cluster) -> Watched {
         let led = cluster.led().await;
-        let port = cluster.plan().brokers[&led.broker_id].client;
-        let pid = cluster.member(Member::Broker(led.broker_id)).pid().unwrap();
+        Watched::broker(cluster, led.broker_id)
+    }
+
+    fn broker(cluster: &mut Cluster, broker_id: u64) -> Watched {
+        let port = cluster.plan().brokers[&broker_id].client;
+        let pid = cluster.member(Member::Broker(broker_id)).pid().unwrap();
         reset_peak(pid);
         Watched {
             port,
             pid,
             before: Usage::of(pid).resident_bytes,
-            led,
+            broker_id,
         }
     }
 
@@ -136,13 +140,31 @@ impl Watched {
         let last = std::cell::RefCell::new(Transfers::default());
         let found = eventually(PATIENCE, || async {
             self.expect_bounded();
-            let status = cluster.status(self.led.broker_id).await?;
+            let status = cluster.status(self.broker_id).await?;
             *last.borrow_mut() = status.transfers?;
             status.transfers.filter(|transfers| wanted(transfers))
         });
         let found = found.await;
         found.unwrap_or_else(|| panic!("{:?}\n{}", last.into_inner(), cluster.last_words()))
     }
+}
+
+/// Begins 400 pulls each over 8 connections from as many addresses, and reads nothing.
+async fn pull_and_do_not_read(port: u16) -> JoinSet<()> {
+    let mut pulls = JoinSet::new();
+    for host in 2..10 {
+        let host = format!("127.0.0.{host}");
+        let raw = std::sync::Arc::new(Raw::connect(&host, port, 1_024).await);
+        for pull in 0..400 {
+            let raw = raw.clone();
+            pulls.spawn(async move {
+                let unread = raw.pull("orders", pull % 4, 0).await;
+                std::future::pending::<()>().await;
+                drop(unread);
+            });
+        }
+    }
+    pulls
 }
 
 /// Catches answers that are made for whoever does not read them: 3,200 of 4 MiB, over 8 connections. Others send and pull
@@ -156,18 +178,7 @@ async fn answers_that_nobody_reads_take_a_bounded_amount_of_memory() {
     let client = cluster.client().await;
     send(&client, "orders", 0..64, MIB as usize).await;
     let leader = Watched::leader(&mut cluster).await;
-    let mut pulls = JoinSet::new();
-    for _ in 0..8 {
-        let raw = std::sync::Arc::new(Raw::connect("127.0.0.1", leader.port, 1_024).await);
-        for pull in 0..400 {
-            let raw = raw.clone();
-            pulls.spawn(async move {
-                let unread = raw.pull("orders", pull % 4, 0).await;
-                std::future::pending::<()>().await;
-                drop(unread);
-            });
-        }
-    }
+    let mut pulls = pull_and_do_not_read(leader.port).await;
     let held = leader
         .wait_for(&cluster, |transfers| transfers.answer_bytes > 32 * MIB)
         .await;
@@ -188,6 +199,42 @@ async fn answers_that_nobody_reads_take_a_bounded_amount_of_memory() {
     leader.expect_bounded();
 }
 
+/// Catches answers that a follower fetches for whoever does not read them, a leader that makes them, and one that cuts a
+/// follower off for what its clients do.
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_nobody_reads_at_a_follower_are_bounded_there_and_at_the_leader() {
+    let mut cluster = Cluster::start().await;
+    cluster.topic("orders").await;
+    cluster.topic("others").await;
+    let client = cluster.client().await;
+    send(&client, "orders", 0..64, MIB as usize).await;
+    let leader = Watched::leader(&mut cluster).await;
+    let mut brokers = cluster.plan().brokers.keys().copied();
+    let other = brokers.find(|broker| *broker != leader.broker_id);
+    let follower = Watched::broker(&mut cluster, other.unwrap());
+    let mut pulls = pull_and_do_not_read(follower.port).await;
+    let held = follower
+        .wait_for(&cluster, |transfers| transfers.answer_bytes > 8 * MIB)
+        .await;
+    assert!(held.answer_bytes <= held.answer_bytes_max, "{held:?}");
+    let writer = Writer::start(&cluster, "others", 100).await;
+    writer.wait_for_acks(200).await;
+    follower
+        .wait_for(&cluster, |transfers| transfers.answers_cut >= 8)
+        .await;
+    for broker in [&follower, &leader] {
+        let none = |transfers: &Transfers| transfers.answer_bytes == 0;
+        broker.wait_for(&cluster, none).await;
+    }
+    pulls.abort_all();
+    let acked = writer.finish().await;
+    expect_nothing_lost(&cluster, "others", &acked).await;
+    let status = cluster.status(leader.broker_id).await.unwrap();
+    assert_eq!(status.transfers.unwrap().answers_cut, 0);
+    leader.expect_bounded();
+    follower.expect_bounded();
+}
+
 /// Catches requests that are gathered for whoever does not end them: 60 of 16 MiB. Others send meanwhile, large and small,
 /// and the connections are cut off.
 #[tokio::test(flavor = "multi_thread")]
@@ -199,8 +246,9 @@ async fn requests_that_do_not_end_take_a_bounded_amount_of_memory() {
     let leader = Watched::leader(&mut cluster).await;
     let mut uploads = Vec::new();
     let request = framed(&vec![7; 16 * MIB as usize]);
-    for _ in 0..60 {
-        let raw = Raw::connect("127.0.0.1", leader.port, 65_535).await;
+    for host in 2..62 {
+        let host = format!("127.0.0.{host}");
+        let raw = Raw::connect(&host, leader.port, 65_535).await;
         let (answer, mut body) = raw.call("SendMessage").await.unwrap();
         // All but the last byte; more than the window is sent as the broker reads.
         body.send_data(request.slice(..request.len() - 1), false)

@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use gateway::{Answer, AnswerStream, set_leader};
-use host::network::{self, Listener, ServerOptions};
+use host::network::{self, Listener, Proof, ServerOptions};
 use host::{Shutdown, ShutdownTrigger};
 use proto::opaque::messaging_service_server::MessagingService;
 use proto::opaque::{
@@ -49,7 +49,7 @@ struct State {
     silent: AtomicBool,
     seen: Mutex<Vec<Seen>>,
     bodies: Mutex<Vec<Bytes>>,
-    telemetry_streams: watch::Sender<usize>,
+    open_streams: watch::Sender<usize>,
 }
 
 impl Owner {
@@ -66,11 +66,12 @@ impl Owner {
             silent: AtomicBool::new(false),
             seen: Mutex::default(),
             bodies: Mutex::default(),
-            telemetry_streams: watch::Sender::new(0),
+            open_streams: watch::Sender::new(0),
         });
         let (trigger, shutdown) = Shutdown::new();
         let options = ServerOptions {
             shutdown_grace_ms: 10,
+            proof: Proof::Accepted(host::testing::cluster_secret()),
             ..ServerOptions::default()
         };
         let service = opaque::messaging_server(Service(state.clone()));
@@ -111,9 +112,9 @@ impl Owner {
         self.state.bodies.lock().unwrap().clone()
     }
 
-    /// Waits until it serves `count` telemetry streams.
-    pub async fn telemetry_streams(&self, count: usize) {
-        let mut streams = self.state.telemetry_streams.subscribe();
+    /// Waits until it serves `count` streams that do not end by themselves.
+    pub async fn open_streams(&self, count: usize) {
+        let mut streams = self.state.open_streams.subscribe();
         tokio::time::timeout(PATIENCE, streams.wait_for(|streams| *streams == count))
             .await
             .expect("in time")
@@ -226,7 +227,13 @@ impl MessagingService for Service {
         };
         let first = stream::iter([message("first")]);
         if request.get_ref().offset < 0 {
-            return self.answer(first.chain(stream::pending()).boxed());
+            let open = OpenStream::new(self.0.clone());
+            let silence = stream::once(async move {
+                std::future::pending::<()>().await;
+                drop(open);
+                message("never")
+            });
+            return self.answer(first.chain(silence).boxed());
         }
         let rest = [
             message("second"),
@@ -316,16 +323,14 @@ struct OpenStream(Arc<State>);
 
 impl OpenStream {
     fn new(state: Arc<State>) -> OpenStream {
-        state.telemetry_streams.send_modify(|streams| *streams += 1);
+        state.open_streams.send_modify(|streams| *streams += 1);
         OpenStream(state)
     }
 }
 
 impl Drop for OpenStream {
     fn drop(&mut self) {
-        self.0
-            .telemetry_streams
-            .send_modify(|streams| *streams -= 1);
+        self.0.open_streams.send_modify(|streams| *streams -= 1);
     }
 }
 

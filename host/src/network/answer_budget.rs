@@ -4,16 +4,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tonic::Extensions;
 
-#[cfg(not(madsim))]
-use super::account::Account;
 use super::bounds::Held;
+#[cfg(not(madsim))]
+use super::bounds::Share;
 
 /// The bytes that answers on one connection may take. Without bound for peers, in the simulator, and where a call did not
 /// come over a connection.
 #[derive(Clone, Debug, Default)]
 pub struct AnswerBudget {
     #[cfg(not(madsim))]
-    account: Option<Arc<Account>>,
+    share: Option<Share>,
 }
 
 /// Bytes that an answer takes from before it is made until it was taken. Given back when it is dropped.
@@ -21,6 +21,20 @@ pub struct AnswerBudget {
 pub struct AnswerHold {
     held: Option<Held>,
 }
+
+/// Has an answer be asked for its parts only while there is room for one, of whatever size: each of them comes into being
+/// when it is asked for.
+pub fn make_on_demand(extensions: &mut Extensions) {
+    extensions.insert(OnDemand);
+}
+
+/// An answer whose parts come into being when they are asked for.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(
+    madsim,
+    allow(dead_code, reason = "nothing is counted in the simulator")
+)]
+pub(super) struct OnDemand;
 
 /// A hold on its way to whoever sends the answer.
 #[derive(Clone, Debug)]
@@ -36,18 +50,15 @@ impl AnswerBudget {
     }
 
     #[cfg(not(madsim))]
-    pub(super) fn new(account: Arc<Account>) -> AnswerBudget {
-        AnswerBudget {
-            account: Some(account),
-        }
+    pub(super) fn new(share: Share) -> AnswerBudget {
+        AnswerBudget { share: Some(share) }
     }
 
     /// Waits until so many bytes may be taken, at most all that one connection may have. The caller bounds the time.
     #[cfg(not(madsim))]
     pub async fn take(&self, bytes: u64) -> AnswerHold {
-        let shares = self.account.as_ref().and_then(|account| account.shares());
-        let held = match shares {
-            Some(shares) => Some(shares.answers.take(bytes).await),
+        let held = match &self.share {
+            Some(share) => Some(share.take(bytes).await),
             None => None,
         };
         AnswerHold { held }

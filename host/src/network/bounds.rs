@@ -1,26 +1,46 @@
 //! How many bytes of requests and answers a server holds for those who have proved nothing.
 //!
-//! One budget, in three pools: small requests, large requests, answers. A request takes its share when its length is
-//! known, before it is decoded; an answer before what it says is copied. Who finds a pool empty waits, and the transport
-//! holds the other end back. Each connection has a bound of its own in each pool, so that a few cannot have it all. Must
-//! never count for peers: who proved the cluster's secret is not held back by those who did not.
+//! One budget, in three pools: small things, large requests, large answers. A call takes a little when it begins; a request
+//! takes its share when its length is known, before it is decoded; an answer before what it says is copied. Who finds a pool
+//! empty waits, and the transport holds the other end back. Each connection and each origin has a bound of its own in each
+//! pool, so that a few cannot have it all. Must never count requests of peers: who proved the cluster's secret is not held
+//! back by those who did not. What they ask for in others' names is answered out of the others' parts.
 
 #![cfg_attr(
     madsim,
-    allow(dead_code, reason = "nothing is counted in the simulator")
+    allow(
+        dead_code,
+        unused_imports,
+        reason = "nothing is counted in the simulator"
+    )
 )]
 
-use std::sync::Arc;
+mod pool;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
-/// What a call takes beside its request's bytes, until it is answered.
+pub(super) use self::pool::{Held, Kind, Share, Want};
+use self::pool::{Origin, Pool};
+
+/// What a call takes beside its request's bytes, until its answer was taken.
 pub(super) const CALL_BYTES: u64 = 1 << 10;
 
-/// Requests up to here are small: they have a pool of their own, so that pulls and commits never wait for uploads.
-pub(super) const SMALL_REQUEST_BYTES: u64 = 16 << 10;
+/// Requests and answers up to here are small: they have a pool of their own, so that pulls and commits never wait for
+/// uploads, and receipts never for messages that are not read.
+pub(super) const SMALL_BYTES: u64 = 16 << 10;
+
+/// What one call may leave unread in the transport, and what all calls of a connection that wait for room may: beyond that
+/// they are refused at once. The connection's window is larger, or those that wait would block those that they wait for.
+pub(super) const STREAM_WINDOW_BYTES: u32 = 256 << 10;
+pub(super) const WAITING_WINDOW_BYTES: u32 = 2 * STREAM_WINDOW_BYTES;
+pub(super) const CONNECTION_WINDOW_BYTES: u32 = WAITING_WINDOW_BYTES + STREAM_WINDOW_BYTES;
 
 /// Beside what a request's messages say: lengths and names on the wire.
 const OVERHEAD_BYTES: u64 = 64 << 10;
@@ -28,9 +48,12 @@ const OVERHEAD_BYTES: u64 = 64 << 10;
 /// How often a call may be given its own part of a pool by one connection.
 const ANSWERS_PER_CONNECTION_MIN: u64 = 2;
 
-/// How long an upload or an answer may stand still, and how long while others wait for its bytes.
+/// How long an upload or an answer may stand still, and how long while somebody has waited as long for its bytes.
 const STALL: Duration = Duration::from_secs(20);
 const STALL_WHILE_OTHERS_WAIT: Duration = Duration::from_secs(2);
+
+/// Origins that are known before those that are gone are forgotten.
+const ORIGINS_KEPT: usize = 64;
 
 /// What is bounded.
 #[derive(Clone, Copy, Debug)]
@@ -52,17 +75,19 @@ struct Shared {
     small: Arc<Pool>,
     uploads: Arc<Pool>,
     answers: Arc<Pool>,
-    per_connection: PerConnection,
-    stall: [Duration; 2],
+    /// Bytes of the largest answer, and what it says beside.
+    answer: u64,
+    origins: Mutex<BTreeMap<IpAddr, Weak<Origin>>>,
+    patience: Patience,
     counters: Arc<Counters>,
 }
 
-/// What one connection may have of each pool.
+/// How long an upload or an answer may stand still.
 #[derive(Clone, Copy, Debug)]
-struct PerConnection {
-    small: u64,
-    uploads: u64,
-    answers: u64,
+pub(super) struct Patience {
+    pub(super) alone: Duration,
+    /// While somebody has waited for its bytes for as long.
+    pub(super) pressed: Duration,
 }
 
 /// Why connections were closed, and how many there are.
@@ -101,26 +126,28 @@ pub struct BoundsStatus {
 impl Bounds {
     /// Bounds of one server.
     pub fn new(options: &BoundsOptions) -> Bounds {
-        Bounds::with_stall(options, [STALL, STALL_WHILE_OTHERS_WAIT])
+        let patience = Patience {
+            alone: STALL,
+            pressed: STALL_WHILE_OTHERS_WAIT,
+        };
+        Bounds::with_patience(options, patience)
     }
 
-    pub(super) fn with_stall(options: &BoundsOptions, stall: [Duration; 2]) -> Bounds {
+    pub(super) fn with_patience(options: &BoundsOptions, patience: Patience) -> Bounds {
         let eighth = options.bytes_max / 8;
+        let small = (eighth / 4).max(2 * SMALL_BYTES);
         // A refusal names the code if the request is not much too large; else its length is enough to know.
-        let upload = options.request_bytes_max / 2 * 3 + OVERHEAD_BYTES + CALL_BYTES;
+        let upload = options.request_bytes_max / 2 * 3 + OVERHEAD_BYTES;
         let answer = options.answer_bytes_max + OVERHEAD_BYTES;
         let answers = (3 * eighth).max(2 * ANSWERS_PER_CONNECTION_MIN * answer);
-        let per_connection = PerConnection {
-            small: (eighth / 4).max(SMALL_REQUEST_BYTES + CALL_BYTES),
-            uploads: upload,
-            answers: (answers / 16).max(ANSWERS_PER_CONNECTION_MIN * answer),
-        };
+        let answers_each = (answers / 16).max(ANSWERS_PER_CONNECTION_MIN * answer);
         Bounds(Arc::new(Shared {
-            small: Pool::new(eighth.max(4 * per_connection.small)),
-            uploads: Pool::new((4 * eighth).max(2 * upload)),
-            answers: Pool::new(answers),
-            per_connection,
-            stall,
+            small: Pool::new(eighth.max(4 * small), small),
+            uploads: Pool::new((4 * eighth).max(2 * upload), upload),
+            answers: Pool::new(answers, answers_each),
+            answer,
+            origins: Mutex::default(),
+            patience,
             counters: Arc::default(),
         }))
     }
@@ -147,54 +174,75 @@ impl Bounds {
         &self.0.counters
     }
 
-    /// What a new connection may take.
-    pub(super) fn shares(&self) -> Shares {
+    pub(super) fn patience(&self) -> Patience {
+        self.0.patience
+    }
+
+    /// What a new connection from an address may take.
+    pub(super) fn shares(&self, address: IpAddr) -> Shares {
         let shared = &*self.0;
-        let share = |pool: &Arc<Pool>, max| Share {
-            pool: pool.clone(),
-            own: Arc::new(Semaphore::new(max as usize)),
-            max,
-        };
+        let origin = self.origin(address);
         Shares {
-            small: share(&shared.small, shared.per_connection.small),
-            uploads: share(&shared.uploads, shared.per_connection.uploads),
-            answers: share(&shared.answers, shared.per_connection.answers),
+            small: Share::new(Kind::Small, &shared.small, &origin),
+            uploads: Share::new(Kind::Uploads, &shared.uploads, &origin),
+            answers: self.answers_of(&origin),
+            answer: shared.answer,
+            waiting: Arc::new(Semaphore::new(WAITING_WINDOW_BYTES as usize)),
         }
     }
 
-    /// How long uploads may stand still now, and answers.
-    pub(super) fn patience(&self) -> (Duration, Duration) {
+    /// What an answer may take that a peer asked for in the name of somebody at an address.
+    pub(super) fn forwarded(&self, address: IpAddr) -> Share {
+        self.answers_of(&self.origin(address))
+    }
+
+    fn answers_of(&self, origin: &Arc<Origin>) -> Share {
+        Share::new(Kind::Answers, &self.0.answers, origin)
+    }
+
+    /// Who has waited too long for bytes of a pool.
+    pub(super) fn wants(&self, kind: Kind, now: Instant) -> Vec<Want> {
         let shared = &*self.0;
-        let [alone, pressed] = shared.stall;
-        let patience = |pool: &Pool| match pool.waiting.load(Ordering::Relaxed) {
-            0 => alone,
-            _ => pressed,
+        let pool = match kind {
+            Kind::Small => &shared.small,
+            Kind::Uploads => &shared.uploads,
+            Kind::Answers => &shared.answers,
         };
-        (patience(&shared.uploads), patience(&shared.answers))
+        pool.wants(now, shared.patience.pressed)
+    }
+
+    fn origin(&self, address: IpAddr) -> Arc<Origin> {
+        let shared = &*self.0;
+        let address = site(address);
+        let mut origins = shared
+            .origins
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(origin) = origins.get(&address).and_then(Weak::upgrade) {
+            return origin;
+        }
+        // Each time as many came as had been there: so that looking costs little.
+        if origins.len() >= ORIGINS_KEPT && origins.len().is_power_of_two() {
+            origins.retain(|_, origin| origin.strong_count() > 0);
+        }
+        let pools: [&Pool; 3] = [&shared.small, &shared.uploads, &shared.answers];
+        let origin = Origin::new(address, pools);
+        origins.insert(address, Arc::downgrade(&origin));
+        origin
     }
 }
 
-/// Bytes for all connections.
-#[derive(Debug)]
-struct Pool {
-    bytes: Arc<Semaphore>,
-    max: u64,
-    /// Those who found too little left.
-    waiting: AtomicUsize,
-}
-
-impl Pool {
-    fn new(max: u64) -> Arc<Pool> {
-        Arc::new(Pool {
-            bytes: Arc::new(Semaphore::new(max as usize)),
-            max,
-            waiting: AtomicUsize::new(0),
-        })
-    }
-
-    fn held(&self) -> u64 {
-        self.max
-            .saturating_sub(self.bytes.available_permits() as u64)
+/// Whom an address belongs to, as far as it says so: of IPv6 what one site has.
+pub(super) fn site(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+            Some(v4) => IpAddr::V4(v4),
+            None => {
+                let [a, b, c, d, ..] = v6.segments();
+                IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+            }
+        },
     }
 }
 
@@ -204,88 +252,35 @@ pub(super) struct Shares {
     pub(super) small: Share,
     pub(super) uploads: Share,
     pub(super) answers: Share,
+    /// Bytes of the largest answer.
+    pub(super) answer: u64,
+    /// What calls that wait for room may leave in the connection's window.
+    pub(super) waiting: Arc<Semaphore>,
 }
 
-/// One connection's part of a pool.
-#[derive(Clone, Debug)]
-pub(super) struct Share {
-    pool: Arc<Pool>,
-    own: Arc<Semaphore>,
-    pub(super) max: u64,
-}
-
-impl Share {
-    /// Waits for so many bytes, at most all that one connection may have. First come, first served: on the connection,
-    /// then among all.
-    pub(super) async fn take(&self, bytes: u64) -> Held {
-        let count = u32::try_from(bytes.min(self.max)).unwrap_or(u32::MAX);
-        let own = self.own.clone().acquire_many_owned(count).await;
-        let all = match self.pool.bytes.clone().try_acquire_many_owned(count) {
-            Ok(all) => Ok(all),
-            Err(_) => {
-                let _waiting = Waiting::new(&self.pool.waiting);
-                self.pool.bytes.clone().acquire_many_owned(count).await
-            }
-        };
-        Held {
-            own: own.expect("nobody closes it"),
-            all: all.expect("nobody closes it"),
-        }
-    }
-}
-
-struct Waiting<'a>(&'a AtomicUsize);
-
-impl Waiting<'_> {
-    fn new(count: &AtomicUsize) -> Waiting<'_> {
-        count.fetch_add(1, Ordering::Relaxed);
-        Waiting(count)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Bytes that were taken; given back when it is dropped.
-#[derive(Debug)]
-pub(super) struct Held {
-    own: OwnedSemaphorePermit,
-    all: OwnedSemaphorePermit,
-}
-
-impl Held {
-    pub(super) fn bytes(&self) -> u64 {
-        self.all.num_permits() as u64
-    }
-
-    /// Parts with so many bytes, or with all there are.
-    pub(super) fn split(&mut self, bytes: u64) -> Held {
-        let count = self.bytes().min(bytes) as usize;
-        let (own, all) = (self.own.split(count), self.all.split(count));
-        Held {
-            own: own.expect("no more than there are"),
-            all: all.expect("no more than there are"),
+impl Shares {
+    pub(super) fn of(&self, kind: Kind) -> &Share {
+        match kind {
+            Kind::Small => &self.small,
+            Kind::Uploads => &self.uploads,
+            Kind::Answers => &self.answers,
         }
     }
 
-    /// Whether both are of one pool and connection.
-    pub(super) fn merges_with(&self, other: &Held) -> bool {
-        Arc::ptr_eq(self.own.semaphore(), other.own.semaphore())
+    /// For a request of so many bytes.
+    pub(super) fn for_request(&self, bytes: u64) -> &Share {
+        match bytes <= SMALL_BYTES {
+            true => &self.small,
+            false => &self.uploads,
+        }
     }
 
-    /// Takes more of the same pool in.
-    pub(super) fn merge(&mut self, more: Held) {
-        self.own.merge(more.own);
-        self.all.merge(more.all);
-    }
-
-    /// Gives back what is above so many bytes.
-    pub(super) fn shrink(&mut self, bytes: u64) {
-        let surplus = self.bytes().saturating_sub(bytes);
-        drop(self.split(surplus));
+    /// For an answer of so many bytes.
+    pub(super) fn for_answer(&self, bytes: u64) -> &Share {
+        match bytes <= SMALL_BYTES {
+            true => &self.small,
+            false => &self.answers,
+        }
     }
 }
 
@@ -305,20 +300,22 @@ mod tests {
         })
     }
 
+    /// Connections from as many addresses.
+    fn shares(bounds: &Bounds, hosts: u8) -> Vec<Shares> {
+        let one = |host| bounds.shares([10, 0, 0, host].into());
+        (0..hosts).map(one).collect()
+    }
+
     /// Catches a bound that is passed by several connections, or by one, and bytes that are not given back.
     #[test]
     fn neither_one_connection_nor_all_take_more_than_there_is() {
         let bounds = bounds();
-        let mut connections = Vec::new();
         let mut held = Vec::new();
-        for _ in 0..64 {
-            let shares = bounds.shares();
+        for shares in shares(&bounds, 64) {
             while let Some(one) = shares.answers.take(MIB).now_or_never() {
                 held.push(one);
             }
-            let own = shares.answers.max - shares.answers.own.available_permits() as u64;
-            assert!(own <= shares.answers.max);
-            connections.push(shares);
+            assert!(shares.answers.held() <= shares.answers.max);
         }
         let status = bounds.status();
         assert!(status.answer_bytes <= status.answer_bytes_max);
@@ -331,32 +328,53 @@ mod tests {
         assert_eq!(bounds.status().request_bytes, 0);
     }
 
+    /// Catches one address that has all, with many connections, and one whose part begins anew while it still has bytes.
+    #[test]
+    fn an_origin_has_a_part_of_each_pool() {
+        let bounds = bounds();
+        let hog = [10, 0, 0, 1].into();
+        let mut held: Vec<Held> = Vec::new();
+        for _ in 0..64 {
+            let shares = bounds.shares(hog);
+            held.extend(std::iter::from_fn(|| shares.answers.try_take(MIB)));
+            held.extend(std::iter::from_fn(|| shares.uploads.try_take(MIB)));
+            held.extend(std::iter::from_fn(|| shares.small.try_take(CALL_BYTES)));
+        }
+        let status = bounds.status();
+        assert!(
+            4 * status.answer_bytes <= status.answer_bytes_max,
+            "{status:?}"
+        );
+        assert!(
+            4 * status.request_bytes <= status.request_bytes_max,
+            "{status:?}"
+        );
+        assert!(bounds.forwarded(hog).try_take(MIB).is_none());
+        let other = bounds.shares([10, 0, 0, 2].into());
+        for kind in Kind::ALL {
+            assert!(other.of(kind).try_take(CALL_BYTES).is_some(), "{kind:?}");
+        }
+        drop(held);
+        assert!(bounds.forwarded(hog).try_take(MIB).is_some());
+    }
+
     /// Catches uploads that keep the pulls out.
     #[test]
     fn small_requests_do_not_wait_for_uploads() {
         let bounds = bounds();
-        let hogs: Vec<Shares> = (0..64).map(|_| bounds.shares()).collect();
-        let full = hogs
-            .iter()
-            .map(|hog| hog.uploads.take(hog.uploads.max).now_or_never());
+        let hogs = shares(&bounds, 64);
+        let full = hogs.iter().map(|hog| hog.uploads.try_take(4 * MIB));
         let held: Vec<Option<Held>> = full.collect();
         assert!(held.iter().any(Option::is_none), "there was room for all");
-        assert!(
-            bounds
-                .shares()
-                .small
-                .take(CALL_BYTES)
-                .now_or_never()
-                .is_some()
-        );
+        assert!(hogs[63].small.try_take(CALL_BYTES).is_some());
     }
 
     /// Catches bytes that are given back twice, or never, when an answer leaves in pieces.
     #[test]
     fn pieces_add_up() {
         let bounds = bounds();
-        let shares = bounds.shares();
-        let mut held = shares.answers.take(1_000).now_or_never().unwrap();
+        let shares = shares(&bounds, 1);
+        let mut held = shares[0].answers.take(1_000).now_or_never().unwrap();
         let piece = held.split(300);
         held.shrink(500);
         assert_eq!(bounds.status().answer_bytes, 800);
@@ -367,18 +385,39 @@ mod tests {
         assert_eq!(bounds.status().answer_bytes, 0);
     }
 
-    /// Catches a deadline that is the same while others wait.
-    #[test]
-    fn patience_is_short_while_others_wait() {
+    /// Catches a first waiter at whose word everybody is cut, one that is forgotten, and one whose own origin has too much
+    /// and for whom others give way.
+    #[tokio::test]
+    async fn whoever_has_waited_long_is_named_first_of_all_and_of_each_origin() {
         let bounds = bounds();
-        assert_eq!(bounds.patience(), (STALL, STALL));
-        let hogs: Vec<Shares> = (0..64).map(|_| bounds.shares()).collect();
-        let mut takes: Vec<_> = (hogs.iter())
-            .map(|hog| Box::pin(hog.uploads.take(hog.uploads.max)))
-            .collect();
+        let hogs = shares(&bounds, 64);
+        let wants = |kind, later| bounds.wants(kind, Instant::now() + later);
+        let long = STALL_WHILE_OTHERS_WAIT;
+        let second = bounds.shares([10, 0, 0, 0].into());
+        let max = second.uploads.max;
+        let mut takes = vec![
+            hogs[0].uploads.take(max).boxed(),
+            second.uploads.take(max).boxed(),
+        ];
+        takes.extend(hogs[1..].iter().map(|hog| hog.uploads.take(max).boxed()));
         let taken: Vec<_> = (takes.iter_mut()).map(|take| take.now_or_never()).collect();
-        assert_eq!(bounds.patience(), (STALL_WHILE_OTHERS_WAIT, STALL));
+        assert!(taken[0].is_some() && taken[1].is_none());
+        assert_eq!(wants(Kind::Uploads, Duration::ZERO), []);
+        let want = |of| Want { bytes: max, of };
+        let expected = [want(None), want(Some([10, 0, 0, 0].into()))];
+        assert_eq!(wants(Kind::Uploads, long), expected);
+        assert_eq!(wants(Kind::Small, long), []);
         drop((takes, taken));
-        assert_eq!(bounds.patience(), (STALL, STALL));
+        assert_eq!(wants(Kind::Uploads, long), []);
+    }
+
+    /// Catches one site that counts as many.
+    #[test]
+    fn an_origin_is_a_site() {
+        let of = |text: &str| site(text.parse().unwrap());
+        assert_eq!(of("2001:db8:1:2:3:4:5:6"), of("2001:db8:1:2::9"));
+        assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));
+        assert_eq!(of("::ffff:10.0.0.1"), of("10.0.0.1"));
+        assert_ne!(of("10.0.0.1"), of("10.0.0.2"));
     }
 }

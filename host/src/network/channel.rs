@@ -16,6 +16,10 @@ pub struct ChannelOptions {
     pub keepalive_interval_ms: u64,
     /// Longest wait for a ping's answer before the connection is given up.
     pub keepalive_timeout_ms: u64,
+    /// What one call's answer may have in flight before it is read.
+    pub stream_window_bytes: u32,
+    /// What all of them may.
+    pub connection_window_bytes: u32,
     /// TLS, and whom to trust; plaintext without.
     pub tls: Option<ClientTls>,
     /// Proves that it holds this secret, and has the other end prove it, before anything else is said. Without, it is a
@@ -29,6 +33,8 @@ impl Default for ChannelOptions {
             connect_timeout_ms: 3_000,
             keepalive_interval_ms: 10_000,
             keepalive_timeout_ms: 5_000,
+            stream_window_bytes: STREAM_WINDOW_BYTES,
+            connection_window_bytes: CONNECTION_WINDOW_BYTES,
             tls: None,
             secret: None,
         }
@@ -61,8 +67,8 @@ pub fn channel(address: &str, options: &ChannelOptions) -> Result<Channel, Netwo
         .http2_keep_alive_interval(Duration::from_millis(options.keepalive_interval_ms))
         .keep_alive_timeout(Duration::from_millis(options.keepalive_timeout_ms))
         .keep_alive_while_idle(true)
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .initial_stream_window_size(options.stream_window_bytes)
+        .initial_connection_window_size(options.connection_window_bytes)
         .tcp_nodelay(true);
     #[cfg(not(madsim))]
     let endpoint = endpoint.max_frame_size(super::FRAME_BYTES_MAX);

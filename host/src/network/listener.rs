@@ -11,7 +11,9 @@ use tonic::transport::Server;
 use super::simulated::{self, Services};
 use super::{Bounds, ClusterSecret, NetworkError, ServerTls};
 #[cfg(not(madsim))]
-use super::{CONNECTION_WINDOW_BYTES, FRAME_BYTES_MAX, STREAM_WINDOW_BYTES, meter::MeterLayer};
+use super::{
+    CONNECTION_WINDOW_BYTES, FRAME_BYTES_MAX, STREAM_WINDOW_BYTES, bounds, meter::MeterLayer,
+};
 use crate::shutdown::Shutdown;
 
 /// Time between the server's own pings, which find peers that went away without a word.
@@ -30,8 +32,8 @@ const CERTIFICATE_AGE_MAX: Duration = Duration::from_secs(60);
 /// may be: what lies in the transport before it is counted.
 #[cfg(not(madsim))]
 const BOUNDED: Windows = Windows {
-    stream_bytes: 256 << 10,
-    connection_bytes: 512 << 10,
+    stream_bytes: bounds::STREAM_WINDOW_BYTES,
+    connection_bytes: bounds::CONNECTION_WINDOW_BYTES,
     frame_bytes: 64 << 10,
 };
 

@@ -2,25 +2,44 @@
 //!
 //! Stands around all services of a port, so that none can be forgotten. A request's bytes are taken from the budget when
 //! its length is known, before anything is decoded or room for it is made; until then the transport's small window is
-//! all that it can fill. An answer that took its bytes before it was made brings them along; each piece that leaves carries its part,
-//! and gives it back when the transport lets go of it. Must never look into a message.
+//! all that it can fill. An answer that took its bytes before it was made brings them along; what others say takes its bytes
+//! before it leaves, and where it comes into being by being asked for, before that. Each piece that leaves carries its part,
+//! and gives it back when the transport lets go of it. What servers pass on says whose it is. Must never look into a message.
 
 mod arriving;
 mod framing;
 mod leaving;
 
 use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::net::IpAddr;
 use std::task::{Context, Poll};
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, Either};
+use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::{Service, http};
 
 use self::arriving::Arriving;
 use self::leaving::Leaving;
-use super::answer_budget::{AnswerBudget, Attached};
+use super::account::Account;
+use super::answer_budget::{AnswerBudget, Attached, OnDemand};
 use super::connection::ConnectionInfo;
+
+/// In a call that a server passes on: the address of the client whose it is. Of a client it is not believed.
+const ORIGIN: &str = "x-raftmq-origin";
+
+/// In a refusal: nothing of the request was read, so nothing of it was done.
+const UNREAD: &str = "x-raftmq-unread";
+
+/// Refuses a request of which nothing was read, for now.
+fn unread(reason: &str) -> Status {
+    let mut status = Status::resource_exhausted(reason);
+    let yes = tonic::metadata::MetadataValue::from_static("1");
+    status.metadata_mut().insert(UNREAD, yes);
+    status
+}
 
 /// Puts a meter around services.
 #[derive(Clone, Copy, Debug)]
@@ -47,7 +66,10 @@ where
 {
     type Response = http::Response<Body>;
     type Error = Infallible;
-    type Future = Either<S::Future, BoxFuture<'static, Result<Self::Response, Infallible>>>;
+    type Future = Either<
+        Either<S::Future, Ready<Result<Self::Response, Infallible>>>,
+        BoxFuture<'static, Result<Self::Response, Infallible>>,
+    >;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.service.poll_ready(context)
@@ -55,15 +77,19 @@ where
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let Some(info) = request.extensions().get::<ConnectionInfo>() else {
-            return Either::Left(self.service.call(request));
+            return Either::Left(Either::Left(self.service.call(request)));
         };
         let account = info.account().clone();
-        let call = account.begin();
-        let is_counted = account.shares().is_some();
+        let Some(call) = account.begin() else {
+            let refusal = unread("too many calls are being answered: try again later");
+            return Either::Left(Either::Right(ready(Ok(refusal.into_http()))));
+        };
         let (mut head, mut body) = request.into_parts();
-        if is_counted {
+        if account.shares().is_some() {
             body = Body::new(Arriving::new(body, call.clone()));
-            head.extensions.insert(AnswerBudget::new(account));
+        }
+        if let Some(budget) = budget(&account, &mut head.headers) {
+            head.extensions.insert(budget);
         }
         let answer = self.service.call(http::Request::from_parts(head, body));
         Either::Right(
@@ -71,10 +97,72 @@ where
                 let (mut head, body) = answer.await?.into_parts();
                 let held = head.extensions.remove::<Attached>();
                 let held = held.and_then(Attached::detach);
-                let body = Body::new(Leaving::new(body, call, held, is_counted));
+                let is_on_demand = head.extensions.remove::<OnDemand>().is_some();
+                let body = Body::new(Leaving::new(body, call, held, is_on_demand));
                 Ok(http::Response::from_parts(head, body))
             }
             .boxed(),
         )
+    }
+}
+
+/// What the answer to a call may take: of its own connection's part, or, if a server passes it on, of its client's.
+fn budget(account: &Account, headers: &mut http::HeaderMap) -> Option<AnswerBudget> {
+    if let Some(shares) = account.shares() {
+        let address = account.peer.ip().to_string();
+        if let Ok(address) = http::HeaderValue::from_maybe_shared(bytes::Bytes::from(address)) {
+            headers.insert(ORIGIN, address);
+        }
+        return Some(AnswerBudget::new(shares.answers.clone()));
+    }
+    let address = headers.get(ORIGIN)?.to_str().ok()?;
+    let address: IpAddr = address.parse().ok()?;
+    Some(AnswerBudget::new(account.forwarded(address)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use futures::FutureExt;
+
+    use super::*;
+    use crate::network::{Bounds, BoundsOptions};
+
+    const MIB: u64 = 1 << 20;
+
+    /// Catches a client that has its answers made out of another's part, and a server whose clients share one part.
+    #[tokio::test]
+    async fn whose_an_answer_is_a_server_says_and_a_client_does_not() {
+        let bounds = Bounds::new(&BoundsOptions {
+            bytes_max: 64 * MIB,
+            request_bytes_max: MIB,
+            answer_bytes_max: MIB,
+        });
+        let account = || Arc::new(Account::new(([10, 0, 0, 9], 1).into(), Some(&bounds)));
+        let named = |address: &'static str| {
+            let value = http::HeaderValue::from_static(address);
+            http::HeaderMap::from_iter([(http::HeaderName::from_static(ORIGIN), value)])
+        };
+        let full = |budget: &AnswerBudget| {
+            let takes = std::iter::from_fn(|| budget.take(MIB).now_or_never());
+            takes.take(100).collect::<Vec<_>>()
+        };
+        let stranger = account();
+        let mut headers = named("10.0.0.1");
+        let own = budget(&stranger, &mut headers).unwrap();
+        assert_eq!(headers[ORIGIN], "10.0.0.9");
+        let _full = full(&own);
+
+        let server = account();
+        server.set_proven(true);
+        let of = |address| budget(&server, &mut named(address));
+        let first = full(&of("10.0.0.1").unwrap());
+        assert!(!first.is_empty() && first.len() < 100);
+        let others = full(&of("10.0.0.2").unwrap());
+        assert_eq!(others.len(), first.len(), "they share a part");
+        assert!(of("10.0.0.1").unwrap().take(MIB).now_or_never().is_none());
+        assert!(of("nobody").is_none());
+        assert!(budget(&server, &mut http::HeaderMap::new()).is_none());
     }
 }

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::account::Account;
-use super::bounds::{Bounds, Counters};
+use super::account::{Account, Stall};
+use super::bounds::{Bounds, Counters, Kind, Patience, Want};
 
 /// How often it is looked who stands still.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -107,26 +107,70 @@ impl Places {
         let mut taken = self.taken();
         let all: Vec<Arc<Account>> = (taken.connections.values())
             .flat_map(|of_origin| of_origin.values().cloned())
-            .filter(|account| account.shares().is_some() && !account.is_cut())
+            .filter(|account| account.shares().is_some())
             .collect();
-        for account in all {
-            let Some(stall) = account.stalled(now, patience) else {
-                continue;
-            };
-            let (counter, reason) = match stall.is_upload {
-                true => (&self.counters.requests_cut, "a request stopped arriving"),
-                false => (&self.counters.answers_cut, "an answer is not read"),
-            };
-            counter.fetch_add(1, Ordering::Relaxed);
-            let (peer, stalled_ms) = (account.peer, stall.lasts.as_millis() as u64);
-            tracing::warn!(%peer, reason, stalled_ms, bytes = stall.bytes, "closing a connection");
-            taken.end(&account);
+        for account in &all {
+            if let Some(stall) = account.stalled(now, patience) {
+                self.cut(&mut taken, account, stall);
+            }
         }
+        for kind in Kind::ALL {
+            for want in bounds.wants(kind, now) {
+                for (account, stall) in stand_in_the_way(&all, kind, want, (now, patience)) {
+                    self.cut(&mut taken, &account, stall);
+                }
+            }
+        }
+    }
+
+    fn cut(&self, taken: &mut Taken, account: &Account, stall: Stall) {
+        if account.is_cut() {
+            return;
+        }
+        let (counter, reason) = match stall.is_upload {
+            true => (&self.counters.requests_cut, "a request stopped arriving"),
+            false => (&self.counters.answers_cut, "an answer is not read"),
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        let (peer, stalled_ms) = (account.peer, stall.lasts.as_millis() as u64);
+        tracing::warn!(%peer, reason, stalled_ms, bytes = stall.bytes, "closing a connection");
+        taken.end(account);
     }
 
     fn taken(&self) -> MutexGuard<'_, Taken> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Who is to go so that somebody gets what he has waited for: of those who stand still, those who have for longest, and no
+/// more than it takes.
+fn stand_in_the_way(
+    all: &[Arc<Account>],
+    kind: Kind,
+    want: Want,
+    (now, patience): (Instant, Patience),
+) -> Vec<(Arc<Account>, Stall)> {
+    let mut freed = 0;
+    let mut stalled = Vec::new();
+    let concerned = all.iter().filter(|account| match want.of {
+        None => true,
+        Some(origin) => account.origin() == origin,
+    });
+    for account in concerned {
+        if account.is_cut() {
+            // On its way out.
+            freed += account.shares().map_or(0, |shares| shares.of(kind).held());
+        } else if let Some((stall, held)) = account.stalled_with(kind, now, patience) {
+            stalled.push((account.clone(), stall, held));
+        }
+    }
+    stalled.sort_by_key(|(_, stall, _)| std::cmp::Reverse(stall.lasts));
+    let needed = stalled.into_iter().take_while(|(_, _, held)| {
+        let is_needed = freed < want.bytes;
+        freed += held;
+        is_needed
+    });
+    needed.map(|(account, stall, _)| (account, stall)).collect()
 }
 
 impl Taken {
@@ -144,12 +188,13 @@ impl Taken {
             .map(|(origin, all)| (all.values().filter(open).count(), origin))
             .collect();
         origins.sort_unstable_by(|one, other| other.cmp(one));
-        let idle = origins.iter().find_map(|(_, origin)| {
-            let idle = self.connections[*origin].values().filter(open);
-            idle.filter_map(|account| Some((account.idle_since()?, account)))
-                .min_by_key(|(since, _)| *since)
+        let idle = origins.iter().flat_map(|(count, origin)| {
+            let open = self.connections[*origin].values().filter(open);
+            open.filter_map(move |account| Some((*count, account.idle_since()?, account)))
         });
-        if let Some((_, account)) = idle {
+        // Of those that have as many, the one idle longest.
+        let idle = idle.min_by_key(|(count, since, _)| (std::cmp::Reverse(*count), *since));
+        if let Some((_, _, account)) = idle {
             return Some(account.clone());
         }
         let (most, hog) = origins.first()?;
@@ -195,7 +240,7 @@ mod tests {
             .map(|port| places.take(peer(1, port)).unwrap())
             .collect();
         let other = places.take(peer(2, 0)).unwrap();
-        let call = hog[0].account.begin();
+        let call = hog[0].account.begin().unwrap();
         let newcomer = places.take(peer(3, 0)).unwrap();
         let cut = |place: &Place| place.account.is_cut();
         // The first one has a call, the second has been idle longest of the hog's.
@@ -215,10 +260,13 @@ mod tests {
         let hog: Vec<Place> = (0..3)
             .map(|port| places.take(peer(1, port)).unwrap())
             .collect();
-        let calls: Vec<_> = hog.iter().map(|place| place.account.begin()).collect();
+        let calls: Vec<_> = hog
+            .iter()
+            .map(|place| place.account.begin().unwrap())
+            .collect();
         assert!(places.take(peer(1, 9)).is_none(), "the hog got one more");
         let newcomer = places.take(peer(2, 0)).unwrap();
-        let busy = newcomer.account.begin();
+        let busy = newcomer.account.begin().unwrap();
         let cut = |place: &Place| place.account.is_cut();
         assert_eq!(
             hog.iter().map(cut).collect::<Vec<_>>(),
@@ -226,6 +274,20 @@ mod tests {
         );
         assert!(places.take(peer(2, 1)).is_none(), "as many as the hog");
         drop((busy, calls));
+    }
+
+    /// Catches an address whose connections go first for no other reason than its number.
+    #[tokio::test]
+    async fn where_all_have_as_many_the_one_idle_longest_gives_way() {
+        let places = Places::new(3, None);
+        let mut taken = Vec::new();
+        for host in [1, 3, 2] {
+            taken.push(places.take(peer(host, 0)).unwrap());
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        let _newcomer = places.take(peer(4, 0)).unwrap();
+        let cut: Vec<bool> = (taken.iter()).map(|place| place.account.is_cut()).collect();
+        assert_eq!(cut, [true, false, false]);
     }
 
     /// Catches a place that is not given back, and a server that strangers keep from its peers.
@@ -242,5 +304,82 @@ mod tests {
         drop(first);
         assert_eq!(places.taken().count, 1);
         assert_eq!(places.taken().ending, 0);
+    }
+
+    fn crowded() -> (Arc<Places>, Bounds) {
+        const MIB: u64 = 1 << 20;
+        let options = crate::network::BoundsOptions {
+            bytes_max: 16 * MIB,
+            request_bytes_max: MIB,
+            answer_bytes_max: MIB,
+        };
+        let patience = Patience {
+            alone: Duration::from_secs(60),
+            pressed: Duration::from_millis(50),
+        };
+        let bounds = Bounds::with_patience(&options, patience);
+        (Places::new(100, Some(bounds.clone())), bounds)
+    }
+
+    /// Begins an upload that takes all that a connection may have, and does not come.
+    fn upload(place: &Place) -> Arc<crate::network::account::Call> {
+        let share = &place.account.shares().unwrap().uploads;
+        let call = place.account.begin().unwrap();
+        call.hold(share.try_take(share.max).unwrap());
+        call.expect(share.max);
+        call
+    }
+
+    /// Catches one that waits a moment at whose word all are cut, more that are cut than it takes, and others than those who
+    /// have stood still longest.
+    #[tokio::test]
+    async fn for_who_waits_only_as_many_are_cut_as_it_takes() {
+        let (places, bounds) = crowded();
+        let hogs: Vec<Place> = (0..5)
+            .map(|host| places.take(peer(host, 0)).unwrap())
+            .collect();
+        let mut uploads = Vec::new();
+        for hog in &hogs {
+            uploads.push(upload(hog));
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        // Its bytes came, and it is as old as the second by now.
+        uploads[0].arrived(1 << 20);
+        let cut = || {
+            hogs.iter()
+                .map(|hog| hog.account.is_cut())
+                .collect::<Vec<_>>()
+        };
+        let waits = places.take(peer(9, 0)).unwrap();
+        let share = waits.account.shares().unwrap().uploads.clone();
+        let mut room = Box::pin(share.take(share.max));
+        assert!(futures::poll!(&mut room).is_pending());
+        places.cut_stalled(&bounds);
+        assert_eq!(cut(), [false; 5], "it has not waited yet");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        places.cut_stalled(&bounds);
+        places.cut_stalled(&bounds);
+        assert_eq!(cut(), [false, true, false, false, false]);
+        drop(uploads.remove(1));
+        assert!(futures::poll!(&mut room).is_ready());
+    }
+
+    /// Catches an address that has others cut because its own part is too small.
+    #[tokio::test]
+    async fn who_takes_too_much_has_only_its_own_cut() {
+        let (places, bounds) = crowded();
+        let others = places.take(peer(1, 0)).unwrap();
+        let _other = upload(&others);
+        let first = places.take(peer(2, 0)).unwrap();
+        let second = places.take(peer(2, 1)).unwrap();
+        let upload = upload(&first);
+        let share = second.account.shares().unwrap().uploads.clone();
+        let mut room = Box::pin(share.take(share.max));
+        assert!(futures::poll!(&mut room).is_pending());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        places.cut_stalled(&bounds);
+        assert!(first.account.is_cut() && !others.account.is_cut());
+        drop(upload);
+        assert!(futures::poll!(&mut room).is_ready());
     }
 }

@@ -9,17 +9,20 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use http_body::{Body as _, Frame, SizeHint};
+use tokio::sync::OwnedSemaphorePermit;
 use tonic::Status;
 use tonic::body::Body;
 
 use super::framing::Framing;
-use crate::network::account::Call;
-use crate::network::bounds::{CALL_BYTES, Held, SMALL_REQUEST_BYTES};
+use super::unread;
+use crate::network::account::{Call, Waits};
+use crate::network::bounds::{Held, STREAM_WINDOW_BYTES};
 
 /// Longest wait for room; long enough that those who stand still have been cut off.
 const ROOM_WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// The body. While it waits for room nothing more is read, and the other end's window fills.
+/// The body. While it waits for room nothing more is read, and the other end's window fills. Only so many calls of a
+/// connection wait as leave room in its window for the others.
 pub(super) struct Arriving {
     body: Body,
     call: Arc<Call>,
@@ -31,6 +34,14 @@ pub(super) struct Arriving {
 struct Waiting {
     bytes: Bytes,
     room: BoxFuture<'static, Result<Held, Status>>,
+    _unread: OwnedSemaphorePermit,
+    _waits: Waits,
+}
+
+/// What is done for a message that begins.
+enum Room {
+    Taken(Held),
+    Waits(Waiting),
 }
 
 type Polled = Poll<Option<Result<Frame<Bytes>, Status>>>;
@@ -48,31 +59,37 @@ impl Arriving {
         }
     }
 
-    /// Asks for room for messages of so many bytes.
-    fn room(&self, begun: u64) -> Result<BoxFuture<'static, Result<Held, Status>>, Status> {
-        let Some(shares) = self.call.account.shares() else {
+    /// Asks for room for messages of so many bytes, which begin in `bytes`.
+    fn room(&self, begun: u64, bytes: &Bytes) -> Result<Room, Status> {
+        let account = &self.call.account;
+        let Some(shares) = account.shares() else {
             return Err(Status::internal("nothing is counted on this connection"));
         };
-        let bytes = begun + CALL_BYTES;
-        let share = match bytes <= SMALL_REQUEST_BYTES {
-            true => shares.small.clone(),
-            false => shares.uploads.clone(),
-        };
-        if bytes + self.call.held_bytes() > share.max {
-            let most = share.max - CALL_BYTES;
+        let share = shares.for_request(begun).clone();
+        if begun + self.call.held_bytes() > share.max {
+            let most = share.max;
             return Err(Status::out_of_range(format!(
                 "a request of {begun} bytes is larger than what is taken, {most} bytes: send less at once"
             )));
         }
-        let room = async move {
-            let taken = tokio::time::timeout(ROOM_WAIT_MAX, share.take(bytes)).await;
-            taken.map_err(|_| {
-                Status::resource_exhausted(
-                    "too many bytes of other requests are being received: try again later",
-                )
-            })
+        if let Some(held) = share.try_take(begun) {
+            return Ok(Room::Taken(held));
+        }
+        let window = begun.min(STREAM_WINDOW_BYTES.into()) as u32;
+        let waiting = shares.waiting.clone();
+        let Ok(unread) = waiting.try_acquire_many_owned(window) else {
+            return Err(too_much());
         };
-        Ok(room.boxed())
+        let room = async move {
+            let taken = tokio::time::timeout(ROOM_WAIT_MAX, share.take(begun)).await;
+            taken.map_err(|_| too_much())
+        };
+        Ok(Room::Waits(Waiting {
+            bytes: bytes.clone(),
+            room: room.boxed(),
+            _unread: unread,
+            _waits: account.wait(),
+        }))
     }
 
     fn take(&mut self, bytes: Bytes) -> Option<Polled> {
@@ -82,11 +99,12 @@ impl Arriving {
             self.call.arrived(missing - self.framing.missing());
             return Some(Poll::Ready(Some(Ok(Frame::data(bytes)))));
         }
-        match self.room(begun) {
-            Ok(room) => {
+        match self.room(begun, &bytes) {
+            Ok(Room::Taken(held)) => Some(Poll::Ready(Some(Ok(self.begin(held, bytes))))),
+            Ok(Room::Waits(waiting)) => {
                 // Now it waits for us.
                 self.call.expect_nothing();
-                self.waiting = Some(Waiting { bytes, room });
+                self.waiting = Some(waiting);
                 None
             }
             Err(status) => {
@@ -95,6 +113,16 @@ impl Arriving {
             }
         }
     }
+
+    fn begin(&self, held: Held, bytes: Bytes) -> Frame<Bytes> {
+        self.call.hold(held);
+        self.call.expect(self.framing.missing());
+        Frame::data(bytes)
+    }
+}
+
+fn too_much() -> Status {
+    unread("too many bytes of other requests are being received: try again later")
 }
 
 impl http_body::Body for Arriving {
@@ -107,11 +135,11 @@ impl http_body::Body for Arriving {
                 let room = ready!(waiting.room.as_mut().poll(context));
                 let bytes = std::mem::take(&mut waiting.bytes);
                 self.waiting = None;
-                return Poll::Ready(Some(room.map(|held| {
-                    self.call.hold(held);
-                    self.call.expect(self.framing.missing());
-                    Frame::data(bytes)
-                })));
+                return Poll::Ready(Some(room.map(|held| self.begin(held, bytes))));
+            }
+            // Whoever asks for more has taken over what came.
+            if self.framing.is_between() {
+                self.call.handed_on();
             }
             match ready!(Pin::new(&mut self.body).poll_frame(context)) {
                 Some(Ok(frame)) => match frame.into_data() {

@@ -36,6 +36,11 @@ impl Framing {
         }
     }
 
+    /// Whether nothing of a message came that did not come whole.
+    pub(super) fn is_between(&self) -> bool {
+        self.missing == 0 && self.prefix_read == 0
+    }
+
     /// Bytes that are still to come of the message that began last.
     pub(super) fn missing(&self) -> u64 {
         self.missing
