@@ -18,7 +18,7 @@ const FULL_ONE_IN: u64 = 8;
 /// The body that says `value`, of up to so many bytes.
 pub fn encode(value: Value, bytes_max: u64) -> Bytes {
     let mut chance = Chance::new(value, "body");
-    let padding = match bytes_max >= LARGE && value % FULL_ONE_IN == 0 {
+    let padding = match bytes_max >= LARGE && value.is_multiple_of(FULL_ONE_IN) {
         true => bytes_max - 8,
         false => chance.below(bytes_max.max(9) - 8),
     };
