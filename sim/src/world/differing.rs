@@ -38,7 +38,7 @@ mod tests {
     fn brokers_differ_and_start() {
         let mut differing = 0;
         for seed in 0..300 {
-            let of = |broker_id| {
+            let of = |broker_id: u8| {
                 let mut config = crate::world::Shape::default().broker;
                 config.broker_id = broker_id.into();
                 differ(seed, broker_id, &mut config);
