@@ -304,11 +304,10 @@ impl Consumer {
             queue: queue.clone(),
         });
         let request = redelivery_call::pull_request(&self.plan.group, queue);
-        let world = &self.clients.world;
-        let pulling =
-            redelivery_call::call(world, &self.id, request, async |mut client, request| {
-                client.pull_retries(request).await
-            });
+        let at = (&*self.clients.world, queue.queue);
+        let pulling = redelivery_call::call(at, &self.id, request, async |mut client, request| {
+            client.pull_retries(request).await
+        });
         if let Some(answer) = pulling.await
             && answer.code == Code::Ok as i32
             && answer.retries.is_empty()
