@@ -73,7 +73,7 @@ impl Story {
         let join = Event::Join {
             member: member(),
             topic: TOPIC.into(),
-            assigned: true,
+            assigned: false,
         };
         self.at(second, join)
     }
