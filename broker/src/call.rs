@@ -141,6 +141,16 @@ impl Context {
         }
     }
 
+    /// Checks that a broker group is the one that the caller means. Another one may have everything of the same name.
+    fn is_for(&self, group: &str) -> Result<(), Refusal> {
+        match gateway::meant_group(&self.metadata) {
+            Some(meant) if meant != group => Err(status::not_available(format!(
+                "the call is for broker group {meant:?}, and this is a broker of {group:?}"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     /// Where the caller's group starts, should this call make it.
     pub(crate) fn consume_from(&self) -> Result<StartAt, Refusal> {
         let wish = self.header(place::CONSUME_FROM)?;
@@ -239,6 +249,10 @@ pub(crate) async fn lead<C: LeaderCall>(
         && let Err(refusal) = context.client_id()
     {
         return Ok(answered(service, C::refused(refusal)));
+    }
+    if let Err(refusal) = context.is_for(&service.config.group) {
+        // Who leads here is no answer to who leads there.
+        return Ok(Response::new(C::refused(refusal)));
     }
     let mut maybe_done = None;
     loop {

@@ -63,6 +63,37 @@ async fn a_client_says_who_it_is() {
     assert_eq!(refused.code(), tonic::Code::InvalidArgument);
 }
 
+/// Catches a call for another broker group's queue that is answered here, where a queue of that number is another one; and a
+/// client that takes our leader for the other group's from then on.
+#[tokio::test]
+async fn a_call_for_another_broker_group_is_refused() {
+    let cluster = Cluster::single().await;
+    let mut client = cluster.leader_client().await;
+    for (meant, expected) in [
+        (Some("broker-b"), Code::HaNotAvailable),
+        (Some("broker-a"), Code::Ok),
+        (None, Code::Ok),
+    ] {
+        let mut heartbeat = from_client(HeartbeatRequest {
+            group: resource("readers"),
+            client_type: ClientType::PullConsumer.into(),
+        });
+        let mut listing = Request::new(ListRequest {});
+        if let Some(meant) = meant {
+            let header = || meant.parse().unwrap();
+            heartbeat.metadata_mut().insert(gateway::GROUP, header());
+            listing.metadata_mut().insert(gateway::GROUP, header());
+        }
+        let answer = client.messaging.heartbeat(heartbeat).await.unwrap();
+        assert_eq!(code(&answer.get_ref().status), expected, "{meant:?}");
+        let names_leader = answer.metadata().contains_key(gateway::LEADER);
+        assert_eq!(names_leader, expected == Code::Ok, "{meant:?}");
+        // An operator's too.
+        let topics = client.admin.list_topics(listing).await.unwrap();
+        assert_eq!(topics.get_ref().code, expected as i32, "{meant:?}");
+    }
+}
+
 /// Catches a client that waits for ever for an answer to what is not supported yet.
 #[tokio::test]
 async fn what_is_not_supported_says_so() {

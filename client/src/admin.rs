@@ -23,7 +23,7 @@ pub use inspection::{
 
 use crate::answer::Answer;
 use crate::backoff::Backoff;
-use crate::connection::Call;
+use crate::connection::{Call, name_group};
 use crate::consumer::TopicQueue;
 use crate::core::Core;
 use crate::deadline;
@@ -316,12 +316,14 @@ impl Admin {
         attempt: impl AsyncFn(Client, Request<M>) -> Result<Response<R>, Status>,
     ) -> Result<R, Error> {
         let connection = &self.core.connection;
+        let group = call.group.clone();
         connection
             .call(call, |address, timeout| {
-                let (message, attempt) = (message.clone(), &attempt);
+                let (message, attempt, group) = (message.clone(), &attempt, &group);
                 async move {
                     let way = connection.passage(&address, message, timeout).await?;
-                    let (passage, client, request) = way;
+                    let (passage, client, mut request) = way;
+                    name_group(request.metadata_mut(), group);
                     passage.ended(attempt(client, request).await)
                 }
             })

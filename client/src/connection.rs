@@ -66,6 +66,10 @@ pub(crate) enum As {
     Operator,
 }
 
+/// In a call: the broker group that must answer it. Another one has queues of the same numbers, and consumer groups of the
+/// same names.
+const GROUP: &str = "x-raftmq-group";
+
 /// Who calls: goes with every request.
 #[derive(Clone, Debug)]
 pub(crate) struct Identity {
@@ -143,12 +147,28 @@ impl Identity {
         }
     }
 
+    /// The same caller, whose calls this broker group must answer; any may if it is "".
+    pub(crate) fn for_group(&self, broker_group: &str) -> Identity {
+        let mut identity = self.clone();
+        name_group(&mut identity.metadata, broker_group);
+        identity
+    }
+
     /// A request of this caller, with a deadline.
     pub(crate) fn request<T>(&self, message: T, timeout: Duration) -> Request<T> {
         let mut request = Request::new(message);
         *request.metadata_mut() = self.metadata.clone();
         request.set_timeout(timeout);
         request
+    }
+}
+
+/// Says which broker group must answer a call; any may if it is "".
+pub(crate) fn name_group(metadata: &mut MetadataMap, broker_group: &str) {
+    if let Ok(value) = broker_group.parse()
+        && !broker_group.is_empty()
+    {
+        metadata.insert(GROUP, value);
     }
 }
 

@@ -42,9 +42,10 @@ pub(crate) async fn query(
         timestamp,
     };
     let connection = &core.connection;
+    let identity = connection.identity.for_group(&call.group);
     let answer: v2::QueryOffsetResponse = connection
         .call(call, |address, timeout| {
-            let request = connection.request(request.clone(), timeout);
+            let request = identity.request(request.clone(), timeout);
             async move { connection.messaging(&address)?.query_offset(request).await }
         })
         .await?;
@@ -65,6 +66,7 @@ pub(crate) async fn committed(
         message_queue: Some(message_queue(queue, &call.group)),
     };
     let connection = &core.connection;
+    let identity = identity.for_group(&call.group);
     let answer: Result<v2::GetOffsetResponse, Error> = connection
         .call(call, |address, timeout| {
             let request = identity.request(request.clone(), timeout);
@@ -106,7 +108,8 @@ pub(crate) async fn start(
         group: Some(resource(group)),
         message_queue: Some(message_queue(queue, &call.group)),
     };
-    let (connection, identity) = (&core.connection, &identity.clone().with(START, &of));
+    let identity = identity.for_group(&call.group).with(START, &of);
+    let (connection, identity) = (&core.connection, &identity);
     let said = Said::default();
     let answer: v2::GetOffsetResponse = connection
         .call(call, |address, timeout| {
@@ -140,6 +143,7 @@ pub(crate) async fn commit(
             Error::invalid(format!("offset {offset}"), "it is larger than any offset")
         })?,
     };
+    let identity = identity.for_group(&call.group);
     let (connection, identity) = (&core.connection, identity.meaning(queue));
     let _: v2::UpdateOffsetResponse = connection
         .call(call, |address, timeout| {

@@ -24,6 +24,10 @@ pub const HOPS: &str = "x-raftmq-hops";
 /// In an answer: the `host:port` of the leader, as far as the answering process knows.
 pub const LEADER: &str = "x-raftmq-leader";
 
+/// In a call that one broker group must answer: its name. Queue numbers, consumer groups and topics of one name exist in
+/// several, so whoever is of another one refuses it, and does not say who leads there.
+pub const GROUP: &str = "x-raftmq-group";
+
 /// In an operator's call: the broker that it is for, by the address at which clients or other replicas reach it. Absent: the
 /// one whose listener it came to.
 pub const BROKER: &str = "x-raftmq-broker";
@@ -80,6 +84,13 @@ pub fn is_sequenced(metadata: &MetadataMap) -> bool {
     metadata
         .get(SEQUENCED)
         .is_some_and(|which| which == SEQUENCED_ALL)
+}
+
+/// The broker group that must answer, if the caller says so. See [`GROUP`].
+pub fn meant_group(metadata: &MetadataMap) -> Option<&str> {
+    let group = metadata.get(GROUP)?;
+    // Nobody is called what cannot be read.
+    Some(group.to_str().unwrap_or_default())
 }
 
 /// Whether the caller follows leaders by itself. See [`ROUTE`].

@@ -103,6 +103,15 @@ pub(crate) fn route(table: &RouteTable, target: &Target) -> Vec<String> {
     addresses
 }
 
+/// The processes to try for a call that only this broker group may answer, in order; nobody if it is not known.
+fn route_to(table: &RouteTable, group: &str) -> Vec<String> {
+    let mut groups = table.registrations().iter();
+    let group = groups.find(|registration| registration.group == group);
+    let mut addresses = group.map_or_else(Vec::new, |group| candidates(group));
+    addresses.truncate(CANDIDATES_MAX);
+    addresses
+}
+
 /// Whether the caller says who it is.
 pub(crate) fn names_client(metadata: &MetadataMap) -> bool {
     metadata.get(CLIENT_ID).is_some_and(|id| !id.is_empty())
@@ -171,7 +180,11 @@ impl Relay {
             )));
         }
         self.directory.filled().await;
-        let addresses = route(&self.directory.table(), &target);
+        let table = self.directory.table();
+        let addresses = match gateway::meant_group(request.metadata()) {
+            Some(group) => route_to(&table, group),
+            None => route(&table, &target),
+        };
         let (metadata, _, message) = request.into_parts();
         // Why nobody knows whether the call was carried out. As long as nothing was sent, a refusal is certain.
         let mut unknown = None;
@@ -293,6 +306,15 @@ mod tests {
             route(&RouteTable::default(), &Target::Any),
             Vec::<String>::new()
         );
+    }
+
+    /// Catches a heartbeat, a commit or a message for one broker group that another one takes, because it has queues of the
+    /// same numbers and leads just now.
+    #[test]
+    fn a_call_for_a_group_goes_to_nobody_else() {
+        let table = table();
+        assert_eq!(route_to(&table, "b"), ["b-2:1", "b-1:1", "b-3:1"]);
+        assert_eq!(route_to(&table, "gone"), Vec::<String>::new());
     }
 
     /// Catches two topics of one name in two namespaces being taken for one.

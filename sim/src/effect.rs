@@ -28,6 +28,12 @@ named! {
     FaultKind {
         LeaderIsolated => "leader isolated",
         LeaderIsolatedWithClients => "leader isolated with clients",
+        GroupCutOff => "broker group cut off",
+        GroupsApart => "broker groups apart",
+        GroupUnseen => "broker group unseen by name servers",
+        GroupHalfCutOff => "broker group cut off in one direction",
+        GroupKilled => "broker group killed",
+        GroupLosesPower => "broker group loses power",
         MachineIsolated => "machine isolated",
         Split => "machines split in two",
         OneWayCut => "one-way cut",

@@ -338,6 +338,30 @@ pub enum Event {
     },
     /// Brokers keep everything in this world, and no operator lets the log be dropped.
     KeepsAll,
+    /// Which queues a topic has in a world of several broker groups. If more than one has some, message groups move to the
+    /// others while one is not heard of.
+    Shared {
+        /// Which.
+        topic: Arc<str>,
+        /// How many of them have any.
+        groups: u8,
+        /// Numbers of its queues.
+        queues: Vec<u32>,
+    },
+    /// One broker group at a time goes away in this world, and nothing else goes wrong: what the others have goes on.
+    OthersGoOn,
+    /// The queues of these numbers cannot be reached from now on, in any topic.
+    Away {
+        /// The first of them.
+        first: u32,
+        /// The number after the last.
+        end: u32,
+    },
+    /// They can again.
+    Back {
+        /// The first of them.
+        first: u32,
+    },
     /// One machine at a time goes wrong in this world, by falling silent: no send may take longer than this.
     SendsWithin {
         /// Milliseconds.

@@ -44,6 +44,7 @@ use raft::{GroupStatus, Phase};
 use store::LogId;
 use tokio::sync::watch;
 
+use crate::broker_group::BrokerGroup;
 use crate::broker_process::{BrokerProcess, Live};
 use crate::effect::Effect;
 use crate::machine::Machine;
@@ -65,6 +66,13 @@ pub struct Invariants {
 
 #[derive(Default)]
 struct Checks {
+    groups: BTreeMap<BrokerGroup, OfGroup>,
+    routes: routes::Routes,
+}
+
+/// What the replicas of one broker group have to do with each other: nothing of it holds across groups.
+#[derive(Default)]
+struct OfGroup {
     /// How many older copies of a replica's disk were taken into account.
     forgiven: BTreeMap<Machine, u64>,
     leaders: leaders::Leaders,
@@ -75,7 +83,12 @@ struct Checks {
     positions: positions::PositionOrder,
     tables: tables::EqualTables,
     queues: queues::QueuesForward,
-    routes: routes::Routes,
+}
+
+impl Checks {
+    fn of(&mut self, group: BrokerGroup) -> &mut OfGroup {
+        self.groups.entry(group).or_default()
+    }
 }
 
 impl Invariants {
@@ -86,8 +99,10 @@ impl Invariants {
             checks: Mutex::default(),
             found: watch::Sender::new(None),
         });
-        let voters = world.members().into_iter().map(u64::from).collect();
-        invariants.checks().quorum.vote(voters);
+        for group in world.groups() {
+            let voters = world.members(group).into_iter().map(u64::from).collect();
+            invariants.checks().of(group).quorum.vote(voters);
+        }
         for broker in world.all_brokers() {
             invariants.watch_broker(broker);
         }
@@ -132,17 +147,20 @@ impl Invariants {
     }
 
     async fn watch_life(&self, broker: &BrokerProcess, live: &Live) {
-        let machine = broker.machine;
-        self.forgive_older_copy(machine);
+        let Machine::Broker(id) = broker.machine else {
+            return;
+        };
+        let group = self.world.group_of(id);
+        self.forgive_older_copy(group, id);
         tokio::join!(
-            self.watch_leadership(machine, live),
-            self.watch_status(broker, live),
-            self.watch_log(machine, live),
-            self.watch_tables(machine, live),
+            self.watch_leadership(group, broker.machine, live),
+            self.watch_status(group, broker, live),
+            self.watch_log(group, broker.machine, live),
+            self.watch_tables(group, broker.machine, live),
         );
     }
 
-    async fn watch_leadership(&self, machine: Machine, live: &Live) {
+    async fn watch_leadership(&self, group: BrokerGroup, machine: Machine, live: &Live) {
         let mut changes = live.group.leadership();
         let trace = &self.world.trace;
         loop {
@@ -153,7 +171,7 @@ impl Invariants {
                 trace.tell(format_args!("{machine} leads in term {term}"));
                 trace.happened(Effect::LeaderChanged);
             }
-            let result = self.checks().leaders.seen(machine, &now);
+            let result = self.checks().of(group).leaders.seen(machine, &now);
             self.note(result);
             if changes.changed().await.is_err() {
                 return;
@@ -163,22 +181,24 @@ impl Invariants {
 
     /// An older copy has forgotten votes and terms by the nature of the fault; what its peers must make of it is
     /// `promises-are-kept` and `one-leader-per-term`. From its first start on it is held to what it promises since.
-    fn forgive_older_copy(&self, machine: Machine) {
-        let Machine::Broker(id) = machine else { return };
+    fn forgive_older_copy(&self, group: BrokerGroup, id: u8) {
+        let machine = Machine::Broker(id);
         let times = self.world.times_rolled_back(id);
         let mut checks = self.checks();
+        let checks = checks.of(group);
         if checks.forgiven.insert(machine, times).unwrap_or(0) < times {
             checks.leaders.forget(machine);
             checks.votes.forget(machine);
         }
     }
 
-    async fn watch_status(&self, broker: &BrokerProcess, live: &Live) {
+    async fn watch_status(&self, group: BrokerGroup, broker: &BrokerProcess, live: &Live) {
         let machine = broker.machine;
         loop {
             let status = live.group.status();
             let result = {
                 let mut checks = self.checks();
+                let checks = checks.of(group);
                 let positions = checks.positions.seen(machine, live.life, &status);
                 positions
                     .and_then(|()| checks.votes.seen(machine, &status))
@@ -192,13 +212,13 @@ impl Invariants {
         }
     }
 
-    async fn watch_log(&self, machine: Machine, live: &Live) {
+    async fn watch_log(&self, group: BrokerGroup, machine: Machine, live: &Live) {
         let mut follower = log::Follower::new(live.group.log());
         loop {
             let committed = live.group.status().committed;
             let (mut before, entries) = follower.look(committed).await;
             for entry in &entries {
-                let result = self.checks().logs.seen(machine, before, entry);
+                let result = self.checks().of(group).logs.seen(machine, before, entry);
                 self.note(result);
                 let (term, index) = (entry.term, entry.index);
                 before = Some(LogId { term, index });
@@ -207,16 +227,17 @@ impl Invariants {
         }
     }
 
-    async fn watch_tables(&self, machine: Machine, live: &Live) {
+    async fn watch_tables(&self, group: BrokerGroup, machine: Machine, live: &Live) {
         let mut past = None;
         loop {
             let (applied, digest) = live.group.tables_past(past).await;
             past = Some(applied.index);
             let trace = &self.world.trace;
             trace.event(format_args!("{machine} applied {applied:?} {digest:?}"));
-            let synced = self.synced();
+            let synced = self.synced(group);
             let result = {
                 let mut checks = self.checks();
+                let checks = checks.of(group);
                 checks.completeness.applied(machine, applied);
                 let quorum = checks.quorum.seen(machine, applied, &synced);
                 quorum.and_then(|()| checks.tables.seen(machine, applied, digest))
@@ -226,9 +247,9 @@ impl Invariants {
     }
 
     /// How far the logs of those that can be asked are synced, and were of those that were killed. Learns of new voters.
-    fn synced(&self) -> quorum::Synced {
+    fn synced(&self, group: BrokerGroup) -> quorum::Synced {
         let mut synced = quorum::Synced::new();
-        for broker in self.world.all_brokers() {
+        for broker in self.world.brokers_of(group) {
             let Machine::Broker(id) = broker.machine else {
                 continue;
             };
@@ -249,7 +270,7 @@ impl Invariants {
             synced.insert(id.into(), status.flushed);
             let voters = status.members.iter().filter(|member| member.voter);
             let voters = voters.map(|member| member.member.broker_id).collect();
-            self.checks().quorum.vote(voters);
+            self.checks().of(group).quorum.vote(voters);
         }
         synced
     }
@@ -292,7 +313,8 @@ impl Invariants {
         if !self.world.is_wiped(id) {
             return Ok(());
         }
-        let takes_part = status.phase == Phase::Running && self.world.members().contains(&id);
+        let members = self.world.members(self.world.group_of(id));
+        let takes_part = status.phase == Phase::Running && members.contains(&id);
         let detail = match status.vote {
             Some(vote) => format!("{machine} lost its disk and votes again: {vote:?}"),
             None if takes_part => format!("{machine} lost its disk and takes part again"),
@@ -338,7 +360,7 @@ impl Invariants {
             running.is_some_and(|status| status.promised_by_peers.get(&id.into()) > Some(&end))
         };
         let brokers = self.world.all_brokers();
-        let members = self.world.members();
+        let members = self.world.members(self.world.group_of(id));
         let others = brokers.iter().filter(|broker| match broker.machine {
             Machine::Broker(other) if leader.broker_id == u64::from(id) => {
                 other != id && members.contains(&other)

@@ -16,6 +16,7 @@ compile_error!("the simulator needs --cfg tokio_unstable too: without it no run 
 
 pub mod arguments;
 pub mod body;
+pub mod broker_group;
 pub mod broker_process;
 pub mod case;
 pub mod chance;

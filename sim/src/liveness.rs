@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use raft::Phase as ReplicaPhase;
 
+use crate::broker_group::BrokerGroup;
 use crate::history::{Event, Outcome, Queue, Record};
 use crate::liveness::pushing::worked_off;
 use crate::machine::{CLIENT_PORT, Machine};
@@ -30,11 +31,13 @@ const SENDS_RETURN_WITHIN: Duration = Duration::from_secs(12);
 /// Time between two looks.
 const TICK: Duration = Duration::from_millis(100);
 
-/// One leader, followers that follow, name servers that say so, producers that are answered.
+/// Of each broker group: one leader, followers that follow, name servers that say so. Producers that are answered.
 pub async fn serves_again(world: &World, clients: &Clients) -> Result<(), Violation> {
     wait("serves-again", SERVES_WITHIN, || {
-        let leader = leader(world)?;
-        routes(world, leader)?;
+        for group in world.groups() {
+            let leader = leader(world, group)?;
+            routes(world, group, leader)?;
+        }
         clients
             .history
             .look(|records| sends(&clients.plan, records))
@@ -139,9 +142,9 @@ async fn wait(
 }
 
 /// The one broker that serves, and that all members follow.
-fn leader(world: &World) -> Result<Machine, String> {
+fn leader(world: &World, group: BrokerGroup) -> Result<Machine, String> {
     let mut leader = None;
-    let members = world.members();
+    let members = world.members(group);
     for id in &members {
         let broker = world.broker(*id).ok_or_else(|| format!("no broker-{id}"))?;
         let Some(live) = broker.live() else {
@@ -167,7 +170,7 @@ fn leader(world: &World) -> Result<Machine, String> {
 }
 
 /// Every name server sends clients to the leader.
-fn routes(world: &World, leader: Machine) -> Result<(), String> {
+fn routes(world: &World, group: BrokerGroup, leader: Machine) -> Result<(), String> {
     let address = leader.address(CLIENT_PORT);
     for server in world.all_name_servers() {
         let machine = server.machine;
@@ -175,7 +178,9 @@ fn routes(world: &World, leader: Machine) -> Result<(), String> {
             .table()
             .ok_or_else(|| format!("{machine} does not run"))?;
         let registrations = table.registrations();
-        let leads = registrations.first().and_then(|registration| {
+        let mut registrations = registrations.iter();
+        let registration = registrations.find(|one| one.group == group.name());
+        let leads = registration.and_then(|registration| {
             let led_by =
                 |replica: &&proto::cluster::Replica| replica.broker_id == registration.leader;
             let replica = registration.replicas.iter().find(led_by)?;
@@ -183,7 +188,8 @@ fn routes(world: &World, leader: Machine) -> Result<(), String> {
         });
         if leads.as_deref() != Some(&address) {
             return Err(format!(
-                "{machine} says that {leads:?} leads, not {address}"
+                "{machine} says that {leads:?} leads {}, not {address}",
+                group.name()
             ));
         }
     }
@@ -299,10 +305,16 @@ fn no_retries(plan: &Plan, records: &[Record]) -> Result<(), String> {
     Ok(())
 }
 
-/// All members have applied the same.
+/// All members of each group have applied the same.
 fn caught_up(world: &World) -> Result<(), String> {
+    world
+        .groups()
+        .try_for_each(|group| caught_up_in(world, group))
+}
+
+fn caught_up_in(world: &World, group: BrokerGroup) -> Result<(), String> {
     let mut applied = BTreeMap::new();
-    for id in world.members() {
+    for id in world.members(group) {
         let live = world.broker(id).and_then(|broker| broker.live());
         let live = live.ok_or_else(|| format!("broker-{id} does not run"))?;
         applied.insert(id, live.group.status().applied);

@@ -10,26 +10,37 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::broker_group::BrokerGroup;
 use crate::clock::SimClock;
 use crate::effect::FaultKind;
+use crate::history::Event;
 use crate::machine::Machine;
 use crate::operator::Operator;
 use crate::schedule::{Fault, Schedule, Shape, Timed, Who, crash_kind};
 use crate::workload::Clients;
 use crate::world::{Crash, World};
 
-/// Who does it.
+/// Who does it, in one broker group.
 pub struct Nemesis {
     pub(crate) world: Arc<World>,
     pub(crate) clients: Arc<Clients>,
     pub(crate) operator: Operator,
+    pub(crate) group: BrokerGroup,
 }
 
-/// Runs the whole chaos.
-pub async fn run(nemesis: Arc<Nemesis>, schedule: &Schedule) {
+/// Runs the whole chaos. One nemesis for each broker group, in their order.
+pub async fn run(nemeses: Vec<Arc<Nemesis>>, schedule: &Schedule) {
     let begin = tokio::time::Instant::now();
     let mut tasks = Vec::new();
-    for Timed { at_ms, fault } in &schedule.faults {
+    for Timed {
+        at_ms,
+        group,
+        fault,
+    } in &schedule.faults
+    {
+        let Some(nemesis) = nemeses.get(usize::from(*group)) else {
+            continue;
+        };
         tokio::time::sleep_until(begin + Duration::from_millis(*at_ms)).await;
         let (nemesis, fault) = (nemesis.clone(), fault.clone());
         tasks.push(tokio::spawn(async move { nemesis.strike(fault).await }));
@@ -60,6 +71,7 @@ impl Nemesis {
                 down_ms,
                 storm,
             } => self.crash(&who, power, down_ms, storm).await,
+            Fault::GroupDown { power, down_ms } => self.group_down(kind, power, down_ms).await,
             Fault::Stop { who, down_ms, .. } => {
                 if let Some(machine) = self.find(who) {
                     self.strikes(kind, format_args!("{machine} for {down_ms} ms"));
@@ -115,6 +127,43 @@ impl Nemesis {
             true => FaultKind::RestartStorm,
             false => crash_kind(&struck, power.is_some()),
         };
+        self.crash_all(kind, machines, power, down_ms).await;
+    }
+
+    async fn group_down(&self, kind: FaultKind, power: Option<u64>, down_ms: u64) {
+        let brokers = self.world.brokers_of(self.group);
+        let machines = brokers.iter().map(|broker| broker.machine).collect();
+        self.goes_away();
+        self.crash_all(kind, machines, power, down_ms).await;
+        self.comes_back();
+    }
+
+    /// The group's queues cannot be reached from now on.
+    pub(crate) fn goes_away(&self) {
+        let first = self.group.first_queue();
+        let end = BrokerGroup::numbered(self.group.number() + 1).first_queue();
+        // The last one has no next one.
+        let end = if end > first { end } else { u32::MAX };
+        self.record(Event::Away { first, end });
+    }
+
+    /// They can again.
+    pub(crate) fn comes_back(&self) {
+        let first = self.group.first_queue();
+        self.record(Event::Back { first });
+    }
+
+    fn record(&self, event: Event) {
+        self.clients.history.record(Machine::Operator, event);
+    }
+
+    async fn crash_all(
+        &self,
+        kind: FaultKind,
+        machines: Vec<Machine>,
+        power: Option<u64>,
+        down_ms: u64,
+    ) {
         let names = links::names(&machines);
         self.strikes(kind, format_args!("{names} for {down_ms} ms"));
         for (place, machine) in machines.iter().enumerate() {
@@ -179,7 +228,7 @@ impl Nemesis {
         let Machine::Broker(id) = machine else {
             return;
         };
-        if !self.world.members().contains(&id) {
+        if !self.members_with(id).contains(&id) {
             return;
         }
         self.strikes(FaultKind::DiskWiped, format_args!("{machine}"));
@@ -215,13 +264,15 @@ impl Nemesis {
         else {
             return;
         };
-        let (Some(disk), true) = (self.world.disk(machine), self.world.members().contains(&id))
-        else {
+        let (Some(disk), true) = (
+            self.world.disk(machine),
+            self.members_with(id).contains(&id),
+        ) else {
             return;
         };
         let copy = disk.copy();
         sleep(age_ms).await;
-        if !self.world.members().contains(&id) {
+        if !self.members_with(id).contains(&id) {
             return;
         }
         self.strikes(
@@ -230,9 +281,9 @@ impl Nemesis {
         );
         self.world.roll_back(id, &copy);
         if others_restart {
-            let others = self.world.machines().into_iter();
-            let others =
-                others.filter(|other| matches!(other, Machine::Broker(other) if *other != id));
+            let others = self.world.brokers_of(self.world.group_of(id)).into_iter();
+            let others = others.map(|other| other.machine);
+            let others = others.filter(|other| *other != machine);
             let others: Vec<Who> = others.map(Who::Machine).collect();
             self.crash(&others, None, after_ms.min(500), false).await;
         }
@@ -241,6 +292,11 @@ impl Nemesis {
         if let Err(error) = self.operator.replace(&self.world, id, by).await {
             self.tell(format_args!("{machine} is not replaced: {error}"));
         }
+    }
+
+    /// Who votes in the group of this broker.
+    fn members_with(&self, id: u8) -> Vec<u8> {
+        self.world.members(self.world.group_of(id))
     }
 
     fn clock(&self, kind: FaultKind, who: Who, change: impl FnOnce(&SimClock), by: i64) {
@@ -258,7 +314,7 @@ impl Nemesis {
         match who {
             Who::Machine(Machine::Broker(id)) if !self.world.has(Machine::Broker(id)) => {
                 // One that was to take another one's place and is not there: a member in its stead.
-                let members = self.world.members();
+                let members = self.members_with(id);
                 let count = members.len().max(1);
                 members
                     .get(usize::from(id) % count)
@@ -266,10 +322,10 @@ impl Nemesis {
                     .map(Machine::Broker)
             }
             Who::Machine(machine) => Some(machine),
-            Who::Leader => self.world.leader(),
+            Who::Leader => self.world.leader(self.group),
             Who::Follower(number) => {
-                let leader = self.world.leader();
-                let brokers = self.world.members();
+                let leader = self.world.leader(self.group);
+                let brokers = self.world.members(self.group);
                 let mut others = brokers
                     .into_iter()
                     .map(Machine::Broker)

@@ -4,19 +4,21 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
 use host::Host;
 use prost::Message;
 use raftmq_client::{
-    Admin, BrokerAddress, Client, Delivery, Error, GroupSettings, Producer, TopicQueue,
-    TopicSettings,
+    Admin, BrokerAddress, Client, Delivery, Error, GroupSettings, Producer, TopicDescription,
+    TopicQueue, TopicSettings,
 };
 
 use crate::body;
+use crate::broker_group::BrokerGroup;
 use crate::history::{Event, History, Member, Outcome, Place, Queue};
 use crate::machine::{CLIENT_PORT, Machine, PEER_PORT};
 use crate::onlooker;
 use crate::workload::{Clients, PATIENCE, Plan, connect, failure, place, question};
-use crate::world::{GROUP, World};
+use crate::world::World;
 
 /// The group under whose name the operator reads.
 pub const READER: &str = "final-reader";
@@ -36,8 +38,8 @@ const MEMBERSHIP: Duration = Duration::from_secs(30);
 /// Pause before a learner is offered again.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Ids for brokers that no schedule names.
-pub const FIRST_SPARE_BROKER: u8 = 200;
+/// Attribute of a topic: the number of its first queue in a broker group.
+const FIRST_QUEUE: &str = "queues.first";
 
 /// Longest wait of one call.
 const CALL: Duration = Duration::from_secs(10);
@@ -46,6 +48,10 @@ const CALL: Duration = Duration::from_secs(10);
 pub struct Operator {
     client: Client,
     history: Arc<History>,
+    /// The broker group that its calls are for, unless they say otherwise.
+    group: BrokerGroup,
+    /// How many there are.
+    groups: u8,
 }
 
 impl Operator {
@@ -56,12 +62,37 @@ impl Operator {
         Some(Operator {
             client,
             history: clients.history.clone(),
+            group: BrokerGroup::FIRST,
+            groups: clients.world.group_count(),
         })
     }
 
-    /// Its administration calls.
+    /// The same, for another broker group.
+    pub fn of_group(&self, group: BrokerGroup) -> Operator {
+        Operator {
+            client: self.client.clone(),
+            history: self.history.clone(),
+            group,
+            groups: self.groups,
+        }
+    }
+
+    /// Its administration calls, in its broker group.
     pub fn admin(&self) -> Admin {
-        self.client.admin().timeout(CALL)
+        self.admin_of(self.group)
+    }
+
+    /// The same, in another one. Who has one group only need not name it.
+    fn admin_of(&self, group: BrokerGroup) -> Admin {
+        let admin = self.client.admin().timeout(CALL);
+        match self.groups {
+            1 => admin,
+            _ => admin.broker_group(group.name()),
+        }
+    }
+
+    fn groups(&self) -> impl Iterator<Item = BrokerGroup> + use<> {
+        BrokerGroup::all(self.groups)
     }
 
     /// A producer.
@@ -72,13 +103,19 @@ impl Operator {
     /// Makes the topics of a plan, however long it takes.
     pub async fn make_topics(&self, plan: &Plan) {
         for topic in &plan.topics {
-            let settings = TopicSettings {
-                queue_count: topic.queues,
-                if_absent: true,
-                ..TopicSettings::default()
-            };
-            while let Err(error) = self.admin().create_topic(&topic.name, &settings).await {
-                tracing::debug!(%error, "no topic yet");
+            for (group, queues) in topic.shares() {
+                let first = queues.start;
+                let attribute = (FIRST_QUEUE.to_owned(), first.to_string());
+                let settings = TopicSettings {
+                    queue_count: queues.end,
+                    attributes: (first > 0).then_some(attribute).into_iter().collect(),
+                    if_absent: true,
+                    ..TopicSettings::default()
+                };
+                let admin = self.admin_of(group);
+                while let Err(error) = admin.create_topic(&topic.name, &settings).await {
+                    tracing::debug!(%error, "no topic yet");
+                }
             }
         }
     }
@@ -120,8 +157,11 @@ impl Operator {
     }
 
     async fn make_group(&self, group: &Arc<str>, settings: &GroupSettings, in_order: bool) {
-        while let Err(error) = self.admin().create_group(group, settings).await {
-            tracing::debug!(%error, "no group yet");
+        for broker_group in self.groups() {
+            let admin = self.admin_of(broker_group);
+            while let Err(error) = admin.create_group(group, settings).await {
+                tracing::debug!(%error, "no group yet");
+            }
         }
         self.record(Event::GroupMade {
             group: group.clone(),
@@ -134,7 +174,8 @@ impl Operator {
     /// Has a new broker with an empty disk learn, and puts it in the place of a voter. That one may be
     /// gone for ever then. False if it votes no more, or the new one's id is taken.
     pub async fn replace(&self, world: &Arc<World>, id: u8, by: u8) -> Result<bool, String> {
-        let members = world.members();
+        let group = world.group_of(id);
+        let members = world.members(group);
         if !members.contains(&id) || world.broker(by).is_some() {
             return Ok(false);
         }
@@ -145,12 +186,12 @@ impl Operator {
         world.add_broker(by, &configured);
         let machine = Machine::Broker(by);
         let address = BrokerAddress {
-            group: GROUP.to_owned(),
+            group: group.name().to_owned(),
             broker_id: by.into(),
             client_address: machine.address(CLIENT_PORT),
             peer_address: machine.address(PEER_PORT),
         };
-        let admin = self.client.admin().timeout(MEMBERSHIP);
+        let admin = self.admin_of(group).timeout(MEMBERSHIP);
         // It takes a moment to start, and may be cut off.
         while let Err(error) = admin.add_learner(&address).await {
             trace.tell(format_args!("broker-{by} does not learn yet: {error}"));
@@ -168,9 +209,15 @@ impl Operator {
 
     /// Replaces the members whose disks were wiped or rolled back, however long it takes: nothing else brings them back.
     pub async fn replace_wiped(&self, world: &Arc<World>) {
-        let mut by = FIRST_SPARE_BROKER;
+        for group in world.groups() {
+            self.replace_wiped_of(world, group).await;
+        }
+    }
+
+    async fn replace_wiped_of(&self, world: &Arc<World>, group: BrokerGroup) {
+        let mut by = group.first_spare();
         loop {
-            let members = world.members();
+            let members = world.members(group);
             let Some(id) = members.into_iter().find(|id| world.must_be_replaced(*id)) else {
                 return;
             };
@@ -193,7 +240,9 @@ impl Operator {
             group: group.clone(),
             place,
         });
-        let outcome = match self.admin().reset_offset(group, &queue, offset).await {
+        let broker_group = BrokerGroup::of_queue(queue.queue, self.groups);
+        let admin = self.admin_of(broker_group);
+        let outcome = match admin.reset_offset(group, &queue, offset).await {
             Ok(()) => Outcome::Done(()),
             Err(error) => failure(&error),
         };
@@ -230,7 +279,26 @@ impl Operator {
         let mut bounds = BTreeMap::new();
         let call = self.history.next_number();
         self.record(Event::AskBounds { call });
-        let topics = self.admin().list_topics().await?.into_iter();
+        let admins = self.groups().map(|group| self.admin_of(group));
+        let asked = admins.map(async |admin| admin.list_topics().await);
+        let mut failure = None;
+        for answer in join_all(asked).await {
+            match answer {
+                Ok(topics) => bounds.extend(self.told_bounds(call, topics)),
+                Err(error) => failure = Some(error),
+            }
+        }
+        // What one broker group says is true whether or not another one answers.
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        self.record(Event::ToldBounds { call });
+        Ok(bounds)
+    }
+
+    fn told_bounds(&self, call: u64, topics: Vec<TopicDescription>) -> BTreeMap<Queue, (u64, u64)> {
+        let mut bounds = BTreeMap::new();
+        let topics = topics.into_iter();
         for topic in topics.filter(|topic| !topic.name.starts_with(BRIEF)) {
             let name: Arc<str> = topic.name.into();
             for held in topic.queues {
@@ -247,8 +315,7 @@ impl Operator {
                 bounds.insert(queue, (held.min_offset, held.max_offset));
             }
         }
-        self.record(Event::ToldBounds { call });
-        Ok(bounds)
+        bounds
     }
 
     /// Asks for the bounds again and again, whatever comes of it: so the history says what had been dropped when.

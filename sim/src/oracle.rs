@@ -32,7 +32,7 @@
 //! | messages that vanish where nobody drops any, or before their time | `nothing-expires`, `kept-for-its-time` |
 //! | messages that come again before their time | `not-before-its-time` |
 //! | messages that stay for ever | `gone-after-its-time` |
-//! | realtime lag | while one machine at a time is silent, of sends: `sends-go-on`; no other bound while faults last; afterwards `drains` is one |
+//! | realtime lag | while one machine at a time is silent, of sends: `sends-go-on`; while one broker group is away, of what the others have: `others-go-on`; no other bound while faults last; afterwards `drains` is one |
 //! | precommitted read, Elle's cycles G0 to G2 | cannot occur: there are no transactions |
 //! | `counter`, `linearizable register` | cannot occur: there is nothing to count or to overwrite |
 
@@ -44,6 +44,9 @@ pub mod lives;
 #[cfg(test)]
 mod oracle_test;
 mod order;
+mod others;
+#[cfg(test)]
+mod others_test;
 mod own_progress;
 mod progress;
 mod pushing;
@@ -95,6 +98,8 @@ struct Model<'a> {
     /// Where each value was seen first. It was stored, whatever its producer was told.
     places: BTreeMap<Value, (Place, usize)>,
     dropped: Dropped<'a>,
+    /// How many broker groups have queues of a topic, and which: where there are several.
+    shared: BTreeMap<&'a str, (u8, &'a [u32])>,
 }
 
 /// Finds what is wrong with a history. A history that does not end is judged as far as it goes.
@@ -109,6 +114,7 @@ pub fn judge(records: &[Record]) -> Result<(), Violation> {
     model.real_time_order()?;
     model.batches_together()?;
     model.sends_go_on()?;
+    model.others_go_on()?;
     model.no_skips()?;
     model.chosen_queues_in_order()?;
     model.polls_in_order()?;
@@ -132,6 +138,7 @@ impl<'a> Model<'a> {
             values: BTreeMap::new(),
             places: BTreeMap::new(),
             dropped: Dropped::of(records),
+            shared: BTreeMap::new(),
         };
         for (at, record) in records.iter().enumerate() {
             match &record.event {
@@ -160,6 +167,11 @@ impl<'a> Model<'a> {
                         model.observe(at, *value, place)?;
                     }
                 }
+                Event::Shared {
+                    topic,
+                    groups,
+                    queues,
+                } => drop(model.shared.insert(topic, (*groups, queues.as_slice()))),
                 Event::Delivery { place, value, .. }
                 | Event::Redelivery { place, value, .. }
                 | Event::Handed { place, value, .. } => {

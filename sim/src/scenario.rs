@@ -55,7 +55,8 @@ impl Scenario {
             kinds: self.kinds.to_vec(),
             every_ms: self.every_ms,
             chaos_ms: self.chaos_ms,
-            machines: (shape.brokers, shape.name_servers, plan.machines),
+            brokers: shape.group_sizes(),
+            others: (shape.name_servers, plan.machines),
         };
         mix.draw(seed)
     }
@@ -289,6 +290,40 @@ pub static SCENARIOS: &[Scenario] = &[
         tune: kept_by_age,
     },
     Scenario {
+        name: "groups",
+        about: "two or three broker groups share topics: they are cut off, in one direction or both, go down whole, and disagree",
+        size: SIZE,
+        kinds: &[
+            (Kind::GroupLinks, 8),
+            (Kind::GroupDown, 4),
+            (Kind::NameServers, 4),
+            (Kind::Partition, 3),
+            (Kind::Kill, 2),
+            (Kind::PowerLoss, 2),
+            (Kind::Pause, 1),
+            (Kind::Transfer, 2),
+            (Kind::Replace, 1),
+            (Kind::Topic, 2),
+            (Kind::Clients, 1),
+            (Kind::ResetOffset, 1),
+            (Kind::AskCommitted, 3),
+            (Kind::AskEverything, 1),
+        ],
+        every_ms: 1_800,
+        chaos_ms: 45_000,
+        tune: several_groups,
+    },
+    Scenario {
+        name: "group-away",
+        about: "one broker group at a time is gone for long: the queues of the others go on",
+        size: SIZE,
+        kinds: &[(Kind::GroupAway, 1)],
+        // Nothing else happens.
+        every_ms: u64::MAX / 4,
+        chaos_ms: 64_000,
+        tune: several_groups,
+    },
+    Scenario {
         name: "chaos",
         about: "everything at once",
         size: SIZE,
@@ -333,6 +368,14 @@ fn elections_as_shipped(_: &mut Chance, shape: &mut Shape) {
     broker.heartbeat_interval_ms = shipped.heartbeat_interval_ms;
     broker.election_timeout_ms_min = shipped.election_timeout_ms_min;
     broker.election_timeout_ms_max = shipped.election_timeout_ms_max;
+}
+
+/// Of three brokers, or of one.
+fn several_groups(chance: &mut Chance, shape: &mut Shape) {
+    shape.brokers = *chance.pick(&[3, 3, 3, 1]);
+    for _ in 0..chance.between(1..=2) {
+        shape.more_groups.push(*chance.pick(&[3, 3, 3, 1]));
+    }
 }
 
 fn three_name_servers(_: &mut Chance, shape: &mut Shape) {

@@ -28,6 +28,26 @@ pub enum Who {
     Follower(u8),
 }
 
+/// One of the two ends of links that are cut, where there are several broker groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Side {
+    /// The leader of the fault's broker group.
+    Leader,
+    /// All brokers of that group.
+    Group,
+    /// The brokers of all other groups.
+    OtherGroups,
+    /// All name servers.
+    NameServers,
+    /// Everything that has clients.
+    Clients,
+    /// One machine.
+    Machine(Machine),
+    /// Whoever is not of the group.
+    Everybody,
+}
+
 /// Which links a partition cuts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -36,8 +56,17 @@ pub enum Shape {
     Isolate(Who),
     /// These machines of all kinds from all others.
     Split(Vec<Machine>),
-    /// The leader from the other brokers; clients and name servers still reach it.
+    /// The leader from the other brokers of its group; clients and name servers still reach it.
     LeaderWithClients,
+    /// From one side to the other, and back or not.
+    Between {
+        /// Who says something.
+        from: Side,
+        /// Who does not hear it.
+        to: Side,
+        /// Whether the others are not heard either.
+        both: bool,
+    },
     /// One direction of one link.
     OneWay(Who, Who),
     /// Everything that one machine says, or everything that it should hear.
@@ -91,6 +120,13 @@ pub enum Fault {
         /// Whether it is one of many in a row.
         #[serde(default)]
         storm: bool,
+    },
+    /// All brokers of a group end by force at the same moment, and start again after a while.
+    GroupDown {
+        /// Whether the machines lose power: then it decides what is left of unsynced bytes.
+        power: Option<u64>,
+        /// How long they are down, in milliseconds.
+        down_ms: u64,
     },
     /// A process is asked to end, and started again after a while.
     Stop {
@@ -258,6 +294,9 @@ pub enum Fault {
 pub struct Timed {
     /// Milliseconds after the beginning of the chaos.
     pub at_ms: u64,
+    /// The broker group in which it does, by number: whose leader, followers and brokers are meant. Older cases have one.
+    #[serde(default)]
+    pub group: u8,
     /// What goes wrong.
     pub fault: Fault,
 }
@@ -279,6 +318,8 @@ impl Fault {
             Fault::Weather { .. } => FaultKind::Weather,
             Fault::Crash { storm: true, .. } => FaultKind::RestartStorm,
             Fault::Crash { who, power, .. } => crash_kind(who, power.is_some()),
+            Fault::GroupDown { power: None, .. } => FaultKind::GroupKilled,
+            Fault::GroupDown { .. } => FaultKind::GroupLosesPower,
             Fault::Stop { rolling: true, .. } => FaultKind::RollingRestart,
             Fault::Stop { .. } => FaultKind::OrderlyStop,
             Fault::Pause { who, .. } => match who {
@@ -317,6 +358,12 @@ fn partition_kind(shape: &Shape) -> FaultKind {
         Shape::Isolate(_) => FaultKind::MachineIsolated,
         Shape::Split(_) => FaultKind::Split,
         Shape::LeaderWithClients => FaultKind::LeaderIsolatedWithClients,
+        Shape::Between { both: false, .. } => FaultKind::GroupHalfCutOff,
+        Shape::Between { to, .. } => match to {
+            Side::OtherGroups => FaultKind::GroupsApart,
+            Side::NameServers | Side::Machine(Machine::NameServer(_)) => FaultKind::GroupUnseen,
+            _ => FaultKind::GroupCutOff,
+        },
         Shape::OneWay(..) => FaultKind::OneWayCut,
         Shape::Deaf(_) => FaultKind::DeafMachine,
         Shape::Mute(_) => FaultKind::MuteMachine,

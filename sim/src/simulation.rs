@@ -1,11 +1,14 @@
 //! One world from beginning to end: build, chaos, heal, require service, read everything, judge.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use madsim::runtime::Handle;
 use madsim::task::NodeId;
 
+use crate::broker_group::BrokerGroup;
+use crate::broker_process::BrokerProcess;
 use crate::case::Course;
 use crate::commands::Commands;
 use crate::history::{Event, History, Outcome, Record};
@@ -63,6 +66,7 @@ impl Spec {
         self.course.clone().unwrap_or_else(|| {
             let shape = self.scenario.shape(self.seed);
             let plan = Plan::draw(self.seed, self.scenario.size);
+            let plan = plan.spread(self.seed, shape.group_count());
             let schedule = self.scenario.schedule(self.seed, &shape, &plan);
             Course { plan, schedule }
         })
@@ -108,7 +112,7 @@ pub async fn idle(duration: Duration, trace: Arc<Trace>) -> Option<Violation> {
         shape.name_server.gossip_interval_ms = 60_000;
         let world = World::build(0, shape, trace);
         tokio::time::sleep(duration).await;
-        let leader = world.leader();
+        let leader = world.leader(BrokerGroup::FIRST);
         world.end();
         match leader {
             Some(_) => None,
@@ -133,16 +137,35 @@ async fn live_here(spec: Spec, trace: Arc<Trace>, history: Arc<History>) -> Opti
         let ms = SENDS_WITHIN_MS;
         history.record(Machine::Operator, Event::SendsWithin { ms });
     }
+    if spec.scenario.name == "group-away" {
+        history.record(Machine::Operator, Event::OthersGoOn);
+    }
+    for topic in plan.topics.iter().filter(|topic| !topic.shares.is_empty()) {
+        let shared = Event::Shared {
+            topic: topic.name.clone(),
+            groups: topic.shares.len() as u8,
+            queues: topic.numbers(),
+        };
+        history.record(Machine::Operator, shared);
+    }
     let world = World::build(spec.seed, shape, trace.clone());
     let invariants = Invariants::watch(&world);
-    let commands = Commands::new(trace.clone());
-    for broker in world.all_brokers() {
-        tokio::spawn(commands.clone().follow(broker));
-    }
+    // Each group has a log of its own.
+    let commands: BTreeMap<&str, Arc<Commands>> = world
+        .groups()
+        .map(|group| (group.name(), Commands::new(trace.clone())))
+        .collect();
+    let count = move |broker: Arc<BrokerProcess>| {
+        let commands = commands.get(&*broker.config().group).cloned();
+        if let Some(commands) = commands {
+            tokio::spawn(commands.follow(broker));
+        }
+    };
+    world.all_brokers().into_iter().for_each(&count);
     world.watch_new_brokers({
         let invariants = invariants.clone();
         move |broker| {
-            tokio::spawn(commands.clone().follow(broker.clone()));
+            count(broker.clone());
             invariants.watch_broker(broker);
         }
     });
@@ -241,12 +264,14 @@ impl Story {
         if !self.clients.plan.lives.is_empty() {
             tokio::spawn(Rebirth::new(&self.clients, &operator).run());
         }
-        let nemesis = Nemesis {
+        let nemesis = |group| Nemesis {
             world: self.world.clone(),
             clients: self.clients.clone(),
-            operator,
+            operator: operator.of_group(group),
+            group,
         };
-        nemesis::run(Arc::new(nemesis), schedule).await;
+        let nemeses = self.world.groups().map(nemesis).map(Arc::new);
+        nemesis::run(nemeses.collect(), schedule).await;
         self.world.heal();
         self.world.trace.tell(format_args!("everything is healed"));
         self.history.record(Machine::Operator, Event::Healed);

@@ -24,9 +24,10 @@ use crate::world::World;
 
 pub use machine::{LITTLE_PATIENCE, PATIENCE, connect, run_client};
 pub use plan::{
-    Commits, ConsumerPlan, HASTY_MS, LifePlan, Plan, ProducerPlan, PushPlan, RetrierPlan, Size,
-    Targets, TopicPlan,
+    Commits, ConsumerPlan, HASTY_MS, LifePlan, Plan, ProducerPlan, PushPlan, RetrierPlan, Share,
+    Size, Targets, TopicPlan,
 };
+pub use producer::is_too_large;
 pub use rebirth::Rebirth;
 
 /// What clients are to do at the moment.

@@ -4,6 +4,7 @@
 //! the nemesis's business; not what is right: that is the invariants' and the oracle's.
 
 mod differing;
+mod groups;
 mod keeper;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +17,7 @@ use madsim::runtime::Handle;
 use madsim::task::NodeId;
 use nameserver::NameServerConfig;
 
+use crate::broker_group::BrokerGroup;
 use crate::broker_process::BrokerProcess;
 use crate::clock::SimClock;
 use crate::disk::{DiskCopy, SimDisk};
@@ -24,16 +26,15 @@ use crate::name_server_process::NameServerProcess;
 use crate::network::Network;
 use crate::trace::Trace;
 
-/// The broker group of every world.
-pub const GROUP: &str = "broker-a";
-
 const KIB: u64 = 1 << 10;
 
 /// How large a world is, and how it is configured.
 #[derive(Clone, Debug)]
 pub struct Shape {
-    /// Brokers with which the group begins.
+    /// Brokers with which the first group begins.
     pub brokers: u8,
+    /// Brokers with which each further group begins.
+    pub more_groups: Vec<u8>,
     /// Name servers.
     pub name_servers: u8,
     /// What all brokers have in common.
@@ -48,7 +49,7 @@ impl Default for Shape {
     fn default() -> Shape {
         let broker = BrokerConfig {
             cluster_id: "sim".to_owned(),
-            group: GROUP.to_owned(),
+            group: BrokerGroup::FIRST.name().to_owned(),
             data_dir: "/data".into(),
             message_bytes_max: 4 * KIB,
             request_bytes_max: 72 * KIB,
@@ -66,10 +67,30 @@ impl Default for Shape {
         };
         Shape {
             brokers: 3,
+            more_groups: Vec::new(),
             name_servers: 2,
             broker,
             name_server,
         }
+    }
+}
+
+impl Shape {
+    /// How many broker groups there are.
+    pub fn group_count(&self) -> u8 {
+        1 + self.more_groups.len() as u8
+    }
+
+    /// Brokers with which each group begins.
+    pub fn group_sizes(&self) -> Vec<u8> {
+        let more = self.more_groups.iter().copied();
+        std::iter::once(self.brokers).chain(more).collect()
+    }
+
+    /// The groups, each with the numbers of those brokers.
+    fn first_members(&self) -> impl Iterator<Item = (BrokerGroup, Vec<u8>)> {
+        let groups = BrokerGroup::all(self.group_count()).zip(self.group_sizes());
+        groups.map(|(group, size)| (group, (group.base() + 1..=group.base() + size).collect()))
     }
 }
 
@@ -118,8 +139,7 @@ pub struct World {
     client_disks: Mutex<BTreeMap<Machine, SimDisk>>,
     wiped: Mutex<BTreeSet<u8>>,
     rolled_back: Mutex<BTreeMap<u8, u64>>,
-    /// Who votes, and the last entry that whoever said so had applied.
-    members: Mutex<(Option<u64>, Vec<u8>)>,
+    members: Mutex<groups::Voters>,
 }
 
 type OnNewBroker = Box<dyn Fn(Arc<BrokerProcess>) + Send>;
@@ -137,6 +157,9 @@ impl World {
         let name_servers = (1..=shape.name_servers)
             .map(|number| (number, name_server(&shape, number, &trace)))
             .collect();
+        let first_members: Vec<_> = shape.first_members().collect();
+        let members = first_members.iter().cloned();
+        let members = members.map(|(group, members)| (group, (None, members)));
         let world = Arc::new(World {
             seed,
             trace,
@@ -149,7 +172,7 @@ impl World {
             client_disks: Mutex::default(),
             wiped: Mutex::default(),
             rolled_back: Mutex::default(),
-            members: Mutex::new((None, (1..=shape.brokers).collect())),
+            members: Mutex::new(members.collect()),
             shape,
         });
         let operator = Node {
@@ -161,9 +184,10 @@ impl World {
         for server in world.name_servers.values().cloned() {
             world.add_machine(server.machine, move || server.clone().run());
         }
-        let members: Vec<u8> = (1..=world.shape.brokers).collect();
-        for id in members.clone() {
-            world.add_broker(id, &members);
+        for (_, members) in first_members {
+            for id in members.clone() {
+                world.add_broker(id, &members);
+            }
         }
         world
     }
@@ -191,8 +215,11 @@ impl World {
     /// Adds a broker that is configured with `members`, itself included, and starts it.
     pub fn add_broker(self: &Arc<Self>, id: u8, members: &[u8]) {
         let machine = Machine::Broker(id);
+        let group = self.group_of(id);
         let mut config = BrokerConfig {
+            group: group.name().to_owned(),
             broker_id: id.into(),
+            dead_letter_queue: group.first_queue(),
             listen: machine.address(CLIENT_PORT),
             peer_listen: machine.address(PEER_PORT),
             admin_listen: machine.address(ADMIN_PORT),
@@ -370,36 +397,6 @@ impl World {
         if paused {
             self.start(machine);
         }
-    }
-
-    /// The broker that leads, in the highest term that any leader has.
-    pub fn leader(&self) -> Option<Machine> {
-        let leads = |broker: &Arc<BrokerProcess>| {
-            let leadership = broker.live()?.group.leadership().borrow().clone();
-            leadership
-                .is_leader
-                .then_some((leadership.term, broker.machine))
-        };
-        let leaders = self.all_brokers().iter().filter_map(leads).max();
-        leaders.map(|(_, machine)| machine)
-    }
-
-    /// Ids of the brokers that vote, as the replica knows it, or knew it, that has applied most.
-    pub fn members(&self) -> Vec<u8> {
-        let voters = |broker: &Arc<BrokerProcess>| {
-            let status = broker.live()?.group.status();
-            let voters = status.members.iter().filter(|member| member.voter);
-            let ids: Vec<u8> = voters.map(|member| member.member.broker_id as u8).collect();
-            (!ids.is_empty()).then_some((status.applied, ids))
-        };
-        let newest = self.all_brokers().iter().filter_map(voters).max();
-        let known = self.members.lock();
-        let mut known = known.unwrap_or_else(PoisonError::into_inner);
-        // Those who know better may all be down.
-        if let Some(newest) = newest.filter(|newest| newest.0 >= known.0) {
-            *known = newest;
-        }
-        known.1.clone()
     }
 
     /// Asks a process to end in order. It stays down until it is started.

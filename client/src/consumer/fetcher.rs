@@ -311,6 +311,7 @@ impl Fetcher {
             filter_expression: Some(self.filter.to_wire()),
             long_polling_timeout: prost_types::Duration::try_from(polling).ok(),
         };
+        let identity = identity.for_group(broker_group);
         let identity = identity.meaning(&self.queue.of_life(life));
         let call = async {
             core.connection

@@ -396,7 +396,7 @@ async fn heartbeat(
         timeout,
         ..call(shared, "heartbeat", broker_group)
     };
-    let mut identity = shared.identity.clone();
+    let mut identity = shared.identity.for_group(broker_group);
     if let Some(start) = start {
         identity = identity.with(CONSUME_FROM, &start);
     }
@@ -442,11 +442,12 @@ async fn list_members(
         }),
     };
     let connection = &shared.core.connection;
+    let identity = shared.identity.for_group(broker_group);
     let answer: ListMembersResponse = connection
         .call(
             call(shared, "list members", broker_group),
             |address, timeout| {
-                let request = shared.identity.request(request.clone(), timeout);
+                let request = identity.request(request.clone(), timeout);
                 async move { connection.inquiry(&address)?.list_members(request).await }
             },
         )
@@ -465,9 +466,10 @@ async fn say_goodbye(shared: &Shared, broker_group: &Arc<str>) -> Result<(), Err
         group: Some(resource(shared.group.as_str())),
     };
     let connection = &shared.core.connection;
+    let identity = shared.identity.for_group(broker_group);
     let _: NotifyClientTerminationResponse = connection
         .call(call(shared, "leave", broker_group), |address, timeout| {
-            let request = shared.identity.request(request.clone(), timeout);
+            let request = identity.request(request.clone(), timeout);
             async move {
                 connection
                     .messaging(&address)?

@@ -63,8 +63,9 @@ pub(crate) async fn send_back(
         }),
         dead: failed.dead,
     };
-    let (connection, identity) = (&shared.core.connection, shared.identity.meaning(queue));
     let call = call(shared, "hand back", queue).await?;
+    let identity = shared.identity.for_group(&call.group).meaning(queue);
+    let connection = &shared.core.connection;
     let answer: Result<RedeliveryResponse, Error> = connection
         .call(call, |address, timeout| {
             let request = identity.request(request.clone(), timeout);
@@ -98,8 +99,9 @@ pub(crate) async fn settle(
         queue: queue.queue,
         settled: vec![Failed { offset, attempt }],
     };
-    let (connection, identity) = (&shared.core.connection, shared.identity.meaning(queue));
     let call = call(shared, "settle", queue).await?;
+    let identity = shared.identity.for_group(&call.group).meaning(queue);
+    let connection = &shared.core.connection;
     let _: RedeliveryResponse = connection
         .call(call, |address, timeout| {
             let request = identity.request(request.clone(), timeout);
@@ -131,7 +133,7 @@ pub(super) async fn pull(
     // The server answers when the polling ends; the rest is for the way.
     let timeout = polling.saturating_add(connection.attempt_timeout);
     let call = async {
-        let identity = shared.identity.meaning(queue);
+        let identity = shared.identity.for_group(broker_group).meaning(queue);
         let request = identity.request(request, timeout);
         connection.redelivery(address)?.pull_retries(request).await
     };

@@ -330,7 +330,8 @@ impl TopicSender {
         let attempt_ends = Instant::now() + timeout;
         let sequenced = sending.is_sequenced();
         let mut call = pin!(async {
-            let mut request = connection.request(SendMessageRequest { messages }, timeout);
+            let identity = connection.identity.for_group(pursuit.group());
+            let mut request = identity.request(SendMessageRequest { messages }, timeout);
             if sequenced {
                 answer::mark_sequenced(request.metadata_mut());
             }

@@ -350,9 +350,10 @@ async fn describe_delivery(shared: &Shared) -> Result<u32, Error> {
     let request = NameRequest {
         name: shared.group.as_str().to_owned(),
     };
+    let identity = shared.identity.for_group(&call.group);
     let answer: DescribeDeliveryResponse = connection
         .call(call, |address, timeout| {
-            let request = shared.identity.request(request.clone(), timeout);
+            let request = identity.request(request.clone(), timeout);
             async move {
                 connection
                     .inquiry(&address)?

@@ -10,6 +10,7 @@ use proto::cluster::Registration;
 use raft::{ClockStatus, GroupStatus, Leadership, Phase, Vote};
 use store::{Entry, EntryKind, LogCounters, LogId};
 
+use super::Checks;
 use super::completeness::LeaderCompleteness;
 use super::leaders::Leaders;
 use super::log::LogMatching;
@@ -19,6 +20,7 @@ use super::quorum::{CommittedOnQuorum, Synced};
 use super::routes::Routes;
 use super::tables::EqualTables;
 use super::votes::Votes;
+use crate::broker_group::BrokerGroup;
 use crate::machine::Machine;
 use crate::violation::Violation;
 
@@ -317,6 +319,50 @@ fn logs_that_share_an_entry_share_those_before() {
     holds(logs.seen(ONE, Some(log_id(2, 40)), &entry(3, 41, "a")));
     let other = Some(log_id(1, 40));
     breaks(logs.seen(ONE, other, &entry(3, 41, "a")), "log-matching");
+}
+
+/// Would catch leaders, tables, logs and majorities of one broker group that are held against another's.
+#[test]
+fn broker_groups_have_nothing_to_do_with_each_other() {
+    let (a, b) = (BrokerGroup::FIRST, BrokerGroup::numbered(1));
+    let other = Machine::Broker(b.base() + 1);
+    let mut checks = Checks::default();
+    for (group, machine, body, digest) in [(a, ONE, "a", 7), (b, other, "b", 8)] {
+        let of = checks.of(group);
+        let leads = GroupStatus {
+            leadership: leadership(3, true),
+            appended: Some(digest),
+            ..status()
+        };
+        holds(of.leaders.seen(machine, &leads.leadership));
+        holds(of.completeness.seen(machine, &leads));
+        holds(of.logs.seen(machine, None, &entry(2, 40, body)));
+        holds(of.tables.seen(machine, log_id(2, 40), Some(digest)));
+        of.completeness.applied(machine, log_id(2, 30 * digest));
+    }
+    let of = checks.of(b);
+    breaks(
+        of.leaders.seen(TWO, &leadership(3, true)),
+        "one-leader-per-term",
+    );
+    breaks(of.tables.seen(TWO, log_id(2, 40), Some(7)), "equal-tables");
+    breaks(of.logs.seen(TWO, None, &entry(2, 40, "a")), "log-matching");
+    let voters = BTreeSet::from([21, 22, 23]);
+    of.quorum.vote(voters);
+    checks.of(a).quorum.vote(BTreeSet::from([1, 2, 3]));
+    let synced = Synced::from([
+        (1, Some(40)),
+        (2, Some(40)),
+        (21, Some(40)),
+        (22, None),
+        (23, None),
+    ]);
+    let applied = log_id(2, 40);
+    holds(checks.of(a).quorum.seen(ONE, applied, &synced));
+    breaks(
+        checks.of(b).quorum.seen(other, applied, &synced),
+        "committed-on-quorum",
+    );
 }
 
 fn table(version: u64, epoch: u64, leader: u64) -> RouteTable {

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use store::{CommitLog, Entry, EntryKind, LogId};
 
+use crate::broker_group::BrokerGroup;
 use crate::machine::Machine;
 use crate::violation::Violation;
 use crate::world::World;
@@ -114,12 +115,19 @@ impl Follower {
     }
 }
 
-/// Compares the committed entries that two or more of the running replicas still have.
+/// Compares the committed entries that two or more of the running replicas of a group still have.
 pub async fn compare_logs(world: &World) -> Result<(), Violation> {
+    for group in world.groups() {
+        compare_logs_of(world, group).await?;
+    }
+    Ok(())
+}
+
+async fn compare_logs_of(world: &World, group: BrokerGroup) -> Result<(), Violation> {
     let mut matching = LogMatching::default();
     let mut terms: BTreeMap<u64, (Machine, u64)> = BTreeMap::new();
-    let members = world.members();
-    for broker in world.all_brokers() {
+    let members = world.members(group);
+    for broker in world.brokers_of(group) {
         let Some(live) = broker.live() else {
             continue;
         };

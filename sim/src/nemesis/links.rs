@@ -6,7 +6,7 @@ use super::{Nemesis, sleep};
 use crate::effect::FaultKind;
 use crate::machine::Machine;
 use crate::network::Cut;
-use crate::schedule::{Shape, Who};
+use crate::schedule::{Shape, Side, Who};
 
 type Links = BTreeSet<(Machine, Machine)>;
 
@@ -18,12 +18,23 @@ impl Nemesis {
         }
         let what = self.in_words(shape);
         self.strikes(kind, format_args!("{what}, {how:?}, for {for_ms} ms"));
+        let alone = Shape::Between {
+            from: Side::Group,
+            to: Side::Everybody,
+            both: true,
+        };
+        if *shape == alone {
+            self.goes_away();
+        }
         for (from, to) in &links {
             self.world.network.cut(*from, *to, how);
         }
         sleep(for_ms).await;
         for (from, to) in links {
             self.world.network.mend(from, to, how);
+        }
+        if *shape == alone {
+            self.comes_back();
         }
         self.tell(format_args!("{} ends", kind.name()));
     }
@@ -57,6 +68,11 @@ impl Nemesis {
             Shape::Split(side) => format!("{} from all others", names(side)),
             Shape::LeaderWithClients => format!("{} from the other brokers", who(&Who::Leader)),
             Shape::OneWay(from, to) => format!("{} to {}", who(from), who(to)),
+            Shape::Between { from, to, both } => {
+                let back = if *both { ", and back" } else { "" };
+                let side = |side| names(&self.side(side));
+                format!("{} to {}{back}", side(*from), side(*to))
+            }
             Shape::Deaf(deaf) => format!("all others to {}", who(deaf)),
             Shape::Mute(mute) => format!("{} to all others", who(mute)),
             Shape::Ring => "each broker from half of the others".to_owned(),
@@ -71,7 +87,7 @@ impl Nemesis {
 
     fn links(&self, shape: &Shape) -> Links {
         let machines = self.world.machines();
-        let brokers: Vec<Machine> = machines.iter().copied().filter(is_broker).collect();
+        let brokers: Vec<Machine> = self.side(Side::Group);
         let name_servers: Vec<Machine> = machines.iter().copied().filter(is_name_server).collect();
         let clients: Vec<Machine> = machines.iter().copied().filter(is_client).collect();
         let one = |who| self.find(who).into_iter().collect::<Vec<_>>();
@@ -90,10 +106,17 @@ impl Nemesis {
                 apart(&side, &others(&machines, &side))
             }
             Shape::LeaderWithClients => {
-                let leader: Vec<Machine> = self.world.leader().into_iter().collect();
+                let leader = self.side(Side::Leader);
                 apart(&leader, &others(&brokers, &leader))
             }
             Shape::OneWay(from, to) => towards(&one(*from), &one(*to)),
+            Shape::Between { from, to, both } => {
+                let (from, to) = (self.side(*from), self.side(*to));
+                match both {
+                    true => apart(&from, &to),
+                    false => towards(&from, &to),
+                }
+            }
             Shape::Deaf(who) => {
                 let deaf = one(*who);
                 towards(&others(&machines, &deaf), &deaf)
@@ -116,6 +139,28 @@ impl Nemesis {
             Shape::NameServersApart => apart(&name_servers, &name_servers),
             Shape::ClientsFrom(who) => apart(&clients, &one(*who)),
             Shape::Swizzle(links) => links.iter().copied().collect(),
+        }
+    }
+}
+
+impl Nemesis {
+    /// The machines of one side, as things are now.
+    fn side(&self, side: Side) -> Vec<Machine> {
+        let machines = self.world.machines().into_iter();
+        let in_group = |machine: &Machine| match machine {
+            Machine::Broker(id) => self.world.group_of(*id) == self.group,
+            _ => false,
+        };
+        match side {
+            Side::Leader => self.world.leader(self.group).into_iter().collect(),
+            Side::Machine(machine) => machines.filter(|one| *one == machine).collect(),
+            Side::Group => machines.filter(in_group).collect(),
+            Side::OtherGroups => machines
+                .filter(|machine| is_broker(machine) && !in_group(machine))
+                .collect(),
+            Side::NameServers => machines.filter(is_name_server).collect(),
+            Side::Clients => machines.filter(is_client).collect(),
+            Side::Everybody => machines.filter(|machine| !in_group(machine)).collect(),
         }
     }
 }

@@ -100,7 +100,7 @@ impl Nemesis {
         let groups = plan.groups(&topic.name);
         let queue = Queue {
             topic: topic.name.clone(),
-            queue: chance.below(topic.queues.into()) as u32,
+            queue: *chance.pick(&topic.numbers()),
         };
         let place = Place {
             queue,
@@ -162,7 +162,7 @@ impl Nemesis {
             let push_groups = push_groups.map(|consumer| consumer.group.clone());
             let groups = self.clients.plan.groups(&topic.name);
             for group in groups.into_iter().chain(push_groups) {
-                for queue in 0..topic.queues {
+                for queue in topic.numbers() {
                     let topic = topic.name.clone();
                     let queue = Queue { topic, queue };
                     self.operator.ask_committed(&group, queue).await;

@@ -15,7 +15,7 @@ impl Model<'_> {
     /// For messages to one queue or of one message group.
     pub(super) fn lanes_in_order(&self) -> Result<(), Violation> {
         let mut first: BTreeMap<(u64, &Target), (&Send<'_>, &Queue)> = BTreeMap::new();
-        let mut last: BTreeMap<(u64, &Target), (&Send<'_>, u64)> = BTreeMap::new();
+        let mut last: BTreeMap<(u64, &Target, &Queue), (&Send<'_>, u64)> = BTreeMap::new();
         // Values of a lane grow.
         for (value, send) in &self.sends {
             let Some((place, _)) = self.places.get(value) else {
@@ -26,7 +26,7 @@ impl Model<'_> {
             }
             let lane = (send.lane, send.target);
             let (before, queue) = *first.entry(lane).or_insert((send, &place.queue));
-            if *queue != place.queue {
+            if *queue != place.queue && !self.may_move(send) {
                 // A topic that got more queues moves message groups; none does here.
                 let what = format!("{:?} went to two queues", send.target);
                 return Err(self.out_of_order("one-queue-per-group", what, before, send));
@@ -34,6 +34,8 @@ impl Model<'_> {
             if send.stored_at().is_none() {
                 continue;
             }
+            let (number, target) = lane;
+            let lane = (number, target, &place.queue);
             if let Some((before, offset)) = last.insert(lane, (send, place.offset))
                 && offset >= place.offset
             {
@@ -42,6 +44,13 @@ impl Model<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Message groups do, in a topic that several broker groups share: while the route leaves one out they are in other
+    /// queues.
+    fn may_move(&self, send: &Send<'_>) -> bool {
+        let shared = self.shared.get(send.topic);
+        matches!(send.target, Target::Group(_)) && shared.is_some_and(|(groups, _)| *groups > 1)
     }
 
     /// For all messages of one queue that are known to be stored.

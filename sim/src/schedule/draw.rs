@@ -1,6 +1,7 @@
 //! Draws schedules: which faults, how many, how long, from a mix of kinds.
 
-use super::{Fault, Schedule, Shape, Timed, Who};
+use super::{Fault, Schedule, Shape, Side, Timed, Who};
+use crate::broker_group::BrokerGroup;
 use crate::chance::Chance;
 use crate::disk::{Failing, Room};
 use crate::machine::Machine;
@@ -12,6 +13,9 @@ use crate::network::{Cut, Weather};
 pub enum Kind {
     Partition,
     Silence,
+    GroupAway,
+    GroupLinks,
+    GroupDown,
     NameServers,
     Weather,
     Kill,
@@ -48,8 +52,10 @@ pub struct Mix {
     pub every_ms: u64,
     /// How long the chaos lasts, in milliseconds.
     pub chaos_ms: u64,
-    /// Brokers, name servers, client machines.
-    pub machines: (u8, u8, u8),
+    /// Brokers of each group.
+    pub brokers: Vec<u8>,
+    /// Name servers and client machines.
+    pub others: (u8, u8),
 }
 
 impl Mix {
@@ -58,13 +64,15 @@ impl Mix {
         let mut drawing = Drawing {
             chance: Chance::new(seed, "schedule"),
             mix: self,
-            // Rot strikes one replica of a world, and so does a wipe: a minority, whatever else happens.
-            victim: 0,
-            wiped: false,
-            next_broker: self.machines.0 + 1,
+            groups: Vec::new(),
+            now: 0,
             made: 0,
         };
-        drawing.victim = drawing.chance.between(1..=self.machines.0.into()) as u8;
+        let groups = BrokerGroup::all(BrokerGroup::MOST).zip(&self.brokers);
+        for (group, brokers) in groups {
+            let prey = Prey::new(group, *brokers, &mut drawing.chance);
+            drawing.groups.push(prey);
+        }
         let mut faults = drawing.clocks_never_set_right();
         // The kind that gives a scenario its name happens in each of its worlds.
         let certain_ms = drawing
@@ -91,11 +99,46 @@ impl Mix {
 struct Drawing<'a> {
     chance: Chance,
     mix: &'a Mix,
+    groups: Vec<Prey>,
+    /// The broker group that faults are drawn for now: its place among them.
+    now: usize,
+    /// Topics and groups that somebody makes.
+    made: u64,
+}
+
+/// A broker group, as far as faults have been drawn for it.
+struct Prey {
+    /// The number before that of its first broker.
+    base: u8,
+    brokers: u8,
+    /// Rot strikes one replica of a group, and so does a wipe: a minority, whatever else happens.
     victim: u8,
     wiped: bool,
     next_broker: u8,
-    /// Topics and groups that somebody makes.
-    made: u64,
+}
+
+impl Prey {
+    fn new(group: BrokerGroup, brokers: u8, chance: &mut Chance) -> Prey {
+        let base = group.base();
+        Prey {
+            base,
+            brokers,
+            victim: base + chance.between(1..=brokers.into()) as u8,
+            // One that is alone has nobody who could give it back what it lost.
+            wiped: brokers < 3,
+            next_broker: base + brokers + 1,
+        }
+    }
+
+    /// Those with which it begins.
+    fn brokers(&self) -> impl Iterator<Item = Machine> + Clone + use<> {
+        (self.base + 1..=self.base + self.brokers).map(Machine::Broker)
+    }
+
+    /// Those that took another one's place, too.
+    fn all(&self) -> impl Iterator<Item = Machine> + Clone + use<> {
+        (self.base + 1..self.next_broker).map(Machine::Broker)
+    }
 }
 
 impl Drawing<'_> {
@@ -104,11 +147,12 @@ impl Drawing<'_> {
         if !self.mix.kinds.iter().any(|(kind, _)| *kind == Kind::Clock) {
             return Vec::new();
         }
-        let brokers = 1..=self.mix.machines.0;
-        let offsets = brokers.map(|broker| Timed {
+        let brokers: Vec<Machine> = self.groups.iter().flat_map(Prey::brokers).collect();
+        let offsets = brokers.into_iter().map(|broker| Timed {
             at_ms: 0,
+            group: 0,
             fault: Fault::ClockOffset {
-                who: Who::Machine(Machine::Broker(broker)),
+                who: Who::Machine(broker),
                 by_ms: *self.chance.pick(&[-60_000, -300, -20, 20, 300, 60_000]),
             },
         });
@@ -116,12 +160,26 @@ impl Drawing<'_> {
     }
 
     fn at(&mut self, at_ms: u64, kind: Kind) -> Vec<Timed> {
+        self.turn_to_some_group();
+        let group = self.now as u8;
         let drawn = self.faults(kind).into_iter();
         let timed = drawn.map(|(after_ms, fault)| Timed {
             at_ms: at_ms + after_ms,
+            group,
             fault,
         });
         timed.collect()
+    }
+
+    /// Where there is one group only, nothing is drawn.
+    fn turn_to_some_group(&mut self) {
+        if self.groups.len() > 1 {
+            self.now = self.chance.below(self.groups.len() as u64) as usize;
+        }
+    }
+
+    fn prey(&mut self) -> &mut Prey {
+        &mut self.groups[self.now]
     }
 
     fn pause(&mut self) -> u64 {
@@ -157,11 +215,13 @@ impl Drawing<'_> {
         match self.chance.below(3) {
             0 => Who::Leader,
             1 => {
-                let followers = self.mix.machines.0.saturating_sub(1).max(1);
+                let followers = self.prey().brokers.saturating_sub(1).max(1);
                 Who::Follower(self.chance.below(followers.into()) as u8)
             }
-            // Those that took another one's place, too.
-            _ => Who::Machine(self.machine(self.next_broker - 1, Machine::Broker)),
+            _ => {
+                let all: Vec<Machine> = self.prey().all().collect();
+                Who::Machine(*self.chance.pick(&all))
+            }
         }
     }
 
@@ -177,11 +237,11 @@ impl Drawing<'_> {
     }
 
     fn name_server(&mut self) -> Who {
-        Who::Machine(self.machine(self.mix.machines.1, Machine::NameServer))
+        Who::Machine(self.machine(self.mix.others.0, Machine::NameServer))
     }
 
     fn client(&mut self) -> Who {
-        Who::Machine(self.machine(self.mix.machines.2, Machine::Client))
+        Who::Machine(self.machine(self.mix.others.1, Machine::Client))
     }
 
     fn faults(&mut self, kind: Kind) -> Vec<(u64, Fault)> {
@@ -195,6 +255,9 @@ impl Drawing<'_> {
             Kind::Clients => return self.clients(),
             Kind::Clock => return self.clock(),
             Kind::Partition => self.partition(),
+            Kind::GroupLinks => self.group_links(),
+            Kind::GroupDown => self.group_down(),
+            Kind::GroupAway => self.group_away(),
             Kind::NameServers => self.name_servers(),
             Kind::Weather => self.weather(),
             Kind::Kill | Kind::PowerLoss | Kind::PowerLossOfAll => self.crash(kind),
@@ -248,12 +311,78 @@ impl Drawing<'_> {
         (0..3).map(silence).collect()
     }
 
+    /// A group of several is cut off from somebody: from everybody, or in one direction only.
+    fn group_links(&mut self) -> Fault {
+        let from = match self.chance.one_in(2) {
+            true => Side::Leader,
+            false => Side::Group,
+        };
+        let server = self.machine(self.mix.others.0, Machine::NameServer);
+        let client = self.machine(self.mix.others.1, Machine::Client);
+        let (from, to) = match self.chance.below(7) {
+            0 => (Side::Group, Side::Everybody),
+            1 => (Side::Group, Side::OtherGroups),
+            2 => (from, Side::NameServers),
+            3 | 4 => (Side::Group, Side::Machine(server)),
+            5 => (from, Side::Clients),
+            _ => (Side::Group, Side::Machine(client)),
+        };
+        let both = self.chance.one_in(2);
+        // In one direction: what they say is not heard, or they hear nothing.
+        let (from, to) = match !both && self.chance.one_in(2) {
+            true => (to, from),
+            false => (from, to),
+        };
+        Fault::Partition {
+            shape: Shape::Between { from, to, both },
+            how: self.cut(),
+            for_ms: self.duration(),
+        }
+    }
+
+    fn group_down(&mut self) -> Fault {
+        Fault::GroupDown {
+            power: self.chance.one_in(2).then(|| self.chance.number()),
+            down_ms: self.duration(),
+        }
+    }
+
+    /// A group is gone for so long that everybody notices.
+    fn group_away(&mut self) -> Fault {
+        const AWAY_MS: u64 = 30_000;
+        let how = match self.chance.below(4) {
+            0 => {
+                return Fault::GroupDown {
+                    power: None,
+                    down_ms: AWAY_MS,
+                };
+            }
+            1 => {
+                return Fault::GroupDown {
+                    power: Some(self.chance.number()),
+                    down_ms: AWAY_MS,
+                };
+            }
+            2 => Cut::Hangs,
+            _ => Cut::Refuses,
+        };
+        Fault::Partition {
+            shape: Shape::Between {
+                from: Side::Group,
+                to: Side::Everybody,
+                both: true,
+            },
+            how,
+            for_ms: AWAY_MS,
+        }
+    }
+
     fn split(&mut self) -> Vec<Machine> {
-        let (_, name_servers, clients) = self.mix.machines;
-        let brokers = (1..self.next_broker).map(Machine::Broker);
+        let (name_servers, clients) = self.mix.others;
+        let brokers: Vec<Machine> = self.groups.iter().flat_map(Prey::all).collect();
         let name_servers = (1..=name_servers).map(Machine::NameServer);
         let clients = (1..=clients).map(Machine::Client);
-        self.some_of(brokers.chain(name_servers).chain(clients))
+        self.some_of(brokers.into_iter().chain(name_servers).chain(clients))
     }
 
     fn cut(&mut self) -> Cut {
@@ -264,11 +393,11 @@ impl Drawing<'_> {
     }
 
     fn swizzle(&mut self) -> Vec<(Machine, Machine)> {
-        let brokers = self.mix.machines.0;
-        let mut links: Vec<_> = (1..=brokers)
-            .flat_map(|from| (1..=brokers).map(move |to| (from, to)))
+        let brokers = self.prey().brokers();
+        let mut links: Vec<_> = brokers
+            .clone()
+            .flat_map(|from| brokers.clone().map(move |to| (from, to)))
             .filter(|(from, to)| from != to)
-            .map(|(from, to)| (Machine::Broker(from), Machine::Broker(to)))
             .collect();
         self.chance.shuffle(&mut links);
         let count = self.chance.between(1..=links.len().max(1) as u64);
@@ -277,10 +406,10 @@ impl Drawing<'_> {
     }
 
     fn some_links_to_name_servers(&mut self) -> Vec<(Machine, Machine)> {
-        let (brokers, name_servers, _) = self.mix.machines;
-        let mut links: Vec<_> = (1..=brokers)
-            .flat_map(|broker| (1..=name_servers).map(move |server| (broker, server)))
-            .map(|(broker, server)| (Machine::Broker(broker), Machine::NameServer(server)))
+        let (name_servers, _) = self.mix.others;
+        let servers = (1..=name_servers).map(Machine::NameServer);
+        let mut links: Vec<_> = (self.prey().brokers())
+            .flat_map(|broker| servers.clone().map(move |server| (broker, server)))
             .collect();
         self.chance.shuffle(&mut links);
         let count = self.chance.between(1..=(links.len() as u64 / 2).max(1));
@@ -350,7 +479,7 @@ impl Drawing<'_> {
     }
 
     fn crash(&mut self, kind: Kind) -> Fault {
-        let brokers = (1..self.next_broker).map(Machine::Broker);
+        let brokers = self.prey().all();
         let who = match (kind, self.chance.below(8)) {
             (Kind::PowerLossOfAll, _) => brokers.map(Who::Machine).collect(),
             (Kind::Kill, 0) => {
@@ -376,7 +505,8 @@ impl Drawing<'_> {
         let who = self.broker();
         let mut faults = Vec::new();
         for round in 0..self.chance.between(3..=8) {
-            let broker = (round % u64::from(self.mix.machines.0)) as u8 + 1;
+            let prey = self.prey();
+            let broker = prey.base + (round % u64::from(prey.brokers)) as u8 + 1;
             let down_ms = self.chance.between(10..=500);
             let restart = match rolling {
                 true => Fault::Stop {
@@ -475,13 +605,14 @@ impl Drawing<'_> {
 
     /// A replica is replaced; often because it is away, and it comes back when the group has gone on without it.
     fn replace(&mut self) -> Vec<(u64, Fault)> {
-        self.next_broker += 1;
-        let by = self.next_broker - 1;
+        self.prey().next_broker += 1;
+        let by = self.prey().next_broker - 1;
         if self.chance.one_in(2) {
             let who = self.broker();
             return vec![(0, Fault::Replace { who, by })];
         }
-        let who = Who::Machine(self.machine(self.mix.machines.0, Machine::Broker));
+        let first: Vec<Machine> = self.prey().brokers().collect();
+        let who = Who::Machine(*self.chance.pick(&first));
         let away = Fault::Crash {
             who: vec![who],
             power: None,
@@ -494,7 +625,7 @@ impl Drawing<'_> {
 
     /// Rot in some places, and then somebody who looks.
     fn rot(&mut self) -> Vec<(u64, Fault)> {
-        let machine = Machine::Broker(self.victim);
+        let machine = Machine::Broker(self.prey().victim);
         let mut faults = Vec::new();
         for _ in 0..self.chance.between(1..=3) {
             let seed = self.chance.number();
@@ -552,27 +683,27 @@ impl Drawing<'_> {
     fn operation(&mut self, kind: Kind) -> Fault {
         match kind {
             Kind::LoseMark => Fault::LoseMark {
-                machine: Machine::Broker(self.victim),
+                machine: Machine::Broker(self.prey().victim),
                 seed: self.chance.number(),
                 down_ms: self.duration(),
             },
-            Kind::RollBack if !self.wiped => {
-                self.wiped = true;
-                self.next_broker += 1;
+            Kind::RollBack if !self.prey().wiped => {
+                self.prey().wiped = true;
+                self.prey().next_broker += 1;
                 Fault::RollBack {
-                    machine: Machine::Broker(self.victim),
+                    machine: Machine::Broker(self.prey().victim),
                     age_ms: self.chance.between(8_000..=15_000),
                     others_restart: self.chance.one_in(2),
-                    by: self.next_broker - 1,
+                    by: self.prey().next_broker - 1,
                     after_ms: self.duration(),
                 }
             }
-            Kind::Wipe if !self.wiped => {
-                self.wiped = true;
-                self.next_broker += 1;
+            Kind::Wipe if !self.prey().wiped => {
+                self.prey().wiped = true;
+                self.prey().next_broker += 1;
                 Fault::Wipe {
-                    machine: Machine::Broker(self.victim),
-                    by: self.next_broker - 1,
+                    machine: Machine::Broker(self.prey().victim),
+                    by: self.prey().next_broker - 1,
                     after_ms: self.duration(),
                 }
             }

@@ -158,13 +158,25 @@ impl Reader {
 
     async fn take_queues(&self) -> Result<(), raftmq_client::Error> {
         if self.plan.assigned {
-            let queues = self.client.queues(&self.plan.topic).await?;
+            let queues = self.all_queues().await?;
             return self.consumer.assign(queues).await;
         }
         let subscribing = self.consumer.subscribe(&self.plan.topic, Filter::All);
         match subscribing.await {
             Err(_) if !self.consumer.subscriptions().await.is_empty() => Ok(()),
             result => result,
+        }
+    }
+
+    /// As soon as all are known.
+    async fn all_queues(&self) -> Result<Vec<TopicQueue>, raftmq_client::Error> {
+        loop {
+            let queues = self.client.queues(&self.plan.topic).await?;
+            let all = self.clients.plan.knows_all(&self.plan.topic, &queues);
+            if all || self.clients.phase() == Phase::Stop {
+                return Ok(queues);
+            }
+            tokio::time::sleep(AGAIN).await;
         }
     }
 

@@ -8,7 +8,7 @@ use raftmq_client::{Administration, Client, ClusterSecret};
 
 use super::{Clients, Phase, consumer, lives, producer, push_consumer, retrier};
 use crate::machine::{ADMIN_PORT, CLIENT_PORT, Machine};
-use crate::operator::FIRST_SPARE_BROKER;
+use crate::world::World;
 
 /// Pause before a client that could not be made is tried again.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -69,10 +69,13 @@ pub async fn run_client(clients: Arc<Clients>, number: u8) {
 }
 
 /// Over any broker that there is or may be: those that a world begins with may all be replaced.
-fn administration() -> Administration {
+fn administration(world: &World) -> Administration {
     let secret = ClusterSecret::load("simulated".as_ref()).expect("the simulator has one");
-    let spare = FIRST_SPARE_BROKER..=FIRST_SPARE_BROKER + SPARE_BROKERS;
-    let brokers = (1..=SCHEDULED_BROKERS).chain(spare).map(Machine::Broker);
+    let brokers = world.groups().flat_map(|group| {
+        let (first, spare) = (group.base() + 1, group.first_spare());
+        (first..first + SCHEDULED_BROKERS).chain(spare..=spare + SPARE_BROKERS)
+    });
+    let brokers = brokers.map(Machine::Broker);
     Administration::new(secret).endpoints(brokers.map(|broker| broker.address(ADMIN_PORT)))
 }
 
@@ -96,7 +99,7 @@ pub async fn connect(
         let building = Client::builder()
             .seeds(seeds.clone())
             .client_id(id.clone())
-            .administration(administration())
+            .administration(administration(&clients.world))
             .attempt_timeout(Duration::from_millis(clients.plan.attempt_ms))
             .request_timeout(patience)
             .start_timeout(Duration::from_secs(3))

@@ -1,9 +1,12 @@
 //! What the clients of a world shall do: data, drawn from the seed before the world begins.
 
+use std::ops::Range;
 use std::sync::Arc;
 
+use raftmq_client::TopicQueue;
 use serde::{Deserialize, Serialize};
 
+use crate::broker_group::BrokerGroup;
 use crate::chance::Chance;
 
 /// How much there shall be.
@@ -46,6 +49,39 @@ pub struct TopicPlan {
     pub name: Arc<str>,
     /// Its queues.
     pub queues: u32,
+    /// How many of them each broker group has, where there are several. Older cases have one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shares: Vec<Share>,
+}
+
+/// What a broker group has of a topic.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Share {
+    /// Which group, by number.
+    pub group: u8,
+    /// Its queues.
+    pub queues: u32,
+}
+
+impl TopicPlan {
+    /// The numbers of the queues that each broker group has.
+    pub fn shares(&self) -> Vec<(BrokerGroup, Range<u32>)> {
+        if self.shares.is_empty() {
+            return vec![(BrokerGroup::FIRST, 0..self.queues)];
+        }
+        let share = |share: &Share| {
+            let group = BrokerGroup::numbered(share.group);
+            let first = group.first_queue();
+            (group, first..first + share.queues)
+        };
+        self.shares.iter().map(share).collect()
+    }
+
+    /// The numbers of all its queues.
+    pub fn numbers(&self) -> Vec<u32> {
+        let shares = self.shares().into_iter();
+        shares.flat_map(|(_, queues)| queues).collect()
+    }
 }
 
 /// Where a producer sends to.
@@ -270,6 +306,7 @@ impl Plan {
             .map(|number| TopicPlan {
                 name: format!("topic-{number}").into(),
                 queues: chance.between(1..=4) as u32,
+                shares: Vec::new(),
             })
             .collect();
         let mut producers = Vec::new();
@@ -327,6 +364,38 @@ impl Plan {
         }
     }
 
+    /// The same in so many broker groups: the first topic is spread over all of them, the others over some. Whoever shall
+    /// find the queues of all begins with a name server: a broker knows its own.
+    #[must_use]
+    pub fn spread(mut self, seed: u64, groups: u8) -> Plan {
+        if groups < 2 {
+            return self;
+        }
+        let mut chance = Chance::new(seed, "broker groups");
+        for (place, topic) in self.topics.iter_mut().enumerate() {
+            topic.shares = shares(&mut chance, groups, place == 0);
+            topic.queues = topic.shares.iter().map(|share| share.queues).sum();
+        }
+        for producer in &mut self.producers {
+            producer.name_servers = true;
+            let topic = self.topics.iter().find(|one| one.name == producer.topic);
+            if let (Targets::Queue(_), Some(topic)) = (producer.targets, topic) {
+                producer.targets = Targets::Queue(*chance.pick(&topic.numbers()));
+            }
+        }
+        for consumer in &mut self.consumers {
+            consumer.name_servers = true;
+        }
+        self
+    }
+
+    /// Whether these are all queues of a topic: a route may leave out those of a broker group that is not heard of.
+    pub fn knows_all(&self, topic: &str, queues: &[TopicQueue]) -> bool {
+        let mut topics = self.topics.iter();
+        let topic = topics.find(|one| &*one.name == topic);
+        topic.is_none_or(|topic| queues.len() >= topic.queues as usize)
+    }
+
     /// The groups of pull consumers of a topic, each once.
     pub fn groups(&self, topic: &str) -> Vec<Arc<str>> {
         let mut groups: Vec<Arc<str>> = self
@@ -355,6 +424,18 @@ impl Plan {
         });
         first.map(|(_, consumer)| consumer)
     }
+}
+
+/// What each broker group has of a topic; one at least has some.
+fn shares(chance: &mut Chance, groups: u8, all: bool) -> Vec<Share> {
+    let one = chance.below(groups.into()) as u8;
+    let has = |group: &u8| all || *group == one || chance.one_in(2);
+    let has: Vec<u8> = (0..groups).filter(has).collect();
+    let share = |group| Share {
+        group,
+        queues: chance.between(1..=3) as u32,
+    };
+    has.into_iter().map(share).collect()
 }
 
 /// Members that subscribe to one of the two topics, or to both.

@@ -27,6 +27,11 @@ const TOO_LARGE_ONE_IN: u64 = 97;
 /// Its body; whoever reads it sees that nobody sent it.
 static TOO_LARGE: [u8; 5 << 10] = [0; 5 << 10];
 
+/// Whether a message is one that must be refused.
+pub fn is_too_large(value: Value) -> bool {
+    value % TOO_LARGE_ONE_IN == 0
+}
+
 /// Works until clients are told to produce no more.
 pub(super) async fn run(clients: Arc<Clients>, machine: Machine, host: Host, plan: ProducerPlan) {
     let lane = clients.history.next_number();
@@ -149,9 +154,9 @@ impl Sender {
     }
 
     fn message(&self, value: Value) -> (Target, Message) {
-        let body = match value % TOO_LARGE_ONE_IN {
-            0 => Bytes::from_static(&TOO_LARGE),
-            _ => body::encode(value, self.clients.plan.body_bytes_max),
+        let body = match is_too_large(value) {
+            true => Bytes::from_static(&TOO_LARGE),
+            false => body::encode(value, self.clients.plan.body_bytes_max),
         };
         let message = Message::builder(self.plan.topic.clone()).body(body);
         let (target, message) = match self.plan.targets {

@@ -18,7 +18,8 @@ use raftmq_client::{
 };
 
 use super::{
-    Clients, LITTLE_PATIENCE, PATIENCE, Phase, PushPlan, connect, place, question, redelivery_call,
+    Clients, LITTLE_PATIENCE, PATIENCE, Phase, PushPlan, TopicPlan, connect, place, question,
+    redelivery_call,
 };
 use crate::body;
 use crate::effect::Effect;
@@ -258,16 +259,18 @@ impl Consumer {
         let asker = asker.manual_commit().build().expect("no bound is 0");
         let topics = self.clients.plan.topics.iter();
         let topic = topics.filter(|topic| topic.name == self.plan.topic);
-        let count = topic.map(|topic| topic.queues).next().unwrap_or_default();
+        let numbers: Vec<u32> = topic.flat_map(TopicPlan::numbers).collect();
+        let count = numbers.len() as u32;
         let mut held = self.stream.assignment();
         while self.goes_on() {
             self.look_what_is_held(&mut held);
             let is_end = self.clients.phase() != Phase::Work;
             let one = madsim::rand::thread_rng().gen_range(0..count.max(1));
-            for number in (0..count).filter(|number| is_end || *number == one) {
+            let asked = (0..).zip(&numbers);
+            for (_, number) in asked.filter(|(place, _)| is_end || *place == one) {
                 let queue = Queue {
                     topic: self.plan.topic.clone(),
-                    queue: number,
+                    queue: *number,
                 };
                 let (history, group) = (&self.clients.history, &self.plan.group);
                 question::ask_committed(history, self.machine, &asker, group, &queue).await;
@@ -304,11 +307,10 @@ impl Consumer {
             queue: queue.clone(),
         });
         let request = redelivery_call::pull_request(&self.plan.group, queue);
-        let world = &self.clients.world;
-        let pulling =
-            redelivery_call::call(world, &self.id, request, async |mut client, request| {
-                client.pull_retries(request).await
-            });
+        let at = (&*self.clients.world, queue.queue);
+        let pulling = redelivery_call::call(at, &self.id, request, async |mut client, request| {
+            client.pull_retries(request).await
+        });
         if let Some(answer) = pulling.await
             && answer.code == Code::Ok as i32
             && answer.retries.is_empty()

@@ -16,14 +16,14 @@ const CALL: Duration = Duration::from_secs(2);
 /// Metadata in which a client says who it is.
 const CLIENT_ID: &str = "x-mq-client-id";
 
-/// Asks any broker; none if there was no answer.
+/// Asks any broker of those that may have a queue; none if there was no answer.
 pub(super) async fn call<Q, A>(
-    world: &World,
+    (world, queue): (&World, u32),
     id: &str,
     request: Q,
     call: impl AsyncFnOnce(RedeliveryClient, Request<Q>) -> Result<Response<A>, Status>,
 ) -> Option<A> {
-    let brokers = world.all_brokers();
+    let brokers = world.brokers_of(world.group_of_queue(queue));
     let place = madsim::rand::thread_rng().gen_range(0..brokers.len());
     let address = brokers[place].machine.address(CLIENT_PORT);
     let channel = host::network::channel(&address, &Default::default()).ok()?;

@@ -111,7 +111,10 @@ impl Retrier {
                 Ok::<_, raftmq_client::Error>(queues)
             };
             match assigning.await {
-                Ok(queues) => return queues.iter().map(queue).collect(),
+                Ok(queues) if self.clients.plan.knows_all(&self.plan.topic, &queues) => {
+                    return queues.iter().map(queue).collect();
+                }
+                Ok(_) => tracing::debug!("not all queues yet"),
                 Err(error) => tracing::debug!(%error, "no queues yet"),
             }
             tokio::time::sleep(AGAIN).await;
@@ -158,7 +161,7 @@ impl Retrier {
             wait_ms: madsim::rand::thread_rng().gen_range(0..=RETRY_WAIT_MS),
             ..redelivery_call::pull_request(&self.plan.group, queue)
         };
-        let pulling = self.call(request, async |mut client, request| {
+        let pulling = self.call(queue.queue, request, async |mut client, request| {
             client.pull_retries(request).await
         });
         let Some(answer) = pulling
@@ -228,7 +231,8 @@ impl Retrier {
                 dead,
                 delay_ms: request.delay_ms,
             });
-            let sending = self.call(request.clone(), async |mut client, request| {
+            let (number, request) = (request.queue, request.clone());
+            let sending = self.call(number, request, async |mut client, request| {
                 client.send_back(request).await
             });
             let (outcome, is_missing) = outcome(sending.await);
@@ -260,7 +264,7 @@ impl Retrier {
             queue: place.queue.queue,
             settled: vec![failed(&place, attempt)],
         };
-        let settling = self.call(request, async |mut client, request| {
+        let settling = self.call(request.queue, request, async |mut client, request| {
             client.settle(request).await
         });
         let (outcome, _) = outcome(settling.await);
@@ -270,13 +274,15 @@ impl Retrier {
         self.record(Event::Settled { call, outcome });
     }
 
-    /// Asks any broker; none if there was no answer.
+    /// Asks any broker that may have a queue; none if there was no answer.
     async fn call<Q, A>(
         &self,
+        queue: u32,
         request: Q,
         call: impl AsyncFnOnce(RedeliveryClient, Request<Q>) -> Result<Response<A>, Status>,
     ) -> Option<A> {
-        redelivery_call::call(&self.clients.world, &self.id, request, call).await
+        let at = (&*self.clients.world, queue);
+        redelivery_call::call(at, &self.id, request, call).await
     }
 
     fn happened(&self, effect: Effect) {

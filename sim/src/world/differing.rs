@@ -25,7 +25,6 @@ pub(super) fn differ(seed: u64, broker_id: u8, config: &mut BrokerConfig) {
     config.checkpoint_log_bytes = *chance.pick(&[16, 64, 512]) * KIB;
     config.pull_messages_max = *chance.pick(&[3, 32, 1_024]);
     config.pull_bytes_max = *chance.pick(&[2, 64, 4_096]) * KIB;
-    config.dead_letter_queue = *chance.pick(&[0, 1]);
     config.retention_interval_ms = *chance.pick(&[300, config.retention_interval_ms]);
 }
 
