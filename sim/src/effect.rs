@@ -28,6 +28,7 @@ named! {
     FaultKind {
         LeaderIsolated => "leader isolated",
         LeaderIsolatedWithClients => "leader isolated with clients",
+        FollowersIsolated => "followers isolated together",
         MachineIsolated => "machine isolated",
         Split => "machines split in two",
         OneWayCut => "one-way cut",

@@ -30,6 +30,7 @@ mod invariants_test;
 mod leaders;
 mod log;
 mod positions;
+mod promises;
 mod queues;
 mod quorum;
 mod routes;
@@ -137,7 +138,7 @@ impl Invariants {
         tokio::join!(
             self.watch_leadership(machine, live),
             self.watch_status(broker, live),
-            self.watch_log(machine, live),
+            self.watch_log(broker, live),
             self.watch_tables(machine, live),
         );
     }
@@ -192,9 +193,14 @@ impl Invariants {
         }
     }
 
-    async fn watch_log(&self, machine: Machine, live: &Live) {
+    async fn watch_log(&self, broker: &BrokerProcess, live: &Live) {
+        let machine = broker.machine;
+        let mut must_have = promises::MustHave::new(self.must_have(broker));
         let mut follower = log::Follower::new(live.group.log());
         loop {
+            let status = live.group.status();
+            let looked = must_have.look(machine, &status, &live.group.log()).await;
+            self.note(looked);
             let committed = live.group.status().committed;
             let (mut before, entries) = follower.look(committed).await;
             for entry in &entries {
@@ -205,6 +211,17 @@ impl Invariants {
             }
             tokio::time::sleep(TICK).await;
         }
+    }
+
+    /// The last entry that a process must find in its log, as far as it is known which one it is. A disk that is another one
+    /// has promised nothing.
+    fn must_have(&self, broker: &BrokerProcess) -> Option<LogId> {
+        let Machine::Broker(id) = broker.machine else {
+            return None;
+        };
+        let promised = broker.must_have();
+        let promised = promised.filter(|_| !self.world.must_be_replaced(id))?;
+        self.checks().tables.last_applied(promised)
     }
 
     async fn watch_tables(&self, machine: Machine, live: &Live) {

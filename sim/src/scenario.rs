@@ -157,6 +157,23 @@ pub static SCENARIOS: &[Scenario] = &[
         tune: five_brokers_sometimes,
     },
     Scenario {
+        name: "deposed",
+        about: "leaders go on with their clients while others are elected, and start again when they have learned of it",
+        size: SIZE,
+        kinds: &[
+            (Kind::Depose, 6),
+            (Kind::Kill, 1),
+            (Kind::PowerLoss, 1),
+            (Kind::Transfer, 1),
+            (Kind::Weather, 1),
+            (Kind::SlowSyncs, 1),
+            (Kind::AskCommitted, 2),
+        ],
+        every_ms: 3_000,
+        chaos_ms: 40_000,
+        tune: much_under_way,
+    },
+    Scenario {
         name: "silence",
         about: "one machine at a time vanishes without a word, always the one that leads: nobody is held up for long",
         // As long as the SDK waits unless told otherwise.
@@ -176,12 +193,12 @@ pub static SCENARIOS: &[Scenario] = &[
         size: SIZE,
         kinds: &[
             (Kind::DiskError, 3),
-            (Kind::DiskRoom, 2),
+            (Kind::DiskRoom, 3),
             (Kind::SlowSyncs, 2),
             (Kind::Rot, 4),
             (Kind::LoseMark, 2),
-            (Kind::RollBack, 1),
-            (Kind::Wipe, 1),
+            (Kind::RollBack, 2),
+            (Kind::Wipe, 2),
             (Kind::PowerLoss, 3),
             (Kind::PowerLossOfAll, 1),
             (Kind::Checkpoint, 2),
@@ -294,6 +311,7 @@ pub static SCENARIOS: &[Scenario] = &[
         size: SIZE,
         kinds: &[
             (Kind::Partition, 5),
+            (Kind::Depose, 1),
             (Kind::NameServers, 2),
             (Kind::Weather, 3),
             (Kind::Kill, 3),
@@ -333,6 +351,12 @@ fn elections_as_shipped(_: &mut Chance, shape: &mut Shape) {
     broker.heartbeat_interval_ms = shipped.heartbeat_interval_ms;
     broker.election_timeout_ms_min = shipped.election_timeout_ms_min;
     broker.election_timeout_ms_max = shipped.election_timeout_ms_max;
+}
+
+/// A leader takes what it can before it knows that nobody confirms it.
+fn much_under_way(chance: &mut Chance, shape: &mut Shape) {
+    shape.broker.proposals_inflight_max = 16;
+    five_brokers_sometimes(chance, shape);
 }
 
 fn three_name_servers(_: &mut Chance, shape: &mut Shape) {

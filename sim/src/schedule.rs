@@ -4,6 +4,7 @@
 //! known beforehand: faults may name the leader, and mean whoever leads then.
 
 mod draw;
+mod swarm;
 
 use std::fmt;
 
@@ -38,6 +39,8 @@ pub enum Shape {
     Split(Vec<Machine>),
     /// The leader from the other brokers; clients and name servers still reach it.
     LeaderWithClients,
+    /// The brokers that do not lead, together, from the leader and everybody else: they elect one whom no client reaches.
+    Followers,
     /// One direction of one link.
     OneWay(Who, Who),
     /// Everything that one machine says, or everything that it should hear.
@@ -317,6 +320,7 @@ fn partition_kind(shape: &Shape) -> FaultKind {
         Shape::Isolate(_) => FaultKind::MachineIsolated,
         Shape::Split(_) => FaultKind::Split,
         Shape::LeaderWithClients => FaultKind::LeaderIsolatedWithClients,
+        Shape::Followers => FaultKind::FollowersIsolated,
         Shape::OneWay(..) => FaultKind::OneWayCut,
         Shape::Deaf(_) => FaultKind::DeafMachine,
         Shape::Mute(_) => FaultKind::MuteMachine,

@@ -56,6 +56,7 @@ impl Nemesis {
             Shape::Isolate(one) => format!("{} from all others", who(one)),
             Shape::Split(side) => format!("{} from all others", names(side)),
             Shape::LeaderWithClients => format!("{} from the other brokers", who(&Who::Leader)),
+            Shape::Followers => format!("brokers from {} and all others", who(&Who::Leader)),
             Shape::OneWay(from, to) => format!("{} to {}", who(from), who(to)),
             Shape::Deaf(deaf) => format!("all others to {}", who(deaf)),
             Shape::Mute(mute) => format!("{} to all others", who(mute)),
@@ -93,6 +94,13 @@ impl Nemesis {
                 let leader: Vec<Machine> = self.world.leader().into_iter().collect();
                 apart(&leader, &others(&brokers, &leader))
             }
+            Shape::Followers => match self.world.leader() {
+                Some(leader) => {
+                    let followers = others(&brokers, &[leader]);
+                    apart(&followers, &others(&machines, &followers))
+                }
+                None => Links::new(),
+            },
             Shape::OneWay(from, to) => towards(&one(*from), &one(*to)),
             Shape::Deaf(who) => {
                 let deaf = one(*who);
