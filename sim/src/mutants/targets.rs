@@ -55,7 +55,7 @@ fn of_votes(mutant: Mutant) -> Row {
         Mutant::WipedReplicaAnswers => (
             &["membership"],
             &["wiped-replicas-stay-out", "one-leader-per-term"],
-            60,
+            400,
         ),
         _ => (
             &["kills"],
@@ -96,7 +96,7 @@ fn of_redelivery(mutant: Mutant) -> Row {
         Mutant::SentBackBeforeCommit => (
             &["deposed"],
             &["sent-back-comes-again", "redelivery-is-earned"],
-            60,
+            20,
         ),
         _ => (
             &["kills", "partitions"],
@@ -159,7 +159,7 @@ impl Target {
                 &["log-matching", "equal-tables", "no-phantom"],
                 60,
             ),
-            Mutant::TruncationLost => (&["deposed"], LOGS, 60),
+            Mutant::TruncationLost => (&["deposed"], LOGS, 20),
             Mutant::RetentionAboveCheckpoint => (&["snapshots"], KEPT, 20),
             Mutant::SnapshotWithoutSegments => (&["snapshots"], KEPT, 60),
             Mutant::TablesAheadOfLog => (
