@@ -34,6 +34,7 @@ named! {
         GroupHalfCutOff => "broker group cut off in one direction",
         GroupKilled => "broker group killed",
         GroupLosesPower => "broker group loses power",
+        FollowersIsolated => "followers isolated together",
         MachineIsolated => "machine isolated",
         Split => "machines split in two",
         OneWayCut => "one-way cut",

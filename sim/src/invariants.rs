@@ -30,6 +30,7 @@ mod invariants_test;
 mod leaders;
 mod log;
 mod positions;
+mod promises;
 mod queues;
 mod quorum;
 mod routes;
@@ -155,7 +156,7 @@ impl Invariants {
         tokio::join!(
             self.watch_leadership(group, broker.machine, live),
             self.watch_status(group, broker, live),
-            self.watch_log(group, broker.machine, live),
+            self.watch_log(group, broker, live),
             self.watch_tables(group, broker.machine, live),
         );
     }
@@ -212,9 +213,14 @@ impl Invariants {
         }
     }
 
-    async fn watch_log(&self, group: BrokerGroup, machine: Machine, live: &Live) {
+    async fn watch_log(&self, group: BrokerGroup, broker: &BrokerProcess, live: &Live) {
+        let machine = broker.machine;
+        let mut must_have = promises::MustHave::new(self.must_have(group, broker));
         let mut follower = log::Follower::new(live.group.log());
         loop {
+            let status = live.group.status();
+            let looked = must_have.look(machine, &status, &live.group.log()).await;
+            self.note(looked);
             let committed = live.group.status().committed;
             let (mut before, entries) = follower.look(committed).await;
             for entry in &entries {
@@ -225,6 +231,17 @@ impl Invariants {
             }
             tokio::time::sleep(TICK).await;
         }
+    }
+
+    /// The last entry that a process must find in its log, as far as it is known which one it is. A disk that is another one
+    /// has promised nothing.
+    fn must_have(&self, group: BrokerGroup, broker: &BrokerProcess) -> Option<LogId> {
+        let Machine::Broker(id) = broker.machine else {
+            return None;
+        };
+        let promised = broker.must_have();
+        let promised = promised.filter(|_| !self.world.must_be_replaced(id))?;
+        self.checks().of(group).tables.last_applied(promised)
     }
 
     async fn watch_tables(&self, group: BrokerGroup, machine: Machine, live: &Live) {

@@ -55,15 +55,17 @@ pub struct Operator {
 }
 
 impl Operator {
-    /// Connects. None if clients were told to stop before anybody answered.
+    /// Connects: to the brokers where there is one group of them, for a broker knows no queues but those of its own group. None if
+    /// clients were told to stop before anybody answered.
     pub async fn connect(clients: &Clients, host: &Host) -> Option<Operator> {
         let id = format!("operator-{}", clients.history.next_number());
-        let client = connect(clients, host, id, false, PATIENCE).await?;
+        let groups = clients.world.group_count();
+        let client = connect(clients, host, id, groups > 1, PATIENCE).await?;
         Some(Operator {
             client,
             history: clients.history.clone(),
             group: BrokerGroup::FIRST,
-            groups: clients.world.group_count(),
+            groups,
         })
     }
 

@@ -158,6 +158,23 @@ pub static SCENARIOS: &[Scenario] = &[
         tune: five_brokers_sometimes,
     },
     Scenario {
+        name: "deposed",
+        about: "leaders go on with their clients while others are elected, and start again when they have learned of it",
+        size: SIZE,
+        kinds: &[
+            (Kind::Depose, 6),
+            (Kind::Kill, 1),
+            (Kind::PowerLoss, 1),
+            (Kind::Transfer, 1),
+            (Kind::Weather, 1),
+            (Kind::SlowSyncs, 1),
+            (Kind::AskCommitted, 2),
+        ],
+        every_ms: 3_000,
+        chaos_ms: 40_000,
+        tune: much_under_way,
+    },
+    Scenario {
         name: "silence",
         about: "one machine at a time vanishes without a word, always the one that leads: nobody is held up for long",
         // As long as the SDK waits unless told otherwise.
@@ -177,12 +194,12 @@ pub static SCENARIOS: &[Scenario] = &[
         size: SIZE,
         kinds: &[
             (Kind::DiskError, 3),
-            (Kind::DiskRoom, 2),
+            (Kind::DiskRoom, 3),
             (Kind::SlowSyncs, 2),
             (Kind::Rot, 4),
             (Kind::LoseMark, 2),
-            (Kind::RollBack, 1),
-            (Kind::Wipe, 1),
+            (Kind::RollBack, 2),
+            (Kind::Wipe, 2),
             (Kind::PowerLoss, 3),
             (Kind::PowerLossOfAll, 1),
             (Kind::Checkpoint, 2),
@@ -329,6 +346,7 @@ pub static SCENARIOS: &[Scenario] = &[
         size: SIZE,
         kinds: &[
             (Kind::Partition, 5),
+            (Kind::Depose, 1),
             (Kind::NameServers, 2),
             (Kind::Weather, 3),
             (Kind::Kill, 3),
@@ -376,6 +394,12 @@ fn several_groups(chance: &mut Chance, shape: &mut Shape) {
     for _ in 0..chance.between(1..=2) {
         shape.more_groups.push(*chance.pick(&[3, 3, 3, 1]));
     }
+}
+
+/// A leader takes what it can before it knows that nobody confirms it.
+fn much_under_way(chance: &mut Chance, shape: &mut Shape) {
+    shape.broker.proposals_inflight_max = 16;
+    five_brokers_sometimes(chance, shape);
 }
 
 fn three_name_servers(_: &mut Chance, shape: &mut Shape) {

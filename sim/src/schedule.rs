@@ -4,6 +4,7 @@
 //! known beforehand: faults may name the leader, and mean whoever leads then.
 
 mod draw;
+mod swarm;
 
 use std::fmt;
 
@@ -67,6 +68,8 @@ pub enum Shape {
         /// Whether the others are not heard either.
         both: bool,
     },
+    /// The brokers that do not lead, together, from the leader and everybody else: they elect one whom no client reaches.
+    Followers,
     /// One direction of one link.
     OneWay(Who, Who),
     /// Everything that one machine says, or everything that it should hear.
@@ -364,6 +367,7 @@ fn partition_kind(shape: &Shape) -> FaultKind {
             Side::NameServers | Side::Machine(Machine::NameServer(_)) => FaultKind::GroupUnseen,
             _ => FaultKind::GroupCutOff,
         },
+        Shape::Followers => FaultKind::FollowersIsolated,
         Shape::OneWay(..) => FaultKind::OneWayCut,
         Shape::Deaf(_) => FaultKind::DeafMachine,
         Shape::Mute(_) => FaultKind::MuteMachine,

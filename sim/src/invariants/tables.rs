@@ -15,6 +15,12 @@ pub(super) struct EqualTables {
 }
 
 impl EqualTables {
+    /// The last entry up to `index` that was seen to be applied.
+    pub(super) fn last_applied(&self, index: u64) -> Option<LogId> {
+        let (_, (_, applied, _)) = self.seen.range(..=index).next_back()?;
+        Some(*applied)
+    }
+
     pub(super) fn seen(
         &mut self,
         machine: Machine,

@@ -23,6 +23,7 @@ const LOGS: &[&str] = &[
     "leader-completeness",
     "acknowledged-is-durable",
     "one-message-per-offset",
+    "promises-are-kept",
 ];
 
 /// What is wrong when entries vanish that were acknowledged.
@@ -93,9 +94,9 @@ fn of_redelivery(mutant: Mutant) -> Row {
             40,
         ),
         Mutant::SentBackBeforeCommit => (
-            &["partitions"],
+            &["deposed"],
             &["sent-back-comes-again", "redelivery-is-earned"],
-            170,
+            20,
         ),
         _ => (
             &["kills", "partitions"],
@@ -158,7 +159,7 @@ impl Target {
                 &["log-matching", "equal-tables", "no-phantom"],
                 60,
             ),
-            Mutant::TruncationLost => (&["chaos", "partitions"], LOGS, 300),
+            Mutant::TruncationLost => (&["deposed"], LOGS, 20),
             Mutant::RetentionAboveCheckpoint => (&["snapshots"], KEPT, 20),
             Mutant::SnapshotWithoutSegments => (&["snapshots"], KEPT, 60),
             Mutant::TablesAheadOfLog => (

@@ -67,6 +67,7 @@ impl Nemesis {
             Shape::Isolate(one) => format!("{} from all others", who(one)),
             Shape::Split(side) => format!("{} from all others", names(side)),
             Shape::LeaderWithClients => format!("{} from the other brokers", who(&Who::Leader)),
+            Shape::Followers => format!("brokers from {} and all others", who(&Who::Leader)),
             Shape::OneWay(from, to) => format!("{} to {}", who(from), who(to)),
             Shape::Between { from, to, both } => {
                 let back = if *both { ", and back" } else { "" };
@@ -108,6 +109,10 @@ impl Nemesis {
             Shape::LeaderWithClients => {
                 let leader = self.side(Side::Leader);
                 apart(&leader, &others(&brokers, &leader))
+            }
+            Shape::Followers => {
+                let followers = others(&brokers, &self.side(Side::Leader));
+                apart(&followers, &others(&machines, &followers))
             }
             Shape::OneWay(from, to) => towards(&one(*from), &one(*to)),
             Shape::Between { from, to, both } => {

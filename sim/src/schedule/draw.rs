@@ -1,17 +1,27 @@
 //! Draws schedules: which faults, how many, how long, from a mix of kinds.
 
-use super::{Fault, Schedule, Shape, Side, Timed, Who};
+mod compound;
+mod groups;
+mod prey;
+
+use self::prey::Prey;
+use super::swarm::{Swarm, some_of};
+use super::{Fault, Schedule, Shape, Timed, Who};
 use crate::broker_group::BrokerGroup;
 use crate::chance::Chance;
-use crate::disk::{Failing, Room};
+use crate::disk::Failing;
 use crate::machine::Machine;
 use crate::network::{Cut, Weather};
+
+/// How many shapes of partitions there are.
+const PARTITIONS: u64 = 12;
 
 /// A family of faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs, reason = "each is named for its faults")]
 pub enum Kind {
     Partition,
+    Depose,
     Silence,
     GroupAway,
     GroupLinks,
@@ -61,9 +71,12 @@ pub struct Mix {
 impl Mix {
     /// A schedule for a seed.
     pub fn draw(&self, seed: u64) -> Schedule {
+        let swarm = Swarm::draw(seed, &self.kinds);
         let mut drawing = Drawing {
             chance: Chance::new(seed, "schedule"),
             mix: self,
+            kinds: swarm.kinds,
+            shapes: some_of(&mut Chance::new(seed, "shapes"), PARTITIONS),
             groups: Vec::new(),
             now: 0,
             made: 0,
@@ -74,15 +87,14 @@ impl Mix {
             drawing.groups.push(prey);
         }
         let mut faults = drawing.clocks_never_set_right();
-        // The kind that gives a scenario its name happens in each of its worlds.
-        let certain_ms = drawing
-            .chance
-            .between(self.chaos_ms / 4..=self.chaos_ms / 2);
+        // The kind that gives a scenario its name happens in each of its worlds, and so does the one whose turn it is.
         let mut at_ms = drawing.pause();
-        for (kind, _) in self.kinds.iter().take(1) {
-            faults.extend(drawing.at(certain_ms, *kind));
+        for kind in swarm.certain {
+            let quarter_ms = self.chaos_ms / 4;
+            let certain_ms = drawing.chance.between(quarter_ms..=2 * quarter_ms);
+            faults.extend(drawing.at(certain_ms, kind));
         }
-        while !self.kinds.is_empty() && at_ms < self.chaos_ms {
+        while !drawing.kinds.is_empty() && at_ms < self.chaos_ms {
             let kind = drawing.kind();
             faults.extend(drawing.at(at_ms, kind));
             at_ms += drawing.pause();
@@ -99,6 +111,10 @@ impl Mix {
 struct Drawing<'a> {
     chance: Chance,
     mix: &'a Mix,
+    /// Those of its kinds that are on.
+    kinds: Vec<(Kind, u64)>,
+    /// Those shapes of partitions that are on, by their numbers.
+    shapes: Vec<u64>,
     groups: Vec<Prey>,
     /// The broker group that faults are drawn for now: its place among them.
     now: usize,
@@ -106,45 +122,10 @@ struct Drawing<'a> {
     made: u64,
 }
 
-/// A broker group, as far as faults have been drawn for it.
-struct Prey {
-    /// The number before that of its first broker.
-    base: u8,
-    brokers: u8,
-    /// Rot strikes one replica of a group, and so does a wipe: a minority, whatever else happens.
-    victim: u8,
-    wiped: bool,
-    next_broker: u8,
-}
-
-impl Prey {
-    fn new(group: BrokerGroup, brokers: u8, chance: &mut Chance) -> Prey {
-        let base = group.base();
-        Prey {
-            base,
-            brokers,
-            victim: base + chance.between(1..=brokers.into()) as u8,
-            // One that is alone has nobody who could give it back what it lost.
-            wiped: brokers < 3,
-            next_broker: base + brokers + 1,
-        }
-    }
-
-    /// Those with which it begins.
-    fn brokers(&self) -> impl Iterator<Item = Machine> + Clone + use<> {
-        (self.base + 1..=self.base + self.brokers).map(Machine::Broker)
-    }
-
-    /// Those that took another one's place, too.
-    fn all(&self) -> impl Iterator<Item = Machine> + Clone + use<> {
-        (self.base + 1..self.next_broker).map(Machine::Broker)
-    }
-}
-
 impl Drawing<'_> {
     /// Where clocks go wrong none was ever right.
     fn clocks_never_set_right(&mut self) -> Vec<Timed> {
-        if !self.mix.kinds.iter().any(|(kind, _)| *kind == Kind::Clock) {
+        if !self.kinds.iter().any(|(kind, _)| *kind == Kind::Clock) {
             return Vec::new();
         }
         let brokers: Vec<Machine> = self.groups.iter().flat_map(Prey::brokers).collect();
@@ -187,9 +168,9 @@ impl Drawing<'_> {
     }
 
     fn kind(&mut self) -> Kind {
-        let total = self.mix.kinds.iter().map(|(_, weight)| weight).sum();
+        let total = self.kinds.iter().map(|(_, weight)| weight).sum();
         let mut drawn = self.chance.below(total);
-        for (kind, weight) in &self.mix.kinds {
+        for (kind, weight) in &self.kinds {
             if drawn < *weight {
                 return *kind;
             }
@@ -249,6 +230,8 @@ impl Drawing<'_> {
             Kind::RestartStorm => return self.restart_storm(),
             Kind::Rot => return self.rot(),
             Kind::Silence => return self.silence(),
+            Kind::Depose => return self.depose(),
+            Kind::Wipe if !self.prey().wiped => return self.wipe(),
             Kind::SlowSyncs => return self.slow_syncs(),
             Kind::Checkpoint => return self.checkpoint(),
             Kind::Replace => return self.replace(),
@@ -270,14 +253,21 @@ impl Drawing<'_> {
                 who: self.broker(),
                 for_ms: self.duration(),
             },
-            Kind::DiskError | Kind::DiskRoom => self.disk(kind),
+            Kind::DiskError => Fault::DiskFails {
+                who: self.broker(),
+                failing: *self
+                    .chance
+                    .pick(&[Failing::Read, Failing::Write, Failing::Sync]),
+            },
+            Kind::DiskRoom => return self.disk_room(),
             _ => self.operation(kind),
         };
         vec![(0, fault)]
     }
 
     fn partition(&mut self) -> Fault {
-        let shape = match self.chance.below(12) {
+        let number = *self.chance.pick(&self.shapes);
+        let shape = match number {
             0 => Shape::Isolate(Who::Leader),
             1 => Shape::Isolate(self.broker()),
             2 => Shape::LeaderWithClients,
@@ -287,93 +277,14 @@ impl Drawing<'_> {
             6 => Shape::Ring,
             7 => Shape::Bridge(self.broker()),
             8 => Shape::ClientsFrom(self.broker()),
-            9 | 10 => Shape::Split(self.split()),
+            9 => Shape::Split(self.split()),
+            10 => Shape::Followers,
             _ => Shape::Swizzle(self.swizzle()),
         };
         Fault::Partition {
             shape,
             how: self.cut(),
             for_ms: self.duration(),
-        }
-    }
-
-    /// Three times, long after one another, the machine that leads then vanishes without a word.
-    fn silence(&mut self) -> Vec<(u64, Fault)> {
-        const APART_MS: u64 = 10_000;
-        let silence = |after: u64| {
-            let fault = Fault::Partition {
-                shape: Shape::Isolate(Who::Leader),
-                how: Cut::Hangs,
-                for_ms: self.chance.between(2_000..=APART_MS / 2),
-            };
-            (after * APART_MS, fault)
-        };
-        (0..3).map(silence).collect()
-    }
-
-    /// A group of several is cut off from somebody: from everybody, or in one direction only.
-    fn group_links(&mut self) -> Fault {
-        let from = match self.chance.one_in(2) {
-            true => Side::Leader,
-            false => Side::Group,
-        };
-        let server = self.machine(self.mix.others.0, Machine::NameServer);
-        let client = self.machine(self.mix.others.1, Machine::Client);
-        let (from, to) = match self.chance.below(7) {
-            0 => (Side::Group, Side::Everybody),
-            1 => (Side::Group, Side::OtherGroups),
-            2 => (from, Side::NameServers),
-            3 | 4 => (Side::Group, Side::Machine(server)),
-            5 => (from, Side::Clients),
-            _ => (Side::Group, Side::Machine(client)),
-        };
-        let both = self.chance.one_in(2);
-        // In one direction: what they say is not heard, or they hear nothing.
-        let (from, to) = match !both && self.chance.one_in(2) {
-            true => (to, from),
-            false => (from, to),
-        };
-        Fault::Partition {
-            shape: Shape::Between { from, to, both },
-            how: self.cut(),
-            for_ms: self.duration(),
-        }
-    }
-
-    fn group_down(&mut self) -> Fault {
-        Fault::GroupDown {
-            power: self.chance.one_in(2).then(|| self.chance.number()),
-            down_ms: self.duration(),
-        }
-    }
-
-    /// A group is gone for so long that everybody notices.
-    fn group_away(&mut self) -> Fault {
-        const AWAY_MS: u64 = 30_000;
-        let how = match self.chance.below(4) {
-            0 => {
-                return Fault::GroupDown {
-                    power: None,
-                    down_ms: AWAY_MS,
-                };
-            }
-            1 => {
-                return Fault::GroupDown {
-                    power: Some(self.chance.number()),
-                    down_ms: AWAY_MS,
-                };
-            }
-            2 => Cut::Hangs,
-            _ => Cut::Refuses,
-        };
-        Fault::Partition {
-            shape: Shape::Between {
-                from: Side::Group,
-                to: Side::Everybody,
-                both: true,
-            },
-            how,
-            for_ms: AWAY_MS,
         }
     }
 
@@ -460,24 +371,6 @@ impl Drawing<'_> {
         }
     }
 
-    fn clients(&mut self) -> Vec<(u64, Fault)> {
-        let who = self.client();
-        let fault = match self.chance.below(6) {
-            0 | 1 => Fault::Pause {
-                who,
-                for_ms: self.duration(),
-            },
-            2 | 3 => return self.power_loss_while_saving(who),
-            _ => Fault::Crash {
-                who: vec![who],
-                power: self.chance.one_in(2).then(|| self.chance.number()),
-                down_ms: self.duration(),
-                storm: false,
-            },
-        };
-        vec![(0, fault)]
-    }
-
     fn crash(&mut self, kind: Kind) -> Fault {
         let brokers = self.prey().all();
         let who = match (kind, self.chance.below(8)) {
@@ -498,188 +391,6 @@ impl Drawing<'_> {
         }
     }
 
-    /// One broker that comes up and goes down again and again; or each in turn, in order.
-    fn restart_storm(&mut self) -> Vec<(u64, Fault)> {
-        let mut after_ms = 0;
-        let rolling = self.chance.one_in(2);
-        let who = self.broker();
-        let mut faults = Vec::new();
-        for round in 0..self.chance.between(3..=8) {
-            let prey = self.prey();
-            let broker = prey.base + (round % u64::from(prey.brokers)) as u8 + 1;
-            let down_ms = self.chance.between(10..=500);
-            let restart = match rolling {
-                true => Fault::Stop {
-                    who: Who::Machine(Machine::Broker(broker)),
-                    down_ms,
-                    rolling,
-                },
-                false => Fault::Crash {
-                    who: vec![who],
-                    power: self.chance.one_in(2).then(|| self.chance.number()),
-                    down_ms,
-                    storm: true,
-                },
-            };
-            faults.push((after_ms, restart));
-            after_ms += down_ms + self.chance.between(10..=1_500);
-        }
-        faults
-    }
-
-    fn disk(&mut self, kind: Kind) -> Fault {
-        let who = self.broker();
-        match kind {
-            Kind::DiskError => Fault::DiskFails {
-                who,
-                failing: *self
-                    .chance
-                    .pick(&[Failing::Read, Failing::Write, Failing::Sync]),
-            },
-            _ => Fault::DiskRoom {
-                who,
-                room: *self.chance.pick(&[
-                    Room::Full,
-                    Room::Free(200 << 10),
-                    Room::Free(400 << 10),
-                ]),
-                for_ms: self.duration(),
-            },
-        }
-    }
-
-    /// Slow syncs, and often a power cut in the middle of them: then much is not synced.
-    fn slow_syncs(&mut self) -> Vec<(u64, Fault)> {
-        let who = self.broker();
-        let for_ms = self.duration();
-        let slow = Fault::SlowSyncs {
-            who,
-            longest_ms: *self.chance.pick(&[20, 100, 600, 3_000]),
-            for_ms,
-        };
-        let mut faults = vec![(0, slow)];
-        if self.chance.one_in(2) {
-            let crash = Fault::Crash {
-                who: vec![who],
-                power: Some(self.chance.number()),
-                down_ms: self.duration(),
-                storm: false,
-            };
-            faults.push((self.chance.between(1..=for_ms), crash));
-        }
-        faults
-    }
-
-    /// Whoever keeps its progress there is in the middle of saving it.
-    fn power_loss_while_saving(&mut self, who: Who) -> Vec<(u64, Fault)> {
-        let for_ms = self.chance.between(1_000..=6_000);
-        let slow = Fault::SlowSyncs {
-            who,
-            longest_ms: *self.chance.pick(&[600, 3_000]),
-            for_ms,
-        };
-        let crash = Fault::Crash {
-            who: vec![who],
-            power: Some(self.chance.number()),
-            down_ms: self.duration(),
-            storm: false,
-        };
-        vec![(0, slow), (self.chance.between(500..=for_ms), crash)]
-    }
-
-    /// A checkpoint, and often a power cut before it is whole.
-    fn checkpoint(&mut self) -> Vec<(u64, Fault)> {
-        let who = self.broker();
-        let mut faults = vec![(0, Fault::Checkpoint { who })];
-        if self.chance.one_in(2) {
-            let crash = Fault::Crash {
-                who: vec![who],
-                power: Some(self.chance.number()),
-                down_ms: self.duration(),
-                storm: false,
-            };
-            faults.push((self.chance.between(1..=40), crash));
-        }
-        faults
-    }
-
-    /// A replica is replaced; often because it is away, and it comes back when the group has gone on without it.
-    fn replace(&mut self) -> Vec<(u64, Fault)> {
-        self.prey().next_broker += 1;
-        let by = self.prey().next_broker - 1;
-        if self.chance.one_in(2) {
-            let who = self.broker();
-            return vec![(0, Fault::Replace { who, by })];
-        }
-        let first: Vec<Machine> = self.prey().brokers().collect();
-        let who = Who::Machine(*self.chance.pick(&first));
-        let away = Fault::Crash {
-            who: vec![who],
-            power: None,
-            down_ms: self.chance.between(4_000..=25_000),
-            storm: false,
-        };
-        let after_ms = self.chance.between(100..=1_000);
-        vec![(0, away), (after_ms, Fault::Replace { who, by })]
-    }
-
-    /// Rot in some places, and then somebody who looks.
-    fn rot(&mut self) -> Vec<(u64, Fault)> {
-        let machine = Machine::Broker(self.prey().victim);
-        let mut faults = Vec::new();
-        for _ in 0..self.chance.between(1..=3) {
-            let seed = self.chance.number();
-            let rot = match self.chance.one_in(4) {
-                true => Fault::Misdirect { machine, seed },
-                false => Fault::Rot { machine, seed },
-            };
-            faults.push((0, rot));
-        }
-        let who = Who::Machine(machine);
-        let after_ms = self.chance.between(10..=2_000);
-        match self.chance.below(4) {
-            0 => {}
-            1 => faults.push((after_ms, Fault::Scrub { who })),
-            _ => faults.push((
-                after_ms,
-                Fault::Crash {
-                    who: vec![who],
-                    power: None,
-                    down_ms: self.duration(),
-                    storm: false,
-                },
-            )),
-        }
-        faults
-    }
-
-    /// A clock is set, by milliseconds to years, and often set back after a while; or it goes fast or slow.
-    fn clock(&mut self) -> Vec<(u64, Fault)> {
-        let who = self.broker();
-        if self.chance.one_in(3) {
-            let ppm = *self.chance.pick(&[-200_000, -500, 500, 200_000]);
-            return vec![(0, Fault::ClockDrift { who, ppm })];
-        }
-        let by_ms = *self.chance.pick(&[
-            200,
-            5_000,
-            60_000,
-            3_600_000,
-            73 * 3_600_000,
-            366 * 86_400_000,
-        ]);
-        let by_ms = match self.chance.below(3) {
-            0 => -by_ms,
-            _ => by_ms,
-        };
-        let mut faults = vec![(0, Fault::ClockJump { who, by_ms })];
-        if self.chance.one_in(2) {
-            let back = Fault::ClockJump { who, by_ms: -by_ms };
-            faults.push((self.duration(), back));
-        }
-        faults
-    }
-
     fn operation(&mut self, kind: Kind) -> Fault {
         match kind {
             Kind::LoseMark => Fault::LoseMark {
@@ -694,15 +405,6 @@ impl Drawing<'_> {
                     machine: Machine::Broker(self.prey().victim),
                     age_ms: self.chance.between(8_000..=15_000),
                     others_restart: self.chance.one_in(2),
-                    by: self.prey().next_broker - 1,
-                    after_ms: self.duration(),
-                }
-            }
-            Kind::Wipe if !self.prey().wiped => {
-                self.prey().wiped = true;
-                self.prey().next_broker += 1;
-                Fault::Wipe {
-                    machine: Machine::Broker(self.prey().victim),
                     by: self.prey().next_broker - 1,
                     after_ms: self.duration(),
                 }
