@@ -20,7 +20,7 @@ use crate::route::{Route, endpoints, resource};
 
 /// A route in use is fetched again after this time.
 const REFRESH_AFTER: Duration = Duration::from_secs(30);
-/// Errors refresh a route at most this often.
+/// What shows that a route is wrong, or lacks something, refreshes it at most this often.
 const REFRESH_SPACING: Duration = Duration::from_millis(200);
 /// Wait for the answer to a question that only helps.
 const HINT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -83,6 +83,21 @@ impl Core {
             Some(route) => Ok(route),
             None => self.fetch(topic, &entry).await,
         }
+    }
+
+    /// The broker group of a queue. One that the known route lacks may have been made since, or its group was not heard of when
+    /// the route was fetched: then it is fetched again, unless that was just done.
+    pub(crate) async fn group_of(
+        self: &Arc<Self>,
+        topic: &Arc<str>,
+        queue: u32,
+    ) -> Result<Arc<str>, Error> {
+        let known = self.route(topic).await?;
+        if known.has(queue) {
+            return Ok(known.group_of(queue));
+        }
+        let route = self.route_younger_than(topic, REFRESH_SPACING).await?;
+        Ok(route.group_of(queue))
     }
 
     /// A topic's route as it is known now, if it is; starts a refresh if it is old.

@@ -161,7 +161,7 @@ async fn call(
     group: Option<&str>,
     changes: bool,
 ) -> Result<Call, Error> {
-    let route = core.route(&queue.topic).await?;
+    let broker_group = core.group_of(&queue.topic, queue.queue).await?;
     let subject = match group {
         Some(group) => format!(
             "group {group} in queue {} of topic {}",
@@ -172,7 +172,7 @@ async fn call(
     Ok(Call {
         operation,
         subject,
-        group: route.group_of(queue.queue),
+        group: broker_group,
         timeout: core.connection.request_timeout,
         changes,
         once: false,

@@ -88,6 +88,10 @@ impl Route {
         self.queues.iter().filter(|queue| queue.readable)
     }
 
+    pub(crate) fn has(&self, queue: u32) -> bool {
+        self.queues.iter().any(|candidate| candidate.queue == queue)
+    }
+
     /// The broker group that has a queue; the topic's first group for a queue that is not in the route.
     pub(crate) fn group_of(&self, queue: u32) -> Arc<str> {
         self.queues

@@ -18,7 +18,7 @@ use crate::backoff::Backoff;
 use crate::connection::late;
 use crate::consumer::delivery::{Delivery, Filter, TopicQueue};
 use crate::consumer::holdings::{FetchNext, Signals};
-use crate::consumer::shared::Shared;
+use crate::consumer::shared::{REFUSALS_MAX, Shared};
 use crate::error::Error;
 use crate::lookout::PATIENCE_PARKED;
 use crate::measure;
@@ -28,8 +28,6 @@ use crate::received::ReceivedMessage;
 
 /// Pause after an error that will not pass by itself. The user hears of it; perhaps somebody repairs it.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
-/// Attempts after a mistake of the server before the user hears of it.
-const REFUSALS_MAX: u32 = 5;
 const OPERATION: &str = "pull";
 
 /// See the module's text.
@@ -82,7 +80,7 @@ impl Fetcher {
 
     async fn fetch(&self) {
         let mut backoff = Backoff::default();
-        let mut pursuit = self.pursuit().await;
+        let mut pursuit = self.shared.pursuit(&self.queue).await;
         loop {
             let next = self.shared.holdings().fetch_next(&self.queue);
             let wait = match next {
@@ -108,12 +106,6 @@ impl Fetcher {
                 tokio::time::sleep(wait).await;
             }
         }
-    }
-
-    async fn pursuit(&self) -> Pursuit {
-        let route = self.shared.core.route(&self.queue.topic).await;
-        let group = route.map_or_else(|_| "".into(), |route| route.group_of(self.queue.queue));
-        Pursuit::new(group, REFUSALS_MAX)
     }
 
     /// Asks where the group is in this queue. Returns how long to wait if that failed.
@@ -205,7 +197,7 @@ impl Fetcher {
                             self.fail(epoch, self.refused(refusal, &address));
                         }
                         // The queue's broker group may be another by now.
-                        *pursuit = self.pursuit().await;
+                        *pursuit = self.shared.pursuit(&self.queue).await;
                         Some(PAUSE_AFTER_FAILURE)
                     }
                 }

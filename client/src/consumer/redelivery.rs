@@ -145,15 +145,15 @@ pub(super) async fn pull(
 }
 
 async fn call(shared: &Shared, operation: &'static str, queue: &TopicQueue) -> Result<Call, Error> {
-    let route = shared.core.route(&queue.topic).await?;
     let TopicQueue { topic, queue, .. } = queue;
+    let broker_group = shared.core.group_of(topic, *queue).await?;
     Ok(Call {
         operation,
         subject: format!(
             "a message of group {} in queue {queue} of topic {topic}",
             shared.group
         ),
-        group: route.group_of(*queue),
+        group: broker_group,
         timeout: shared.core.connection.request_timeout,
         changes: true,
         once: false,

@@ -16,12 +16,10 @@ use crate::answer::Attempt;
 use crate::consumer::delivery::{Delivery, TopicQueue};
 use crate::consumer::holdings::{RetriesWanted, Signals};
 use crate::consumer::redelivery;
-use crate::consumer::shared::Shared;
+use crate::consumer::shared::{REFUSALS_MAX, Shared};
 use crate::pursuit::{Next, Pursuit};
 use crate::received::ReceivedMessage;
 
-/// Attempts after a mistake of the server before the longer pause.
-const REFUSALS_MAX: u32 = 5;
 /// Pause after what will not pass by itself.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// Pause after a broker said that it knows no retries at all.
@@ -47,7 +45,7 @@ impl RetryFetcher {
     }
 
     async fn fetch(&self) {
-        let mut pursuit = self.pursuit().await;
+        let mut pursuit = self.shared.pursuit(&self.queue).await;
         loop {
             let Some(wanted) = self.shared.holdings().retries_wanted(&self.queue) else {
                 return;
@@ -65,12 +63,6 @@ impl RetryFetcher {
                 tokio::time::sleep(wait).await;
             }
         }
-    }
-
-    async fn pursuit(&self) -> Pursuit {
-        let route = self.shared.core.route(&self.queue.topic).await;
-        let group = route.map_or_else(|_| "".into(), |route| route.group_of(self.queue.queue));
-        Pursuit::new(group, REFUSALS_MAX)
     }
 
     /// One call, and what follows from it. Returns how long to wait before the next one.
@@ -101,7 +93,7 @@ impl RetryFetcher {
             Next::GiveUp => {
                 tracing::debug!(%queue, ?failure, "no retries");
                 // The queue's broker group may be another by now.
-                *pursuit = self.pursuit().await;
+                *pursuit = self.shared.pursuit(&self.queue).await;
                 let is_seed = brokers.seeds().contains(&address);
                 pause_after(&failure, is_seed)
             }

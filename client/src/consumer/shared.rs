@@ -25,9 +25,13 @@ use crate::deadline;
 use crate::error::Error;
 use crate::measure;
 use crate::offsets::Start;
+use crate::pursuit::Pursuit;
 
 /// Commits on their way at once. Brokers gather them, so a few are enough.
 const COMMITS_AT_ONCE: u32 = 16;
+
+/// Attempts after a mistake of the server before the user hears of it.
+pub(super) const REFUSALS_MAX: u32 = 5;
 
 /// Who reads the queues of a topic.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -109,6 +113,12 @@ impl Shared {
         self.holdings
             .lock()
             .expect("nothing panics while the holdings are locked")
+    }
+
+    /// Begins to look for the leader of a queue's broker group.
+    pub(crate) async fn pursuit(&self, queue: &TopicQueue) -> Pursuit {
+        let group = self.core.group_of(&queue.topic, queue.queue).await;
+        Pursuit::new(group.unwrap_or_else(|_| "".into()), REFUSALS_MAX)
     }
 
     /// Takes queues and begins to fetch from them.

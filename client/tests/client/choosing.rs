@@ -17,6 +17,7 @@ impl Groups {
     async fn start() -> Groups {
         let first = FakeCluster::start(1, 2).await;
         let second = FakeCluster::start(1, 4).await;
+        second.world().name = "h".to_owned();
         let leader = second.world().addresses[0].clone();
         first.world().elsewhere = Some(("h".to_owned(), leader, 2..4));
         Groups { first, second }

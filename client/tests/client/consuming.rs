@@ -102,6 +102,67 @@ async fn every_message_comes_once_and_in_order_through_failures() {
     );
 }
 
+/// A cluster whose topic has queue 1 in another one.
+async fn with_queue_elsewhere() -> (FakeCluster, FakeCluster) {
+    let (here, there) = (
+        FakeCluster::start(1, 2).await,
+        FakeCluster::start(1, 2).await,
+    );
+    there.world().name = "h".to_owned();
+    (here, there)
+}
+
+/// What the name servers tell of it.
+fn hear_of(here: &FakeCluster, there: &FakeCluster) {
+    let leader = there.world().addresses[0].clone();
+    here.world().elsewhere = Some(("h".to_owned(), leader, 1..2));
+}
+
+/// Catches a client that asks others for a broker group that it does not reach, and believes them that they lead it: then its
+/// queues are not read any more.
+#[tokio::test]
+async fn a_broker_group_that_was_away_is_read_again() {
+    let (here, there) = with_queue_elsewhere().await;
+    hear_of(&here, &there);
+    there.fill(1, numbers(0..3));
+    there.world().silent = [0].into();
+    let client = client(&here, "c").await;
+    let consumer = builder(&client).build().expect("valid");
+    let queue = TopicQueue::new(TOPIC, 1);
+    consumer.assign([queue]).await.expect("assigned");
+    until("another group is asked for it", || {
+        here.world().meant_for_others.contains(&"h".to_owned())
+    })
+    .await;
+    there.world().silent.clear();
+    assert_eq!(bodies(&take(&consumer, 3).await), ["0", "1", "2"]);
+}
+
+/// Catches a queue that is looked for in the topic's first broker group for as long as a route is kept, because the group that
+/// has it was not heard of when the route was fetched.
+#[tokio::test]
+async fn a_queue_that_the_route_lacks_is_looked_for_again() {
+    let (here, there) = with_queue_elsewhere().await;
+    here.fill(0, numbers(0..1));
+    there.fill(1, numbers(1..3));
+    let client = client(&here, "c").await;
+    let consumer = builder(&client).build().expect("valid");
+    let queue = |number| TopicQueue::new(TOPIC, number);
+    here.world().queues.truncate(1);
+    consumer.assign([queue(0)]).await.expect("assigned");
+    assert_eq!(bodies(&take(&consumer, 1).await), ["0"]);
+    here.world().queues.push(Vec::new());
+    hear_of(&here, &there);
+    // Longer than routes are believed that lack something.
+    let none = consumer.poll(1, Duration::from_millis(500)).await;
+    assert_eq!(none.expect("no error").len(), 0);
+    consumer
+        .assign([queue(0), queue(1)])
+        .await
+        .expect("assigned");
+    assert_eq!(bodies(&take(&consumer, 2).await), ["1", "2"]);
+}
+
 /// Catches a long poll that answers late, or a consumer that asks in a tight loop.
 #[tokio::test]
 async fn a_message_arrives_as_soon_as_it_is_stored() {

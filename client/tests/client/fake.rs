@@ -68,6 +68,10 @@ pub(crate) struct Word {
 /// Everything that the group knows, and everything that it was asked.
 #[derive(Default)]
 pub(crate) struct World {
+    /// Of the broker group.
+    pub name: String,
+    /// What calls that named another broker group named.
+    pub meant_for_others: Vec<String>,
     pub addresses: Vec<String>,
     pub leader: usize,
     /// Of the leader; 0: nobody says which.
@@ -136,6 +140,7 @@ impl FakeCluster {
         tls: Option<Arc<ServerTls>>,
     ) -> FakeCluster {
         let world = World {
+            name: "g".to_owned(),
             queues: (0..queues).map(|_| Vec::new()).collect(),
             ..World::default()
         };
@@ -311,6 +316,19 @@ impl FakeBroker {
         response
     }
 
+    /// Whether a call is for the broker group that this broker is of, or for any. Keeps what others are asked for.
+    pub(crate) fn is_meant<R>(&self, request: &Request<R>) -> bool {
+        let Some(meant) = header::<String, _>(request, "x-raftmq-group") else {
+            return true;
+        };
+        let mut world = self.world();
+        let is_meant = meant == world.name;
+        if !is_meant {
+            world.meant_for_others.push(meant);
+        }
+        is_meant
+    }
+
     /// Waits for ever if this broker is silent; whether it leads.
     pub(crate) async fn leads(&self) -> bool {
         let silent = self.world().silent.contains(&self.number);
@@ -477,9 +495,12 @@ pub(crate) fn delivered(queue: usize, offset: u64, attempt: u32, encoded: &Bytes
     deliver(encoded, &delivery)
 }
 
-/// Refuses in the form of the call if this broker does not lead.
+/// Refuses in the form of the call if this broker does not lead, or another group is meant.
 macro_rules! lead {
-    ($self:ident, $refusal:expr) => {
+    ($self:ident, $request:ident, $refusal:expr) => {
+        if !$self.is_meant(&$request) {
+            return Ok(Response::new($refusal));
+        }
         if !$self.leads().await {
             return Ok($self.answer($refusal));
         }
@@ -507,7 +528,7 @@ impl MessagingService for FakeBroker {
         };
         let endpoints = endpoints_of(&leader);
         let broker = v2::Broker {
-            name: "g".to_owned(),
+            name: self.world().name.clone(),
             id: 0,
             endpoints: Some(endpoints),
         };
@@ -541,6 +562,7 @@ impl MessagingService for FakeBroker {
     ) -> Result<Response<v2::HeartbeatResponse>, Status> {
         lead!(
             self,
+            request,
             v2::HeartbeatResponse {
                 status: status(Code::HaNotAvailable, "not the leader")
             }
@@ -626,7 +648,7 @@ impl MessagingService for FakeBroker {
         let refusal = PullMessageResponse {
             content: Some(refusal),
         };
-        lead!(self, stream::iter([Ok(refusal)]).boxed());
+        lead!(self, request, stream::iter([Ok(refusal)]).boxed());
         let life = self.world().life();
         let refused = |code| PullMessageResponse {
             content: status(code, "").map(Content::Status),
@@ -654,6 +676,7 @@ impl MessagingService for FakeBroker {
     ) -> Result<Response<v2::UpdateOffsetResponse>, Status> {
         lead!(
             self,
+            request,
             v2::UpdateOffsetResponse {
                 status: status(Code::HaNotAvailable, "not the leader")
             }
@@ -684,6 +707,7 @@ impl MessagingService for FakeBroker {
     ) -> Result<Response<v2::GetOffsetResponse>, Status> {
         lead!(
             self,
+            request,
             v2::GetOffsetResponse {
                 status: status(Code::HaNotAvailable, "not the leader"),
                 offset: 0
@@ -739,6 +763,7 @@ impl MessagingService for FakeBroker {
     ) -> Result<Response<v2::QueryOffsetResponse>, Status> {
         lead!(
             self,
+            request,
             v2::QueryOffsetResponse {
                 status: status(Code::HaNotAvailable, "not the leader"),
                 offset: 0
@@ -767,6 +792,7 @@ impl MessagingService for FakeBroker {
     ) -> Result<Response<v2::NotifyClientTerminationResponse>, Status> {
         lead!(
             self,
+            request,
             v2::NotifyClientTerminationResponse {
                 status: status(Code::HaNotAvailable, "not the leader")
             }
