@@ -189,7 +189,7 @@ impl Maintenance {
         for first_index in self.snapshots.take_refused() {
             self.check_segment(first_index).await?;
         }
-        if self.snapshots.take_damaged() {
+        if self.snapshots.take_damaged() && !self.snapshots.rotted_with_the_tables().await? {
             self.renew_checkpoint(raft).await?;
         }
         let applied_bytes = self.tables.lock().await.applied_bytes();
@@ -317,6 +317,8 @@ impl Maintenance {
         {
             self.renew_checkpoint(&raft).await?;
         }
+        // Then the replica ends in order, and makes its tables again.
+        self.snapshots.rotted_with_the_tables().await?;
         let mut repaired = 0;
         for segment in self.log.segments().await? {
             if !segment.sealed {

@@ -43,7 +43,7 @@ use crate::state::Counters;
 use crate::tables::Tables;
 use crate::types::{RaftSnapshot, SnapshotMeta, StoredMembership};
 use hold::Hold;
-use manifest::{Content, Source};
+use manifest::{Content, Source, checkpoint_sources};
 
 /// A snapshot as openraft passes it around.
 #[derive(Clone)]
@@ -60,6 +60,7 @@ pub(crate) struct LocalSnapshot {
     checkpoint: Checkpoint,
     log: CommitLog,
     disk: Arc<dyn Disk>,
+    engine: Arc<dyn KvEngine>,
     /// Set when the checkpoint turns out to be damaged.
     damaged: Arc<AtomicBool>,
     refused: RefusedSegments,
@@ -81,6 +82,13 @@ pub(crate) struct ReceivedSnapshot {
 }
 
 impl LocalSnapshot {
+    /// All that belongs to the checkpoint, whole: what rotted must not spread.
+    async fn checkpoint_sources(&self) -> Result<Vec<Source>, StoreError> {
+        let sources = checkpoint_sources(self.disk.clone(), self.checkpoint.clone()).await?;
+        self.engine.check(self.checkpoint.tables_dir()).await?;
+        Ok(sources)
+    }
+
     /// A peer did not take `source`: if it is a segment, it will be looked at.
     fn was_refused(&self, source: &Source) {
         if let Content::Segment(segment) = &source.content {
@@ -191,6 +199,7 @@ impl Snapshots {
             checkpoint,
             log: self.log.clone(),
             disk: self.data_dir.disk().clone(),
+            engine: self.engine.clone(),
             damaged: self.damaged.clone(),
             refused: self.refused.clone(),
             _hold: Arc::new(hold),
@@ -212,6 +221,21 @@ impl Snapshots {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether the newest checkpoint is as it was made, and rotten all the same: then it is the tables that rotted, whose
+    /// files it has. That is noted.
+    pub(crate) async fn rotted_with_the_tables(&self) -> Result<bool, StoreError> {
+        let _hold = self.holds.take(self.log.positions().dropped);
+        let Some(newest) = self.checkpoints.newest()? else {
+            return Ok(false);
+        };
+        if self.checkpoints.verify(&newest).await.is_err() {
+            return Ok(false);
+        }
+        let checked = self.engine.check(newest.tables_dir()).await;
+        self.tables.lock().await.note(&checked);
+        Ok(checked.is_err_and(|error| error.is_corruption()))
     }
 
     /// Segments that a peer did not take since the last call: they may be damaged here.

@@ -1,8 +1,10 @@
 //! Draws schedules: which faults, how many, how long, from a mix of kinds.
 
+mod tables;
+
 use super::{Fault, Schedule, Shape, Timed, Who};
 use crate::chance::Chance;
-use crate::disk::{Failing, Room};
+use crate::disk::{self, Room};
 use crate::machine::Machine;
 use crate::network::{Cut, Weather};
 
@@ -23,6 +25,10 @@ pub enum Kind {
     DiskError,
     DiskRoom,
     SlowSyncs,
+    TablesStall,
+    TablesFail,
+    TablesRot,
+    SlowCheckpoints,
     Rot,
     LoseMark,
     RollBack,
@@ -191,6 +197,10 @@ impl Drawing<'_> {
             Kind::Silence => return self.silence(),
             Kind::SlowSyncs => return self.slow_syncs(),
             Kind::Checkpoint => return self.checkpoint(),
+            Kind::SlowCheckpoints => return self.slow_checkpoints(),
+            Kind::TablesRot => return self.tables_rot(),
+            Kind::TablesStall => self.tables_stall(),
+            Kind::TablesFail => self.tables_fail(),
             Kind::Replace => return self.replace(),
             Kind::Clients => return self.clients(),
             Kind::Clock => return self.clock(),
@@ -402,9 +412,11 @@ impl Drawing<'_> {
         match kind {
             Kind::DiskError => Fault::DiskFails {
                 who,
-                failing: *self
-                    .chance
-                    .pick(&[Failing::Read, Failing::Write, Failing::Sync]),
+                failing: *self.chance.pick(&[
+                    disk::Failing::Read,
+                    disk::Failing::Write,
+                    disk::Failing::Sync,
+                ]),
             },
             _ => Fault::DiskRoom {
                 who,
