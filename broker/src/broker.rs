@@ -9,7 +9,7 @@ use gateway::Forwarder;
 use host::network::{self, ClusterSecret, Listener, NetworkError, Proof, ServerOptions, ServerTls};
 use host::{Host, Shutdown, ShutdownTrigger};
 use raft::{Member, RaftConfig, RaftGroup};
-use store::Identity;
+use store::{Identity, KvEngine};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
 
@@ -67,6 +67,16 @@ pub async fn run(config: BrokerConfig, host: Host, shutdown: Shutdown) -> Result
 impl Broker {
     /// Binds the client port, recovers the replica, and serves. Returns before a leader is known.
     pub async fn start(config: BrokerConfig, host: Host) -> Result<Broker, BrokerError> {
+        let engine = store::default_engine(&host);
+        Broker::start_with_engine(config, host, engine).await
+    }
+
+    /// Like [`Broker::start`], with tables of another engine than the host's own: one that fails on purpose.
+    pub async fn start_with_engine(
+        config: BrokerConfig,
+        host: Host,
+        engine: Arc<dyn KvEngine>,
+    ) -> Result<Broker, BrokerError> {
         config.validate()?;
         let secret = config.secret().map_err(BrokerError::Secret)?;
         let tls = config.tls()?;
@@ -77,7 +87,7 @@ impl Broker {
         let beside = admin.clone();
         let (machine, view) = Machine::new();
         let group = RaftGroup::start(
-            raft_config(&config, &host, secret.clone()),
+            raft_config(&config, engine, secret.clone()),
             host.clone(),
             Box::new(machine),
             shutdown.clone(),
@@ -229,14 +239,17 @@ fn serve_operators(
     network::serve(listener, router, options, service.shutdown.clone())
 }
 
-fn raft_config(config: &BrokerConfig, host: &Host, secret: ClusterSecret) -> RaftConfig {
+fn raft_config(
+    config: &BrokerConfig,
+    engine: Arc<dyn KvEngine>,
+    secret: ClusterSecret,
+) -> RaftConfig {
     let identity = Identity {
         cluster_id: config.cluster_id.clone(),
         group: config.group.clone(),
         broker_id: config.broker_id,
     };
     let members = config.initial_members().into_iter().map(member).collect();
-    let engine = store::default_engine(host);
     let mut raft = RaftConfig::new(
         identity,
         config.data_dir.clone(),

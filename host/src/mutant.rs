@@ -71,6 +71,8 @@ pub enum Mutant {
     UnreadableMarkIsNone,
     /// Nobody remembers on its disk what peers had promised.
     RolledBackReplicaBelieved,
+    /// Nothing is applied while a checkpoint is written.
+    ApplyingBlockedByACheckpoint,
 }
 
 impl Mutant {
@@ -108,6 +110,7 @@ impl Mutant {
         Mutant::OtherLifeCommitted,
         Mutant::UnreadableMarkIsNone,
         Mutant::RolledBackReplicaBelieved,
+        Mutant::ApplyingBlockedByACheckpoint,
     ];
 
     /// What it is called on the command line.
@@ -145,6 +148,7 @@ impl Mutant {
             Mutant::OtherLifeCommitted => "other-life-committed",
             Mutant::UnreadableMarkIsNone => "unreadable-mark-is-none",
             Mutant::RolledBackReplicaBelieved => "rolled-back-replica-believed",
+            Mutant::ApplyingBlockedByACheckpoint => "applying-blocked-by-a-checkpoint",
         }
     }
 }

@@ -40,11 +40,11 @@ use crate::connections::{Class, Connections};
 use crate::convert::{ConvertError, corrupt, log_id_from_store};
 use crate::peers::{Addressee, Peers};
 use crate::state::Counters;
-use crate::storage::remove_former;
+use crate::storage::{remove_former, verify};
 use crate::tables::Tables;
 use crate::types::{RaftSnapshot, SnapshotMeta, StoredMembership};
 use hold::Hold;
-use manifest::{Content, Source};
+use manifest::{Content, Source, checkpoint_sources};
 
 /// A snapshot as openraft passes it around.
 #[derive(Clone)]
@@ -61,6 +61,7 @@ pub(crate) struct LocalSnapshot {
     checkpoint: Checkpoint,
     log: CommitLog,
     disk: Arc<dyn Disk>,
+    engine: Arc<dyn KvEngine>,
     /// Set when the checkpoint turns out to be damaged.
     damaged: Arc<AtomicBool>,
     refused: RefusedSegments,
@@ -82,6 +83,13 @@ pub(crate) struct ReceivedSnapshot {
 }
 
 impl LocalSnapshot {
+    /// All that belongs to the checkpoint, whole: what rotted must not spread.
+    async fn checkpoint_sources(&self) -> Result<Vec<Source>, StoreError> {
+        let sources = checkpoint_sources(self.disk.clone(), self.checkpoint.clone()).await?;
+        self.engine.check(self.checkpoint.tables_dir()).await?;
+        Ok(sources)
+    }
+
     /// A peer did not take `source`: if it is a segment, it will be looked at.
     fn was_refused(&self, source: &Source) {
         if let Content::Segment(segment) = &source.content {
@@ -192,6 +200,7 @@ impl Snapshots {
             checkpoint,
             log: self.log.clone(),
             disk: self.data_dir.disk().clone(),
+            engine: self.engine.clone(),
             damaged: self.damaged.clone(),
             refused: self.refused.clone(),
             _hold: Arc::new(hold),
@@ -215,7 +224,7 @@ impl Snapshots {
     pub(crate) async fn verify_newest(&self) -> Result<(), StoreError> {
         let _hold = self.holds.take(self.log.positions().dropped);
         match self.checkpoints.newest()? {
-            Some(newest) => self.checkpoints.verify(&newest).await,
+            Some(newest) => verify(&self.engine, &self.checkpoints, &newest).await,
             None => Ok(()),
         }
     }

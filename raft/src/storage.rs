@@ -161,7 +161,7 @@ impl Opening<'_> {
         let mut newest = self.checkpoints.newest()?;
         while let Some(checkpoint) = &newest {
             let index = checkpoint.meta().log_id.index;
-            if is_whole(self.checkpoints, checkpoint).await? {
+            if is_whole(self.engine, self.checkpoints, checkpoint).await? {
                 break;
             }
             newest = self.checkpoints.newest_below(index)?;
@@ -192,7 +192,7 @@ pub(crate) async fn make_again(
     let mut newest = checkpoints.newest()?;
     let mut rotten = Vec::new();
     while let Some(checkpoint) = newest.take() {
-        if is_whole(checkpoints, &checkpoint).await? {
+        if is_whole(engine, checkpoints, &checkpoint).await? {
             newest = Some(checkpoint);
             break;
         }
@@ -216,8 +216,22 @@ fn says_nothing(error: &StoreError) -> bool {
     matches!(error, StoreError::Io { .. } | StoreError::Engine { .. })
 }
 
-async fn is_whole(checkpoints: &Checkpoints, checkpoint: &Checkpoint) -> Result<bool, RaftError> {
-    match checkpoints.verify(checkpoint).await {
+/// Reads a checkpoint: what its list says, and then the tables in it. A checksum that was taken of rotten files is right.
+pub(crate) async fn verify(
+    engine: &Arc<dyn KvEngine>,
+    checkpoints: &Checkpoints,
+    checkpoint: &Checkpoint,
+) -> Result<(), StoreError> {
+    checkpoints.verify(checkpoint).await?;
+    engine.check(checkpoint.tables_dir()).await
+}
+
+async fn is_whole(
+    engine: &Arc<dyn KvEngine>,
+    checkpoints: &Checkpoints,
+    checkpoint: &Checkpoint,
+) -> Result<bool, RaftError> {
+    match verify(engine, checkpoints, checkpoint).await {
         Ok(()) => Ok(true),
         Err(error) if error.is_corruption() => {
             tracing::error!(%error, "a checkpoint is damaged");

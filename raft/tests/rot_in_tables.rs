@@ -5,7 +5,7 @@
 mod common;
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -41,7 +41,29 @@ impl KvEngine for RottenEngine {
         checkpoint: PathBuf,
         live: PathBuf,
     ) -> BoxFuture<'static, Result<(), StoreError>> {
+        // What is rotten there is rotten here.
+        let mut rotten = self.rotten.lock().unwrap();
+        if rotten.contains(&checkpoint) {
+            rotten.insert(live.clone());
+        }
         self.inner.restore(checkpoint, live)
+    }
+
+    fn check(&self, dir: PathBuf) -> BoxFuture<'static, Result<(), StoreError>> {
+        let checked = is_whole(&self.rotten, &dir);
+        let checking = self.inner.check(dir);
+        async move {
+            checked?;
+            checking.await
+        }
+        .boxed()
+    }
+}
+
+fn is_whole(rotten: &Rotten, dir: &Path) -> Result<(), StoreError> {
+    match rotten.lock().unwrap().contains(dir) {
+        true => Err(StoreError::corrupt(dir, "block checksum mismatch")),
+        false => Ok(()),
     }
 }
 
@@ -53,10 +75,7 @@ struct RottenKv {
 
 impl RottenKv {
     fn check(&self) -> Result<(), StoreError> {
-        match self.rotten.lock().unwrap().contains(&self.dir) {
-            true => Err(StoreError::corrupt(&self.dir, "block checksum mismatch")),
-            false => Ok(()),
-        }
+        is_whole(&self.rotten, &self.dir)
     }
 }
 
@@ -147,6 +166,34 @@ async fn tables_that_rotted_are_made_again_at_the_start() {
     cluster.settle(last).await;
     let now = tables_of(&cluster, id);
     assert!(now.iter().all(|dir| !tables.contains(dir)), "{now:?}");
+}
+
+/// The tables in a replica's checkpoints.
+fn copies_of(cluster: &Cluster, id: u64) -> Vec<PathBuf> {
+    let dir = cluster.data_dir(id).join("checkpoints");
+    let found = Host::real().disk.list(&dir).unwrap().into_iter();
+    let copies: Vec<_> = found.map(|path| path.join("tables")).collect();
+    assert!(!copies.is_empty());
+    copies
+}
+
+/// Catches a replica that makes its tables of a checkpoint as rotten as they are, at every start: the checksums of a
+/// checkpoint say nothing if its files rotted before they were taken.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_of_rotten_tables_is_not_made_tables_again() {
+    let (mut cluster, rotten) = cluster().await;
+    let id = cluster.follower().await;
+    let replica = &cluster.running[&id];
+    replica.group.checkpoint(PATIENCE).await.unwrap();
+    cluster.stop(id).await;
+    let spoiled = [tables_of(&cluster, id), copies_of(&cluster, id)].concat();
+    rotten.lock().unwrap().extend(spoiled.clone());
+    cluster.start(id).await;
+    let last = cluster.fill(5, 100).await;
+    cluster.settle(last).await;
+    let now = [tables_of(&cluster, id), copies_of(&cluster, id)].concat();
+    let rotten = rotten.lock().unwrap();
+    assert!(now.iter().all(|dir| !rotten.contains(dir)), "{now:?}");
 }
 
 /// Catches a leader that goes on with tables that cannot be read, for ever, and one that ends for it at every start.

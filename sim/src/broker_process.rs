@@ -15,6 +15,7 @@ use crate::clock::SimClock;
 use crate::disk::SimDisk;
 use crate::effect::Effect;
 use crate::machine::Machine;
+use crate::tables::SimTables;
 use crate::trace::Trace;
 
 /// A broker's machine: what survives its processes.
@@ -23,6 +24,8 @@ pub struct BrokerProcess {
     pub machine: Machine,
     /// Its disk.
     pub disk: SimDisk,
+    /// What holds its tables.
+    pub tables: SimTables,
     /// Its clock.
     pub clock: Arc<SimClock>,
     config: Mutex<BrokerConfig>,
@@ -62,9 +65,11 @@ pub struct Ended {
 impl BrokerProcess {
     /// A machine with an empty disk.
     pub fn new(machine: Machine, config: BrokerConfig, trace: Arc<Trace>) -> BrokerProcess {
+        let disk = SimDisk::new(machine, trace.clone());
         BrokerProcess {
             machine,
-            disk: SimDisk::new(machine, trace.clone()),
+            tables: SimTables::new(machine, disk.clone(), trace.clone()),
+            disk,
             clock: Arc::default(),
             config: Mutex::new(config),
             live: watch::Sender::new(None),
@@ -172,7 +177,8 @@ impl BrokerProcess {
         self.killed().take();
         let config = self.config().clone();
         self.ended.send_modify(|ended| ended.failed_starts += 1);
-        let starting = Broker::start(config, host);
+        let engine = self.tables.engine(host.disk.clone());
+        let starting = Broker::start_with_engine(config, host, engine);
         let started = tokio::select! {
             biased;
             () = shutdown.wait() => return Ok(()),

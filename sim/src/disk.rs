@@ -152,40 +152,54 @@ impl SimDisk {
     pub fn copy(&self) -> DiskCopy {
         let mut files = Vec::new();
         self.files_below(Path::new("/"), &mut files);
-        let content = |(path, len): (PathBuf, u64)| {
-            let mut bytes = vec![0; usize::try_from(len).ok()?];
-            let file = self.inner.open(&path).ok()?;
-            file.read_at(0, &mut bytes).ok()?;
-            Some((path, Bytes::from(bytes)))
+        let content = |(path, _): (PathBuf, u64)| {
+            let bytes = self.content(&path)?;
+            Some((path, bytes))
         };
         DiskCopy(files.into_iter().filter_map(content).collect())
+    }
+
+    /// Whether there is such a file or directory.
+    pub fn has(&self, path: &Path) -> bool {
+        self.inner.exists(path)
+    }
+
+    /// What is in a file now, if there is one.
+    pub fn content(&self, path: &Path) -> Option<Bytes> {
+        let file = self.inner.open(path).ok()?;
+        let mut bytes = vec![0; usize::try_from(file.len().ok()?).ok()?];
+        file.read_at(0, &mut bytes).ok()?;
+        Some(Bytes::from(bytes))
+    }
+
+    /// Writes a file for good, as no process does.
+    pub fn put(&self, path: &Path, bytes: &Bytes) {
+        let synced = |synced: Option<std::io::Result<()>>| {
+            assert!(
+                matches!(synced, Some(Ok(()))),
+                "a disk in memory syncs at once"
+            );
+        };
+        let put = || -> std::io::Result<()> {
+            for above in path.ancestors().skip(1) {
+                self.inner.create_dir_all(above)?;
+            }
+            let file = self.inner.create(path)?;
+            file.write_at(0, std::slice::from_ref(bytes))?;
+            synced(file.sync().now_or_never());
+            for above in path.ancestors().skip(1) {
+                synced(self.inner.sync_dir(above).now_or_never());
+            }
+            Ok(())
+        };
+        put().expect("a disk in memory takes what it is given");
     }
 
     /// Everything on it is gone, and a copy of what was there earlier is in its place, for good.
     pub fn put_back(&self, copy: &DiskCopy) {
         self.wipe();
         for (path, bytes) in &copy.0 {
-            let put = || -> std::io::Result<()> {
-                for above in path.ancestors().skip(1) {
-                    self.inner.create_dir_all(above)?;
-                }
-                let file = self.inner.create(path)?;
-                file.write_at(0, std::slice::from_ref(bytes))?;
-                let synced = file.sync().now_or_never();
-                assert!(
-                    matches!(synced, Some(Ok(()))),
-                    "a disk in memory syncs at once"
-                );
-                for above in path.ancestors().skip(1) {
-                    let synced = self.inner.sync_dir(above).now_or_never();
-                    assert!(
-                        matches!(synced, Some(Ok(()))),
-                        "a disk in memory syncs at once"
-                    );
-                }
-                Ok(())
-            };
-            put().expect("an empty disk takes what it held before");
+            self.put(path, bytes);
         }
     }
 

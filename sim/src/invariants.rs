@@ -21,7 +21,8 @@
 //! | 12 | keys of the state machine grow | `queues-forward` (`queues`); the oracle's `offsets-forward` | every tick |
 //!
 //! And of this system: `newer-route-wins` and `one-leader-per-epoch` (`routes`), each change of a name server's
-//! table; `wiped-replicas-stay-out` and `promises-are-kept`, every tick; `what-is-kept-is-there` and `damage-is-repaired` (`log`), at the
+//! table; `wiped-replicas-stay-out` and `promises-are-kept`, every tick; `applying-goes-on` and
+//! `stalled-leaders-leave` (`standstill`), `rot-is-got-rid-of`, every tick; `what-is-kept-is-there` and `damage-is-repaired` (`log`), at the
 //! end.
 
 mod completeness;
@@ -34,6 +35,7 @@ mod promises;
 mod queues;
 mod quorum;
 mod routes;
+mod standstill;
 mod tables;
 mod votes;
 
@@ -50,6 +52,7 @@ use crate::broker_process::{BrokerProcess, Live};
 use crate::effect::Effect;
 use crate::machine::Machine;
 use crate::name_server_process::NameServerProcess;
+use crate::trace::now;
 use crate::violation::Violation;
 use crate::world::World;
 
@@ -57,6 +60,10 @@ pub use log::compare_logs;
 
 /// Time between looks at what changes without an event.
 const TICK: Duration = Duration::from_millis(50);
+
+/// Most processes of one machine that may meet the same rot in their tables: whoever meets it makes the tables again, but
+/// may be killed before that, and again.
+const ROT_IS_MET_BY: usize = 4;
 
 /// Watches a world.
 pub struct Invariants {
@@ -84,6 +91,7 @@ struct OfGroup {
     positions: positions::PositionOrder,
     tables: tables::EqualTables,
     queues: queues::QueuesForward,
+    standstill: standstill::Standstill,
 }
 
 impl Checks {
@@ -115,6 +123,7 @@ impl Invariants {
 
     /// Watches a broker that came later.
     pub fn watch_broker(self: &Arc<Self>, broker: Arc<BrokerProcess>) {
+        tokio::spawn(self.clone().watch_rot(broker.clone()));
         tokio::spawn(self.clone().watch_lives(broker));
     }
 
@@ -127,6 +136,18 @@ impl Invariants {
             }
             found.changed().await.expect("the sender is in here");
         }
+    }
+
+    /// Nobody has to help a replica whose tables rot.
+    async fn watch_rot(self: Arc<Self>, broker: Arc<BrokerProcess>) {
+        while broker.tables.shown_to() <= ROT_IS_MET_BY {
+            tokio::time::sleep(TICK).await;
+        }
+        let machine = broker.machine;
+        let detail = format!(
+            "more than {ROT_IS_MET_BY} processes of {machine} met the same rot in their tables"
+        );
+        self.note(Err(Violation::new("rot-is-got-rid-of", detail)));
     }
 
     async fn watch_lives(self: Arc<Self>, broker: Arc<BrokerProcess>) {
@@ -207,6 +228,7 @@ impl Invariants {
                     .and_then(|()| checks.queues.look(machine, live.life, &live.view))
             };
             self.note(result);
+            self.note(self.stands_still(group, broker, &status));
             self.note(self.wiped_stay_out(machine, &status));
             self.note(self.promises_kept(machine, broker.must_have(), &status));
             tokio::time::sleep(TICK).await;
@@ -319,6 +341,47 @@ impl Invariants {
                 () = watching => {}
             }
         }
+    }
+
+    fn stands_still(
+        &self,
+        group: BrokerGroup,
+        broker: &BrokerProcess,
+        status: &GroupStatus,
+    ) -> Result<(), Violation> {
+        let machine = broker.machine;
+        let stalls = broker.tables.stalls();
+        let look = standstill::Look {
+            machine,
+            at: now(),
+            status,
+            runs: self.world.is_running(machine),
+            slow_checkpoint: broker.tables.is_at_a_slow_checkpoint(),
+            stalls,
+            can_be_left: stalls
+                && status.leadership.is_leader
+                && self.can_be_left(group, machine, status),
+        };
+        let (result, effect) = self.checks().of(group).standstill.seen(&look);
+        if let Some(effect) = effect {
+            self.world.trace.happened(effect);
+        }
+        result
+    }
+
+    /// Whether all is well with the other members and between them, and one of them is further than this one.
+    fn can_be_left(&self, group: BrokerGroup, machine: Machine, status: &GroupStatus) -> bool {
+        let members = self.world.members(group).into_iter();
+        let others = members.filter(|id| Machine::Broker(*id) != machine);
+        let applied = others.map(|id| {
+            let broker = self.world.broker(id)?;
+            let well = self.world.is_running(broker.machine) && !broker.tables.stalls();
+            let status = broker.live()?.group.status();
+            (well && status.phase == Phase::Running).then_some(status.applied)
+        });
+        let applied: Option<Vec<Option<u64>>> = applied.collect();
+        let furthest = applied.and_then(|applied| applied.into_iter().max());
+        self.world.network.is_whole() && furthest > Some(status.applied)
     }
 
     /// Who lost its disk has forgotten its votes: it must not take part again, nor vote for anybody, whether it is

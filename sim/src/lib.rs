@@ -5,7 +5,7 @@
 //! crate is empty.
 //!
 //! Reading order: [`simulation`] (one world from beginning to end), [`world`] and what it is made of
-//! ([`machine`], [`network`], [`disk`], [`clock`]), [`schedule`] and [`nemesis`] (what goes wrong),
+//! ([`machine`], [`network`], [`disk`], [`tables`], [`clock`]), [`schedule`] and [`nemesis`] (what goes wrong),
 //! [`workload`] and [`history`] (what clients do and see), [`invariants`], [`liveness`] and [`oracle`] (what
 //! must hold), [`effect`], [`commands`] and [`coverage`] (what must have happened), [`scenario`], [`runner`],
 //! [`verdict`], [`worker`], [`sweep`], [`case`] and [`minimize`], [`mutants`].
@@ -44,6 +44,7 @@ pub mod scenario;
 pub mod schedule;
 pub mod simulation;
 pub mod sweep;
+pub mod tables;
 pub mod trace;
 pub mod verdict;
 pub mod violation;

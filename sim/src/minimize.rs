@@ -345,6 +345,9 @@ fn shorter(timed: &Timed) -> Option<Timed> {
         | Fault::Pause { for_ms, .. }
         | Fault::DiskRoom { for_ms, .. }
         | Fault::SlowSyncs { for_ms, .. }
+        | Fault::TablesStall { for_ms, .. }
+        | Fault::TablesRefuse { for_ms, .. }
+        | Fault::SlowCheckpoints { for_ms, .. }
         | Fault::BriefTopic { for_ms, .. }
         | Fault::BriefGroup { for_ms, .. } => for_ms,
         Fault::Crash { down_ms, .. }

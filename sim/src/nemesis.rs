@@ -5,6 +5,7 @@
 
 mod links;
 mod operation;
+mod tables;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -91,6 +92,11 @@ impl Nemesis {
             Fault::DiskFails { who, .. }
             | Fault::DiskRoom { who, .. }
             | Fault::SlowSyncs { who, .. } => self.disk(who, fault).await,
+            Fault::TablesStall { who, .. }
+            | Fault::TablesFail { who, .. }
+            | Fault::TablesRefuse { who, .. }
+            | Fault::SlowCheckpoints { who, .. } => self.tables(who, fault).await,
+            Fault::TablesRot { machine, .. } => self.tables(Who::Machine(machine), fault).await,
             Fault::Rot { machine, .. } | Fault::Misdirect { machine, .. } => {
                 self.disk(Who::Machine(machine), fault).await;
             }

@@ -151,6 +151,12 @@ impl Network {
             .update_config(|config| config.packet_loss_rate = weather.loss as f64 / 1000.0);
     }
 
+    /// Whether nothing is wrong with it.
+    pub fn is_whole(&self) -> bool {
+        let state = self.state();
+        state.cuts.is_empty() && state.weather == Weather::default()
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.inner
             .state

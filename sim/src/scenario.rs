@@ -8,6 +8,9 @@ use crate::world::Shape;
 
 const KIB: u64 = 1 << 10;
 
+/// Of so many worlds, one is gentle in the first way, one in the second.
+const GENTLE_IN: u64 = 4;
+
 /// A kind of world.
 pub struct Scenario {
     /// What it is called on the command line.
@@ -22,6 +25,8 @@ pub struct Scenario {
     every_ms: u64,
     /// How long the chaos lasts, in milliseconds.
     chaos_ms: u64,
+    /// In one world of four each, only these go wrong: few enough to say how long anybody may be held up.
+    gentle: &'static [&'static [Kind]],
     /// What is different about its brokers.
     tune: fn(&mut Chance, &mut Shape),
 }
@@ -51,14 +56,20 @@ impl Scenario {
 
     /// What goes wrong in the world of a seed.
     pub fn schedule(&self, seed: u64, shape: &Shape, plan: &Plan) -> Schedule {
-        let mix = Mix {
+        let mut mix = Mix {
             kinds: self.kinds.to_vec(),
             every_ms: self.every_ms,
             chaos_ms: self.chaos_ms,
             brokers: shape.group_sizes(),
             others: (shape.name_servers, plan.machines),
         };
-        mix.draw(seed)
+        match self.gentle.get((seed % GENTLE_IN) as usize) {
+            Some(kinds) => {
+                mix.kinds.retain(|(kind, _)| kinds.contains(kind));
+                mix.draw(seed).with_one_stall_at_a_time()
+            }
+            None => mix.draw(seed),
+        }
     }
 
     /// The scenario of this name.
@@ -122,6 +133,7 @@ pub static SCENARIOS: &[Scenario] = &[
         ],
         every_ms: 6_000,
         chaos_ms: 20_000,
+        gentle: &[],
         tune: plain,
     },
     Scenario {
@@ -140,6 +152,7 @@ pub static SCENARIOS: &[Scenario] = &[
         ],
         every_ms: 2_000,
         chaos_ms: 40_000,
+        gentle: &[],
         tune: plain,
     },
     Scenario {
@@ -155,6 +168,7 @@ pub static SCENARIOS: &[Scenario] = &[
         ],
         every_ms: 2_500,
         chaos_ms: 40_000,
+        gentle: &[],
         tune: five_brokers_sometimes,
     },
     Scenario {
@@ -172,6 +186,7 @@ pub static SCENARIOS: &[Scenario] = &[
         ],
         every_ms: 3_000,
         chaos_ms: 40_000,
+        gentle: &[],
         tune: much_under_way,
     },
     Scenario {
@@ -186,6 +201,7 @@ pub static SCENARIOS: &[Scenario] = &[
         // Nothing else happens: two machines that vanish leave no majority.
         every_ms: u64::MAX / 4,
         chaos_ms: 60_000,
+        gentle: &[],
         tune: elections_as_shipped,
     },
     Scenario {
@@ -206,7 +222,31 @@ pub static SCENARIOS: &[Scenario] = &[
         ],
         every_ms: 2_500,
         chaos_ms: 40_000,
+        gentle: &[],
         tune: plain,
+    },
+    Scenario {
+        name: "tables",
+        about: "tables stall, fail and rot, and checkpoints take long",
+        size: SIZE,
+        kinds: &[
+            (Kind::SlowCheckpoints, 4),
+            (Kind::TablesStall, 4),
+            (Kind::TablesFail, 3),
+            (Kind::TablesRot, 4),
+            (Kind::Kill, 2),
+            (Kind::PowerLoss, 1),
+            (Kind::Transfer, 2),
+            (Kind::DropLog, 1),
+            (Kind::SlowSyncs, 1),
+        ],
+        every_ms: 2_000,
+        chaos_ms: 40_000,
+        gentle: &[
+            &[Kind::SlowCheckpoints],
+            &[Kind::SlowCheckpoints, Kind::TablesStall],
+        ],
+        tune: tiny_segments_often,
     },
     Scenario {
         name: "membership",
@@ -225,6 +265,7 @@ pub static SCENARIOS: &[Scenario] = &[
         ],
         every_ms: 3_000,
         chaos_ms: 45_000,
+        gentle: &[],
         tune: plain,
     },
     Scenario {
@@ -247,6 +288,7 @@ pub static SCENARIOS: &[Scenario] = &[
         ],
         every_ms: 2_500,
         chaos_ms: 40_000,
+        gentle: &[],
         tune: tiny_segments,
     },
     Scenario {
@@ -264,6 +306,7 @@ pub static SCENARIOS: &[Scenario] = &[
         ],
         every_ms: 2_000,
         chaos_ms: 40_000,
+        gentle: &[],
         tune: three_name_servers,
     },
     Scenario {
@@ -283,6 +326,7 @@ pub static SCENARIOS: &[Scenario] = &[
         ],
         every_ms: 4_000,
         chaos_ms: 40_000,
+        gentle: &[],
         tune: plain,
     },
     Scenario {
@@ -304,6 +348,7 @@ pub static SCENARIOS: &[Scenario] = &[
         ],
         every_ms: 1_500,
         chaos_ms: 40_000,
+        gentle: &[],
         tune: kept_by_age,
     },
     Scenario {
@@ -328,6 +373,7 @@ pub static SCENARIOS: &[Scenario] = &[
         ],
         every_ms: 1_800,
         chaos_ms: 45_000,
+        gentle: &[],
         tune: several_groups,
     },
     Scenario {
@@ -338,6 +384,7 @@ pub static SCENARIOS: &[Scenario] = &[
         // Nothing else happens.
         every_ms: u64::MAX / 4,
         chaos_ms: 64_000,
+        gentle: &[],
         tune: several_groups,
     },
     Scenario {
@@ -358,6 +405,10 @@ pub static SCENARIOS: &[Scenario] = &[
             (Kind::DiskError, 2),
             (Kind::DiskRoom, 1),
             (Kind::SlowSyncs, 2),
+            (Kind::TablesStall, 1),
+            (Kind::TablesFail, 1),
+            (Kind::TablesRot, 1),
+            (Kind::SlowCheckpoints, 1),
             (Kind::Rot, 2),
             (Kind::LoseMark, 1),
             (Kind::RollBack, 1),
@@ -375,6 +426,7 @@ pub static SCENARIOS: &[Scenario] = &[
         ],
         every_ms: 1_200,
         chaos_ms: 60_000,
+        gentle: &[],
         tune: tiny_segments_sometimes,
     },
 ];
@@ -404,6 +456,12 @@ fn much_under_way(chance: &mut Chance, shape: &mut Shape) {
 
 fn three_name_servers(_: &mut Chance, shape: &mut Shape) {
     shape.name_servers = 3;
+}
+
+fn tiny_segments_often(chance: &mut Chance, shape: &mut Shape) {
+    if chance.one_in(2) {
+        tiny_segments(chance, shape);
+    }
 }
 
 fn tiny_segments_sometimes(chance: &mut Chance, shape: &mut Shape) {

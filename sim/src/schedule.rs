@@ -14,8 +14,12 @@ use crate::disk::{Failing, Room};
 use crate::effect::FaultKind;
 use crate::machine::Machine;
 use crate::network::{Cut, Weather};
+use crate::tables::{self, Rotten};
 
 pub use draw::{Kind, Mix};
+
+/// Time that a replica takes to be as far as the others after its tables stood still.
+const CATCHES_UP_MS: u64 = 3_000;
 
 /// Which machine a fault strikes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -173,6 +177,45 @@ pub enum Fault {
         /// How long, in milliseconds.
         for_ms: u64,
     },
+    /// What is written to the tables waits for a while.
+    TablesStall {
+        /// Whose tables.
+        who: Who,
+        /// How long, in milliseconds.
+        for_ms: u64,
+    },
+    /// The next operation of the tables fails.
+    TablesFail {
+        /// Whose tables.
+        who: Who,
+        /// Which operation.
+        failing: tables::Failing,
+    },
+    /// Tables cannot be written or opened for a while.
+    TablesRefuse {
+        /// Whose tables.
+        who: Who,
+        /// How long, in milliseconds.
+        for_ms: u64,
+    },
+    /// Checkpoints take long for a while.
+    SlowCheckpoints {
+        /// Whose.
+        who: Who,
+        /// The longest, in milliseconds.
+        longest_ms: u64,
+        /// How long, in milliseconds.
+        for_ms: u64,
+    },
+    /// A part of the tables rots.
+    TablesRot {
+        /// On which machine: never a role, so that it stays a minority.
+        machine: Machine,
+        /// Which part.
+        seed: u64,
+        /// What becomes of it.
+        how: Rotten,
+    },
     /// A bit flips where it lies.
     Rot {
         /// On which machine: never a role, so that it stays a minority.
@@ -313,6 +356,24 @@ pub struct Schedule {
     pub faults: Vec<Timed>,
 }
 
+impl Schedule {
+    /// Without the stalls that begin before another one is long over: where two of three stand still, everybody waits.
+    pub fn with_one_stall_at_a_time(mut self) -> Schedule {
+        let mut calm_from = 0;
+        self.faults.retain(|timed| {
+            let Fault::TablesStall { for_ms, .. } = timed.fault else {
+                return true;
+            };
+            let alone = timed.at_ms >= calm_from;
+            if alone {
+                calm_from = timed.at_ms + for_ms + CATCHES_UP_MS;
+            }
+            alone
+        });
+        self
+    }
+}
+
 impl Fault {
     /// What kind of fault it is.
     pub fn kind(&self) -> FaultKind {
@@ -333,6 +394,11 @@ impl Fault {
             Fault::DiskFails { .. } => FaultKind::DiskError,
             Fault::DiskRoom { .. } => FaultKind::DiskFull,
             Fault::SlowSyncs { .. } => FaultKind::SlowSyncs,
+            Fault::TablesStall { .. } => FaultKind::TablesStall,
+            Fault::TablesFail { .. } => FaultKind::TablesFail,
+            Fault::TablesRefuse { .. } => FaultKind::TablesRefuse,
+            Fault::SlowCheckpoints { .. } => FaultKind::SlowCheckpoints,
+            Fault::TablesRot { .. } => FaultKind::TablesRot,
             Fault::Rot { .. } => FaultKind::BitRot,
             Fault::Misdirect { .. } => FaultKind::MisdirectedWrite,
             Fault::LoseMark { .. } => FaultKind::MarkLost,

@@ -34,6 +34,13 @@ const BEGIN: Duration = Duration::from_secs(60);
 /// the SDK's default to end, 3 s, is too late.
 const SENDS_WITHIN_MS: u64 = 2_500;
 
+/// Longest that a send takes where the leader's tables stand still: until it knows that others are further, an election, and
+/// handing over.
+const STALLED_SENDS_WITHIN_MS: u64 = 4_000;
+
+/// Longest that a send takes where nothing but checkpoints takes long.
+const UNDISTURBED_SENDS_WITHIN_MS: u64 = 1_000;
+
 /// Time that a machine which was silent takes to be one of the others again.
 const RECOVERS_MS: u64 = 2_000;
 
@@ -140,6 +147,11 @@ async fn live_here(spec: Spec, trace: Arc<Trace>, history: Arc<History>) -> Opti
     if spec.scenario.name == "group-away" {
         history.record(Machine::Operator, Event::OthersGoOn);
     }
+    if let Some(ms) = dawdling_tables_hold_up(&schedule)
+        && spec.scenario.name == "tables"
+    {
+        history.record(Machine::Operator, Event::SendsWithin { ms });
+    }
     for topic in plan.topics.iter().filter(|topic| !topic.shares.is_empty()) {
         let shared = Event::Shared {
             topic: topic.name.clone(),
@@ -211,6 +223,26 @@ fn one_falls_silent_at_a_time(schedule: &Schedule) -> bool {
         calm_from = timed.at_ms + for_ms + RECOVERS_MS;
         alone
     })
+}
+
+/// How long a send may take, in milliseconds, where nothing happens but that checkpoints take long, and one replica's tables
+/// at a time stand still.
+fn dawdling_tables_hold_up(schedule: &Schedule) -> Option<u64> {
+    let faults = || schedule.faults.iter().map(|timed| &timed.fault);
+    let stalls = |fault: &Fault| matches!(fault, Fault::TablesStall { .. });
+    let slow = |fault: &Fault| {
+        matches!(
+            fault,
+            Fault::SlowCheckpoints { .. } | Fault::Checkpoint { .. }
+        )
+    };
+    let dawdles = faults().all(|fault| stalls(fault) || slow(fault));
+    let alone = schedule.clone().with_one_stall_at_a_time() == *schedule;
+    match (dawdles && alone, faults().any(stalls)) {
+        (false, _) => None,
+        (true, true) => Some(STALLED_SENDS_WITHIN_MS),
+        (true, false) => Some(UNDISTURBED_SENDS_WITHIN_MS),
+    }
 }
 
 /// How long brokers keep every message, in milliseconds, where they let go of what is old and of nothing else.

@@ -423,6 +423,7 @@ impl World {
         self.network.heal();
         for broker in self.all_brokers() {
             broker.disk.heal();
+            broker.tables.heal();
             broker.clock.heal();
         }
         for server in self.name_servers.values() {

@@ -127,6 +127,10 @@ pub trait KvEngine: Send + Sync + 'static {
         checkpoint: PathBuf,
         live: PathBuf,
     ) -> BoxFuture<'static, Result<(), StoreError>>;
+
+    /// Reads all pairs of the map in `dir`, which is not open, and changes nothing. `Corrupt` if one cannot be read: what
+    /// a map's files say of themselves is right although they were rotten when somebody took their checksums.
+    fn check(&self, dir: PathBuf) -> BoxFuture<'static, Result<(), StoreError>>;
 }
 
 /// The engine that fits the host: RocksDB where paths are real files, else the in-memory twin.

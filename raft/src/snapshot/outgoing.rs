@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-use super::manifest::{CHUNK_BYTES, Content, Source, checkpoint_sources, snapshot_id};
+use super::manifest::{CHUNK_BYTES, Content, Source, snapshot_id};
 use super::{LocalSnapshot, SnapshotData};
 use crate::convert::{stored_membership_to_bytes, vote_to_wire};
 use crate::peers::{Addressee, Peers};
@@ -59,9 +59,7 @@ async fn send(
             "a snapshot that was received is not passed on",
         ));
     };
-    let checkpoint = snapshot.checkpoint.clone();
-    let disk = snapshot.disk.clone();
-    let sources = checkpoint_sources(disk, checkpoint).await;
+    let sources = snapshot.checkpoint_sources().await;
     if sources.as_ref().is_err_and(StoreError::is_corruption) {
         snapshot.damaged.store(true, Ordering::Relaxed);
     }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use nameserver::route_table::RouteTable;
@@ -18,9 +19,11 @@ use super::positions::PositionOrder;
 use super::queues::QueuesForward;
 use super::quorum::{CommittedOnQuorum, Synced};
 use super::routes::Routes;
+use super::standstill::{Look, Standstill};
 use super::tables::EqualTables;
 use super::votes::Votes;
 use crate::broker_group::BrokerGroup;
+use crate::effect::Effect;
 use crate::machine::Machine;
 use crate::violation::Violation;
 
@@ -397,4 +400,77 @@ fn an_epoch_has_one_leader() {
     let mut routes = Routes::default();
     holds(routes.seen(one, &table(1, 7, 1)));
     breaks(routes.seen(other, &table(1, 7, 2)), "one-leader-per-epoch");
+}
+
+/// A look at a replica that has more to apply, so many seconds after the world began.
+fn look(status: &GroupStatus, seconds: u64) -> Look<'_> {
+    Look {
+        machine: ONE,
+        at: Duration::from_secs(seconds),
+        status,
+        runs: true,
+        slow_checkpoint: false,
+        stalls: false,
+        can_be_left: true,
+    }
+}
+
+fn slow(status: &GroupStatus, seconds: u64) -> Look<'_> {
+    Look {
+        slow_checkpoint: true,
+        ..look(status, seconds)
+    }
+}
+
+fn stalls(status: &GroupStatus, seconds: u64) -> Look<'_> {
+    Look {
+        stalls: true,
+        ..look(status, seconds)
+    }
+}
+
+#[test]
+fn a_checkpoint_does_not_keep_entries_from_being_applied() {
+    let mut status = status();
+    status.committed = Some(60);
+    let mut standstill = Standstill::default();
+    for second in 0..10 {
+        status.applied = Some(40 + second);
+        let (result, _) = standstill.seen(&slow(&status, second));
+        holds(result);
+    }
+    // Nobody says that a replica may not stand still for other reasons.
+    for second in 10..20 {
+        holds(standstill.seen(&look(&status, second)).0);
+        let paused = Look {
+            runs: false,
+            ..slow(&status, second)
+        };
+        holds(standstill.seen(&paused).0);
+    }
+    holds(standstill.seen(&slow(&status, 20)).0);
+    breaks(standstill.seen(&slow(&status, 23)).0, "applying-goes-on");
+}
+
+#[test]
+fn a_leader_whose_tables_stall_leaves() {
+    let mut status = status();
+    status.leadership.is_leader = true;
+    let mut standstill = Standstill::default();
+    holds(standstill.seen(&look(&status, 0)).0);
+    holds(standstill.seen(&stalls(&status, 1)).0);
+    let alone = Look {
+        can_be_left: false,
+        ..stalls(&status, 4)
+    };
+    holds(standstill.seen(&alone).0);
+    holds(standstill.seen(&stalls(&status, 6)).0);
+    breaks(
+        standstill.seen(&stalls(&status, 11)).0,
+        "stalled-leaders-leave",
+    );
+    status.leadership.is_leader = false;
+    let (result, effect) = standstill.seen(&stalls(&status, 12));
+    holds(result);
+    assert_eq!(effect, Some(Effect::StalledLeaderLeft));
 }

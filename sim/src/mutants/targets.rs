@@ -193,6 +193,9 @@ impl Target {
             | Mutant::ProgressFileUnsynced
             | Mutant::ProgressNameUnsynced => of_push_consumers(mutant),
             Mutant::UnreadableMarkIsNone | Mutant::RolledBackReplicaBelieved => of_promises(mutant),
+            Mutant::ApplyingBlockedByACheckpoint => {
+                (&["tables"], &["applying-goes-on", "sends-go-on"], 20)
+            }
         };
         Target {
             mutant,

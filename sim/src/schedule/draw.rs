@@ -3,6 +3,7 @@
 mod compound;
 mod groups;
 mod prey;
+mod tables;
 
 use self::prey::Prey;
 use super::swarm::{Swarm, some_of};
@@ -37,6 +38,10 @@ pub enum Kind {
     DiskError,
     DiskRoom,
     SlowSyncs,
+    TablesStall,
+    TablesFail,
+    TablesRot,
+    SlowCheckpoints,
     Rot,
     LoseMark,
     RollBack,
@@ -234,6 +239,10 @@ impl Drawing<'_> {
             Kind::Wipe if !self.prey().wiped => return self.wipe(),
             Kind::SlowSyncs => return self.slow_syncs(),
             Kind::Checkpoint => return self.checkpoint(),
+            Kind::SlowCheckpoints => return self.slow_checkpoints(),
+            Kind::TablesRot => return self.tables_rot(),
+            Kind::TablesStall => self.tables_stall(),
+            Kind::TablesFail => self.tables_fail(),
             Kind::Replace => return self.replace(),
             Kind::Clients => return self.clients(),
             Kind::Clock => return self.clock(),

@@ -111,6 +111,11 @@ impl KvEngine for MemEngine {
     ) -> BoxFuture<'static, Result<(), StoreError>> {
         image::restore(self.disk.clone(), checkpoint, live).boxed()
     }
+
+    fn check(&self, dir: PathBuf) -> BoxFuture<'static, Result<(), StoreError>> {
+        let disk = self.disk.clone();
+        async move { read_image(&*disk, &dir.join(IMAGE)).map(drop) }.boxed()
+    }
 }
 
 struct MemKv {

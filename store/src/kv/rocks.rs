@@ -102,6 +102,11 @@ impl KvEngine for RocksEngine {
     ) -> BoxFuture<'static, Result<(), StoreError>> {
         image::restore(self.disk.clone(), checkpoint, live).boxed()
     }
+
+    fn check(&self, dir: PathBuf) -> BoxFuture<'static, Result<(), StoreError>> {
+        let disk = self.disk.clone();
+        host::blocking::run(move || look_into(&*disk, &dir, |copy| read_all(copy, &dir))).boxed()
+    }
 }
 
 struct RocksKv {
@@ -327,6 +332,42 @@ impl Kv for RocksKv {
 
 /// The value of `key` in the database whose files are in `dir`, which are left as they are. Blocks.
 fn value_in_copy(disk: &dyn Disk, dir: &Path, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+    look_into(disk, dir, |copy| {
+        let value = copy.get_pinned_cf(family_in(copy, FAMILIES[family_of(key)]), key);
+        value
+            .map(|value| value.map(|value| Bytes::copy_from_slice(&value)))
+            .map_err(|error| explain("read", dir, error))
+    })
+}
+
+/// Reads every block of a database whose files are in `dir`.
+fn read_all(copy: &DB, dir: &Path) -> Result<(), StoreError> {
+    for name in FAMILIES {
+        let mut options = ReadOptions::default();
+        options.fill_cache(false);
+        let mut iterator = copy.raw_iterator_cf_opt(family_in(copy, name), options);
+        iterator.seek_to_first();
+        while iterator.valid() {
+            iterator.next();
+        }
+        // What the disk does not give back is as good as rotten.
+        iterator
+            .status()
+            .map_err(|error| StoreError::corrupt(dir, error.into_string()))?;
+    }
+    Ok(())
+}
+
+fn family_in<'a>(copy: &'a DB, name: &str) -> &'a ColumnFamily {
+    copy.cf_handle(name).expect("a copy has every family")
+}
+
+/// Opens the database whose files are in `dir`, for reading, and leaves them as they are. Blocks.
+fn look_into<T>(
+    disk: &dyn Disk,
+    dir: &Path,
+    look: impl FnOnce(&DB) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
     let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
     let families = FAMILIES
         .iter()
@@ -337,13 +378,7 @@ fn value_in_copy(disk: &dyn Disk, dir: &Path, key: &[u8]) -> Result<Option<Bytes
     let open = OpenDatabase::new();
     let database = DB::open_cf_descriptors_read_only(&options, dir, families, false)
         .map_err(|error| explain("open", dir, error))?;
-    let family = database
-        .cf_handle(FAMILIES[family_of(key)])
-        .expect("a copy has every family");
-    let value = database
-        .get_pinned_cf(family, key)
-        .map(|value| value.map(|value| Bytes::copy_from_slice(&value)))
-        .map_err(|error| explain("read", dir, error))?;
+    let seen = look(&database);
     drop(database);
     drop(open);
     // Opening writes a log of its own beside the files; a copy is what was copied.
@@ -354,7 +389,7 @@ fn value_in_copy(disk: &dyn Disk, dir: &Path, key: &[u8]) -> Result<Option<Bytes
                 .map_err(StoreError::io("remove", &path))?;
         }
     }
-    Ok(value)
+    seen
 }
 
 /// The place in [`FAMILIES`] of a key, by its kind.

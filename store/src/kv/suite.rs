@@ -21,6 +21,7 @@ async fn contract(engine: &dyn KvEngine, root: &Path) {
     flushed_rows_outlive_the_map(engine, &root.join("flushed")).await;
     checkpoints_stand_alone(engine, root).await;
     restore_replaces_what_was_there(engine, root).await;
+    rot_in_a_copy_is_found(engine, root).await;
 }
 
 async fn open(engine: &dyn KvEngine, dir: &Path) -> Arc<dyn Kv> {
@@ -173,6 +174,36 @@ async fn checkpoints_stand_alone(engine: &dyn KvEngine, root: &Path) {
     drop(second);
     engine.restore(copy, restored.clone()).await.unwrap();
     assert_eq!(everything(&*open(engine, &restored).await), before);
+}
+
+/// Would catch a look at a copy that passes over rows which cannot be read.
+async fn rot_in_a_copy_is_found(engine: &dyn KvEngine, root: &Path) {
+    let kv = open(engine, &root.join("rotting")).await;
+    for number in 0_u8..100 {
+        put(&*kv, &[(key(Kind::Dedup, &[number]), &[number; 100])]);
+    }
+    let copy = root.join("rotten");
+    let applied = Bytes::from(key(Kind::Applied, b""));
+    kv.clone().checkpoint(copy.clone(), applied).await.unwrap();
+    engine.check(copy.clone()).await.unwrap();
+    let disk = host::Host::real().disk;
+    let files = disk.list(&copy).unwrap().into_iter();
+    let rows = files.filter(|path| {
+        let name = path.to_string_lossy();
+        name.ends_with("sst") || name.ends_with("image")
+    });
+    for path in rows {
+        let file = disk.open(&path).unwrap();
+        let mut byte = [0];
+        file.read_at(40, &mut byte).unwrap();
+        file.write_at(40, &[Bytes::copy_from_slice(&[byte[0] ^ 4])])
+            .unwrap();
+    }
+    let found = engine.check(copy).await;
+    assert!(
+        matches!(&found, Err(error) if error.is_corruption()),
+        "{found:?}"
+    );
 }
 
 /// Would catch a restore that merges with what the directory held.
