@@ -2,13 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod common;
-
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
-use common::{Cluster, PATIENCE, eventually, free_addresses};
+use crate::common::{Cluster, PATIENCE, eventually, free_addresses};
 use host::Host;
 use host::testing::{Fault, FaultyDisk, Operation};
 use raftmq_raft::{Phase, RaftError};
@@ -123,7 +121,7 @@ async fn different_member_lists_are_refused() {
     let mut config = cluster.config(1);
     config.members.pop();
     let first = cluster.try_start(config).await.unwrap();
-    let error = tokio::time::timeout(common::PATIENCE, first.group.failed())
+    let error = tokio::time::timeout(crate::common::PATIENCE, first.group.failed())
         .await
         .unwrap();
     assert!(
@@ -140,7 +138,9 @@ async fn a_replica_whose_data_directory_is_in_use_says_so() {
     let mut config = cluster.config(1);
     config.peer_listen = free_addresses(1).remove(0);
     let (_trigger, shutdown) = host::Shutdown::new();
-    let application = Box::new(common::TestApplication::new(common::Rows::default()));
+    let application = Box::new(crate::common::TestApplication::new(
+        crate::common::Rows::default(),
+    ));
     let refused =
         raftmq_raft::RaftGroup::start(config, Host::real(), application, shutdown, |router| router)
             .await;
@@ -218,7 +218,7 @@ async fn a_replica_goes_on_if_what_peers_have_promised_cannot_be_kept() {
         disk: Arc::new(disk.handle()),
         ..real
     };
-    let replica = common::start(cluster.config(1), host).await.unwrap();
+    let replica = crate::common::start(cluster.config(1), host).await.unwrap();
     cluster.running.insert(1, replica);
     cluster.start(2).await;
     cluster.start(3).await;

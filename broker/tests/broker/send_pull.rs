@@ -5,16 +5,14 @@
     reason = "a story told in one piece; what fails, panics"
 )]
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::client::{code, from_client, properties, pull_request, tags};
+use crate::support::{Client, Cluster, PATIENCE, message, ok};
 use bytes::Bytes;
 use prost::Message as _;
 use proto::cluster::{ReadMessagesRequest, ReadMessagesResponse};
 use proto::v2::{Code, Message, MessageType, QueryOffsetPolicy};
-use support::client::{code, from_client, properties, pull_request, tags};
-use support::{Client, Cluster, PATIENCE, message, ok};
 
 fn duration(wait: Duration) -> Option<prost_types::Duration> {
     Some(prost_types::Duration {
@@ -414,7 +412,7 @@ async fn tags_are_filtered_and_passed_over() {
         request.filter_expression = tags(expression);
         async move { client.pull_with(request).await }
     };
-    let offsets = |pulled: &support::client::Pulled| -> Vec<i64> {
+    let offsets = |pulled: &crate::support::client::Pulled| -> Vec<i64> {
         pulled
             .messages
             .iter()

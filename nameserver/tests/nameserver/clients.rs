@@ -1,22 +1,16 @@
 //! Clients that were given a name server as their access point.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-extern crate raftmq_nameserver as nameserver;
-
-#[path = "../../gateway/tests/support/mod.rs"]
-mod owner;
-mod support;
-
+use crate::owner::Owner;
+use crate::support::{LONG_LEASE_MS, Running, config, soon, topic};
 use bytes::Bytes;
 use futures::StreamExt;
 use gateway::{Answer, CLIENT_ID, HOPS, LEADER};
 use host::network::{self, ChannelOptions};
-use owner::Owner;
 use prost::Message as _;
 use proto::cluster::{Registration, Replica};
 use proto::opaque::{self, MessagingServiceClient, SendMessageRequest};
 use proto::v2::*;
-use support::{LONG_LEASE_MS, Running, config, soon, topic};
 use tokio::sync::mpsc;
 use tonic::Request;
 
@@ -452,7 +446,7 @@ impl Telemetry {
     }
 
     async fn hear(&mut self) -> TelemetryCommand {
-        support::next(&mut self.answers).await
+        crate::support::next(&mut self.answers).await
     }
 }
 

@@ -1,6 +1,5 @@
 //! A three-replica group on loopback, with temporary directories and a tiny application.
 
-#![allow(dead_code, reason = "each test file uses its own part")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(unreachable_pub, missing_docs, reason = "part of a test")]
 

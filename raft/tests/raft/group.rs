@@ -2,12 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use common::{Cluster, PATIENCE, Replica, eventually, is_not_leader, member};
+use crate::common::{Cluster, PATIENCE, Replica, eventually, is_not_leader, member};
 use host::Host;
 use raftmq_raft::{ChangeError, Member, Phase, ProposeError, RaftConfig, RaftError};
 
@@ -29,7 +27,7 @@ async fn survives_the_loss_of_its_leader(mut cluster: Cluster) {
         for index in 1..=last {
             let entry = log.entry(index).await.unwrap();
             if entry.kind == store::EntryKind::Normal {
-                let row = common::Rows::of(&replica.rows, index).unwrap();
+                let row = crate::common::Rows::of(&replica.rows, index).unwrap();
                 assert_eq!(row.len(), 12, "row of {index}");
             }
         }
@@ -168,7 +166,7 @@ async fn leadership_is_transferred_on_request() {
 async fn a_replica_is_replaced_by_another() {
     let mut cluster = Cluster::three().await;
     cluster.fill(10, 1_000).await;
-    let address = common::free_addresses(1).remove(0);
+    let address = crate::common::free_addresses(1).remove(0);
     let newcomer = member(4, address);
     let founders = cluster.members.clone();
     cluster.members.push(newcomer.clone());
@@ -198,7 +196,7 @@ async fn a_replica_is_replaced_by_another() {
         assert!(matches!(error, ChangeError::Refused { .. }), "{error}");
     }
     // The id stays with the data directory that had it.
-    let reused = member(4, common::free_addresses(1).remove(0));
+    let reused = member(4, crate::common::free_addresses(1).remove(0));
     let error = group.add_learner(reused, PATIENCE).await.unwrap_err();
     assert!(matches!(error, ChangeError::Refused { .. }), "{error}");
 }
@@ -209,7 +207,7 @@ async fn a_replica_is_replaced_by_another() {
 async fn one_that_has_a_group_of_its_own_cannot_join() {
     let mut cluster = Cluster::three().await;
     cluster.fill(10, 100).await;
-    let newcomer = member(4, common::free_addresses(1).remove(0));
+    let newcomer = member(4, crate::common::free_addresses(1).remove(0));
     cluster.members.push(newcomer.clone());
     let mut config = cluster.config(4);
     config.members = vec![newcomer.clone()];
@@ -241,13 +239,13 @@ async fn one_that_was_taken_out_is_not_elected_by_one_that_lost_its_disk() {
 
     let removed = cluster.follower().await;
     cluster.stop(removed).await;
-    let address = common::free_addresses(1).remove(0);
+    let address = crate::common::free_addresses(1).remove(0);
     replace(&mut cluster, removed, member(4, address), &founders).await;
     let leader = cluster.leader().await;
     let mut founding = founders.iter().map(|member| member.broker_id);
     let wiped = founding.find(|id| ![removed, leader].contains(id)).unwrap();
     cluster.stop(wiped).await;
-    let address = common::free_addresses(1).remove(0);
+    let address = crate::common::free_addresses(1).remove(0);
     replace(&mut cluster, wiped, member(5, address), &founders).await;
 
     let disk = Host::real().disk;
@@ -259,7 +257,7 @@ async fn one_that_was_taken_out_is_not_elected_by_one_that_lost_its_disk() {
         .members
         .iter_mut()
         .find(|one| one.broker_id == removed);
-    unheard.unwrap().peer_address = common::free_addresses(1).remove(0);
+    unheard.unwrap().peer_address = crate::common::free_addresses(1).remove(0);
     let empty = start_in_place_of(&cluster, config).await;
     empty.wait_phase(Phase::Running).await;
 

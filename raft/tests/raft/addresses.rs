@@ -2,11 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-mod common;
-
 use std::collections::BTreeMap;
 
-use common::{Cluster, PATIENCE, eventually, free_addresses, member};
+use crate::common::{Cluster, PATIENCE, eventually, free_addresses, member};
 use raftmq_raft::{ChangeError, RaftConfig};
 
 /// Peer addresses by broker id.

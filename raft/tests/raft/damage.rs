@@ -2,9 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod common;
-
-use common::{Cluster, damage, eventually, free_addresses, log_files};
+use crate::common::{Cluster, damage, eventually, free_addresses, log_files};
 use host::Host;
 use raftmq_raft::Phase;
 
@@ -112,7 +110,11 @@ async fn a_damaged_tail_is_replaced_by_a_snapshot_when_the_entries_are_gone() {
         .index;
     cluster.settle(floor).await;
     for (id, replica) in &cluster.running {
-        replica.group.checkpoint(common::PATIENCE).await.unwrap();
+        replica
+            .group
+            .checkpoint(crate::common::PATIENCE)
+            .await
+            .unwrap();
         eventually(&format!("replica {id} drops segments"), || {
             (replica.group.status().dropped > 12).then_some(())
         })
@@ -144,7 +146,11 @@ async fn a_damaged_replica_takes_what_its_leader_has_committed_and_the_rest_by_e
         last = cluster.fill(10, 100).await;
         cluster.settle(last).await;
         for replica in cluster.running.values() {
-            replica.group.checkpoint(common::PATIENCE).await.unwrap();
+            replica
+                .group
+                .checkpoint(crate::common::PATIENCE)
+                .await
+                .unwrap();
         }
     }
     for replica in cluster.running.values() {
@@ -194,7 +200,11 @@ async fn a_damage_that_begins_where_the_peers_logs_begin_is_repaired() {
     let floor = cluster.propose(format!("floor {}", first + 1)).await;
     cluster.settle(floor.log_id.index.max(last)).await;
     for (id, replica) in &cluster.running {
-        replica.group.checkpoint(common::PATIENCE).await.unwrap();
+        replica
+            .group
+            .checkpoint(crate::common::PATIENCE)
+            .await
+            .unwrap();
         eventually(&format!("replica {id} drops segments"), || {
             (replica.group.status().dropped == first).then_some(())
         })
@@ -287,7 +297,7 @@ async fn tables_that_end_below_what_raft_may_ask_for_come_back_as_a_snapshot() {
     for _ in 0..2 {
         let last = cluster.fill(30, 1_000).await;
         cluster.settle(last).await;
-        group.checkpoint(common::PATIENCE).await.unwrap();
+        group.checkpoint(crate::common::PATIENCE).await.unwrap();
     }
     eventually("entries that Raft may not ask for", || {
         group.log().purged().map(drop)
@@ -322,7 +332,11 @@ async fn drop_log(cluster: &mut Cluster, last: u64) {
     cluster.settle(floor).await;
     for (id, replica) in &cluster.running {
         let before = replica.group.status().dropped;
-        replica.group.checkpoint(common::PATIENCE).await.unwrap();
+        replica
+            .group
+            .checkpoint(crate::common::PATIENCE)
+            .await
+            .unwrap();
         eventually(&format!("replica {id} drops segments"), || {
             (replica.group.status().dropped > before).then_some(())
         })
@@ -339,7 +353,7 @@ async fn scrubbing_renews_a_damaged_checkpoint() {
     cluster.settle(last).await;
     let damaged = cluster.follower().await;
     let group = cluster.group(damaged);
-    group.checkpoint(common::PATIENCE).await.unwrap();
+    group.checkpoint(crate::common::PATIENCE).await.unwrap();
     let made = group.status().checkpoints_made;
     let disk = Host::real().disk;
     let dir = cluster.data_dir(damaged).join("checkpoints");
@@ -405,7 +419,7 @@ async fn rot_in_the_segment_that_is_written_to_is_repaired_by_a_restart() {
     if led != damaged {
         let transfer = cluster
             .group(led)
-            .transfer_leader(damaged, common::PATIENCE);
+            .transfer_leader(damaged, crate::common::PATIENCE);
         transfer.await.unwrap();
         assert_eq!(cluster.leader().await, damaged);
     }
@@ -415,7 +429,7 @@ async fn rot_in_the_segment_that_is_written_to_is_repaired_by_a_restart() {
     let group = replica.group.clone();
     let bad = first_bad(&group, last).await.expect("the damage shows");
     let asked = tokio::spawn(async move { group.repair_entry(bad).await });
-    let failed = tokio::time::timeout(common::PATIENCE, replica.group.failed()).await;
+    let failed = tokio::time::timeout(crate::common::PATIENCE, replica.group.failed()).await;
     let reason = failed.expect("the replica ends in order").to_string();
     assert!(reason.contains("repaired from the peers"), "{reason}");
     assert_ne!(cluster.leader().await, damaged);
@@ -442,7 +456,11 @@ async fn a_repair_ends_when_the_segment_is_dropped() {
     cluster.settle(floor.log_id.index).await;
     for (id, replica) in &cluster.running {
         if *id != damaged {
-            replica.group.checkpoint(common::PATIENCE).await.unwrap();
+            replica
+                .group
+                .checkpoint(crate::common::PATIENCE)
+                .await
+                .unwrap();
             eventually(&format!("replica {id} drops segments"), || {
                 (replica.group.status().dropped > 0).then_some(())
             })
@@ -460,8 +478,8 @@ async fn a_repair_ends_when_the_segment_is_dropped() {
         (group.status().damage_found > 0).then_some(())
     })
     .await;
-    group.checkpoint(common::PATIENCE).await.unwrap();
-    let repaired = tokio::time::timeout(common::PATIENCE, repair).await;
+    group.checkpoint(crate::common::PATIENCE).await.unwrap();
+    let repaired = tokio::time::timeout(crate::common::PATIENCE, repair).await;
     repaired.expect("ends soon").unwrap().unwrap();
     assert_eq!(group.status().segments_repaired, 0);
     assert!(group.status().dropped > bad);
@@ -487,7 +505,7 @@ async fn a_leader_repairs_what_a_follower_needs() {
     if leader != damaged {
         cluster
             .group(leader)
-            .transfer_leader(damaged, common::PATIENCE)
+            .transfer_leader(damaged, crate::common::PATIENCE)
             .await
             .unwrap();
         assert_eq!(cluster.leader().await, damaged);

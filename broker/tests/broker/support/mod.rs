@@ -1,13 +1,5 @@
 //! Brokers in this process, on loopback and in temporary directories, and a client that speaks to them.
-//!
-//! Each test file uses a part of this.
-#![allow(
-    dead_code,
-    unused_imports,
-    unreachable_pub,
-    missing_docs,
-    reason = "shared by several test binaries"
-)]
+#![allow(unreachable_pub, missing_docs, reason = "part of a test")]
 
 pub mod client;
 

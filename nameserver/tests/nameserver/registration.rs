@@ -1,17 +1,13 @@
 //! One name server: what it takes from brokers and what it tells of it.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-extern crate raftmq_nameserver as nameserver;
-
-mod support;
-
 use std::time::Duration;
 
-use nameserver::route_table::RouteTable;
-use proto::cluster::{QueryTableRequest, RegisterRequest, Registration};
-use support::{
+use crate::support::{
     LONG_LEASE_MS, Running, config, leaders, led, next, registration, soon, started, topic,
 };
+use nameserver::route_table::RouteTable;
+use proto::cluster::{QueryTableRequest, RegisterRequest, Registration};
 use tonic::Code;
 
 /// Catches a deposed leader that overwrites its successor, and one that is not told that it was deposed.

@@ -5,17 +5,15 @@
     reason = "a story told in one piece; what fails, panics"
 )]
 
-mod support;
-
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::support::client::code;
+use crate::support::{Client, Cluster, PATIENCE, message, ok};
 use host::Host;
 use host::testing::{FaultyDisk, ManualClock};
 use proto::cluster::{BrokerStatusRequest, DropLogRequest};
 use proto::v2::{Code, Message};
-use support::client::code;
-use support::{Client, Cluster, PATIENCE, message, ok};
 use tonic::Request;
 
 /// Tries again until a condition holds; what it waits for has no event.

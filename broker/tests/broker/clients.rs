@@ -5,10 +5,10 @@
     reason = "a story told in one piece; what fails, panics"
 )]
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::client::{access_point, code, from_client, pull_request, resource, tags};
+use crate::support::{Cluster, PATIENCE, message, ok};
 use futures::StreamExt;
 use proto::cluster::{
     ListMembersRequest, ListRequest, NameRequest, PutGroupRequest, PutTopicRequest,
@@ -21,8 +21,6 @@ use proto::v2::{
     self, ClientType, Code, HeartbeatRequest, MessageType, Permission, Publishing,
     QueryRouteRequest, Settings, Subscription, TelemetryCommand,
 };
-use support::client::{access_point, code, from_client, pull_request, resource, tags};
-use support::{Cluster, PATIENCE, message, ok};
 use tonic::Request;
 
 const NO_ROUTE: &str = "CODE: 17  DESC: No topic route info in name server for the topic: ";

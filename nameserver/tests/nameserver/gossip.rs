@@ -1,16 +1,12 @@
 //! Several name servers: what one hears, all know.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-extern crate raftmq_nameserver as nameserver;
-
-mod support;
-
 use std::time::Duration;
 
-use nameserver::NameServerConfig;
-use support::{
+use crate::support::{
     LONG_LEASE_MS, PATIENCE, Running, config, leaders, led, nodes, registration, soon, started,
 };
+use nameserver::NameServerConfig;
 
 /// Catches news that stays where it arrived.
 #[tokio::test]

@@ -2,14 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use crate::common::{Cluster, PATIENCE, damage, eventually};
 use bytes::Bytes;
-use common::{Cluster, PATIENCE, damage, eventually};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use host::Host;

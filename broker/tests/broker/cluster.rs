@@ -5,14 +5,12 @@
     reason = "a story told in one piece; what fails, panics"
 )]
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::client::{code, from_client, pull_request, resource};
+use crate::support::{Client, Cluster, PATIENCE, message, ok};
 use proto::cluster::{BrokerStatusRequest, ListRequest, TransferLeadershipRequest};
 use proto::v2::{Code, HeartbeatRequest, Message, QueryOffsetPolicy};
-use support::client::{code, from_client, pull_request, resource};
-use support::{Client, Cluster, PATIENCE, message, ok};
 use tonic::Request;
 
 async fn three() -> (Cluster, Client) {

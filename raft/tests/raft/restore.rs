@@ -2,12 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use common::{Cluster, PATIENCE, Replica, eventually, free_addresses, member};
+use crate::common::{Cluster, PATIENCE, Replica, eventually, free_addresses, member};
 use host::Host;
 use raftmq_raft::{Member, RaftConfig, Restored, restore};
 
@@ -69,7 +67,7 @@ async fn a_lost_group_comes_back_from_a_copy() {
     let (source, dir) = backup(&mut cluster, elsewhere.path()).await;
     cluster.stop_all().await;
     // There is no better copy than one that does not say how far it was synced.
-    let log = common::log_files(&dir, ".seg").remove(0);
+    let log = crate::common::log_files(&dir, ".seg").remove(0);
     Host::real()
         .disk
         .create(&log.with_file_name("synced"))
@@ -97,7 +95,7 @@ async fn a_lost_group_comes_back_from_a_copy() {
     assert!(proposed.log_id.term > term + 1_000, "{proposed:?}");
     let rows = first.rows.dump();
     let begun = first.rows.of(restored.last.index + 2);
-    let expected_row = common::application::row(&told.lock().unwrap());
+    let expected_row = crate::common::application::row(&told.lock().unwrap());
     assert_eq!(
         begun,
         Some(expected_row.into()),

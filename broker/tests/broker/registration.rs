@@ -5,11 +5,10 @@
     reason = "a story told in one piece; what fails, panics"
 )]
 
-mod support;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::support::{Cluster, PATIENCE};
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use host::network::{self, Listener, Proof, ServerOptions};
@@ -19,7 +18,6 @@ use proto::cluster::{
     GossipRequest, GossipResponse, QueryTableRequest, QueryTableResponse, RegisterRequest,
     RegisterResponse,
 };
-use support::{Cluster, PATIENCE};
 use tokio::sync::mpsc;
 use tonic::{Request, Response, Status};
 

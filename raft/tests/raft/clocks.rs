@@ -2,12 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod common;
-
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{Cluster, eventually};
+use crate::common::{Cluster, eventually};
 use host::testing::ManualClock;
 use tokio::time::Instant;
 

@@ -1,10 +1,5 @@
 //! Name servers in one process over loopback, with a network between them that can be cut.
-#![allow(
-    missing_docs,
-    dead_code,
-    unreachable_pub,
-    reason = "each test uses a part of it"
-)]
+#![allow(unreachable_pub, missing_docs, reason = "part of a test")]
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};

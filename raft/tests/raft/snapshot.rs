@@ -2,9 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod common;
-
-use common::{Cluster, PATIENCE, SEGMENT_BYTES, eventually};
+use crate::common::{Cluster, PATIENCE, SEGMENT_BYTES, eventually};
 use futures::stream;
 use host::Host;
 use proto::raft as wire;

@@ -6,10 +6,10 @@
     reason = "a story told in one piece; what fails, panics"
 )]
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::client::{code, from_client, properties};
+use crate::support::{Client, Cluster, PATIENCE, message};
 use host::network::{self, ChannelOptions};
 use prost::Message as _;
 use proto::cluster::{BrokerStatusRequest, DropLogRequest, PutGroupRequest, PutTopicRequest};
@@ -18,8 +18,6 @@ use proto::redelivery::{
     SendBackRequest, SettleRequest,
 };
 use proto::v2::{Code, Message};
-use support::client::{code, from_client, properties};
-use support::{Client, Cluster, PATIENCE, message};
 use tokio::time::Instant;
 use tonic::Request;
 
