@@ -20,7 +20,7 @@ pub struct Cluster {
     pub brokers: Vec<Option<Broker>>,
     pub configs: Vec<BrokerConfig>,
     pub host: Host,
-    directory: TempDir,
+    _directory: TempDir,
 }
 
 impl Cluster {
@@ -46,7 +46,7 @@ impl Cluster {
             brokers: Vec::new(),
             configs,
             host,
-            directory,
+            _directory: directory,
         };
         for place in 0..count {
             cluster.brokers.push(None);
