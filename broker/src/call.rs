@@ -88,8 +88,10 @@ impl Context {
         }
     }
 
-    /// Waits until an answer of so many bytes may be made. Who does not read what was answered before waits in vain.
-    pub(crate) async fn room(&self, bytes: u64) -> Result<AnswerHold, Refusal> {
+    /// Waits until the largest answer may be made; what it turns out not to need is to be given back. Who does not read what
+    /// was answered before waits in vain.
+    pub(crate) async fn room(&self, service: &Service) -> Result<AnswerHold, Refusal> {
+        let bytes = service.config.answer_bytes_max();
         let patience = self.left().saturating_sub(ANSWER_RESERVE);
         timeout(patience, self.budget.take(bytes))
             .await

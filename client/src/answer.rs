@@ -4,6 +4,7 @@
 
 use std::sync::{Mutex, MutexGuard};
 
+use host::network::UNREAD;
 use proto::v2::Code;
 use proto::{cluster, redelivery, v2};
 use tonic::Response;
@@ -19,9 +20,6 @@ const SEQUENCED_HEADER: &str = "x-raftmq-sequenced";
 
 /// Response metadata that says where messages are, if not where they were sent to.
 const QUEUES_HEADER: &str = "x-raftmq-queues";
-
-/// Response metadata of a refusal: nothing of the request was read.
-const UNREAD_HEADER: &str = "x-raftmq-unread";
 
 /// Queues that are read from an answer, at most.
 const QUEUES_MAX: usize = 1 << 20;
@@ -181,7 +179,7 @@ pub(crate) fn read_status<R>(status: &tonic::Status) -> Attempt<R> {
         tonic::Code::Unimplemented => refused(Code::NotImplemented),
         tonic::Code::Unauthenticated | tonic::Code::PermissionDenied => refused(Code::Unauthorized),
         // The server says that it was not read. Without that word it may be the transport's, of a call under way.
-        tonic::Code::ResourceExhausted if header(status.metadata(), UNREAD_HEADER).is_some() => {
+        tonic::Code::ResourceExhausted if header(status.metadata(), UNREAD).is_some() => {
             refused(Code::TooManyRequests)
         }
         code => Attempt::Lost {
@@ -326,7 +324,7 @@ mod tests {
         let mut unread = full();
         unread
             .metadata_mut()
-            .insert(UNREAD_HEADER, MetadataValue::from_static("1"));
+            .insert(UNREAD, MetadataValue::from_static("1"));
         match read_status::<()>(&unread) {
             Attempt::Refused(refusal) => {
                 assert!(!refusal.leaves_outcome_unknown());

@@ -57,6 +57,9 @@ pub use reach::accepts;
 pub use secret::ClusterSecret;
 pub use tls::{ClientTls, ServerTls};
 
+/// In the metadata of a refusal: nothing of the request was read, so nothing of it was done.
+pub const UNREAD: &str = "x-raftmq-unread";
+
 /// What one stream may have in flight before its reader has read: a whole large batch.
 pub const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 

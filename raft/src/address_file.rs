@@ -13,7 +13,7 @@ use std::path::Path;
 use host::Host;
 
 use crate::error::RaftError;
-use crate::small_file::replace;
+use crate::small_file::{self, replace, seal, unseal};
 
 const MAGIC: &[u8; 8] = b"RMQADR01";
 const FILE_NAME: &str = "addresses";
@@ -22,19 +22,14 @@ const BYTES_MAX: usize = 64 << 10;
 
 /// What the file in `dir` says; nothing if there is none.
 pub(crate) fn read(host: &Host, dir: &Path) -> BTreeMap<u64, String> {
-    let path = dir.join(FILE_NAME);
-    if !host.disk.exists(&path) {
-        return BTreeMap::new();
-    }
-    let read = || {
-        let file = host.disk.open(&path).ok()?;
-        let mut bytes = vec![0; BYTES_MAX];
-        let length = file.read_at(0, &mut bytes).ok()?;
-        decode(&bytes[..length])
+    let addresses = match small_file::read(host, dir, FILE_NAME, BYTES_MAX) {
+        Ok(None) => return BTreeMap::new(),
+        Ok(Some(bytes)) => decode(&bytes),
+        Err(_) => None,
     };
-    read().unwrap_or_else(|| {
+    addresses.unwrap_or_else(|| {
         tracing::warn!(
-            path = %path.display(),
+            path = %dir.join(FILE_NAME).display(),
             "cannot be read; what `raftmq group set-address` said is forgotten: say it again"
         );
         BTreeMap::new()
@@ -51,26 +46,19 @@ pub(crate) async fn write(
 }
 
 fn encode(addresses: &BTreeMap<u64, String>) -> Vec<u8> {
-    let mut bytes = MAGIC.to_vec();
     let count = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
-    bytes.extend_from_slice(&count.to_le_bytes());
+    let mut body = count.to_le_bytes().to_vec();
     for (broker_id, address) in addresses {
         let length = u16::try_from(address.len()).unwrap_or(u16::MAX);
-        bytes.extend_from_slice(&broker_id.to_le_bytes());
-        bytes.extend_from_slice(&length.to_le_bytes());
-        bytes.extend_from_slice(&address.as_bytes()[..usize::from(length)]);
+        body.extend_from_slice(&broker_id.to_le_bytes());
+        body.extend_from_slice(&length.to_le_bytes());
+        body.extend_from_slice(&address.as_bytes()[..usize::from(length)]);
     }
-    bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
-    bytes
+    seal(MAGIC, &body)
 }
 
 fn decode(bytes: &[u8]) -> Option<BTreeMap<u64, String>> {
-    let (body, checksum) = bytes.split_last_chunk::<4>()?;
-    if u32::from_le_bytes(*checksum) != crc32c::crc32c(body) {
-        return None;
-    }
-    let rest = body.strip_prefix(MAGIC.as_slice())?;
-    let (count, mut rest) = rest.split_first_chunk::<4>()?;
+    let (count, mut rest) = unseal(MAGIC, bytes)?.split_first_chunk::<4>()?;
     let mut addresses = BTreeMap::new();
     for _ in 0..u32::from_le_bytes(*count) {
         let (broker_id, after) = rest.split_first_chunk::<8>()?;
@@ -110,9 +98,7 @@ mod tests {
         for end in 0..bytes.len() {
             assert!(decode(&bytes[..end]).is_none(), "{end}");
         }
-        let mut more = MAGIC.to_vec();
-        more.extend_from_slice(&u32::MAX.to_le_bytes());
-        more.extend_from_slice(&crc32c::crc32c(&more).to_le_bytes());
+        let more = seal(MAGIC, &u32::MAX.to_le_bytes());
         assert!(decode(&more).is_none());
     }
 }

@@ -17,7 +17,7 @@ use rand::TryRng;
 
 use crate::error::RaftError;
 use crate::runtime::random;
-use crate::small_file::{failed, replace};
+use crate::small_file::{failed, replace, seal};
 
 const MAGIC: &[u8; 8] = b"RMQRPL01";
 const FILE_BYTES: usize = 28;
@@ -117,12 +117,8 @@ fn read(host: &Host, path: &Path) -> Result<(u64, u64), RaftError> {
 }
 
 async fn write(host: &Host, dir: &Path, replica_id: u64, starts: u64) -> Result<(), RaftError> {
-    let mut bytes = Vec::with_capacity(FILE_BYTES);
-    bytes.extend_from_slice(MAGIC);
-    bytes.extend_from_slice(&replica_id.to_le_bytes());
-    bytes.extend_from_slice(&starts.to_le_bytes());
-    bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
-    replace(host, dir, FILE_NAME, bytes).await
+    let body = [replica_id.to_le_bytes(), starts.to_le_bytes()].concat();
+    replace(host, dir, FILE_NAME, seal(MAGIC, &body)).await
 }
 
 #[cfg(test)]

@@ -35,7 +35,6 @@ pub(crate) struct Peers {
 
 struct Inner {
     identity: Identity,
-    incarnation: Incarnation,
     /// What this replica held of what it had promised when it started.
     own: Promise,
     addresses: Addresses,
@@ -67,17 +66,13 @@ impl Peers {
         promises: Promises,
         members: &[Member],
     ) -> Peers {
-        let incarnation = Incarnation {
-            replica_id: own.replica_id,
-            number: own.incarnation,
-        };
         let member = members
             .iter()
             .find(|one| one.broker_id == identity.broker_id);
         let announcement = Announcement {
             broker_id: identity.broker_id,
-            replica_id: incarnation.replica_id,
-            incarnation: incarnation.number,
+            replica_id: own.replica_id,
+            incarnation: own.incarnation,
             peer_address: member.map_or_else(String::new, |own| own.peer_address.clone()),
             client_address: member.map_or_else(String::new, |own| own.client_address.clone()),
         };
@@ -85,7 +80,6 @@ impl Peers {
         Peers {
             inner: Arc::new(Inner {
                 identity,
-                incarnation,
                 addresses,
                 own,
                 heard: Mutex::new(BTreeMap::new()),
@@ -111,7 +105,12 @@ impl Peers {
     }
 
     pub(crate) fn incarnation(&self) -> Incarnation {
-        self.inner.incarnation
+        let Promise {
+            replica_id,
+            incarnation: number,
+            ..
+        } = self.inner.own;
+        Incarnation { replica_id, number }
     }
 
     /// How we introduce ourselves to whoever has an address.
@@ -124,8 +123,8 @@ impl Peers {
     pub(crate) fn sender_to(&self, to: Addressee) -> Sender {
         Sender {
             broker_id: self.inner.identity.broker_id,
-            replica_id: self.inner.incarnation.replica_id,
-            incarnation: self.inner.incarnation.number,
+            replica_id: self.inner.own.replica_id,
+            incarnation: self.inner.own.incarnation,
             target: to.broker_id,
             target_replica_id: to.replica_id,
             promised_term: Some(self.inner.own.term),
@@ -190,7 +189,7 @@ impl Peers {
         let replica_id = sender.target_replica_id;
         // Mutant: whoever has the broker's id will do.
         replica_id == 0
-            || replica_id == self.inner.incarnation.replica_id
+            || replica_id == self.inner.own.replica_id
             || mutant::is(Mutant::WipedReplicaAnswers)
     }
 
@@ -230,7 +229,7 @@ impl Peers {
             number: sender.incarnation,
         };
         if sender.broker_id == self.inner.identity.broker_id {
-            if caller == self.inner.incarnation {
+            if caller == self.incarnation() {
                 return Ok(());
             }
             return Err(duplicate(sender.broker_id, "this process"));

@@ -27,7 +27,7 @@ use tokio::time::Instant;
 
 use crate::error::RaftError;
 use crate::incarnation::starts_of;
-use crate::small_file::replace;
+use crate::small_file::{self, replace, seal, unseal};
 
 const MAGIC: &[u8; 8] = b"RMQPRM01";
 const FILE_NAME: &str = "peers";
@@ -235,18 +235,13 @@ impl Promises {
 
     /// What is remembered in `dir`. A file that cannot be read says nothing.
     pub(crate) fn load(host: &Host, dir: &Path) -> Promises {
-        let path = dir.join(FILE_NAME);
-        if !host.disk.exists(&path) {
-            return Promises::default();
-        }
-        let mut bytes = vec![0; FILE_BYTES_MAX];
-        let opened = host.disk.open(&path);
-        let read = opened.and_then(|file| file.read_at(0, &mut bytes));
-        let known = match read {
-            Ok(count) => decode(&bytes[..count]).ok_or_else(|| "it is damaged".to_string()),
+        let known = match small_file::read(host, dir, FILE_NAME, FILE_BYTES_MAX) {
+            Ok(None) => return Promises::default(),
+            Ok(Some(bytes)) => decode(&bytes).ok_or_else(|| "it is damaged".to_string()),
             Err(error) => Err(error.to_string()),
         };
         if let Err(reason) = &known {
+            let path = dir.join(FILE_NAME);
             tracing::warn!(path = %path.display(), reason, "cannot read what peers had promised; it is learned again");
         }
         Promises {
@@ -262,8 +257,7 @@ impl Promises {
 }
 
 fn encode(known: &BTreeMap<u64, Promise>) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(MAGIC.len() + known.len() * PEER_BYTES + 4);
-    bytes.extend_from_slice(MAGIC);
+    let mut body = Vec::with_capacity(known.len() * PEER_BYTES);
     for (broker_id, promise) in known {
         let Promise {
             replica_id,
@@ -272,17 +266,15 @@ fn encode(known: &BTreeMap<u64, Promise>) -> Vec<u8> {
             end,
         } = *promise;
         for number in [*broker_id, replica_id, incarnation, term, end] {
-            bytes.extend_from_slice(&number.to_le_bytes());
+            body.extend_from_slice(&number.to_le_bytes());
         }
     }
-    bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
-    bytes
+    seal(MAGIC, &body)
 }
 
 fn decode(bytes: &[u8]) -> Option<BTreeMap<u64, Promise>> {
-    let (front, checksum) = bytes.split_last_chunk::<4>()?;
-    let peers = front.strip_prefix(MAGIC)?;
-    if crc32c::crc32c(front).to_le_bytes() != *checksum || peers.len() % PEER_BYTES != 0 {
+    let peers = unseal(MAGIC, bytes)?;
+    if peers.len() % PEER_BYTES != 0 {
         return None;
     }
     let number = |peer: &[u8], place: usize| {

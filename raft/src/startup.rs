@@ -120,6 +120,9 @@ impl Startup {
             tracing::info!(members = ?nodes.keys(), "making the group");
             raft.initialize(nodes).await.map_err(failed)?;
         }
+        // Until its core has gone round once, Raft knows of no membership, and this replica would take its peers for
+        // strangers.
+        raft.with_raft_state(|_| ()).await.map_err(failed)?;
         self.state.started(raft.clone());
         Ok(raft)
     }

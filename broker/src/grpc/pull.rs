@@ -238,7 +238,7 @@ impl Pull<'_> {
                 .view
                 .read(topic_id, queue, from, count, bytes_max)
         };
-        let hold = self.room().await?;
+        let hold = self.context.room(self.service).await?;
         let result = read().await;
         let Err(ReadError::Store(error)) = &result else {
             return Ok((result, hold));
@@ -247,13 +247,8 @@ impl Pull<'_> {
         if !self.service.repaired(error).await {
             return Ok((result, AnswerHold::default()));
         }
-        let hold = self.room().await?;
+        let hold = self.context.room(self.service).await?;
         Ok((read().await, hold))
-    }
-
-    async fn room(&self) -> Result<AnswerHold, Refusal> {
-        let most = self.service.config.answer_bytes_max();
-        self.context.room(most).await
     }
 
     fn unread(&self, offset: QueueOffset, error: &ReadError) -> Result<Look, CallError> {

@@ -167,7 +167,7 @@ impl Pull<'_> {
     async fn answer(&self, passed_ms: u64, due: Due) -> Result<PullRetriesResponse, CallError> {
         let mut hold = match due.now.is_empty() {
             true => AnswerHold::default(),
-            false => self.room().await?,
+            false => self.context.room(self.service).await?,
         };
         let mut retries = Vec::with_capacity(due.now.len());
         let (mut bytes, mut next_ms) = (0, due.next_ms);
@@ -231,11 +231,6 @@ impl Pull<'_> {
         }
     }
 
-    async fn room(&self) -> Result<AnswerHold, Refusal> {
-        let most = self.service.config.answer_bytes_max();
-        self.context.room(most).await
-    }
-
     /// A message as it was stored; none if it was settled meanwhile. Has `read` bytes of others already.
     async fn read(
         &self,
@@ -290,7 +285,7 @@ impl Pull<'_> {
         }
         *hold = AnswerHold::default();
         let is_repaired = self.service.repaired(&error).await;
-        *hold = self.room().await?;
+        *hold = self.context.room(self.service).await?;
         Ok(match is_repaired {
             true => view.message_at(retry.location).await.map_err(failed),
             false => Err(failed(error)),

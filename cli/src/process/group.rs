@@ -41,6 +41,18 @@ pub struct BrokerPorts {
     pub admin: u16,
 }
 
+impl BrokerPorts {
+    /// Three ports of a list: for clients, for replicas, for operators.
+    pub fn of(ports: &[u16; 3]) -> BrokerPorts {
+        let [client, peer, admin] = *ports;
+        BrokerPorts {
+            client,
+            peer,
+            admin,
+        }
+    }
+}
+
 /// What a group looks like, before it runs.
 #[derive(Clone, Debug)]
 pub struct GroupPlan {
@@ -129,17 +141,8 @@ impl GroupPlan {
     ) -> Result<GroupPlan, Failure> {
         let ports = free_ports(10).map_err(|error| Failure::during("looking for ports", error))?;
         let brokers = (1..=3_u64)
-            .zip(ports[1..].chunks(3))
-            .map(|(id, ports)| {
-                (
-                    id,
-                    BrokerPorts {
-                        client: ports[0],
-                        peer: ports[1],
-                        admin: ports[2],
-                    },
-                )
-            })
+            .zip(ports[1..].as_chunks().0)
+            .map(|(id, ports)| (id, BrokerPorts::of(ports)))
             .collect();
         Ok(GroupPlan {
             program: program.to_owned(),

@@ -1,6 +1,6 @@
 //! Brokers that come back with other addresses: found without a word of anybody, or with one.
 
-use cli::process::{BrokerPorts, Member, free_ports};
+use cli::process::Member;
 
 use super::cluster::{Cluster, PATIENCE, eventually};
 use super::terminal::Terminal;
@@ -12,13 +12,7 @@ const SOME: usize = 100;
 /// Stops a broker and gives it other ports.
 async fn move_away(cluster: &mut Cluster, id: u64) {
     cluster.broker(id).end(PATIENCE).await;
-    let ports = free_ports(3).unwrap();
-    let ports = BrokerPorts {
-        client: ports[0],
-        peer: ports[1],
-        admin: ports[2],
-    };
-    cluster.plan_mut().brokers.insert(id, ports);
+    cluster.give_free_ports(id);
 }
 
 /// Writes the configuration of a broker: of the members, with the addresses of only these as they are now.

@@ -5,7 +5,7 @@ use std::ops::{Deref, DerefMut};
 use std::path::Path;
 use std::time::Duration;
 
-use cli::process::{Group, GroupPlan, Led};
+use cli::process::{BrokerPorts, Group, GroupPlan, Led, free_ports};
 use proto::cluster::BrokerStatusResponse;
 use raftmq_client::{Client, TopicSettings};
 use tempfile::TempDir;
@@ -84,6 +84,13 @@ impl Cluster {
             group: Group::start(plan).unwrap(),
             directory,
         }
+    }
+
+    /// Plans broker `id`, which does not run, on ports that nobody has.
+    pub(crate) fn give_free_ports(&mut self, id: u64) {
+        let ports = free_ports(3).unwrap();
+        let ports = BrokerPorts::of(ports.first_chunk().unwrap());
+        self.plan_mut().brokers.insert(id, ports);
     }
 
     /// Where everything is.

@@ -3,7 +3,7 @@
 
 use std::process::Stdio;
 
-use cli::process::{BrokerPorts, Member, free_ports};
+use cli::process::{Member, free_ports};
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -560,13 +560,7 @@ async fn leaders(cluster: &Cluster, terminal: &Terminal) {
 
 /// Starts a broker that the group does not know; its peer address.
 fn newcomer(cluster: &mut Cluster, id: u64) -> String {
-    let ports = free_ports(3).unwrap();
-    let ports = BrokerPorts {
-        client: ports[0],
-        peer: ports[1],
-        admin: ports[2],
-    };
-    cluster.plan_mut().brokers.insert(id, ports);
+    cluster.give_free_ports(id);
     let settings = toml::to_string(&cluster.plan().broker_settings(id)).unwrap();
     std::fs::write(cluster.plan().config(Member::Broker(id)), settings).unwrap();
     cluster.start_broker(id).unwrap();

@@ -8,7 +8,7 @@ use raftmq_client::{
 };
 
 use crate::client;
-use crate::fake::{FakeCluster, PullFault, TOPIC};
+use crate::fake::{FakeCluster, PATIENT, PullFault, TOPIC};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -599,15 +599,10 @@ async fn nothing_is_delivered_twice_when_a_member_joins() {
 #[tokio::test]
 async fn a_pull_is_not_left_at_a_leader_that_fell_silent() {
     let cluster = FakeCluster::start(3, 1).await;
-    let patient = Duration::from_secs(300);
-    let client = Client::builder()
-        .seeds(cluster.seeds())
-        .attempt_timeout(patient)
-        .request_timeout(patient);
-    let client = client.build().await.expect("a seed answers");
+    let client = cluster.patient_client().await;
     let consumer = client
         .pull_consumer("billing")
-        .long_polling_timeout(patient)
+        .long_polling_timeout(PATIENT)
         .build()
         .expect("valid");
     let queue = TopicQueue::new(TOPIC, 0);

@@ -17,10 +17,14 @@ use proto::opaque::{PullMessageResponse, ReceiveMessageResponse, SendMessageRequ
 use proto::place::{self, Life, StartAt, StartOf};
 use proto::v2::{self, Code};
 use proto::{cluster, opaque, redelivery};
+use raftmq_client::Client;
 use tokio::sync::Notify;
 use tonic::{Request, Response, Status};
 
 use crate::fake_redelivery::RedeliveryBook;
+
+/// Longer than any test takes.
+pub(crate) const PATIENT: Duration = Duration::from_secs(300);
 
 /// The one topic.
 pub(crate) const TOPIC: &str = "orders";
@@ -192,6 +196,15 @@ impl FakeCluster {
 
     pub(crate) fn seeds(&self) -> Vec<String> {
         self.world().addresses.clone()
+    }
+
+    /// A client that waits for an answer for longer than any test takes.
+    pub(crate) async fn patient_client(&self) -> Client {
+        let client = Client::builder()
+            .seeds(self.seeds())
+            .attempt_timeout(PATIENT)
+            .request_timeout(PATIENT);
+        client.build().await.expect("a seed answers")
     }
 
     /// Stores messages as some producer would have.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use raftmq_client::{Client, Code, Error, Message, Producer, SendReceipt, TopicQueue};
 
 use crate::client;
-use crate::fake::{FakeCluster, POISON, SendFault, TOPIC, Word};
+use crate::fake::{FakeCluster, PATIENT, POISON, SendFault, TOPIC, Word};
 
 fn message(body: impl Into<String>) -> Message {
     Message::builder(TOPIC)
@@ -203,13 +203,8 @@ async fn a_silent_leader_is_left_for_another_replica() {
 
 /// A producer that would wait for an answer for longer than any test takes.
 async fn patient_producer(cluster: &FakeCluster) -> Producer {
-    let patient = Duration::from_secs(300);
-    let client = Client::builder()
-        .seeds(cluster.seeds())
-        .attempt_timeout(patient)
-        .request_timeout(patient);
-    let client = client.build().await.expect("a seed answers");
-    let builder = client.producer().send_timeout(patient);
+    let client = cluster.patient_client().await;
+    let builder = client.producer().send_timeout(PATIENT);
     builder.build().expect("valid")
 }
 
@@ -313,17 +308,11 @@ async fn a_seed_that_hangs_is_not_waited_for() {
     let cluster = FakeCluster::start(3, 1).await;
     cluster.world().silent.extend([0, 1]);
     cluster.world().leader = 2;
-    let patient = Duration::from_secs(300);
     let sending = async {
-        let client = Client::builder()
-            .seeds(cluster.seeds())
-            .attempt_timeout(patient)
-            .request_timeout(patient);
-        let client = client.build().await.expect("one of them answers");
-        let producer = client.producer().send_timeout(patient).build();
-        producer.expect("valid").send(message("sent")).await
+        let producer = patient_producer(&cluster).await;
+        producer.send(message("sent")).await
     };
-    let sent = tokio::time::timeout(patient / 10, sending).await;
+    let sent = tokio::time::timeout(PATIENT / 10, sending).await;
     sent.expect("nobody waits for those that hang")
         .expect("stored");
     assert_eq!(cluster.bodies(0), ["sent"]);

@@ -118,7 +118,7 @@ impl Account {
     /// A call begins; it runs until all that holds it is dropped. None if there is no room for it.
     pub(super) fn begin(self: &Arc<Account>) -> Option<Arc<Call>> {
         let held = match self.shares() {
-            Some(shares) => Some(shares.small.try_take(CALL_BYTES)?),
+            Some(shares) => Some(shares.of(Kind::Small).try_take(CALL_BYTES)?),
             None => None,
         };
         let mut calls = self.calls();
@@ -503,7 +503,14 @@ mod tests {
         let peer = ([127, 0, 0, 1], 1).into();
         let account = Arc::new(Account::new(peer, Some(&bounds)));
         let call = account.begin().unwrap();
-        let take = || account.shares().unwrap().small.try_take(5_000).unwrap();
+        let take = || {
+            account
+                .shares()
+                .unwrap()
+                .of(Kind::Small)
+                .try_take(5_000)
+                .unwrap()
+        };
         call.hold(take());
         call.handed_on();
         assert_eq!(call.held_bytes(), 5_000, "it is not answered yet");

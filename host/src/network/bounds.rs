@@ -45,7 +45,7 @@ pub(super) const CONNECTION_WINDOW_BYTES: u32 = WAITING_WINDOW_BYTES + STREAM_WI
 /// Beside what a request's messages say: lengths and names on the wire.
 const OVERHEAD_BYTES: u64 = 64 << 10;
 
-/// How often a call may be given its own part of a pool by one connection.
+/// Largest answers that fit into one connection's part at the same time, at least.
 const ANSWERS_PER_CONNECTION_MIN: u64 = 2;
 
 /// How long an upload or an answer may stand still, and how long while somebody has waited as long for its bytes.
@@ -72,9 +72,8 @@ pub struct Bounds(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    small: Arc<Pool>,
-    uploads: Arc<Pool>,
-    answers: Arc<Pool>,
+    /// By kind.
+    pools: [Arc<Pool>; 3],
     /// Bytes of the largest answer, and what it says beside.
     answer: u64,
     origins: Mutex<BTreeMap<IpAddr, Weak<Origin>>>,
@@ -142,9 +141,11 @@ impl Bounds {
         let answers = (3 * eighth).max(2 * ANSWERS_PER_CONNECTION_MIN * answer);
         let answers_each = (answers / 16).max(ANSWERS_PER_CONNECTION_MIN * answer);
         Bounds(Arc::new(Shared {
-            small: Pool::new(eighth.max(4 * small), small),
-            uploads: Pool::new((4 * eighth).max(2 * upload), upload),
-            answers: Pool::new(answers, answers_each),
+            pools: [
+                Pool::new(eighth.max(4 * small), small),
+                Pool::new((4 * eighth).max(2 * upload), upload),
+                Pool::new(answers, answers_each),
+            ],
             answer,
             origins: Mutex::default(),
             patience,
@@ -156,12 +157,13 @@ impl Bounds {
     pub fn status(&self) -> BoundsStatus {
         let shared = &*self.0;
         let counters = &*shared.counters;
+        let [small, uploads, answers] = &shared.pools;
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         BoundsStatus {
-            request_bytes: shared.small.held() + shared.uploads.held(),
-            request_bytes_max: shared.small.max + shared.uploads.max,
-            answer_bytes: shared.answers.held(),
-            answer_bytes_max: shared.answers.max,
+            request_bytes: small.held() + uploads.held(),
+            request_bytes_max: small.max + uploads.max,
+            answer_bytes: answers.held(),
+            answer_bytes_max: answers.max,
             connections: counters.connections.load(Ordering::Relaxed) as u64,
             requests_cut: count(&counters.requests_cut),
             answers_cut: count(&counters.answers_cut),
@@ -183,9 +185,7 @@ impl Bounds {
         let shared = &*self.0;
         let origin = self.origin(address);
         Shares {
-            small: Share::new(Kind::Small, &shared.small, &origin),
-            uploads: Share::new(Kind::Uploads, &shared.uploads, &origin),
-            answers: self.answers_of(&origin),
+            parts: Kind::ALL.map(|kind| self.share(kind, &origin)),
             answer: shared.answer,
             waiting: Arc::new(Semaphore::new(WAITING_WINDOW_BYTES as usize)),
         }
@@ -193,22 +193,16 @@ impl Bounds {
 
     /// What an answer may take that a peer asked for in the name of somebody at an address.
     pub(super) fn forwarded(&self, address: IpAddr) -> Share {
-        self.answers_of(&self.origin(address))
+        self.share(Kind::Answers, &self.origin(address))
     }
 
-    fn answers_of(&self, origin: &Arc<Origin>) -> Share {
-        Share::new(Kind::Answers, &self.0.answers, origin)
+    fn share(&self, kind: Kind, origin: &Arc<Origin>) -> Share {
+        Share::new(kind, &self.0.pools[kind as usize], origin)
     }
 
     /// Who has waited too long for bytes of a pool.
     pub(super) fn wants(&self, kind: Kind, now: Instant) -> Vec<Want> {
-        let shared = &*self.0;
-        let pool = match kind {
-            Kind::Small => &shared.small,
-            Kind::Uploads => &shared.uploads,
-            Kind::Answers => &shared.answers,
-        };
-        pool.wants(now, shared.patience.pressed)
+        self.0.pools[kind as usize].wants(now, self.0.patience.pressed)
     }
 
     fn origin(&self, address: IpAddr) -> Arc<Origin> {
@@ -225,8 +219,7 @@ impl Bounds {
         if origins.len() >= ORIGINS_KEPT && origins.len().is_power_of_two() {
             origins.retain(|_, origin| origin.strong_count() > 0);
         }
-        let pools: [&Pool; 3] = [&shared.small, &shared.uploads, &shared.answers];
-        let origin = Origin::new(address, pools);
+        let origin = Origin::new(address, &shared.pools);
         origins.insert(address, Arc::downgrade(&origin));
         origin
     }
@@ -249,9 +242,8 @@ pub(super) fn site(address: IpAddr) -> IpAddr {
 /// The parts of one connection.
 #[derive(Debug)]
 pub(super) struct Shares {
-    pub(super) small: Share,
-    pub(super) uploads: Share,
-    pub(super) answers: Share,
+    /// By kind.
+    parts: [Share; 3],
     /// Bytes of the largest answer.
     pub(super) answer: u64,
     /// What calls that wait for room may leave in the connection's window.
@@ -260,26 +252,22 @@ pub(super) struct Shares {
 
 impl Shares {
     pub(super) fn of(&self, kind: Kind) -> &Share {
-        match kind {
-            Kind::Small => &self.small,
-            Kind::Uploads => &self.uploads,
-            Kind::Answers => &self.answers,
-        }
+        &self.parts[kind as usize]
     }
 
     /// For a request of so many bytes.
     pub(super) fn for_request(&self, bytes: u64) -> &Share {
         match bytes <= SMALL_BYTES {
-            true => &self.small,
-            false => &self.uploads,
+            true => self.of(Kind::Small),
+            false => self.of(Kind::Uploads),
         }
     }
 
     /// For an answer of so many bytes.
     pub(super) fn for_answer(&self, bytes: u64) -> &Share {
         match bytes <= SMALL_BYTES {
-            true => &self.small,
-            false => &self.answers,
+            true => self.of(Kind::Small),
+            false => self.of(Kind::Answers),
         }
     }
 }
@@ -312,10 +300,10 @@ mod tests {
         let bounds = bounds();
         let mut held = Vec::new();
         for shares in shares(&bounds, 64) {
-            while let Some(one) = shares.answers.take(MIB).now_or_never() {
+            while let Some(one) = shares.of(Kind::Answers).take(MIB).now_or_never() {
                 held.push(one);
             }
-            assert!(shares.answers.held() <= shares.answers.max);
+            assert!(shares.of(Kind::Answers).held() <= shares.of(Kind::Answers).max);
         }
         let status = bounds.status();
         assert!(status.answer_bytes <= status.answer_bytes_max);
@@ -336,9 +324,15 @@ mod tests {
         let mut held: Vec<Held> = Vec::new();
         for _ in 0..64 {
             let shares = bounds.shares(hog);
-            held.extend(std::iter::from_fn(|| shares.answers.try_take(MIB)));
-            held.extend(std::iter::from_fn(|| shares.uploads.try_take(MIB)));
-            held.extend(std::iter::from_fn(|| shares.small.try_take(CALL_BYTES)));
+            held.extend(std::iter::from_fn(|| {
+                shares.of(Kind::Answers).try_take(MIB)
+            }));
+            held.extend(std::iter::from_fn(|| {
+                shares.of(Kind::Uploads).try_take(MIB)
+            }));
+            held.extend(std::iter::from_fn(|| {
+                shares.of(Kind::Small).try_take(CALL_BYTES)
+            }));
         }
         let status = bounds.status();
         assert!(
@@ -363,10 +357,12 @@ mod tests {
     fn small_requests_do_not_wait_for_uploads() {
         let bounds = bounds();
         let hogs = shares(&bounds, 64);
-        let full = hogs.iter().map(|hog| hog.uploads.try_take(4 * MIB));
+        let full = hogs
+            .iter()
+            .map(|hog| hog.of(Kind::Uploads).try_take(4 * MIB));
         let held: Vec<Option<Held>> = full.collect();
         assert!(held.iter().any(Option::is_none), "there was room for all");
-        assert!(hogs[63].small.try_take(CALL_BYTES).is_some());
+        assert!(hogs[63].of(Kind::Small).try_take(CALL_BYTES).is_some());
     }
 
     /// Catches bytes that are given back twice, or never, when an answer leaves in pieces.
@@ -374,7 +370,11 @@ mod tests {
     fn pieces_add_up() {
         let bounds = bounds();
         let shares = shares(&bounds, 1);
-        let mut held = shares[0].answers.take(1_000).now_or_never().unwrap();
+        let mut held = shares[0]
+            .of(Kind::Answers)
+            .take(1_000)
+            .now_or_never()
+            .unwrap();
         let piece = held.split(300);
         held.shrink(500);
         assert_eq!(bounds.status().answer_bytes, 800);
@@ -394,12 +394,16 @@ mod tests {
         let wants = |kind, later| bounds.wants(kind, Instant::now() + later);
         let long = STALL_WHILE_OTHERS_WAIT;
         let second = bounds.shares([10, 0, 0, 0].into());
-        let max = second.uploads.max;
+        let max = second.of(Kind::Uploads).max;
         let mut takes = vec![
-            hogs[0].uploads.take(max).boxed(),
-            second.uploads.take(max).boxed(),
+            hogs[0].of(Kind::Uploads).take(max).boxed(),
+            second.of(Kind::Uploads).take(max).boxed(),
         ];
-        takes.extend(hogs[1..].iter().map(|hog| hog.uploads.take(max).boxed()));
+        takes.extend(
+            hogs[1..]
+                .iter()
+                .map(|hog| hog.of(Kind::Uploads).take(max).boxed()),
+        );
         let taken: Vec<_> = (takes.iter_mut()).map(|take| take.now_or_never()).collect();
         assert!(taken[0].is_some() && taken[1].is_none());
         assert_eq!(wants(Kind::Uploads, Duration::ZERO), []);

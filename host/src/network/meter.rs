@@ -23,15 +23,14 @@ use tonic::codegen::{Service, http};
 
 use self::arriving::Arriving;
 use self::leaving::Leaving;
+use super::UNREAD;
 use super::account::Account;
 use super::answer_budget::{AnswerBudget, Attached, OnDemand};
+use super::bounds::Kind;
 use super::connection::ConnectionInfo;
 
 /// In a call that a server passes on: the address of the client whose it is. Of a client it is not believed.
 const ORIGIN: &str = "x-raftmq-origin";
-
-/// In a refusal: nothing of the request was read, so nothing of it was done.
-const UNREAD: &str = "x-raftmq-unread";
 
 /// Refuses a request of which nothing was read, for now.
 fn unread(reason: &str) -> Status {
@@ -113,7 +112,7 @@ fn budget(account: &Account, headers: &mut http::HeaderMap) -> Option<AnswerBudg
         if let Ok(address) = http::HeaderValue::from_maybe_shared(bytes::Bytes::from(address)) {
             headers.insert(ORIGIN, address);
         }
-        return Some(AnswerBudget::new(shares.answers.clone()));
+        return Some(AnswerBudget::new(shares.of(Kind::Answers).clone()));
     }
     let address = headers.get(ORIGIN)?.to_str().ok()?;
     let address: IpAddr = address.parse().ok()?;

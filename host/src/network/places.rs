@@ -323,7 +323,7 @@ mod tests {
 
     /// Begins an upload that takes all that a connection may have, and does not come.
     fn upload(place: &Place) -> Arc<crate::network::account::Call> {
-        let share = &place.account.shares().unwrap().uploads;
+        let share = place.account.shares().unwrap().of(Kind::Uploads);
         let call = place.account.begin().unwrap();
         call.hold(share.try_take(share.max).unwrap());
         call.expect(share.max);
@@ -351,7 +351,7 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         let waits = places.take(peer(9, 0)).unwrap();
-        let share = waits.account.shares().unwrap().uploads.clone();
+        let share = waits.account.shares().unwrap().of(Kind::Uploads).clone();
         let mut room = Box::pin(share.take(share.max));
         assert!(futures::poll!(&mut room).is_pending());
         places.cut_stalled(&bounds);
@@ -373,7 +373,7 @@ mod tests {
         let first = places.take(peer(2, 0)).unwrap();
         let second = places.take(peer(2, 1)).unwrap();
         let upload = upload(&first);
-        let share = second.account.shares().unwrap().uploads.clone();
+        let share = second.account.shares().unwrap().of(Kind::Uploads).clone();
         let mut room = Box::pin(share.take(share.max));
         assert!(futures::poll!(&mut room).is_pending());
         tokio::time::sleep(Duration::from_millis(100)).await;

@@ -108,7 +108,9 @@ async fn replicas_that_all_moved_find_each_other_by_their_configuration() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_replica_that_is_told_brings_all_together() {
     let mut cluster = Cluster::three().await;
-    cluster.propose("before").await;
+    let before = cluster.propose("before").await;
+    // The one that will be told has heard of the group.
+    cluster.settle(before.log_id.index).await;
     cluster.stop_all().await;
     let places = elsewhere(1..=3);
     start_moved(&mut cluster, 1, &places[&1]).await;

@@ -240,3 +240,19 @@ async fn a_replica_goes_on_if_what_peers_have_promised_cannot_be_kept() {
     })
     .await;
 }
+
+/// Catches a replica that takes its peers for strangers right after its start, because nobody has told yet who they are.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_knows_the_members_as_soon_as_it_runs() {
+    let mut cluster = Cluster::three().await;
+    let before = cluster.propose("before").await;
+    cluster.settle(before.log_id.index).await;
+    for _ in 0..5 {
+        let id = cluster.follower().await;
+        cluster.stop(id).await;
+        cluster.start(id).await;
+        let status = cluster.group(id).status();
+        assert_eq!(status.phase, Phase::Running);
+        assert_eq!(status.members.len(), 3);
+    }
+}

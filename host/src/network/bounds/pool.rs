@@ -14,7 +14,7 @@ use tokio::time::Instant;
 /// One origin may have this part of each pool, so that a few addresses cannot have it all.
 const ORIGIN_PARTS: u64 = 4;
 
-/// What bytes are for.
+/// What bytes are for. Whatever there is of each stands in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
     /// Calls, small requests, small answers.
@@ -123,15 +123,16 @@ impl Drop for Waiting<'_> {
 #[derive(Debug)]
 pub(super) struct Origin {
     address: IpAddr,
+    /// By kind.
     parts: [Arc<Semaphore>; 3],
 }
 
 impl Origin {
-    pub(super) fn new(address: IpAddr, pools: [&Pool; 3]) -> Arc<Origin> {
-        let part = |pool: &Pool| Arc::new(Semaphore::new(pool.per_origin as usize));
+    pub(super) fn new(address: IpAddr, pools: &[Arc<Pool>; 3]) -> Arc<Origin> {
+        let part = |pool: &Arc<Pool>| Arc::new(Semaphore::new(pool.per_origin as usize));
         Arc::new(Origin {
             address,
-            parts: pools.map(part),
+            parts: pools.each_ref().map(part),
         })
     }
 

@@ -17,7 +17,7 @@ use tonic::body::Body;
 use tonic::codegen::http::HeaderMap;
 
 use crate::network::account::Call;
-use crate::network::bounds::{Held, Share};
+use crate::network::bounds::{Held, Kind, Share};
 
 /// What is handed to the transport at once.
 const SLICE_BYTES: usize = 32 << 10;
@@ -107,7 +107,7 @@ impl Leaving {
             if self.room.is_none()
                 && let Some(shares) = self.call.account.shares()
             {
-                let (share, most) = (shares.answers.clone(), shares.answer);
+                let (share, most) = (shares.of(Kind::Answers).clone(), shares.answer);
                 self.take(&share, most);
             }
             if !ready!(self.poll_room(context)) {
@@ -326,7 +326,7 @@ mod tests {
 
         /// Takes all that the connection may have for answers.
         fn fill(&self) -> Vec<Held> {
-            let share = &self.account.shares().unwrap().answers;
+            let share = self.account.shares().unwrap().of(Kind::Answers);
             std::iter::from_fn(|| share.try_take(SMALL_BYTES)).collect()
         }
 
@@ -352,7 +352,7 @@ mod tests {
     #[tokio::test]
     async fn a_large_message_leaves_in_slices_that_are_progress() {
         let server = Server::new();
-        let share = server.account.shares().unwrap().answers.clone();
+        let share = server.account.shares().unwrap().of(Kind::Answers).clone();
         let held = share.try_take(4 * MIB as u64);
         let mut leaving = server.leaving(&[Some(4 * MIB)], held, false);
         tokio::time::sleep(Duration::from_millis(300)).await;
