@@ -41,10 +41,32 @@ pub(crate) struct Core {
 #[derive(Debug, Default)]
 struct TopicEntry {
     route: Mutex<Option<Arc<Route>>>,
+    /// The broker group of each queue that a route ever had: one that is away is in no route, and its queues are its own.
+    homes: Mutex<BTreeMap<u32, Arc<str>>>,
     /// Held while the first route is fetched, so that a thousand first sends make one call, in order.
     first_fetch: tokio::sync::Mutex<()>,
     refreshing: AtomicBool,
     last_refresh: Mutex<Option<Instant>>,
+}
+
+impl TopicEntry {
+    fn replace(&self, route: Arc<Route>) {
+        let homes = route.queues.iter();
+        self.homes
+            .lock()
+            .expect("nothing panics while it is locked")
+            .extend(homes.map(|queue| (queue.queue, queue.group.clone())));
+        *self
+            .route
+            .lock()
+            .expect("nothing panics while it is locked") = Some(route);
+    }
+
+    fn home_of(&self, queue: u32) -> Option<Arc<str>> {
+        let homes = self.homes.lock();
+        let homes = homes.expect("nothing panics while it is locked");
+        homes.get(&queue).cloned()
+    }
 }
 
 impl Core {
@@ -85,19 +107,24 @@ impl Core {
         }
     }
 
-    /// The broker group of a queue. One that the known route lacks may have been made since, or its group was not heard of when
-    /// the route was fetched: then it is fetched again, unless that was just done.
+    /// The broker group of a queue. One that name servers do not hear of any more is still that of its queues: another one has
+    /// others of these numbers. A queue that no route had yet may have been made since: then the route is fetched again, unless
+    /// that was just done.
     pub(crate) async fn group_of(
         self: &Arc<Self>,
         topic: &Arc<str>,
         queue: u32,
     ) -> Result<Arc<str>, Error> {
-        let known = self.route(topic).await?;
-        if known.has(queue) {
-            return Ok(known.group_of(queue));
+        let route = self.route(topic).await?;
+        if route.has(queue) {
+            return Ok(route.group_of(queue));
         }
-        let route = self.route_younger_than(topic, REFRESH_SPACING).await?;
-        Ok(route.group_of(queue))
+        let home = self.entry(topic).home_of(queue);
+        if let Some(home) = home {
+            return Ok(home);
+        }
+        let fresh = self.route_younger_than(topic, REFRESH_SPACING).await?;
+        Ok(fresh.group_of(queue))
     }
 
     /// A topic's route as it is known now, if it is; starts a refresh if it is old.
@@ -214,10 +241,7 @@ impl Core {
             self.learn_replicas(group, leader);
         }
         let route = Arc::new(route);
-        *entry
-            .route
-            .lock()
-            .expect("nothing panics while it is locked") = Some(route.clone());
+        entry.replace(route.clone());
         Ok(route)
     }
 

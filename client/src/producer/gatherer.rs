@@ -51,6 +51,14 @@ pub(super) struct Handed<T> {
     pub(super) deadline: Instant,
 }
 
+/// An item that waits.
+#[derive(Debug)]
+struct Waiting<T> {
+    handed: Handed<T>,
+    /// How many were handed over before it: lines that become one keep that order.
+    number: u64,
+}
+
 /// One queue of the topic.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Queue {
@@ -87,7 +95,7 @@ pub(super) struct Gatherer<T> {
     /// Takes the place of `queues` when nothing is busy any more.
     next_queues: Option<Vec<Queue>>,
     lanes: BTreeMap<u32, Lane<T>>,
-    anywhere: VecDeque<Handed<T>>,
+    anywhere: VecDeque<Waiting<T>>,
     /// Writable queues that are not busy, the longest idle first.
     idle: VecDeque<u32>,
     /// Queues that are not busy and have items of their own, the longest waiting first.
@@ -96,6 +104,8 @@ pub(super) struct Gatherer<T> {
     /// Items that wait, and their bytes.
     waiting: usize,
     waiting_bytes: usize,
+    /// Items that were ever handed over.
+    pushed: u64,
     /// Place in the queues of the last choice made while none was idle.
     turn: usize,
     /// Broker groups that get what may go anywhere only if there is no other.
@@ -107,7 +117,7 @@ pub(super) struct Gatherer<T> {
 
 #[derive(Debug)]
 struct Lane<T> {
-    waiting: VecDeque<Handed<T>>,
+    waiting: VecDeque<Waiting<T>>,
     busy: bool,
 }
 
@@ -124,6 +134,7 @@ impl<T> Gatherer<T> {
             busy: 0,
             waiting: 0,
             waiting_bytes: 0,
+            pushed: 0,
             turn: 0,
             avoided: BTreeSet::new(),
             workers: 0,
@@ -137,9 +148,12 @@ impl<T> Gatherer<T> {
     pub(super) fn push(&mut self, handed: Handed<T>) -> bool {
         self.waiting += 1;
         self.waiting_bytes += handed.bytes;
-        match self.lane_of(handed.target) {
-            Some(queue) => self.push_to(queue, handed),
-            None => self.anywhere.push_back(handed),
+        let number = self.pushed;
+        self.pushed += 1;
+        let waiting = Waiting { handed, number };
+        match self.lane_of(waiting.handed.target) {
+            Some(queue) => self.push_to(queue, waiting),
+            None => self.anywhere.push_back(waiting),
         }
         self.call_worker()
     }
@@ -242,8 +256,8 @@ impl<T> Gatherer<T> {
         let lines = self.lanes.values_mut().map(|lane| &mut lane.waiting);
         for line in lines.chain([&mut self.anywhere]) {
             // Deadlines follow the order of handing over, so the front is the earliest.
-            while line.front().is_some_and(|handed| handed.deadline <= now) {
-                expired.extend(line.pop_front());
+            while line.front().is_some_and(|next| next.handed.deadline <= now) {
+                expired.extend(line.pop_front().map(|next| next.handed));
             }
         }
         let lanes = &self.lanes;
@@ -262,7 +276,7 @@ impl<T> Gatherer<T> {
         lines
             .chain([&self.anywhere])
             .filter_map(|line| line.front())
-            .map(|handed| handed.deadline)
+            .map(|next| next.handed.deadline)
             .min()
     }
 
@@ -290,7 +304,7 @@ impl<T> Gatherer<T> {
         }
     }
 
-    fn push_to(&mut self, queue: u32, handed: Handed<T>) {
+    fn push_to(&mut self, queue: u32, waiting: Waiting<T>) {
         let lane = self.lanes.entry(queue).or_insert_with(|| Lane {
             waiting: VecDeque::new(),
             busy: false,
@@ -298,7 +312,7 @@ impl<T> Gatherer<T> {
         if lane.waiting.is_empty() && !lane.busy {
             self.ready.push_back(queue);
         }
-        lane.waiting.push_back(handed);
+        lane.waiting.push_back(waiting);
     }
 
     fn call_worker(&mut self) -> bool {
@@ -334,7 +348,7 @@ impl<T> Gatherer<T> {
             .front()
             .and_then(|queue| self.lanes.get(queue)?.waiting.front());
         match (own, self.anywhere.front()) {
-            (Some(own), Some(any)) => own.deadline <= any.deadline || self.idle.is_empty(),
+            (Some(own), Some(any)) => own.number < any.number || self.idle.is_empty(),
             (own, _) => own.is_some(),
         }
     }
@@ -431,7 +445,7 @@ impl<T> Gatherer<T> {
         known.map_or_else(|| "".into(), |queue| queue.group.clone())
     }
 
-    /// Nothing is busy: puts everything that waits into the lines of the new queues, each line in its order.
+    /// Nothing is busy: puts everything that waits into the lines of the new queues, as it was handed over.
     fn switch(&mut self, queues: Vec<Queue>) {
         assert_eq!(
             self.busy, 0,
@@ -447,9 +461,11 @@ impl<T> Gatherer<T> {
         self.ready.clear();
         let lanes = std::mem::take(&mut self.lanes);
         let waiting = lanes.into_values().flat_map(|lane| lane.waiting);
-        for handed in waiting {
-            if let Some(queue) = self.lane_of(handed.target) {
-                self.push_to(queue, handed);
+        let mut waiting: Vec<Waiting<T>> = waiting.collect();
+        waiting.sort_by_key(|waiting| waiting.number);
+        for waiting in waiting {
+            if let Some(queue) = self.lane_of(waiting.handed.target) {
+                self.push_to(queue, waiting);
             }
         }
     }
@@ -457,19 +473,20 @@ impl<T> Gatherer<T> {
 
 /// Moves items from the front of a line, at least one if there is room for any.
 fn take<T>(
-    line: &mut VecDeque<Handed<T>>,
+    line: &mut VecDeque<Waiting<T>>,
     bounds: &Bounds,
     queue: u32,
     items: &mut Vec<(u32, Handed<T>)>,
     bytes: &mut usize,
 ) {
     while let Some(next) = line.front() {
-        let fits = items.len() < bounds.messages_max && *bytes + next.bytes <= bounds.bytes_max;
+        let next_bytes = next.handed.bytes;
+        let fits = items.len() < bounds.messages_max && *bytes + next_bytes <= bounds.bytes_max;
         if !fits && !items.is_empty() {
             return;
         }
-        *bytes += next.bytes;
-        items.extend(line.pop_front().map(|handed| (queue, handed)));
+        *bytes += next_bytes;
+        items.extend(line.pop_front().map(|next| (queue, next.handed)));
     }
 }
 

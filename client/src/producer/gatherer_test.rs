@@ -202,6 +202,19 @@ fn waiting_items_expire() {
     assert_eq!(items(&gatherer.cut().batch.expect("a request")), [(0, 1)]);
 }
 
+/// Catches messages of one batch that change places when a queue goes and their lines become one, and one that waits past its
+/// deadline behind one that has time.
+#[test]
+fn lines_that_become_one_keep_the_order_of_handing_over() {
+    let mut gatherer = Gatherer::new(BOUNDS, queues(3));
+    for (item, hash) in [(0, 2), (1, 1), (2, 0), (3, 2)] {
+        gatherer.push(handed(item, Target::Hash(hash), 1));
+    }
+    gatherer.set_queues(queues(1));
+    let batch = gatherer.cut().batch.expect("a request");
+    assert_eq!(items(&batch), [(0, 0), (0, 1), (0, 2), (0, 3)]);
+}
+
 /// One step of a random story.
 #[derive(Clone, Debug)]
 enum Step {

@@ -138,6 +138,29 @@ async fn a_broker_group_that_was_away_is_read_again() {
     assert_eq!(bodies(&take(&consumer, 3).await), ["0", "1", "2"]);
 }
 
+/// Catches a queue that is read from its beginning again, or in a queue of the same number, when its broker group is away for so
+/// long that no route has it any more: another group was asked, and did not know this topic's life.
+#[tokio::test]
+async fn a_broker_group_that_no_route_has_any_more_keeps_its_queues() {
+    let (here, there) = with_queue_elsewhere().await;
+    hear_of(&here, &there);
+    there.fill(1, numbers(0..3));
+    let client = client(&here, "c").await;
+    let consumer = builder(&client).manual_commit().build().expect("valid");
+    let queue = TopicQueue::new(TOPIC, 1);
+    consumer.assign([queue.clone()]).await.expect("assigned");
+    assert_eq!(bodies(&take(&consumer, 3).await), ["0", "1", "2"]);
+    there.world().silent = [0].into();
+    here.world().elsewhere = None;
+    here.world().queues.truncate(1);
+    client.queues(TOPIC).await.expect("a fresh route");
+    let asked = tokio::time::timeout(Duration::from_millis(500), consumer.committed(&queue)).await;
+    assert!(!matches!(asked, Ok(Ok(_))), "another answered: {asked:?}");
+    there.world().silent.clear();
+    there.fill(1, numbers(3..5));
+    assert_eq!(bodies(&take(&consumer, 2).await), ["3", "4"]);
+}
+
 /// Catches a queue that is looked for in the topic's first broker group for as long as a route is kept, because the group that
 /// has it was not heard of when the route was fetched.
 #[tokio::test]
