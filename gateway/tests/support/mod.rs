@@ -3,6 +3,7 @@
     missing_docs,
     dead_code,
     unreachable_pub,
+    clippy::unwrap_used,
     reason = "each test uses a part of it"
 )]
 

@@ -1,5 +1,10 @@
 //! Brokers in this process, on loopback and in temporary directories, and a client that speaks to them.
-#![allow(unreachable_pub, missing_docs, reason = "part of a test")]
+#![allow(
+    unreachable_pub,
+    missing_docs,
+    clippy::unwrap_used,
+    reason = "part of a test"
+)]
 
 pub mod client;
 

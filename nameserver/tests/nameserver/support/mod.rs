@@ -1,5 +1,10 @@
 //! Name servers in one process over loopback, with a network between them that can be cut.
-#![allow(unreachable_pub, missing_docs, reason = "part of a test")]
+#![allow(
+    unreachable_pub,
+    missing_docs,
+    clippy::unwrap_used,
+    reason = "part of a test"
+)]
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
