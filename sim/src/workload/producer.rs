@@ -29,7 +29,7 @@ static TOO_LARGE: [u8; 5 << 10] = [0; 5 << 10];
 
 /// Whether a message is one that must be refused.
 pub fn is_too_large(value: Value) -> bool {
-    value % TOO_LARGE_ONE_IN == 0
+    value.is_multiple_of(TOO_LARGE_ONE_IN)
 }
 
 /// Works until clients are told to produce no more.
