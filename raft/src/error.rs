@@ -69,7 +69,7 @@ pub enum RaftError {
     },
     /// The data directory is older than what it has promised.
     #[error(
-        "the data directory of broker {broker_id} is an older copy of what it was ({detail}): what it promised since is gone, so it must not vote again; start a broker with an unused broker_id and an empty data_dir in its place, then `raftmq group replace --group {group} {broker_id} HOST:PORT` with that broker's client address; if so many replicas were put back that none leads, `raftmq log restore` makes a group of the newest data directory"
+        "the data directory of broker {broker_id} is an older copy of what it was ({detail}): what it promised since is gone, so it must not vote again; start a broker with an unused broker_id and an empty data_dir in its place, then `raftmq group replace --group {group} {broker_id} HOST:PORT` with that broker's peer address; if so many replicas were put back that none leads, `raftmq log restore` makes a group of the newest data directory"
     )]
     RolledBack {
         /// The id in question.

@@ -16,6 +16,7 @@ use openraft::OptionalSend;
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use store::{Adoption, CommitLog, DataDir, Entry, LogId, StoreError};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 pub(crate) use reader::LogReader;
 
@@ -26,6 +27,9 @@ use crate::types::{RaftEntry, RaftLogId, RaftVote, TypeConfig};
 /// Longest wait for entries on their way to the disk, before a vote is saved or room is found for
 /// more. A disk that takes longer is a broken disk.
 const DISK_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Pause before a full disk is tried again.
+const ROOM_PAUSE: Duration = Duration::from_millis(200);
 
 /// The write side of the log, as openraft's core uses it: one caller at a time.
 pub(crate) struct LogStorage {
@@ -114,6 +118,7 @@ impl LogStorage {
         callback: IOFlushed<TypeConfig>,
     ) -> Result<(), io::Error> {
         let callback: Pending = Arc::new(std::sync::Mutex::new(Some(callback)));
+        let deadline = Instant::now() + DISK_TIMEOUT;
         loop {
             let answered = self.answered.clone();
             let pending = callback.clone();
@@ -134,6 +139,13 @@ impl LogStorage {
                 Err(StoreError::Busy { .. }) => {
                     let answered = *self.answered.borrow();
                     self.answered_at_least(answered + 1).await?;
+                }
+                // Nor now: it takes another file. Whoever ends for it is no help to those who make room.
+                Err(error @ StoreError::DiskFull { .. }) => {
+                    if Instant::now() >= deadline {
+                        return Err(to_io(error));
+                    }
+                    tokio::time::sleep(ROOM_PAUSE).await;
                 }
                 Err(error) => return Err(to_io(error)),
             }

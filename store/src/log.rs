@@ -230,7 +230,7 @@ impl CommitLog {
     /// Free bytes of the disk, looked at lately.
     pub fn free_bytes(&self) -> Result<u64> {
         let dir = self.shared.dir.path();
-        self.shared.space.free_bytes(&**self.shared.disk(), dir, 0)
+        self.shared.space.free_bytes(&**self.shared.disk(), dir)
     }
 
     /// What the log has done since it was opened.
@@ -238,7 +238,7 @@ impl CommitLog {
         self.shared.counters.snapshot()
     }
 
-    /// Gives up files that are ready and not needed yet, if the disk is so full that appends are refused.
+    /// Gives up files that are ready and not needed yet, if the disk is so full that no more are made.
     pub fn make_room(&self) -> Result<()> {
         if self.free_bytes()? < self.shared.config.reserve_bytes / 2 {
             self.shared.give_up_spares();
@@ -246,8 +246,8 @@ impl CommitLog {
         Ok(())
     }
 
-    /// What the disk has room for. Appends themselves are refused only below half the reserve, so that
-    /// entries which make space again still fit.
+    /// What the disk has room for. Appends themselves are refused only where they need another file and less than half the
+    /// reserve is free, so that entries which make space again still fit.
     pub fn room(&self) -> Result<Room> {
         let dir = self.shared.dir.path();
         self.shared.space.room(&**self.shared.disk(), dir)

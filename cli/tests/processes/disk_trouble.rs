@@ -135,21 +135,55 @@ async fn a_nearly_full_disk_refuses_sends_and_takes_them_again_when_there_is_roo
         let plan = format!("free * bytes={}\n", DISK_RESERVE_BYTES);
         std::fs::write(faults(&cluster, id), plan).unwrap();
     }
-    let client = cluster.client().await;
-    let producer = client.producer().send_timeout(SHORT).build().unwrap();
-    let refused = eventually(PATIENCE, || async {
-        let message = Message::new("refused", "x").unwrap();
-        producer.send(message).await.err()
-    });
-    let refused = refused
-        .await
-        .expect("sends are refused while the disk is nearly full");
-    assert!(refused.is_retriable(), "{refused}");
+    refuses_sends(&cluster, "refused").await;
     for id in cluster.ids() {
         assert!(
             cluster.status(id).await.is_some(),
             "broker {id} stopped for a full disk"
         );
+        std::fs::remove_file(faults(&cluster, id)).unwrap();
+    }
+    writer.wait_for_acks(200).await;
+    let acked = writer.finish().await;
+    expect_nothing_lost(&cluster, "orders", &acked).await;
+}
+
+/// Waits until a send is refused for now.
+async fn refuses_sends(cluster: &Cluster, topic: &str) {
+    let client = cluster.client().await;
+    let producer = client.producer().send_timeout(SHORT).build().unwrap();
+    let refused = eventually(PATIENCE, || async {
+        let message = Message::new(topic, "x").unwrap();
+        producer.send(message).await.err()
+    });
+    let refused = refused.await.expect("sends are refused on full disks");
+    assert!(refused.is_retriable(), "{refused}");
+}
+
+/// Catches a group whose replicas end one after the other when all disks are full, and one that cannot be helped then: who is
+/// elected writes an entry, and so does whoever lets old entries go.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_whose_disks_are_all_full_elects_and_drops_old_entries() {
+    let mut cluster = cluster().await;
+    cluster.topic("orders").await;
+    cluster.topic("refused").await;
+    let writer = Writer::start(&cluster, "orders", 100).await;
+    writer.wait_for_acks(100).await;
+    for id in cluster.ids() {
+        std::fs::write(faults(&cluster, id), "free * bytes=0\n").unwrap();
+    }
+    refuses_sends(&cluster, "refused").await;
+    let led = cluster.led().await;
+    cluster.kill(led.broker_id).await;
+    cluster
+        .wait_for_leader_after(led.term, LEADER_PATIENCE)
+        .await
+        .unwrap();
+    cluster.start_broker(led.broker_id).unwrap();
+    cluster.wait_until_caught_up(led.broker_id).await;
+    cluster.client().await.admin().drop_log(0).await.unwrap();
+    for id in cluster.ids() {
+        assert!(cluster.status(id).await.is_some(), "broker {id} has ended");
         std::fs::remove_file(faults(&cluster, id)).unwrap();
     }
     writer.wait_for_acks(200).await;

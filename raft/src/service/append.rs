@@ -2,6 +2,7 @@
 
 use futures::stream::BoxStream;
 use futures::{StreamExt, stream};
+use prost::Message;
 use proto::raft as wire;
 use store::Room;
 use tonic::{Status, Streaming};
@@ -9,6 +10,9 @@ use tonic::{Status, Streaming};
 use super::{Service, stopped};
 use crate::convert::{append_from_wire, append_result_to_wire};
 use crate::types::TypeConfig;
+
+/// Entries of more bytes in one request are not those that make room.
+const UPKEEP_BYTES: u64 = 16 << 10;
 
 type Request = openraft::raft::AppendEntriesRequest<TypeConfig>;
 
@@ -41,12 +45,15 @@ pub(super) async fn stream(
         .boxed())
 }
 
-/// Entries are refused once the disk has room for nothing: the leader tries again later, where a failed append
-/// would end this replica. Before that the leader takes no client's data: what still comes makes room.
+/// Entries are refused once the disk has room for nothing: the leader tries again later, where a failed append would end this
+/// replica. But for small ones that fit into files that are there: on disks that are all full they let older entries go.
 #[allow(clippy::result_large_err, reason = "the transport's own error type")]
 fn convert(service: &Service, request: wire::AppendRequest) -> Result<Request, Status> {
     if !request.entries.is_empty() && service.state.room() == Room::Nothing {
-        return Err(Status::resource_exhausted("disk is full"));
+        let bytes = request.encoded_len() as u64;
+        if bytes > UPKEEP_BYTES || !service.log.has_place(bytes) {
+            return Err(Status::resource_exhausted("disk is full"));
+        }
     }
     let request = append_from_wire(request)?;
     service.check_append(&request)?;

@@ -10,12 +10,16 @@ use super::{CommitLog, Shared};
 use crate::entry::Entry;
 use crate::error::{Result, StoreError};
 
+/// This part of a segment is kept for entries that nobody refuses any more.
+const SPARE_PARTS: u64 = 8;
+
 impl CommitLog {
     /// Appends entries, which must follow the last one. They are readable when this returns, and
     /// durable when `done` is called, in the order of the appends.
     ///
     /// On an error nothing was appended and `done` is not called. [`StoreError::Busy`] and
-    /// [`StoreError::DiskFull`] may pass; after [`StoreError::Io`] the replica must stop.
+    /// [`StoreError::DiskFull`] may pass; after [`StoreError::Io`] the replica must stop. What fits into files that are
+    /// there is appended however full the disk is: their blocks are reserved.
     pub fn append(&self, entries: Vec<Entry>, done: Done) -> Result<()> {
         let shared = &self.shared;
         let bytes = entries.iter().map(record_len).sum();
@@ -23,15 +27,25 @@ impl CommitLog {
         state.check_writable()?;
         state.check_follows(&entries)?;
         shared.check_room(&state, bytes)?;
-        shared
-            .space
-            .check_append(&**shared.disk(), shared.dir.path(), bytes)?;
+        shared.space.appended(bytes);
         shared.enqueue(&mut state, entries, done)?;
         state.pending_bytes += bytes;
         state.assert_positions();
         drop(state);
         shared.appended.notify_one();
         Ok(())
+    }
+}
+
+impl CommitLog {
+    /// Whether entries of so many bytes fit into files that are there, with some room to spare for others on their way: on a
+    /// full disk nothing else takes them.
+    pub fn has_place(&self, bytes: u64) -> bool {
+        let (shared, state) = (&self.shared, self.shared.state());
+        let end = state.segments.tail().map(|tail| tail.end);
+        let spare = shared.segment_bytes / SPARE_PARTS;
+        !state.spares.is_empty()
+            || end.is_some_and(|end| end + bytes + spare <= shared.segment_bytes)
     }
 }
 

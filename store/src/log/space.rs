@@ -1,8 +1,9 @@
 //! Whether the disk has room for more.
 //!
-//! Below the reserve new client data shall be refused; below half of it every append is, before anything
-//! is written. What lies between is for the entries that make space again, and [`Room`] says what for. The
-//! file system is asked at most once for so many bytes written and once in so much time.
+//! Below the reserve new client data shall be refused; below half of it no file is made any more. What lies between is for
+//! the entries that make space again, and [`Room`] says what for; those that are small are taken however little is free, as
+//! long as they fit into files that are there. The file system is asked at most once for so many bytes written and once in so
+//! much time.
 
 use std::path::Path;
 use std::sync::Mutex;
@@ -30,7 +31,7 @@ pub enum Room {
     Keeping,
     /// At least 3/4 of it: the small entries that let older ones go.
     Upkeep,
-    /// Less: nothing that a leader sends.
+    /// Less: nothing that a leader sends, but small entries that fit into files that are there.
     Nothing,
 }
 
@@ -68,13 +69,14 @@ impl Space {
 
     /// What there is room for.
     pub(crate) fn room(&self, disk: &dyn Disk, dir: &Path) -> Result<Room> {
-        Ok(Room::of(self.free_bytes(disk, dir, 0)?, self.reserve_bytes))
+        Ok(Room::of(self.free_bytes(disk, dir)?, self.reserve_bytes))
     }
 
-    /// Whether an append of `bytes` may be written.
-    pub(crate) fn check_append(&self, disk: &dyn Disk, dir: &Path, bytes: u64) -> Result<()> {
-        let free_bytes = self.free_bytes(disk, dir, bytes)?;
-        self.judge(dir, free_bytes, self.reserve_bytes / 2)
+    /// So many bytes are written: the free space is looked at again the sooner.
+    pub(crate) fn appended(&self, bytes: u64) {
+        if let Some(look) = self.last().as_mut() {
+            look.appended_since += bytes;
+        }
     }
 
     /// Looks at the free space at once, before a file of `len` bytes is made.
@@ -83,18 +85,13 @@ impl Space {
         self.judge(dir, free_bytes, len + self.reserve_bytes / 2)
     }
 
-    /// The free space, as it was lately, before an append of `bytes`.
-    pub(crate) fn free_bytes(&self, disk: &dyn Disk, dir: &Path, bytes: u64) -> Result<u64> {
-        let recent = {
-            let mut last = self.last();
-            last.as_mut().and_then(|look| {
-                look.appended_since += bytes;
-                let fresh = look.at.elapsed() < CHECK_INTERVAL && look.appended_since < CHECK_BYTES;
-                fresh.then_some(look.free_bytes)
-            })
-        };
+    /// The free space, as it was lately.
+    pub(crate) fn free_bytes(&self, disk: &dyn Disk, dir: &Path) -> Result<u64> {
+        let recent = self
+            .last()
+            .filter(|look| look.at.elapsed() < CHECK_INTERVAL && look.appended_since < CHECK_BYTES);
         match recent {
-            Some(free_bytes) => Ok(free_bytes),
+            Some(look) => Ok(look.free_bytes),
             None => self.look(disk, dir),
         }
     }

@@ -96,13 +96,19 @@ impl Drawing<'_> {
         faults
     }
 
-    /// A disk has little room, and often a checkpoint needs some: a log that has its files does not notice.
+    /// A disk has little room, or all of a group fill together, and often a checkpoint needs some: a log that has its files does
+    /// not notice.
     pub(super) fn disk_room(&mut self) -> Vec<(u64, Fault)> {
         let who = self.broker();
         let for_ms = self.duration();
         let room = *self
             .chance
             .pick(&[Room::Full, Room::Free(200 << 10), Room::Free(400 << 10)]);
+        if self.chance.one_in(4) {
+            let all = self.prey().brokers().map(Who::Machine);
+            let full = all.map(|who| (0, Fault::DiskRoom { who, room, for_ms }));
+            return full.collect();
+        }
         let mut faults = vec![(0, Fault::DiskRoom { who, room, for_ms })];
         if !self.chance.one_in(3) {
             let after_ms = self.chance.between(1..=for_ms);
