@@ -107,6 +107,7 @@ impl Maintenance {
             result = self.watch_room() => result,
             () = self.lead_with_room() => return,
             result = self.work(&raft) => result,
+            result = self.scrub_regularly() => result,
         };
         if let Err(error) = result {
             self.state.fail(error.to_string());
@@ -159,18 +160,20 @@ impl Maintenance {
     }
 
     async fn work(&self, raft: &Raft) -> Result<(), RaftError> {
-        let next_scrub = || {
-            self.scrub_interval
-                .map(|interval| Instant::now() + interval)
-        };
-        let mut scrub_at = next_scrub();
         loop {
             tokio::time::sleep(INTERVAL).await;
             self.round(raft).await?;
-            if scrub_at.is_some_and(|at| at <= Instant::now()) {
-                scrub_at = next_scrub();
-                self.scrub().await?;
-            }
+        }
+    }
+
+    /// Reads everything from time to time. That takes long, and other work does not wait for it.
+    async fn scrub_regularly(&self) -> Result<(), RaftError> {
+        let Some(interval) = self.scrub_interval else {
+            return std::future::pending().await;
+        };
+        loop {
+            tokio::time::sleep(interval).await;
+            self.scrub().await?;
         }
     }
 
@@ -189,9 +192,10 @@ impl Maintenance {
         for first_index in self.snapshots.take_refused() {
             self.check_segment(first_index).await?;
         }
-        if self.snapshots.take_damaged() {
+        // Of tables that are damaged themselves another checkpoint would be no better.
+        if self.snapshots.take_damaged() && !self.tables.lock().await.are_damaged() {
             self.renew_checkpoint(raft).await?;
-            self.look_at_renewed().await?;
+            self.look_at_renewed().await;
         }
         let applied_bytes = self.tables.lock().await.applied_bytes();
         let at_checkpoint = self
@@ -259,12 +263,12 @@ impl Maintenance {
     }
 
     /// A checkpoint that was just made and is damaged all the same shares its files with the tables: those are.
-    async fn look_at_renewed(&self) -> Result<(), RaftError> {
+    async fn look_at_renewed(&self) {
         let verified = self.snapshots.verify_newest().await;
         self.tables.lock().await.note(&verified);
         match verified {
-            Err(error) if !error.is_corruption() => Err(error.into()),
-            _ => Ok(()),
+            Err(error) if !error.is_corruption() => not_now(&error),
+            _ => {}
         }
     }
 
@@ -323,11 +327,15 @@ impl Maintenance {
     /// Reads every full segment and the newest checkpoint once and repairs what is damaged; returns how
     /// many segments were.
     pub(crate) async fn scrub(&self) -> Result<u64, RaftError> {
-        if let Some(raft) = self.state.raft()
-            && !self.snapshots.newest_is_whole().await?
-        {
-            self.renew_checkpoint(&raft).await?;
-            self.look_at_renewed().await?;
+        if let Some(raft) = self.state.raft() {
+            match self.snapshots.newest_is_whole().await {
+                Ok(true) => {}
+                Ok(false) => {
+                    self.renew_checkpoint(&raft).await?;
+                    self.look_at_renewed().await;
+                }
+                Err(error) => not_now(&error),
+            }
         }
         let mut repaired = 0;
         for segment in self.log.segments().await? {
@@ -378,6 +386,11 @@ async fn another_checkpoint(
             Err(_) => {}
         }
     }
+}
+
+/// The system did not let somebody look, for another reason than that something is damaged: that may pass.
+fn not_now(error: &StoreError) {
+    tracing::warn!(%error, "a checkpoint cannot be looked at now");
 }
 
 fn failed(error: impl std::fmt::Display) -> RaftError {

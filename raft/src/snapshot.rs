@@ -19,14 +19,17 @@ mod receiving;
 mod segments;
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use host::Disk;
 use store::{
     Checkpoint, Checkpoints, CommitLog, DataDir, KvEngine, SegmentInfo, Staging, StoreError,
 };
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
+use tokio::time::Instant;
 use tonic::Status;
 
 pub(crate) use builder::SnapshotBuilder;
@@ -46,6 +49,10 @@ use crate::types::{RaftSnapshot, SnapshotMeta, StoredMembership};
 use hold::Hold;
 use manifest::{Content, Source, checkpoint_sources};
 
+/// How long a checkpoint is taken for whole that was read and was, and for damaged.
+const WHOLE_FOR: Duration = Duration::from_secs(600);
+const DAMAGED_FOR: Duration = Duration::from_secs(10);
+
 /// A snapshot as openraft passes it around.
 #[derive(Clone)]
 pub(crate) enum SnapshotData {
@@ -64,9 +71,12 @@ pub(crate) struct LocalSnapshot {
     engine: Arc<dyn KvEngine>,
     /// Set when the checkpoint turns out to be damaged.
     damaged: Arc<AtomicBool>,
+    last_read: LastRead,
     refused: RefusedSegments,
     _hold: Arc<Hold>,
 }
+
+type LastRead = Arc<Mutex<Option<Read>>>;
 
 /// Full segments of this replica that a peer did not take: the first index of each.
 type RefusedSegments = Arc<std::sync::Mutex<BTreeSet<u64>>>;
@@ -82,19 +92,65 @@ pub(crate) struct ReceivedSnapshot {
     _installing: Arc<(OwnedMutexGuard<()>, Arc<Hold>)>,
 }
 
+/// What reading a checkpoint brought. A peer that is away is offered one again and again: the disk is not read each time.
+struct Read {
+    dir: PathBuf,
+    at: Instant,
+    sources: Result<Vec<Source>, StoreError>,
+}
+
+impl Read {
+    fn is_fresh(&self) -> bool {
+        let lasts = match self.sources {
+            Ok(_) => WHOLE_FOR,
+            Err(_) => DAMAGED_FOR,
+        };
+        self.at.elapsed() < lasts
+    }
+}
+
 impl LocalSnapshot {
-    /// All that belongs to the checkpoint, whole: what rotted must not spread.
+    /// All that belongs to the checkpoint, whole: what rotted must not spread. Reads all of it, unless that was done lately.
     async fn checkpoint_sources(&self) -> Result<Vec<Source>, StoreError> {
+        // Who comes meanwhile waits, and does not read as well.
+        let mut last = self.last_read.lock().await;
+        if let Some(read) = &*last
+            && read.dir == self.checkpoint.dir()
+            && read.is_fresh()
+        {
+            return read.sources.clone();
+        }
+        let sources = self.read_sources().await;
+        if sources.as_ref().is_err_and(StoreError::is_corruption) {
+            self.damaged.store(true, Ordering::Relaxed);
+        }
+        *last = Some(Read {
+            dir: self.checkpoint.dir().to_path_buf(),
+            at: Instant::now(),
+            sources: sources.clone(),
+        });
+        sources
+    }
+
+    async fn read_sources(&self) -> Result<Vec<Source>, StoreError> {
         let sources = checkpoint_sources(self.disk.clone(), self.checkpoint.clone()).await?;
         self.engine.check(self.checkpoint.tables_dir()).await?;
         Ok(sources)
     }
 
-    /// A peer did not take `source`: if it is a segment, it will be looked at.
+    /// A peer did not take `source`: if it is a segment, it will be looked at; if not, the checkpoint will be, next time.
     fn was_refused(&self, source: &Source) {
-        if let Content::Segment(segment) = &source.content {
-            let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-            refused.insert(segment.info().first_index);
+        match &source.content {
+            Content::Segment(segment) => {
+                let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+                refused.insert(segment.info().first_index);
+            }
+            Content::File { .. } => {
+                // Whoever has it locked reads it now.
+                if let Ok(mut last) = self.last_read.try_lock() {
+                    *last = None;
+                }
+            }
         }
     }
 }
@@ -130,6 +186,7 @@ pub(crate) struct Snapshots {
     pushing: Arc<Mutex<()>>,
     /// Whether the newest checkpoint turned out to be damaged.
     damaged: Arc<AtomicBool>,
+    last_read: LastRead,
     refused: RefusedSegments,
 }
 
@@ -161,6 +218,7 @@ impl Snapshots {
             made: watch::channel(made).0,
             pushing: Arc::default(),
             damaged: Arc::default(),
+            last_read: Arc::default(),
             refused: Arc::default(),
         })
     }
@@ -202,6 +260,7 @@ impl Snapshots {
             disk: self.data_dir.disk().clone(),
             engine: self.engine.clone(),
             damaged: self.damaged.clone(),
+            last_read: self.last_read.clone(),
             refused: self.refused.clone(),
             _hold: Arc::new(hold),
         });
@@ -220,13 +279,26 @@ impl Snapshots {
         }
     }
 
-    /// Reads the newest checkpoint, if there is one.
+    /// Reads the newest checkpoint, if there is one. `Corrupt` also if what says which one it is cannot be read.
     pub(crate) async fn verify_newest(&self) -> Result<(), StoreError> {
         let _hold = self.holds.take(self.log.positions().dropped);
-        match self.checkpoints.newest()? {
-            Some(newest) => verify(&self.engine, &self.checkpoints, &newest).await,
-            None => Ok(()),
-        }
+        let made = *self.made.borrow();
+        let newest = self.checkpoints.newest()?;
+        let Some(newest) = newest.filter(|newest| Some(newest.meta().log_id.index) >= made) else {
+            let dir = self.data_dir.checkpoints_dir();
+            return match made {
+                Some(index) => Err(StoreError::corrupt(
+                    &dir,
+                    format!("the checkpoint of entry {index} cannot be read"),
+                )),
+                None => Ok(()),
+            };
+        };
+        let verified = verify(&self.engine, &self.checkpoints, &newest).await;
+        let still = self.checkpoints.newest()?;
+        let is_newest = still.is_some_and(|still| still.dir() == newest.dir());
+        // One that a snapshot replaced meanwhile may be gone in part: nothing is wrong with what there is now.
+        verified.or_else(|error| if is_newest { Err(error) } else { Ok(()) })
     }
 
     /// The index up to which tables can be made of a checkpoint here; none if the newest one is damaged.

@@ -167,14 +167,18 @@ impl Opening<'_> {
             newest = self.checkpoints.newest_below(index)?;
         }
         let end = newest.map_or(0, |whole| whole.meta().log_id.index + 1);
-        if end < self.log_begin
-            && let Ok((kv, applied_end)) = self.open(former).await
-            && (self.log_begin..=self.log_end).contains(&applied_end)
-        {
-            return Ok((kv, true));
+        let mut error = None;
+        if end < self.log_begin {
+            match self.open(former).await {
+                Ok((kv, applied_end)) if (self.log_begin..=self.log_end).contains(&applied_end) => {
+                    return Ok((kv, true));
+                }
+                Ok(_) => {}
+                Err(why) => error = Some(why),
+            }
         }
         let (data_dir, log_begin) = (self.data_dir, self.log_begin);
-        let kv = make_again(data_dir, self.engine, self.checkpoints, log_begin, None).await?;
+        let kv = make_again(data_dir, self.engine, self.checkpoints, log_begin, error).await?;
         Ok((kv, false))
     }
 }

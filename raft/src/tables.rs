@@ -69,6 +69,10 @@ impl Tables {
         self.damage.subscribe()
     }
 
+    pub(crate) fn are_damaged(&self) -> bool {
+        self.damage.borrow().is_some()
+    }
+
     /// Notes what a copy of the tables' files says of them.
     pub(crate) fn note<T>(&self, result: &Result<T, StoreError>) {
         watched::note(&self.damage, result);

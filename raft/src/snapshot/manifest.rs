@@ -26,6 +26,7 @@ pub(super) const LOG_DIR: &str = "log";
 pub(super) const CHUNK_BYTES: usize = 1 << 20;
 
 /// A file to send: how it is called there, and where its bytes are.
+#[derive(Clone)]
 pub(super) struct Source {
     pub(super) file: wire::SnapshotFile,
     pub(super) content: Content,
@@ -59,7 +60,7 @@ impl Content {
                     let file = disk.open(&path).map_err(StoreError::io("open", &path))?;
                     let mut buffer = vec![0; len];
                     let read = file.read_at(position, &mut buffer);
-                    buffer.truncate(read.map_err(StoreError::io("read", &path))?);
+                    buffer.truncate(read.map_err(StoreError::refused(&path))?);
                     Ok::<Bytes, StoreError>(Bytes::from(buffer))
                 })
                 .await?
@@ -117,7 +118,7 @@ pub(super) fn checksum(disk: &dyn Disk, path: &Path) -> Result<(u64, u32), Store
     loop {
         let read = file
             .read_at(position, &mut buffer)
-            .map_err(StoreError::io("read", path))?;
+            .map_err(StoreError::refused(path))?;
         if read == 0 {
             return Ok((position, crc32c));
         }

@@ -4,7 +4,6 @@
 //! its time and a stuck one may not.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -59,11 +58,7 @@ async fn send(
             "a snapshot that was received is not passed on",
         ));
     };
-    let sources = snapshot.checkpoint_sources().await;
-    if sources.as_ref().is_err_and(StoreError::is_corruption) {
-        snapshot.damaged.store(true, Ordering::Relaxed);
-    }
-    let mut sources = sources.map_err(internal)?;
+    let mut sources = snapshot.checkpoint_sources().await.map_err(internal)?;
     let last = snapshot.checkpoint.meta().log_id;
     let segments = snapshot.log.export(last.index).await.map_err(internal)?;
     // Mutant: the tables are all that there is to know.
