@@ -108,9 +108,9 @@ impl Target {
         check_topic_to_read(topic)?;
         let topic = service.topic(topic)?;
         context.means(service, &topic).await?;
-        if queue >= topic.queue_count {
+        if !topic.offers(queue) {
             let queue = i32::try_from(queue).unwrap_or(i32::MAX);
-            return Err(queue_not_found(&topic.name, queue, topic.queue_count).into());
+            return Err(queue_not_found(&topic, queue).into());
         }
         let group = service.group_or_create(group, context).await?;
         Ok(Target {

@@ -61,6 +61,11 @@ impl Topic {
         }
     }
 
+    /// Whether clients are told of a queue: one below the first has a number that is another broker group's.
+    pub fn offers(&self, queue: u32) -> bool {
+        (self.first_queue()..self.queue_count).contains(&queue)
+    }
+
     /// Number of the first queue that clients are told of; 0 unless broker groups share the topic.
     pub fn first_queue(&self) -> u32 {
         let first = self.attributes.get(FIRST_QUEUE);

@@ -409,9 +409,12 @@ impl Admin {
     fn learn(&self, known: &Known) -> Option<Arc<str>> {
         let group = match &self.group {
             Some(group) => group.clone(),
-            None => known.live.first()?.group.as_str().into(),
+            None => {
+                // Also one of which name servers hear nothing any more: another one is not meant because it is away.
+                let all = known.live.iter().chain(&known.expired);
+                all.map(|broker| broker.group.as_str()).min()?.into()
+            }
         };
-        // A group that was asked for by name is asked also when name servers hear nothing of it any more.
         let brokers = known.live.iter().chain(&known.expired);
         let of_group = brokers.filter(|broker| *broker.group == *group);
         let addresses: Vec<Arc<str>> = of_group

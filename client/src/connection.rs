@@ -68,7 +68,7 @@ pub(crate) enum As {
 
 /// In a call: the broker group that must answer it. Another one has queues of the same numbers, and consumer groups of the
 /// same names.
-const GROUP: &str = "x-raftmq-group";
+pub(crate) const GROUP: &str = "x-raftmq-group";
 
 /// Who calls: goes with every request.
 #[derive(Clone, Debug)]

@@ -13,8 +13,9 @@ use proto::cluster::{ListReplicasResponse, ListRequest};
 use proto::v2;
 use tokio::time::Instant;
 
+use crate::answer::Said;
 use crate::broker_table::ROUTES;
-use crate::connection::{Call, Connection};
+use crate::connection::{Call, Connection, GROUP};
 use crate::error::Error;
 use crate::route::{Route, endpoints, resource};
 
@@ -60,6 +61,13 @@ impl TopicEntry {
             .route
             .lock()
             .expect("nothing panics while it is locked") = Some(route);
+    }
+
+    fn known(&self) -> Option<Arc<Route>> {
+        self.route
+            .lock()
+            .expect("nothing panics while it is locked")
+            .clone()
     }
 
     fn home_of(&self, queue: u32) -> Option<Arc<str>> {
@@ -115,16 +123,23 @@ impl Core {
         topic: &Arc<str>,
         queue: u32,
     ) -> Result<Arc<str>, Error> {
-        let route = self.route(topic).await?;
-        if route.has(queue) {
-            return Ok(route.group_of(queue));
-        }
-        let home = self.entry(topic).home_of(queue);
-        if let Some(home) = home {
-            return Ok(home);
+        self.route(topic).await?;
+        if let Some(known) = self.known_group_of(topic, queue) {
+            return Ok(known);
         }
         let fresh = self.route_younger_than(topic, REFRESH_SPACING).await?;
         Ok(fresh.group_of(queue))
+    }
+
+    /// The same, as far as it is known now.
+    pub(crate) fn known_group_of(
+        self: &Arc<Self>,
+        topic: &Arc<str>,
+        queue: u32,
+    ) -> Option<Arc<str>> {
+        let route = self.known_route(topic).filter(|route| route.has(queue));
+        let route = route.map(|route| route.group_of(queue));
+        route.or_else(|| self.entry(topic).home_of(queue))
     }
 
     /// A topic's route as it is known now, if it is; starts a refresh if it is old.
@@ -181,11 +196,7 @@ impl Core {
     }
 
     fn known(self: &Arc<Self>, topic: &Arc<str>, entry: &Arc<TopicEntry>) -> Option<Arc<Route>> {
-        let route = entry
-            .route
-            .lock()
-            .expect("nothing panics while it is locked")
-            .clone()?;
+        let route = entry.known()?;
         if route.fetched.elapsed() > REFRESH_AFTER {
             self.start_refresh(topic, entry);
         }
@@ -222,17 +233,19 @@ impl Core {
             changes: false,
             once: false,
         };
-        let connection = &self.connection;
+        let (connection, said) = (&self.connection, Said::default());
         let answer: v2::QueryRouteResponse = connection
-            .call(call, |address, timeout| async move {
-                let request = v2::QueryRouteRequest {
-                    topic: Some(resource(topic)),
-                    endpoints: Some(endpoints(&address)),
-                };
-                connection
-                    .messaging(&address)?
-                    .query_route(connection.request(request, timeout))
-                    .await
+            .call(call, |address, timeout| {
+                let said = &said;
+                async move {
+                    let request = v2::QueryRouteRequest {
+                        topic: Some(resource(topic)),
+                        endpoints: Some(endpoints(&address)),
+                    };
+                    let request = connection.request(request, timeout);
+                    let answered = connection.messaging(&address)?.query_route(request).await;
+                    said.hear(answered)
+                }
             })
             .await?;
         let (route, leaders) = Route::read(topic.clone(), &answer.message_queues, Instant::now());
@@ -240,6 +253,10 @@ impl Core {
             connection.brokers.routed(&group, &leader);
             self.learn_replicas(group, leader);
         }
+        let route = match (said.header(GROUP), entry.known()) {
+            (Some(group), Some(known)) => route.with_others(&known, &group),
+            _ => route,
+        };
         let route = Arc::new(route);
         entry.replace(route.clone());
         Ok(route)

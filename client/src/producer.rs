@@ -280,7 +280,12 @@ impl Inner {
             Ok(route) => route?,
             Err(_) => known,
         };
-        named_queue::check(&route, queue)
+        // Its broker group is away: that may pass, and another one has no such queue.
+        let is_away = !route.has(queue) && self.core.known_group_of(topic, queue).is_some();
+        match is_away {
+            true => Ok(()),
+            false => named_queue::check(&route, queue),
+        }
     }
 
     /// The queue that the user's selector chooses.

@@ -88,6 +88,18 @@ impl Route {
         self.queues.iter().filter(|queue| queue.readable)
     }
 
+    /// This route, which has the queues of one broker group only, and those of others that were known before.
+    pub(crate) fn with_others(mut self, known: &Route, group: &str) -> Route {
+        let others = known.queues.iter().filter(|queue| *queue.group != *group);
+        let others: Vec<RouteQueue> = others
+            .filter(|queue| !self.has(queue.queue))
+            .cloned()
+            .collect();
+        self.queues.extend(others);
+        self.queues.sort_by_key(|queue| queue.queue);
+        self
+    }
+
     pub(crate) fn has(&self, queue: u32) -> bool {
         self.queues.iter().any(|candidate| candidate.queue == queue)
     }
@@ -187,6 +199,30 @@ mod tests {
         assert_eq!(numbers(route.readable().collect()), [0, 1]);
         assert_eq!(leaders.get("g").map(String::as_str), Some("10.0.0.1:8081"));
         assert_eq!(route.groups(), ["g".into()]);
+    }
+
+    /// Catches a route that loses the queues of other broker groups because a broker was asked, which knows its own only; and
+    /// one that keeps queues of that broker's group which are gone.
+    #[test]
+    fn a_broker_says_nothing_of_other_groups() {
+        let queues = |numbers: &[u32], group: &str| {
+            let queue = |number: &u32| RouteQueue {
+                queue: *number,
+                group: group.into(),
+                readable: true,
+                writable: true,
+            };
+            numbers.iter().map(queue).collect::<Vec<_>>()
+        };
+        let route = |queues| Route {
+            topic: "t".into(),
+            queues,
+            fetched: Instant::now(),
+        };
+        let known = route([queues(&[0, 1], "a"), queues(&[10], "b")].concat());
+        let told = route(queues(&[0], "a")).with_others(&known, "a");
+        let expected = [queues(&[0], "a"), queues(&[10], "b")].concat();
+        assert_eq!(told.queues, expected);
     }
 
     /// Catches an address that does not survive its way through the contract's form.

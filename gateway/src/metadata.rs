@@ -25,7 +25,8 @@ pub const HOPS: &str = "x-raftmq-hops";
 pub const LEADER: &str = "x-raftmq-leader";
 
 /// In a call that one broker group must answer: its name. Queue numbers, consumer groups and topics of one name exist in
-/// several, so whoever is of another one refuses it, and does not say who leads there.
+/// several, so whoever is of another one refuses it, and does not say who leads there. In an answer to `QueryRoute`: the one
+/// broker group whose queues it has, since a broker knows no others.
 pub const GROUP: &str = "x-raftmq-group";
 
 /// In an operator's call: the broker that it is for, by the address at which clients or other replicas reach it. Absent: the

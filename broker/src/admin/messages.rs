@@ -32,7 +32,7 @@ pub(super) async fn read(
     let topic = service.topic(&request.topic)?;
     let bounds = service.view.queue(topic.id, request.queue).ok_or_else(|| {
         let queue = i32::try_from(request.queue).unwrap_or(i32::MAX);
-        queue_not_found(&topic.name, queue, topic.queue_count)
+        queue_not_found(&topic, queue)
     })?;
     let mut reader = Reader {
         service,

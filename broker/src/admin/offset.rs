@@ -20,7 +20,7 @@ pub(super) async fn reset(
     let topic = service.topic(&request.topic)?;
     let Some(bounds) = service.view.queue(topic.id, request.queue) else {
         let queue = i32::try_from(request.queue).unwrap_or(i32::MAX);
-        return Err(queue_not_found(&topic.name, queue, topic.queue_count).into());
+        return Err(queue_not_found(&topic, queue).into());
     };
     let valid = bounds.min_offset..=bounds.next_offset;
     if !valid.contains(&request.offset) {

@@ -34,9 +34,9 @@ impl Place {
         let name = topic_name(message_queue.and_then(|queue| queue.topic.as_ref()))?;
         let topic = service.topic(&name)?;
         let id = message_queue.map_or(0, |queue| queue.id);
-        let unknown = || queue_not_found(&topic.name, id, topic.queue_count);
+        let unknown = || queue_not_found(&topic, id);
         let queue = QueueId::try_from(id).map_err(|_| unknown())?;
-        if queue >= topic.queue_count {
+        if !topic.offers(queue) {
             return Err(unknown());
         }
         let bounds = service.view.queue(topic.id, queue).ok_or_else(unknown)?;

@@ -62,9 +62,18 @@ pub(super) async fn query_route(
             route(service, request.get_ref(), &topic, endpoints),
         );
         hold.attach(response.extensions_mut());
-        return Ok(response);
+        return Ok(of_this_group(service, response));
     }
-    lead(service, request).await
+    let answered = lead(service, request).await?;
+    Ok(of_this_group(service, answered))
+}
+
+/// Says that an answer knows no queues but those of one broker group: a topic may have others in others.
+fn of_this_group<R>(service: &Service, mut response: Response<R>) -> Response<R> {
+    if let Ok(group) = service.config.group.parse() {
+        response.metadata_mut().insert(gateway::GROUP, group);
+    }
+    response
 }
 
 impl LeaderCall for QueryRouteRequest {

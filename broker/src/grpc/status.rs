@@ -17,7 +17,7 @@ use proto::v2::{self, Code};
 use crate::clients::NotTaken;
 use crate::filter::FilterError;
 use crate::proposer::ProposalError;
-use crate::view::ReadError;
+use crate::view::{ReadError, Topic};
 
 /// A final refusal: the code and text that the caller gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -151,10 +151,15 @@ pub(crate) fn group_not_found(group: &str) -> Refusal {
     )
 }
 
-pub(crate) fn queue_not_found(topic: &str, queue: i32, queue_count: u32) -> Refusal {
+pub(crate) fn queue_not_found(topic: &Topic, queue: i32) -> Refusal {
+    let (name, first, count) = (&topic.name, topic.first_queue(), topic.queue_count);
+    let has = match first {
+        0 => format!("it has {count} queues"),
+        _ => format!("this broker group has {first} to {}", count - 1),
+    };
     Refusal::new(
         Code::BadRequest,
-        format!("queue {queue} of topic {topic} does not exist: it has {queue_count} queues"),
+        format!("queue {queue} of topic {name} does not exist: {has}"),
     )
 }
 

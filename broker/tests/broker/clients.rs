@@ -92,6 +92,34 @@ async fn a_call_for_another_broker_group_is_refused() {
     }
 }
 
+/// Catches a queue that is read and committed here although its number is another broker group's: whoever asks the wrong group
+/// finds it empty, and waits there for ever.
+#[tokio::test]
+async fn a_queue_below_the_first_is_another_group_s() {
+    let cluster = Cluster::single().await;
+    let mut client = cluster.leader_client().await;
+    let topic = PutTopicRequest {
+        name: "shared".to_owned(),
+        queue_count: 12,
+        attributes: [("queues.first".to_owned(), "10".to_owned())].into(),
+        ..Default::default()
+    };
+    let made = client
+        .admin
+        .create_topic(Request::new(topic))
+        .await
+        .unwrap();
+    assert_eq!(made.get_ref().code, Code::Ok as i32);
+    for (queue, expected) in [(9, Code::BadRequest), (10, Code::MessageNotFound)] {
+        let pulled = client.pull("shared", queue, 0, 1).await;
+        assert_eq!(pulled.code, expected, "{queue}");
+    }
+    let refused = client.get_offset("g", "shared", 0).await;
+    assert_eq!(code(&refused.status), Code::BadRequest);
+    let words = refused.status.unwrap_or_default().message;
+    assert!(words.contains("10 to 11"), "{words}");
+}
+
 /// Catches a client that waits for ever for an answer to what is not supported yet.
 #[tokio::test]
 async fn what_is_not_supported_says_so() {

@@ -8,16 +8,20 @@
 
 use std::time::Duration;
 
-use crate::support::client::{code, from_client, properties};
+use crate::support::client::{self, code, from_client, properties};
 use crate::support::{Client, Cluster, PATIENCE, message};
 use host::network::{self, ChannelOptions};
 use prost::Message as _;
-use proto::cluster::{BrokerStatusRequest, DropLogRequest, PutGroupRequest, PutTopicRequest};
+use proto::cluster::{
+    BrokerStatusRequest, DropLogRequest, NameRequest, PutGroupRequest, PutTopicRequest,
+};
+use proto::opaque::pull_message_response::Content;
+use proto::place::LIFE;
 use proto::redelivery::{
     Failed, PullRetriesRequest, PullRetriesResponse, RedeliveryClient, RedeliveryResponse,
     SendBackRequest, SettleRequest,
 };
-use proto::v2::{Code, Message};
+use proto::v2::{Code, Message, UpdateOffsetRequest};
 use tokio::time::Instant;
 use tonic::Request;
 
@@ -122,6 +126,89 @@ fn pull_request(wait_ms: u64) -> PullRetriesRequest {
 
 fn body(message: &Message) -> &str {
     std::str::from_utf8(&message.body).unwrap()
+}
+
+/// A call about a topic of which its caller knows this life.
+fn of_life<T>(message: T, life: &str) -> Request<T> {
+    let mut request = from_client(message);
+    let life = life.parse().unwrap();
+    request.metadata_mut().insert(LIFE, life);
+    request
+}
+
+/// Catches a read, a commit, a failed message or a settled one that means the topic which was there before, and is done to the one
+/// that has its name now.
+#[tokio::test]
+async fn a_place_of_a_topic_that_is_gone_is_refused() {
+    let cluster = Cluster::single().await;
+    let asked = Retrier::new(&cluster, cluster.leader().await);
+    asked.prepare().await;
+    let sent: Vec<Message> = (0..2).map(|id| message("orders", 0, id)).collect();
+    asked.client.store(&sent).await;
+    let mut messaging = asked.client.messaging.clone();
+    let pull = || client::pull_request("orders", 0, 0, 1);
+    let pulled = messaging.pull_message(from_client(pull())).await.unwrap();
+    let life = pulled.metadata().get(LIFE).unwrap().to_str().unwrap();
+
+    let name = NameRequest {
+        name: "orders".to_owned(),
+    };
+    let mut admin = asked.client.admin.clone();
+    admin.delete_topic(Request::new(name)).await.unwrap();
+    asked.client.create_topic("orders", 1).await;
+    asked.client.store(&sent).await;
+
+    let mut parts = messaging
+        .pull_message(of_life(pull(), life))
+        .await
+        .unwrap()
+        .into_inner();
+    let first = parts.message().await.unwrap().unwrap().content;
+    let Some(Content::Status(status)) = first else {
+        panic!("the status comes first: {first:?}");
+    };
+    assert_eq!(status.code, Code::PreconditionFailed as i32);
+    let commit = UpdateOffsetRequest {
+        group: client::resource(GROUP),
+        message_queue: Some(client::message_queue("orders", 0)),
+        offset: 1,
+    };
+    let committed = messaging
+        .update_offset(of_life(commit, life))
+        .await
+        .unwrap();
+    assert_eq!(code(&committed.get_ref().status), Code::PreconditionFailed);
+    let known = asked.client.get_offset(GROUP, "orders", 0).await;
+    assert_eq!(code(&known.status), Code::OffsetNotFound);
+
+    let failed = vec![Failed {
+        offset: 0,
+        attempt: 1,
+    }];
+    let back = SendBackRequest {
+        failed: failed.clone(),
+        ..request()
+    };
+    let settle = SettleRequest {
+        group: GROUP.to_owned(),
+        topic: "orders".to_owned(),
+        queue: 0,
+        settled: failed,
+    };
+    let mut redelivery = asked.redelivery.clone();
+    let back = redelivery.send_back(of_life(back, life)).await.unwrap();
+    let settled = redelivery.settle(of_life(settle, life)).await.unwrap();
+    let retries = redelivery
+        .pull_retries(of_life(pull_request(0), life))
+        .await;
+    let codes = [
+        back.get_ref().code,
+        settled.get_ref().code,
+        retries.unwrap().get_ref().code,
+    ];
+    assert_eq!(codes, [Code::PreconditionFailed as i32; 3]);
+    let waiting = asked.pull_with(pull_request(0)).await;
+    assert!(waiting.retries.is_empty(), "{waiting:?}");
 }
 
 /// Catches a call that only the leader answers, a delivery without its attempt, a message that is lost or

@@ -28,6 +28,8 @@ use crate::received::ReceivedMessage;
 
 /// Pause after an error that will not pass by itself. The user hears of it; perhaps somebody repairs it.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
+/// Pause before a queue is begun again: should two not agree which topic it is, they do not argue all the time.
+pub(super) const PAUSE_AFTER_OTHER_LIFE: Duration = Duration::from_millis(100);
 const OPERATION: &str = "pull";
 
 /// See the module's text.
@@ -89,7 +91,12 @@ impl Fetcher {
                     self.signals.room.notified().await;
                     None
                 }
-                FetchNext::FindStart { epoch } => self.find_start(epoch, &mut backoff).await,
+                FetchNext::FindStart { epoch } => {
+                    let wait = self.find_start(epoch, &mut backoff).await;
+                    // The queue's broker group may be another by now, or known at last.
+                    pursuit = self.shared.pursuit(&self.queue).await;
+                    wait
+                }
                 FetchNext::Pull {
                     epoch,
                     life,
@@ -173,7 +180,7 @@ impl Fetcher {
             Outcome::OtherLife => {
                 let why = "its topic was made again or restored";
                 self.shared.start_again(&self.queue, life, why);
-                None
+                Some(PAUSE_AFTER_OTHER_LIFE)
             }
             Outcome::Nonsense(reason) => {
                 let error = Error::Protocol {

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::answer::Attempt;
 use crate::consumer::delivery::{Delivery, TopicQueue};
+use crate::consumer::fetcher::PAUSE_AFTER_OTHER_LIFE;
 use crate::consumer::holdings::{RetriesWanted, Signals};
 use crate::consumer::redelivery;
 use crate::consumer::shared::{REFUSALS_MAX, Shared};
@@ -83,7 +84,8 @@ impl RetryFetcher {
             Attempt::Refused(refusal) if refusal.code == Code::PreconditionFailed => {
                 self.shared
                     .start_again(queue, life, "its topic was made again or restored");
-                return Duration::ZERO;
+                *pursuit = self.shared.pursuit(queue).await;
+                return PAUSE_AFTER_OTHER_LIFE;
             }
             failure => failure,
         };

@@ -92,6 +92,8 @@ pub(super) struct Cut<T> {
 pub(super) struct Gatherer<T> {
     bounds: Bounds,
     queues: Vec<Queue>,
+    /// The broker group of each queue that there ever was: one that is away keeps its own.
+    homes: BTreeMap<u32, Arc<str>>,
     /// Takes the place of `queues` when nothing is busy any more.
     next_queues: Option<Vec<Queue>>,
     lanes: BTreeMap<u32, Lane<T>>,
@@ -126,6 +128,7 @@ impl<T> Gatherer<T> {
         let mut gatherer = Gatherer {
             bounds,
             queues: Vec::new(),
+            homes: BTreeMap::new(),
             next_queues: None,
             lanes: BTreeMap::new(),
             anywhere: VecDeque::new(),
@@ -210,6 +213,18 @@ impl<T> Gatherer<T> {
             batch,
             start_another: self.call_worker(),
         }
+    }
+
+    /// A worker's request waits for its broker group, and no other can take it: its place is somebody else's meanwhile, so that
+    /// what is for other groups does not wait as well. Its queues stay busy. True: start a worker, its place is taken.
+    pub(super) fn set_aside(&mut self) -> bool {
+        self.workers -= 1;
+        self.call_worker()
+    }
+
+    /// A request that was set aside is done. True: there is work, and a place for the worker that had it.
+    pub(super) fn come_back(&mut self) -> bool {
+        self.call_worker()
     }
 
     /// The request is settled: every item is either answered or given up.
@@ -437,12 +452,11 @@ impl<T> Gatherer<T> {
     }
 
     fn group_of(&self, queue: u32) -> Arc<str> {
-        let known = self
-            .queues
-            .iter()
-            .find(|known| known.queue == queue)
-            .or(self.queues.first());
-        known.map_or_else(|| "".into(), |queue| queue.group.clone())
+        if let Some(home) = self.homes.get(&queue) {
+            return home.clone();
+        }
+        let first = self.queues.first();
+        first.map_or_else(|| "".into(), |queue| queue.group.clone())
     }
 
     /// Nothing is busy: puts everything that waits into the lines of the new queues, as it was handed over.
@@ -451,6 +465,9 @@ impl<T> Gatherer<T> {
             self.busy, 0,
             "no queue changes while a request is on its way"
         );
+        let homes = queues.iter();
+        self.homes
+            .extend(homes.map(|queue| (queue.queue, queue.group.clone())));
         self.queues = queues;
         self.idle = self
             .queues

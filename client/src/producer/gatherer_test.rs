@@ -215,6 +215,29 @@ fn lines_that_become_one_keep_the_order_of_handing_over() {
     assert_eq!(items(&batch), [(0, 0), (0, 1), (0, 2), (0, 3)]);
 }
 
+/// Catches requests to a broker group that is away which keep what is for others waiting.
+#[test]
+fn a_request_that_is_set_aside_gives_its_place_to_another() {
+    let bounds = Bounds {
+        requests_max: 1,
+        ..BOUNDS
+    };
+    let mut two = queues(2);
+    two[1].group = "h".into();
+    let mut gatherer = Gatherer::new(bounds, two);
+    assert!(gatherer.push(handed(0, Target::Queue(0), 1)));
+    let away = gatherer.cut().batch.expect("a request");
+    assert!(!gatherer.push(handed(1, Target::Queue(1), 1)), "no place");
+    assert!(gatherer.set_aside(), "there is one now");
+    let other = gatherer.cut().batch.expect("a request");
+    assert_eq!(items(&other), [(1, 1)]);
+    gatherer.push(handed(2, Target::Queue(0), 1));
+    gatherer.done(&away.queues);
+    assert!(!gatherer.come_back(), "the other one has the place");
+    gatherer.done(&other.queues);
+    assert_eq!(items(&gatherer.cut().batch.expect("a request")), [(0, 2)]);
+}
+
 /// One step of a random story.
 #[derive(Clone, Debug)]
 enum Step {

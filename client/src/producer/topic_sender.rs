@@ -140,8 +140,11 @@ impl TopicSender {
             }
             let Some(batch) = cut.batch else { return };
             let queues = batch.queues.clone();
-            self.bring_through(batch).await;
+            let was_set_aside = self.bring_through(batch).await;
             self.gatherer().done(&queues);
+            if was_set_aside && !self.gatherer().come_back() {
+                return;
+            }
         }
     }
 
@@ -196,8 +199,9 @@ impl TopicSender {
             .expect("nothing panics while ids are locked")
     }
 
-    /// Sends until every message is settled.
-    async fn bring_through(self: &Arc<Self>, batch: Batch<Pending>) {
+    /// Sends until every message is settled. Returns whether the worker gave its place up for that.
+    async fn bring_through(self: &Arc<Self>, batch: Batch<Pending>) -> bool {
+        let mut is_set_aside = false;
         let movable = batch.anywhere;
         let id = |queue| self.new_id(queue);
         let sending = Sending::encode(self.topic.clone(), batch.items, movable, id);
@@ -205,7 +209,9 @@ impl TopicSender {
         while let Some((mut sending, mut way)) = parts.pop_front() {
             while !sending.is_settled() {
                 match self.send_once(&mut sending, &mut way.pursuit).await {
-                    Then::GoOn => {}
+                    Then::GoOn if sending.is_settled() || is_set_aside => {}
+                    // It goes on, and not elsewhere.
+                    Then::GoOn => is_set_aside = self.set_aside(),
                     // One message spoils the request for the others: find it.
                     Then::Split => {
                         let mut other = Way::new(way.pursuit.group().clone(), self.retries);
@@ -220,6 +226,23 @@ impl TopicSender {
                 }
             }
         }
+        is_set_aside
+    }
+
+    /// Lets others send meanwhile, where there are other broker groups to send to; whether there are.
+    fn set_aside(self: &Arc<Self>) -> bool {
+        let route = self
+            .route
+            .lock()
+            .expect("nothing panics while it is locked");
+        if route.groups().len() < 2 {
+            return false;
+        }
+        drop(route);
+        if self.gatherer().set_aside() {
+            self.start_worker();
+        }
+        true
     }
 
     /// Goes to the next broker group that can take what is left. Returns whether all were tried before: then a wait is

@@ -12,10 +12,10 @@ use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 
 use crate::connection::Call;
-use crate::consumer::Delivery;
 use crate::consumer::holdings::{Pick, Ticket};
 use crate::consumer::redelivery::{self, HandBack, HandedBack};
 use crate::consumer::shared::{Shared, Sharing};
+use crate::consumer::{Delivery, TopicQueue};
 use crate::deadline;
 use crate::error::Error;
 use crate::measure;
@@ -252,7 +252,7 @@ impl Engine {
                 Attempts::AtServers => return false,
                 Attempts::Here(max) => return attempt >= max,
                 Attempts::OfGroup => {
-                    let asking = || attempts_of_group(&self.shared);
+                    let asking = || attempts_of_group(&self.shared, &ticket.queue);
                     self.attempts_of_group.get_or_try_init(asking).await
                 }
             };
@@ -317,8 +317,8 @@ impl Engine {
 }
 
 /// How often the group's messages are delivered.
-async fn attempts_of_group(shared: &Shared) -> Result<u32, Error> {
-    match describe_delivery(shared).await {
+async fn attempts_of_group(shared: &Shared, queue: &TopicQueue) -> Result<u32, Error> {
+    match describe_delivery(shared, queue).await {
         Ok(attempts) if attempts > 0 => Ok(attempts),
         Err(error) if !is_final(&error) => Err(error),
         // It has no settings.
@@ -326,12 +326,13 @@ async fn attempts_of_group(shared: &Shared) -> Result<u32, Error> {
     }
 }
 
-/// What a broker group has for the consumer group's setting; the first by name of those that are known, since a consumer
-/// group is the same in each.
-async fn describe_delivery(shared: &Shared) -> Result<u32, Error> {
+/// What a broker group has for the consumer group's setting, which is the same in each: the queue's, since another one may be
+/// away.
+async fn describe_delivery(shared: &Shared, queue: &TopicQueue) -> Result<u32, Error> {
     let connection = &shared.core.connection;
     let (operation, subject) = ("describe", format!("group {}", shared.group));
-    let Some(group) = connection.brokers.first_group() else {
+    let own = shared.core.known_group_of(&queue.topic, queue.queue);
+    let Some(group) = own.or_else(|| connection.brokers.first_group()) else {
         return Err(Error::TimedOut {
             operation,
             subject,
