@@ -270,15 +270,17 @@ impl Nemesis {
         else {
             return;
         };
-        let (Some(disk), true) = (
-            self.world.disk(machine),
-            self.members_with(id).contains(&id),
-        ) else {
+        let members = self.members_with(id);
+        let (Some(disk), true) = (self.world.disk(machine), members.contains(&id)) else {
             return;
         };
         let copy = disk.copy();
         sleep(age_ms).await;
-        if !self.members_with(id).contains(&id) {
+        // Who was away since, or was replaced, does not know what the copy lacks: with that one the older members would be a
+        // majority. README says so.
+        let is_running = |id: &u8| self.world.is_running(Machine::Broker(*id));
+        let all_know = self.world.network.is_whole() && members.iter().all(is_running);
+        if self.members_with(id) != members || !all_know {
             return;
         }
         self.strikes(

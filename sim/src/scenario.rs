@@ -57,6 +57,7 @@ impl Scenario {
     /// What goes wrong in the world of a seed.
     pub fn schedule(&self, seed: u64, shape: &Shape, plan: &Plan) -> Schedule {
         let mut mix = Mix {
+            scenario: self.name,
             kinds: self.kinds.to_vec(),
             every_ms: self.every_ms,
             chaos_ms: self.chaos_ms,
@@ -253,9 +254,9 @@ pub static SCENARIOS: &[Scenario] = &[
         about: "leadership moves and replicas are replaced while others fail",
         size: SIZE,
         kinds: &[
-            (Kind::Replace, 3),
-            (Kind::Wipe, 2),
-            (Kind::RollBack, 2),
+            (Kind::Replace, 2),
+            (Kind::Wipe, 3),
+            (Kind::RollBack, 3),
             (Kind::Transfer, 4),
             (Kind::Partition, 2),
             (Kind::Kill, 2),
@@ -322,9 +323,10 @@ pub static SCENARIOS: &[Scenario] = &[
             (Kind::Kill, 3),
             (Kind::Transfer, 3),
             (Kind::Clients, 3),
+            (Kind::Weather, 2),
             (Kind::PowerLoss, 1),
         ],
-        every_ms: 4_000,
+        every_ms: 3_000,
         chaos_ms: 40_000,
         gentle: &[],
         tune: plain,

@@ -61,6 +61,8 @@ pub enum Kind {
 /// Which kinds of faults, and how likely each is.
 #[derive(Clone, Debug)]
 pub struct Mix {
+    /// Of which scenario: of one seed each has other kinds.
+    pub scenario: &'static str,
     /// Kinds and their weights.
     pub kinds: Vec<(Kind, u64)>,
     /// Mean time between two faults, in milliseconds.
@@ -76,12 +78,13 @@ pub struct Mix {
 impl Mix {
     /// A schedule for a seed.
     pub fn draw(&self, seed: u64) -> Schedule {
-        let swarm = Swarm::draw(seed, &self.kinds);
+        let swarm = Swarm::draw(seed, self.scenario, &self.kinds);
+        let mut of_shapes = Chance::new(seed, &format!("shapes of {}", self.scenario));
         let mut drawing = Drawing {
             chance: Chance::new(seed, "schedule"),
             mix: self,
             kinds: swarm.kinds,
-            shapes: some_of(&mut Chance::new(seed, "shapes"), PARTITIONS),
+            shapes: some_of(&mut of_shapes, PARTITIONS),
             groups: Vec::new(),
             now: 0,
             made: 0,
@@ -92,11 +95,17 @@ impl Mix {
             drawing.groups.push(prey);
         }
         let mut faults = drawing.clocks_never_set_right();
-        // The kind that gives a scenario its name happens in each of its worlds, and so does the one whose turn it is.
+        // The kind that gives a scenario its name happens in each of its worlds.
         let mut at_ms = drawing.pause();
-        for kind in swarm.certain {
-            let quarter_ms = self.chaos_ms / 4;
-            let certain_ms = drawing.chance.between(quarter_ms..=2 * quarter_ms);
+        for (kind, _) in self.kinds.iter().take(1) {
+            let certain_ms = self.chaos_ms / 4..=self.chaos_ms / 2;
+            let certain_ms = drawing.chance.between(certain_ms);
+            faults.extend(drawing.at(certain_ms, *kind));
+        }
+        // And before it the one whose turn it is: what it begins may take long, and needs machines as they were.
+        if let Some(kind) = swarm.turn {
+            let certain_ms = self.chaos_ms / 40..=self.chaos_ms / 8;
+            let certain_ms = drawing.chance.between(certain_ms);
             faults.extend(drawing.at(certain_ms, kind));
         }
         while !drawing.kinds.is_empty() && at_ms < self.chaos_ms {

@@ -16,32 +16,31 @@ const EVERYTHING_ONE_IN: u64 = 4;
 pub(super) struct Swarm {
     /// Those that are on, and their weights.
     pub(super) kinds: Vec<(Kind, u64)>,
-    /// Those that happen at least once, however the rest is drawn.
-    pub(super) certain: Vec<Kind>,
+    /// The one that has its turn: it happens for certain, however the rest is drawn.
+    pub(super) turn: Option<Kind>,
 }
 
 impl Swarm {
     /// What is on in the world of a seed, of all kinds of its scenario.
-    pub(super) fn draw(seed: u64, all: &[(Kind, u64)]) -> Swarm {
+    pub(super) fn draw(seed: u64, scenario: &str, all: &[(Kind, u64)]) -> Swarm {
         let Some((first, others)) = all.split_first() else {
             return Swarm {
                 kinds: Vec::new(),
-                certain: Vec::new(),
+                turn: None,
             };
         };
-        let mut chance = Chance::new(seed, "swarm");
+        let mut chance = Chance::new(seed, &format!("swarm of {scenario}"));
         let everything = chance.one_in(EVERYTHING_ONE_IN);
         let turn = others.get((seed % others.len().max(1) as u64) as usize);
         let heaviest = all.iter().map(|(_, weight)| *weight).max().unwrap_or(1);
         let mut swarm = Swarm {
             kinds: vec![*first],
-            certain: vec![first.0],
+            turn: turn.map(|turn| turn.0),
         };
         for kind in others {
             let is_on = chance.one_in(2) || everything;
             if Some(kind) == turn {
                 swarm.kinds.push((kind.0, heaviest));
-                swarm.certain.push(kind.0);
             } else if is_on {
                 swarm.kinds.push(*kind);
             }
@@ -79,9 +78,9 @@ mod tests {
     #[test]
     fn the_first_kind_is_always_on_and_each_other_one_has_its_turn() {
         for seed in 1..100 {
-            let swarm = Swarm::draw(seed, ALL);
+            let swarm = Swarm::draw(seed, "test", ALL);
             let turn = ALL[1 + (seed % 4) as usize].0;
-            assert_eq!(swarm.certain, [Kind::Replace, turn]);
+            assert_eq!(swarm.turn, Some(turn));
             assert_eq!(swarm.kinds[0], ALL[0]);
             assert!(swarm.kinds.contains(&(turn, 4)), "{swarm:?}");
         }
@@ -90,7 +89,7 @@ mod tests {
     /// Catches a swarm that leaves nothing out, or never leaves everything in.
     #[test]
     fn worlds_have_some_kinds_and_now_and_then_all() {
-        let counts = (1..100).map(|seed| Swarm::draw(seed, ALL).kinds.len());
+        let counts = (1..100).map(|seed| Swarm::draw(seed, "test", ALL).kinds.len());
         let counts: Vec<usize> = counts.collect();
         for expected in 2..=ALL.len() {
             assert!(counts.contains(&expected), "none has {expected}");
@@ -102,12 +101,9 @@ mod tests {
     #[test]
     fn a_scenario_of_one_kind_has_that_one() {
         let alone = &ALL[..1];
-        let swarm = Swarm::draw(7, alone);
-        assert_eq!(
-            (&swarm.kinds[..], &swarm.certain[..]),
-            (alone, &[Kind::Replace][..])
-        );
-        assert!(Swarm::draw(7, &[]).kinds.is_empty());
+        let swarm = Swarm::draw(7, "test", alone);
+        assert_eq!((&swarm.kinds[..], swarm.turn), (alone, None));
+        assert!(Swarm::draw(7, "test", &[]).kinds.is_empty());
     }
 
     /// Catches a choice of nothing.

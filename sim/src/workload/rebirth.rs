@@ -71,10 +71,10 @@ impl Rebirth {
         }
         self.make_late_group().await;
         while self.clients.phase() == Phase::Work {
-            match draw(0..8) {
-                0 => self.begin_again().await,
-                1 => self.grow(0).await,
-                2 => self.grow(1).await,
+            match draw(0..10) {
+                0..=2 => self.begin_again().await,
+                3 => self.grow(0).await,
+                4 => self.grow(1).await,
                 number => drop(self.send((number % 2) as usize, None).await),
             }
             tokio::time::sleep(Duration::from_millis(draw(0..PAUSE_MS_MAX))).await;
@@ -99,6 +99,10 @@ impl Rebirth {
     }
 
     async fn begin_again(&mut self) {
+        // What its consumers have just read they have not committed yet.
+        if draw(0..2) == 0 {
+            self.send(0, None).await;
+        }
         let topic: Arc<str> = LIFE_AGAIN.into();
         self.record(Event::Gone { topic });
         while let Err(error) = self.admin.delete_topic(LIFE_AGAIN).await {
