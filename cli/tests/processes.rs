@@ -42,6 +42,8 @@ mod examples;
 mod identity;
 #[path = "processes/kill.rs"]
 mod kill;
+#[path = "processes/lives.rs"]
+mod lives;
 #[path = "processes/operator.rs"]
 mod operator;
 #[path = "processes/pause.rs"]

@@ -15,20 +15,21 @@ use super::identity::copy_directory;
 const TOPIC: &str = "orders";
 const RESTORED: u64 = 4;
 
-async fn send(client: &Client, numbers: std::ops::Range<u64>) {
+/// Sends messages that say their numbers.
+pub(crate) async fn send(client: &Client, topic: &str, numbers: std::ops::Range<u64>) {
     let producer = client.producer().send_timeout(PATIENCE).build().unwrap();
     for number in numbers {
-        let message = Message::new(TOPIC, number.to_string().into_bytes()).unwrap();
+        let message = Message::new(topic, number.to_string().into_bytes()).unwrap();
         producer.send(message).await.unwrap();
     }
 }
 
-fn number(body: &[u8]) -> u64 {
+pub(crate) fn number(body: &[u8]) -> u64 {
     String::from_utf8_lossy(body).parse().unwrap()
 }
 
 /// Reads until all these numbers have come, or nothing has for long.
-async fn read(consumer: &PullConsumer, numbers: std::ops::Range<u64>) {
+pub(crate) async fn read(consumer: &PullConsumer, numbers: std::ops::Range<u64>) {
     let mut missing: BTreeSet<u64> = numbers.collect();
     let reading = async {
         while !missing.is_empty() {
@@ -114,7 +115,7 @@ async fn consumers_live_through_a_restore() {
         .stream()
         .await
         .unwrap();
-    send(&client, 0..40).await;
+    send(&client, TOPIC, 0..40).await;
     read(&consumer, 0..40).await;
     read_alone(&stream, 0..40).await;
 
@@ -123,7 +124,7 @@ async fn consumers_live_through_a_restore() {
     cluster.kill(id).await;
     let copy = cluster.directory().join("copy");
     copy_directory(&cluster.plan().broker_directory(id), &copy);
-    send(&client, 40..120).await;
+    send(&client, TOPIC, 40..120).await;
     read(&consumer, 40..120).await;
     read_alone(&stream, 40..120).await;
     for id in cluster.ids() {
@@ -131,7 +132,7 @@ async fn consumers_live_through_a_restore() {
     }
     restore(&mut cluster, &copy).await;
 
-    send(&client, 200..230).await;
+    send(&client, TOPIC, 200..230).await;
     read(&consumer, 200..230).await;
     read_alone(&stream, 200..230).await;
     consumer.close().await.unwrap();
