@@ -327,7 +327,12 @@ impl RaftService for Service {
             return Err(Status::unavailable(error));
         }
         self.snapshots
-            .push(self.peers.clone(), to, address, request.index)
+            .push(
+                self.peers.clone(),
+                (to, sender.incarnation),
+                address,
+                request.index,
+            )
             .await?;
         Ok(Response::new(wire::SnapshotRequestTaken {}))
     }

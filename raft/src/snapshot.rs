@@ -28,7 +28,7 @@ use host::Disk;
 use store::{
     Checkpoint, Checkpoints, CommitLog, DataDir, KvEngine, SegmentInfo, Staging, StoreError,
 };
-use tokio::sync::{Mutex, OwnedMutexGuard, watch};
+use tokio::sync::{Mutex, OwnedMutexGuard, oneshot, watch};
 use tokio::time::Instant;
 use tonic::Status;
 
@@ -182,12 +182,21 @@ pub(crate) struct Snapshots {
     building: Mutex<()>,
     /// The index of the newest checkpoint that was made or received here.
     made: watch::Sender<Option<u64>>,
-    /// Whether a snapshot that a peer asked for is on its way.
-    pushing: Arc<Mutex<()>>,
+    /// The snapshot that a peer asked for and that is on its way, or was the last one that was.
+    pushing: std::sync::Mutex<Option<Push>>,
     /// Whether the newest checkpoint turned out to be damaged.
     damaged: Arc<AtomicBool>,
     last_read: LastRead,
     refused: RefusedSegments,
+}
+
+/// A snapshot on its way to whoever asked for it.
+struct Push {
+    to: Addressee,
+    /// Of the process that asked.
+    incarnation: u64,
+    /// Ends it when dropped; closed when it has ended.
+    stop: oneshot::Sender<()>,
 }
 
 /// What [`Snapshots`] works with.
@@ -216,7 +225,7 @@ impl Snapshots {
             holds: Holds::default(),
             building: Mutex::default(),
             made: watch::channel(made).0,
-            pushing: Arc::default(),
+            pushing: std::sync::Mutex::default(),
             damaged: Arc::default(),
             last_read: Arc::default(),
             refused: Arc::default(),
@@ -332,17 +341,29 @@ impl Snapshots {
         self.damaged.swap(false, Ordering::Relaxed)
     }
 
-    /// Sends the newest snapshot to a peer that asked for it, in the background.
+    /// Sends the newest snapshot to a peer that asked for it, in the background: to one at a time. Who asks again while it is on
+    /// its way need not; a process that started since takes the place of the one before it, which cannot take it any more.
     pub(crate) async fn push(
         &self,
         peers: Peers,
-        to: Addressee,
+        (to, incarnation): (Addressee, u64),
         address: String,
         index: u64,
     ) -> Result<(), Status> {
-        let Ok(turn) = self.pushing.clone().try_lock_owned() else {
-            return Ok(());
-        };
+        if let Some(push) = self
+            .pushing()
+            .as_ref()
+            .filter(|push| !push.stop.is_closed())
+        {
+            if push.to.broker_id != to.broker_id {
+                let to = push.to.broker_id;
+                let error = format!("a snapshot is on its way to broker {to}");
+                return Err(Status::unavailable(error));
+            }
+            if (push.to, push.incarnation) == (to, incarnation) {
+                return Ok(());
+            }
+        }
         let internal = |error: StoreError| Status::internal(error.to_string());
         let snapshot = self.current().await.map_err(internal)?;
         let Some(snapshot) = snapshot else {
@@ -359,14 +380,28 @@ impl Snapshots {
         }
         let client = self.connections.client(&address, Class::Bulk);
         let client = client.map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let (stop, mut stopped) = oneshot::channel();
+        *self.pushing() = Some(Push {
+            to,
+            incarnation,
+            stop,
+        });
         tokio::spawn(async move {
-            let _turn = turn;
-            match send_snapshot(peers, to, client, None, snapshot.snapshot).await {
-                Ok(_) => tracing::info!(address, "sent the snapshot that was asked for"),
-                Err(error) => tracing::warn!(address, %error, "could not send the snapshot"),
+            let sending = send_snapshot(peers, to, client, None, snapshot.snapshot);
+            tokio::select! {
+                biased;
+                _ = &mut stopped => tracing::info!(address, "who asked for a snapshot has started again"),
+                sent = sending => match sent {
+                    Ok(_) => tracing::info!(address, "sent the snapshot that was asked for"),
+                    Err(error) => tracing::warn!(address, %error, "could not send the snapshot"),
+                },
             }
         });
         Ok(())
+    }
+
+    fn pushing(&self) -> std::sync::MutexGuard<'_, Option<Push>> {
+        self.pushing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -21,8 +21,12 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause between attempts, while no peer can help. There is no deadline.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
-/// Longest wait for the snapshot; then it is asked for again, and goes on where it broke off.
-const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long to wait before the same peer is asked again: one that is sending says so, and one that had to give up begins anew,
+/// where it broke off. Another peer would begin from the start.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
+
+/// Longest wait for a snapshot of one peer.
+const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(900);
 
 /// How long a start waits for a peer's tables in the place of those that were given up. Whoever has no peer any more uses
 /// what it has: one block that cannot be read is better than nothing that can.
@@ -147,12 +151,20 @@ impl Startup {
         };
         let mut received = self.state.repair_snapshots();
         received.mark_unchanged();
-        if !self.request_snapshot(&peer, index).await {
-            return Ok(false);
-        }
-        let arrival = tokio::time::timeout(SNAPSHOT_TIMEOUT, received.changed()).await;
+        let arrival = async {
+            while self.request_snapshot(&peer, index).await {
+                if tokio::time::timeout(ASK_AGAIN, received.changed())
+                    .await
+                    .is_ok()
+                {
+                    return true;
+                }
+            }
+            false
+        };
+        let arrival = tokio::time::timeout(SNAPSHOT_TIMEOUT, arrival).await;
         let snapshot = self.state.take_repair_snapshot();
-        let (Ok(Ok(())), Some(snapshot)) = (arrival, snapshot) else {
+        let (Ok(true), Some(snapshot)) = (arrival, snapshot) else {
             return Ok(false);
         };
         let meta = snapshot.received_meta();
