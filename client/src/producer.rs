@@ -281,10 +281,10 @@ impl Inner {
             Err(_) => known,
         };
         // Its broker group is away: that may pass, and another one has no such queue.
-        let is_away = !route.has(queue) && self.core.known_group_of(topic, queue).is_some();
-        match is_away {
-            true => Ok(()),
-            false => named_queue::check(&route, queue),
+        let home = self.core.known_group_of(topic, queue);
+        match home.filter(|home| !route.groups().contains(home)) {
+            Some(home) => Err(named_queue::is_away(topic, queue, &home)),
+            None => named_queue::check(&route, queue),
         }
     }
 

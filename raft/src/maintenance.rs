@@ -356,7 +356,10 @@ impl Maintenance {
             // Or dropped in the meantime.
             Ok(_) | Err(StoreError::OutOfRange { .. }) => return Ok(false),
             Err(error) if error.is_corruption() => error,
-            Err(error) => return Err(error.into()),
+            Err(error) => {
+                not_now(&error);
+                return Ok(false);
+            }
         };
         match self.repairer.repair(&error, first_index).await {
             Ok(()) => Ok(true),
@@ -390,7 +393,7 @@ async fn another_checkpoint(
 
 /// The system did not let somebody look, for another reason than that something is damaged: that may pass.
 fn not_now(error: &StoreError) {
-    tracing::warn!(%error, "a checkpoint cannot be looked at now");
+    tracing::warn!(%error, "cannot be looked at now");
 }
 
 fn failed(error: impl std::fmt::Display) -> RaftError {

@@ -1,5 +1,7 @@
 //! Whether a queue that a user names takes messages. Pure.
 
+use proto::v2::Code;
+
 use crate::error::Error;
 use crate::route::Route;
 
@@ -21,4 +23,15 @@ pub(super) fn check(route: &Route, queue: u32) -> Result<(), Error> {
         format!("topic {}", route.topic),
         format!("it has no queue {queue} that takes messages: {has}"),
     ))
+}
+
+/// What a send to a queue whose broker group no name server hears of is told: it may be there again, and nothing was sent.
+pub(super) fn is_away(topic: &str, queue: u32, group: &str) -> Error {
+    Error::Refused {
+        operation: "send",
+        subject: format!("queue {queue} of topic {topic}"),
+        address: "the name servers".to_owned(),
+        code: Code::HaNotAvailable,
+        reason: format!("nothing is heard of its broker group {group}: try again"),
+    }
 }

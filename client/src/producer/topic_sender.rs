@@ -211,7 +211,7 @@ impl TopicSender {
                 match self.send_once(&mut sending, &mut way.pursuit).await {
                     Then::GoOn if sending.is_settled() || is_set_aside => {}
                     // It goes on, and not elsewhere.
-                    Then::GoOn => is_set_aside = self.set_aside(),
+                    Then::GoOn => is_set_aside = self.set_aside(way.pursuit.group()),
                     // One message spoils the request for the others: find it.
                     Then::Split => {
                         let mut other = Way::new(way.pursuit.group().clone(), self.retries);
@@ -229,16 +229,17 @@ impl TopicSender {
         is_set_aside
     }
 
-    /// Lets others send meanwhile, where there are other broker groups to send to; whether there are.
-    fn set_aside(self: &Arc<Self>) -> bool {
+    /// Lets others send meanwhile, where there are other broker groups than this one to send to; whether there are.
+    fn set_aside(self: &Arc<Self>, group: &str) -> bool {
         let route = self
             .route
             .lock()
             .expect("nothing panics while it is locked");
-        if route.groups().len() < 2 {
+        let others = route.queues.iter().any(|queue| *queue.group != *group);
+        drop(route);
+        if !others {
             return false;
         }
-        drop(route);
         if self.gatherer().set_aside() {
             self.start_worker();
         }

@@ -11,9 +11,6 @@ use super::{Service, stopped};
 use crate::convert::{append_from_wire, append_result_to_wire};
 use crate::types::TypeConfig;
 
-/// Entries of more bytes in one request are not those that make room.
-const UPKEEP_BYTES: u64 = 16 << 10;
-
 type Request = openraft::raft::AppendEntriesRequest<TypeConfig>;
 
 /// Reads the first request, which says who sends, and hands the whole stream to Raft. The first
@@ -46,12 +43,12 @@ pub(super) async fn stream(
 }
 
 /// Entries are refused once the disk has room for nothing: the leader tries again later, where a failed append would end this
-/// replica. But for small ones that fit into files that are there: on disks that are all full they let older entries go.
+/// replica. But for those that fit into files that are there: on disks that are all full, who lets older entries go must be
+/// followed, and what stands before that.
 #[allow(clippy::result_large_err, reason = "the transport's own error type")]
 fn convert(service: &Service, request: wire::AppendRequest) -> Result<Request, Status> {
     if !request.entries.is_empty() && service.state.room() == Room::Nothing {
-        let bytes = request.encoded_len() as u64;
-        if bytes > UPKEEP_BYTES || !service.log.has_place(bytes) {
+        if !service.log.has_place(request.encoded_len() as u64) {
             return Err(Status::resource_exhausted("disk is full"));
         }
     }

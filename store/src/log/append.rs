@@ -10,8 +10,8 @@ use super::{CommitLog, Shared};
 use crate::entry::Entry;
 use crate::error::{Result, StoreError};
 
-/// This part of a segment is kept for entries that nobody refuses any more.
-const SPARE_PARTS: u64 = 8;
+/// So much of a segment is kept for entries that nobody refuses any more; less of a small one.
+const SPARE_BYTES: u64 = 256 << 10;
 
 impl CommitLog {
     /// Appends entries, which must follow the last one. They are readable when this returns, and
@@ -43,7 +43,7 @@ impl CommitLog {
     pub fn has_place(&self, bytes: u64) -> bool {
         let (shared, state) = (&self.shared, self.shared.state());
         let end = state.segments.tail().map(|tail| tail.end);
-        let spare = shared.segment_bytes / SPARE_PARTS;
+        let spare = SPARE_BYTES.min(shared.segment_bytes / 8);
         !state.spares.is_empty()
             || end.is_some_and(|end| end + bytes + spare <= shared.segment_bytes)
     }

@@ -1,8 +1,8 @@
 //! Whether the disk has room for more.
 //!
 //! Below the reserve new client data shall be refused; below half of it no file is made any more. What lies between is for
-//! the entries that make space again, and [`Room`] says what for; those that are small are taken however little is free, as
-//! long as they fit into files that are there. The file system is asked at most once for so many bytes written and once in so
+//! the entries that make space again, and [`Room`] says what for; what fits into files that are there is taken however little
+//! is free. The file system is asked at most once for so many bytes written and once in so
 //! much time.
 
 use std::path::Path;
@@ -31,7 +31,7 @@ pub enum Room {
     Keeping,
     /// At least 3/4 of it: the small entries that let older ones go.
     Upkeep,
-    /// Less: nothing that a leader sends, but small entries that fit into files that are there.
+    /// Less: nothing that a leader sends, but what fits into files that are there.
     Nothing,
 }
 
