@@ -118,26 +118,6 @@ fn hear_of(here: &FakeCluster, there: &FakeCluster) {
     here.world().elsewhere = Some(("h".to_owned(), leader, 1..2));
 }
 
-/// Catches a client that asks others for a broker group that it does not reach, and believes them that they lead it: then its
-/// queues are not read any more.
-#[tokio::test]
-async fn a_broker_group_that_was_away_is_read_again() {
-    let (here, there) = with_queue_elsewhere().await;
-    hear_of(&here, &there);
-    there.fill(1, numbers(0..3));
-    there.world().silent = [0].into();
-    let client = client(&here, "c").await;
-    let consumer = builder(&client).build().expect("valid");
-    let queue = TopicQueue::new(TOPIC, 1);
-    consumer.assign([queue]).await.expect("assigned");
-    until("another group is asked for it", || {
-        here.world().meant_for_others.contains(&"h".to_owned())
-    })
-    .await;
-    there.world().silent.clear();
-    assert_eq!(bodies(&take(&consumer, 3).await), ["0", "1", "2"]);
-}
-
 /// Catches a queue that is read from its beginning again, or in a queue of the same number, when its broker group is away for so
 /// long that no route has it any more: another group was asked, and did not know this topic's life.
 #[tokio::test]

@@ -47,10 +47,12 @@ pub(super) async fn stream(
 /// followed, and what stands before that.
 #[allow(clippy::result_large_err, reason = "the transport's own error type")]
 fn convert(service: &Service, request: wire::AppendRequest) -> Result<Request, Status> {
-    if !request.entries.is_empty() && service.state.room() == Room::Nothing {
-        if !service.log.has_place(request.encoded_len() as u64) {
-            return Err(Status::resource_exhausted("disk is full"));
-        }
+    let is_full = service.state.room() == Room::Nothing;
+    if is_full
+        && !request.entries.is_empty()
+        && !service.log.has_place(request.encoded_len() as u64)
+    {
+        return Err(Status::resource_exhausted("disk is full"));
     }
     let request = append_from_wire(request)?;
     service.check_append(&request)?;

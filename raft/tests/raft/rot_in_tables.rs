@@ -170,9 +170,7 @@ async fn tables_that_rotted_are_made_again_at_the_start() {
 fn copies_of(cluster: &Cluster, id: u64) -> Vec<PathBuf> {
     let dir = cluster.data_dir(id).join("checkpoints");
     let found = Host::real().disk.list(&dir).unwrap().into_iter();
-    let copies: Vec<_> = found.map(|path| path.join("tables")).collect();
-    assert!(!copies.is_empty());
-    copies
+    found.map(|path| path.join("tables")).collect()
 }
 
 /// Catches a replica that makes its tables of a checkpoint as rotten as they are, at every start: the checksums of a
@@ -184,7 +182,9 @@ async fn a_checkpoint_of_rotten_tables_is_not_made_tables_again() {
     let replica = &cluster.running[&id];
     replica.group.checkpoint(PATIENCE).await.unwrap();
     cluster.stop(id).await;
-    let spoiled = [tables_of(&cluster, id), copies_of(&cluster, id)].concat();
+    let copies = copies_of(&cluster, id);
+    assert!(!copies.is_empty());
+    let spoiled = [tables_of(&cluster, id), copies].concat();
     rotten.lock().unwrap().extend(spoiled.clone());
     cluster.start(id).await;
     let last = cluster.fill(5, 100).await;

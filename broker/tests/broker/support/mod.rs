@@ -7,6 +7,8 @@
 )]
 
 pub mod client;
+#[path = "../../../../cli/src/process/ports.rs"]
+mod ports;
 
 use std::time::Duration;
 
@@ -159,10 +161,8 @@ fn member(broker_id: u64) -> MemberConfig {
     }
 }
 
-/// An address that nobody listens on. Another process could take it before it is used; then the test
-/// says so.
+/// An address that nobody listens on, and that no connection gets by chance.
 pub fn free_address() -> String {
-    #[allow(clippy::disallowed_methods, reason = "asks the system for a free port")]
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().to_string()
+    let port = ports::free_ports(1).unwrap().remove(0);
+    format!("127.0.0.1:{port}")
 }

@@ -4,6 +4,8 @@
 #![allow(unreachable_pub, missing_docs, reason = "part of a test")]
 
 pub mod application;
+#[path = "../../../../cli/src/process/ports.rs"]
+mod ports;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -50,15 +52,10 @@ pub struct Cluster {
     pub clocks: BTreeMap<u64, Arc<ManualClock>>,
 }
 
-/// Ports that nobody uses right now.
+/// Addresses that nobody uses right now, and that no connection gets by chance.
 pub fn free_addresses(count: usize) -> Vec<String> {
-    let listeners: Vec<_> = (0..count)
-        .map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap())
-        .collect();
-    listeners
-        .iter()
-        .map(|listener| listener.local_addr().unwrap().to_string())
-        .collect()
+    let ports = ports::free_ports(count).unwrap().into_iter();
+    ports.map(|port| format!("127.0.0.1:{port}")).collect()
 }
 
 pub fn member(broker_id: u64, peer_address: String) -> Member {
