@@ -204,7 +204,10 @@ impl Operator {
         voters.push(by.into());
         let changing = admin.change_voters(&voters).await;
         match changing {
-            Ok(()) => Ok(true),
+            Ok(()) => {
+                world.write_members(group, &voters);
+                Ok(true)
+            }
             Err(error) => Err(error.to_string()),
         }
     }

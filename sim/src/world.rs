@@ -239,6 +239,18 @@ impl World {
         tokio::spawn(keeper::keep_broker(self.clone(), process));
     }
 
+    /// Has the configurations of these brokers name them, as the guide says: whoever lost its tables, and with them who is in the
+    /// group, asks those whom it is configured with.
+    pub fn write_members(&self, group: BrokerGroup, ids: &[u64]) {
+        for broker in self.brokers_of(group) {
+            let mut config = broker.config();
+            if ids.contains(&config.broker_id) {
+                let ids = ids.iter().filter_map(|id| u8::try_from(*id).ok());
+                config.members = ids.map(member).collect();
+            }
+        }
+    }
+
     /// Tells of each broker that is added from now on.
     pub fn watch_new_brokers(&self, tell: impl Fn(Arc<BrokerProcess>) + Send + 'static) {
         let mut on_new = self
