@@ -2,7 +2,6 @@
 
 use futures::stream::BoxStream;
 use futures::{StreamExt, stream};
-use prost::Message;
 use proto::raft as wire;
 use store::Room;
 use tonic::{Status, Streaming};
@@ -42,16 +41,24 @@ pub(super) async fn stream(
         .boxed())
 }
 
+/// Whether a request's entries fit into files that are there. Not known while others on their way come before them.
+fn has_place(service: &Service, request: &wire::AppendRequest) -> bool {
+    let last = service.log.last().map(|last| last.index);
+    let follows = match &request.previous {
+        Some(previous) => Some(previous.index) <= last,
+        None => true,
+    };
+    let bodies = request.entries.iter().map(|entry| entry.body.len() as u64);
+    follows && service.log.has_place(request.entries.len(), bodies.sum())
+}
+
 /// Entries are refused once the disk has room for nothing: the leader tries again later, where a failed append would end this
 /// replica. But for those that fit into files that are there: on disks that are all full, who lets older entries go must be
 /// followed, and what stands before that.
 #[allow(clippy::result_large_err, reason = "the transport's own error type")]
 fn convert(service: &Service, request: wire::AppendRequest) -> Result<Request, Status> {
     let is_full = service.state.room() == Room::Nothing;
-    if is_full
-        && !request.entries.is_empty()
-        && !service.log.has_place(request.encoded_len() as u64)
-    {
+    if is_full && !request.entries.is_empty() && !has_place(service, &request) {
         return Err(Status::resource_exhausted("disk is full"));
     }
     let request = append_from_wire(request)?;

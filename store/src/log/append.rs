@@ -2,16 +2,13 @@
 //!
 //! Does everything that may be refused first: after the first change nothing fails any more.
 
-use super::record::record_len;
+use super::record::{HEADER_BYTES, record_len};
 use super::segment::{self, segment_path};
 use super::segment_list::Open;
 use super::state::{Done, Item, Spare, State};
 use super::{CommitLog, Shared};
 use crate::entry::Entry;
 use crate::error::{Result, StoreError};
-
-/// So much of a segment is kept for entries that nobody refuses any more; less of a small one.
-const SPARE_BYTES: u64 = 256 << 10;
 
 impl CommitLog {
     /// Appends entries, which must follow the last one. They are readable when this returns, and
@@ -38,14 +35,13 @@ impl CommitLog {
 }
 
 impl CommitLog {
-    /// Whether entries of so many bytes fit into files that are there, with some room to spare for others on their way: on a
-    /// full disk nothing else takes them.
-    pub fn has_place(&self, bytes: u64) -> bool {
+    /// Whether so many entries, whose bodies have so many bytes together, would fit into the segment that is written to if they
+    /// were appended now: no other file is needed for them then.
+    pub fn has_place(&self, entries: usize, body_bytes: u64) -> bool {
         let (shared, state) = (&self.shared, self.shared.state());
+        let bytes = (entries * HEADER_BYTES) as u64 + body_bytes;
         let end = state.segments.tail().map(|tail| tail.end);
-        let spare = SPARE_BYTES.min(shared.segment_bytes / 8);
-        !state.spares.is_empty()
-            || end.is_some_and(|end| end + bytes + spare <= shared.segment_bytes)
+        end.is_some_and(|end| end + bytes <= shared.segment_bytes)
     }
 }
 

@@ -34,7 +34,7 @@ async fn below_the_reserve_clients_are_refused_and_what_fits_into_files_is_taken
         };
         let next = log.last().unwrap().index + 1;
         assert_eq!(log.room().unwrap(), room, "{free} bytes free");
-        assert!(log.has_place(10), "{free} bytes free");
+        assert!(log.has_place(1, 10), "{free} bytes free");
         append(&log, entries(1, next..next + 1, 10)).await.unwrap();
         log.close().await;
     }
@@ -51,7 +51,7 @@ async fn below_half_the_reserve_no_file_is_made() {
     world.disk.set_free_bytes(Some(499));
     let mut next = 5;
     let refused = loop {
-        let has_place = log.has_place(1000);
+        let has_place = log.has_place(1, 1000);
         match append(&log, entries(1, next..next + 1, 1000)).await {
             Ok(()) => next += 1,
             Err(error) => {
