@@ -41,15 +41,18 @@ pub(super) async fn stream(
         .boxed())
 }
 
-/// Whether a request's entries fit into files that are there. Not known while others on their way come before them.
+/// Whether those of a request's entries that are not here yet fit into files that are there. A leader that looks for where two
+/// logs part sends many that are. Not known while others on their way come before them.
 fn has_place(service: &Service, request: &wire::AppendRequest) -> bool {
     let last = service.log.last().map(|last| last.index);
     let follows = match &request.previous {
         Some(previous) => Some(previous.index) <= last,
         None => true,
     };
-    let bodies = request.entries.iter().map(|entry| entry.body.len() as u64);
-    follows && service.log.has_place(request.entries.len(), bodies.sum())
+    let entries = request.entries.iter();
+    let new = entries.filter(|entry| Some(entry.index) > last);
+    let bodies: Vec<u64> = new.map(|entry| entry.body.len() as u64).collect();
+    follows && service.log.has_place(bodies.len(), bodies.iter().sum())
 }
 
 /// Entries are refused once the disk has room for nothing: the leader tries again later, where a failed append would end this
