@@ -163,17 +163,15 @@ impl<T> Gatherer<T> {
 
     /// The queue for items that may go anywhere, but together: the longest idle one, or else the next in turn.
     pub(super) fn next_queue(&mut self) -> Target {
-        if let Some(queue) = self.best_idle() {
+        // Of those that there will be soon, if they change: one whose broker group is away would be waited for.
+        let newest = self.next_queues.as_ref().unwrap_or(&self.queues);
+        let writable = newest.iter().filter(|queue| queue.writable);
+        let writable: Vec<u32> = writable.map(|queue| queue.queue).collect();
+        if let Some(queue) = self.best_idle().filter(|queue| writable.contains(queue)) {
             self.idle.retain(|idle| *idle != queue);
             self.idle.push_back(queue);
             return Target::Queue(queue);
         }
-        let writable: Vec<u32> = self
-            .queues
-            .iter()
-            .filter(|queue| queue.writable)
-            .map(|queue| queue.queue)
-            .collect();
         if writable.is_empty() {
             return Target::Any;
         }

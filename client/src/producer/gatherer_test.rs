@@ -215,6 +215,20 @@ fn lines_that_become_one_keep_the_order_of_handing_over() {
     assert_eq!(items(&batch), [(0, 0), (0, 1), (0, 2), (0, 3)]);
 }
 
+/// Catches a batch that goes to a queue which is about to go, because its broker group is away and a request to it is not given up
+/// yet.
+#[test]
+fn a_batch_goes_to_no_queue_that_is_about_to_go() {
+    let mut gatherer = Gatherer::new(BOUNDS, queues(3));
+    gatherer.push(handed(0, Target::Queue(2), 1));
+    let away = gatherer.cut().batch.expect("a request");
+    assert_eq!(away.queues, [2]);
+    gatherer.set_queues(queues(1));
+    for _ in 0..3 {
+        assert_eq!(gatherer.next_queue(), Target::Queue(0));
+    }
+}
+
 /// Catches requests to a broker group that is away which keep what is for others waiting.
 #[test]
 fn a_request_that_is_set_aside_gives_its_place_to_another() {

@@ -111,7 +111,8 @@ impl TopicSender {
     }
 
     /// The queue for messages that may go anywhere but together.
-    pub(super) fn next_queue(&self) -> Target {
+    pub(super) fn next_queue(self: &Arc<Self>) -> Target {
+        self.adopt_route();
         self.gatherer().next_queue()
     }
 
