@@ -12,7 +12,7 @@ use host::Clock;
 use host::network::{self, ChannelOptions, ClientTls};
 use proto::cluster::{self, InquiryClient};
 use proto::opaque::{self, MessagingServiceClient};
-use proto::place::LIFE;
+use proto::place::{BROKER_GROUP, LIFE};
 use proto::redelivery::{self, RedeliveryClient};
 use rand::RngExt;
 use tokio::time::Instant;
@@ -65,10 +65,6 @@ pub(crate) enum As {
     /// The same on a port for operators.
     Operator,
 }
-
-/// In a call: the broker group that must answer it. Another one has queues of the same numbers, and consumer groups of the
-/// same names.
-pub(crate) const GROUP: &str = "x-raftmq-group";
 
 /// Who calls: goes with every request.
 #[derive(Clone, Debug)]
@@ -168,7 +164,7 @@ pub(crate) fn name_group(metadata: &mut MetadataMap, broker_group: &str) {
     if let Ok(value) = broker_group.parse()
         && !broker_group.is_empty()
     {
-        metadata.insert(GROUP, value);
+        metadata.insert(BROKER_GROUP, value);
     }
 }
 

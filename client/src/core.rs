@@ -10,12 +10,13 @@ use std::time::Duration;
 
 use host::Disk;
 use proto::cluster::{ListReplicasResponse, ListRequest};
+use proto::place::BROKER_GROUP;
 use proto::v2;
 use tokio::time::Instant;
 
 use crate::answer::Said;
 use crate::broker_table::ROUTES;
-use crate::connection::{Call, Connection, GROUP};
+use crate::connection::{Call, Connection};
 use crate::error::Error;
 use crate::route::{Route, endpoints, resource};
 
@@ -253,7 +254,7 @@ impl Core {
             connection.brokers.routed(&group, &leader);
             self.learn_replicas(group, leader);
         }
-        let route = match (said.header(GROUP), entry.known()) {
+        let route = match (said.header(BROKER_GROUP), entry.known()) {
             (Some(group), Some(known)) => route.with_others(&known, &group),
             _ => route,
         };

@@ -16,7 +16,7 @@ pub use answer::Answer;
 pub use failure::is_unreachable;
 pub use forwarder::{Forwarder, TELEMETRY_OPEN_DEADLINE, UNARY_DEADLINE};
 pub use metadata::{
-    BEAT_INTERVAL_MS, BROKER, CLIENT_ID, GROUP, HOPS, HOPS_MAX, INCARNATION, LEADER, QUEUES, ROUTE,
+    BEAT_INTERVAL_MS, BROKER, CLIENT_ID, HOPS, HOPS_MAX, INCARNATION, LEADER, QUEUES, ROUTE,
     ROUTE_LEADER, SEQUENCED, SEQUENCED_ALL, deadline, follows_leader, is_sequenced, meant_group,
     set_leader,
 };

@@ -3,6 +3,7 @@
 //! Everything a client sent reaches the owner unchanged, except the hop count and what belongs to one connection only: the
 //! transport sets that anew. The deadline is among the latter, since it counts from when a call is sent.
 
+use proto::place::BROKER_GROUP;
 use std::time::Duration;
 
 use tonic::metadata::MetadataMap;
@@ -23,11 +24,6 @@ pub const HOPS: &str = "x-raftmq-hops";
 
 /// In an answer: the `host:port` of the leader, as far as the answering process knows.
 pub const LEADER: &str = "x-raftmq-leader";
-
-/// In a call that one broker group must answer: its name. Queue numbers, consumer groups and topics of one name exist in
-/// several, so whoever is of another one refuses it, and does not say who leads there. In an answer to `QueryRoute`: the one
-/// broker group whose queues it has, since a broker knows no others.
-pub const GROUP: &str = "x-raftmq-group";
 
 /// In an operator's call: the broker that it is for, by the address at which clients or other replicas reach it. Absent: the
 /// one whose listener it came to.
@@ -87,9 +83,9 @@ pub fn is_sequenced(metadata: &MetadataMap) -> bool {
         .is_some_and(|which| which == SEQUENCED_ALL)
 }
 
-/// The broker group that must answer, if the caller says so. See [`GROUP`].
+/// The broker group that must answer, if the caller says so. See [`BROKER_GROUP`].
 pub fn meant_group(metadata: &MetadataMap) -> Option<&str> {
-    let group = metadata.get(GROUP)?;
+    let group = metadata.get(BROKER_GROUP)?;
     // Nobody is called what cannot be read.
     Some(group.to_str().unwrap_or_default())
 }

@@ -28,6 +28,11 @@ pub const LOG_TIME: &str = "x-raftmq-log-time";
 /// `PRECONDITION_FAILED`.
 pub const LIFE: &str = "x-raftmq-life";
 
+/// In a call that one broker group must answer: its name. Queue numbers, consumer groups and topics of one name exist in
+/// several, so whoever is of another one refuses it, and does not say who leads there. In an answer to `QueryRoute`: the one
+/// broker group whose queues it has, since a broker knows no others.
+pub const BROKER_GROUP: &str = "x-raftmq-group";
+
 /// Which topic of a name is meant: a topic that was deleted and made again is another one, and so is one of a broker group
 /// that was restored from a backup. Offsets of one life mean nothing in another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

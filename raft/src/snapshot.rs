@@ -13,23 +13,21 @@ mod builder;
 mod hold;
 mod incoming;
 mod install;
+mod last_read;
 mod manifest;
 mod outgoing;
 mod receiving;
 mod segments;
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
 
 use host::Disk;
 use store::{
     Checkpoint, Checkpoints, CommitLog, DataDir, KvEngine, SegmentInfo, Staging, StoreError,
 };
 use tokio::sync::{Mutex, OwnedMutexGuard, oneshot, watch};
-use tokio::time::Instant;
 use tonic::Status;
 
 pub(crate) use builder::SnapshotBuilder;
@@ -47,11 +45,8 @@ use crate::storage::{remove_former, verify};
 use crate::tables::Tables;
 use crate::types::{RaftSnapshot, SnapshotMeta, StoredMembership};
 use hold::Hold;
+use last_read::LastRead;
 use manifest::{Content, Source, checkpoint_sources};
-
-/// How long a checkpoint is taken for whole that was read and was, and for damaged.
-const WHOLE_FOR: Duration = Duration::from_secs(600);
-const DAMAGED_FOR: Duration = Duration::from_secs(10);
 
 /// A snapshot as openraft passes it around.
 #[derive(Clone)]
@@ -71,12 +66,10 @@ pub(crate) struct LocalSnapshot {
     engine: Arc<dyn KvEngine>,
     /// Set when the checkpoint turns out to be damaged.
     damaged: Arc<AtomicBool>,
-    last_read: LastRead,
+    last_read: Arc<LastRead>,
     refused: RefusedSegments,
     _hold: Arc<Hold>,
 }
-
-type LastRead = Arc<Mutex<Option<Read>>>;
 
 /// Full segments of this replica that a peer did not take: the first index of each.
 type RefusedSegments = Arc<std::sync::Mutex<BTreeSet<u64>>>;
@@ -92,50 +85,25 @@ pub(crate) struct ReceivedSnapshot {
     _installing: Arc<(OwnedMutexGuard<()>, Arc<Hold>)>,
 }
 
-/// What reading a checkpoint brought. A peer that is away is offered one again and again: the disk is not read each time.
-struct Read {
-    dir: PathBuf,
-    at: Instant,
-    sources: Result<Vec<Source>, StoreError>,
-}
-
-impl Read {
-    fn is_fresh(&self) -> bool {
-        let lasts = match self.sources {
-            Ok(_) => WHOLE_FOR,
-            Err(_) => DAMAGED_FOR,
-        };
-        self.at.elapsed() < lasts
-    }
-}
-
 impl LocalSnapshot {
     /// All that belongs to the checkpoint, whole: what rotted must not spread. Reads all of it, unless that was done lately.
     async fn checkpoint_sources(&self) -> Result<Vec<Source>, StoreError> {
-        // Who comes meanwhile waits, and does not read as well.
-        let mut last = self.last_read.lock().await;
-        if let Some(read) = &*last
-            && read.dir == self.checkpoint.dir()
-            && read.is_fresh()
-        {
-            return read.sources.clone();
-        }
-        let sources = self.read_sources().await;
-        if sources.as_ref().is_err_and(StoreError::is_corruption) {
-            self.damaged.store(true, Ordering::Relaxed);
-        }
-        *last = Some(Read {
-            dir: self.checkpoint.dir().to_path_buf(),
-            at: Instant::now(),
-            sources: sources.clone(),
-        });
-        sources
+        let reading = self.read_sources();
+        self.last_read.or_read(self.checkpoint.dir(), reading).await
     }
 
     async fn read_sources(&self) -> Result<Vec<Source>, StoreError> {
-        let sources = checkpoint_sources(self.disk.clone(), self.checkpoint.clone()).await?;
-        self.engine.check(self.checkpoint.tables_dir()).await?;
-        Ok(sources)
+        let (disk, checkpoint) = (self.disk.clone(), self.checkpoint.clone());
+        let read = async {
+            let sources = checkpoint_sources(disk, checkpoint).await?;
+            self.engine.check(self.checkpoint.tables_dir()).await?;
+            Ok(sources)
+        };
+        let sources = read.await;
+        if sources.as_ref().is_err_and(StoreError::is_corruption) {
+            self.damaged.store(true, Ordering::Relaxed);
+        }
+        sources
     }
 
     /// A peer did not take `source`: if it is a segment, it will be looked at; if not, the checkpoint will be, next time.
@@ -145,12 +113,7 @@ impl LocalSnapshot {
                 let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
                 refused.insert(segment.info().first_index);
             }
-            Content::File { .. } => {
-                // Whoever has it locked reads it now.
-                if let Ok(mut last) = self.last_read.try_lock() {
-                    *last = None;
-                }
-            }
+            Content::File { .. } => self.last_read.forget(),
         }
     }
 }
@@ -186,7 +149,7 @@ pub(crate) struct Snapshots {
     pushing: std::sync::Mutex<Option<Push>>,
     /// Whether the newest checkpoint turned out to be damaged.
     damaged: Arc<AtomicBool>,
-    last_read: LastRead,
+    last_read: Arc<LastRead>,
     refused: RefusedSegments,
 }
 

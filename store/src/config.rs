@@ -22,8 +22,8 @@ pub struct LogConfig {
     /// Bytes of record positions of sealed segments that are kept in memory. Default 32 MiB.
     pub index_cache_bytes: u64,
     /// Free space in bytes below which new client data shall be refused
-    /// ([`crate::CommitLog::room`]). Appends are refused below half of it: what lies between is
-    /// for the entries that make space again. Default 1 GiB.
+    /// ([`crate::CommitLog::room`]). No file is made below half of it: what lies between is for
+    /// the entries that make space again. Default 1 GiB.
     pub reserve_bytes: u64,
     /// Bytes that may wait to be synced before appends are refused. Default 256 MiB.
     pub pending_bytes_max: u64,

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use gateway::Answer;
 use host::network::AnswerBudget;
+use proto::place::BROKER_GROUP;
 use proto::v2::{
     Address, AddressScheme, Broker, Code, Endpoints, MessageQueue, MessageType, Permission,
     QueryRouteRequest, QueryRouteResponse, Resource,
@@ -71,7 +72,7 @@ pub(super) async fn query_route(
 /// Says that an answer knows no queues but those of one broker group: a topic may have others in others.
 fn of_this_group<R>(service: &Service, mut response: Response<R>) -> Response<R> {
     if let Ok(group) = service.config.group.parse() {
-        response.metadata_mut().insert(gateway::GROUP, group);
+        response.metadata_mut().insert(BROKER_GROUP, group);
     }
     response
 }

@@ -14,6 +14,7 @@ use proto::cluster::{
     ListMembersRequest, ListRequest, NameRequest, PutGroupRequest, PutTopicRequest,
 };
 use proto::opaque::{pull_message_response, receive_message_response};
+use proto::place::BROKER_GROUP;
 use proto::v2::retry_policy::Strategy;
 use proto::v2::settings::PubSub;
 use proto::v2::telemetry_command::Command;
@@ -79,8 +80,8 @@ async fn a_call_for_another_broker_group_is_refused() {
         let mut listing = Request::new(ListRequest {});
         if let Some(meant) = meant {
             let header = || meant.parse().unwrap();
-            heartbeat.metadata_mut().insert(gateway::GROUP, header());
-            listing.metadata_mut().insert(gateway::GROUP, header());
+            heartbeat.metadata_mut().insert(BROKER_GROUP, header());
+            listing.metadata_mut().insert(BROKER_GROUP, header());
         }
         let answer = client.messaging.heartbeat(heartbeat).await.unwrap();
         assert_eq!(code(&answer.get_ref().status), expected, "{meant:?}");

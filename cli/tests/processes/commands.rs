@@ -222,8 +222,9 @@ async fn the_demo_ends_with_nothing_lost() {
     }
     // How many come twice depends on how busy the machine is when queues change hands: 0 to 1,032 were seen. That a hand-over
     // doubles nothing by itself is a test of the SDK.
-    let (doubled, by_hand_over) = (&verdict["duplicated"], &verdict["duplicated_by_hand_over"]);
-    assert!(doubled.is_u64() && by_hand_over.is_u64(), "{verdict}");
+    let doubled = verdict["duplicated"].as_u64().unwrap();
+    let by_hand_over = verdict["duplicated_by_hand_over"].as_u64().unwrap();
+    assert!(by_hand_over <= doubled, "{verdict}");
     assert!(
         verdict["leader_changes"].as_u64().unwrap() >= 1,
         "{verdict}"

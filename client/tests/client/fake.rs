@@ -331,7 +331,7 @@ impl FakeBroker {
 
     /// Whether a call is for the broker group that this broker is of, or for any. Keeps what others are asked for.
     pub(crate) fn is_meant<R>(&self, request: &Request<R>) -> bool {
-        let Some(meant) = header::<String, _>(request, "x-raftmq-group") else {
+        let Some(meant) = header::<String, _>(request, place::BROKER_GROUP) else {
             return true;
         };
         let mut world = self.world();

@@ -49,8 +49,8 @@ impl Shared {
         }
     }
 
-    /// Removes the files that are ready but not needed yet, where so little is free that nothing may be appended: what lets
-    /// older entries go needs room more.
+    /// Removes the files that are ready but not needed yet, where so little is free that no more are made: what lets older
+    /// entries go needs room more.
     pub(crate) fn give_up_spares(&self) {
         let spares = std::mem::take(&mut self.state().spares);
         for spare in spares {
