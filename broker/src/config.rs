@@ -144,7 +144,8 @@ pub struct BrokerConfig {
     /// bound by size.
     pub log_retain_bytes: u64,
     /// Drop sealed segments whose last entry is older than this, in milliseconds. Default 259 200 000
-    /// (72 hours). 0: no bound by age. What counts is the time that passed while the group ran, not what clocks say.
+    /// (72 hours). 0: no bound by age. What counts is the time that passed while the group ran, not what clocks say. A
+    /// segment that begins with an older entry is ended: no message stays for much longer than twice this.
     pub log_retain_ms: u64,
     /// Drop dead letters that died longer ago than this, in milliseconds. Until then their messages are kept, whatever
     /// the bounds of the log say. Default 259 200 000 (72 hours). 0: no bound.

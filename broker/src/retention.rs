@@ -2,7 +2,7 @@
 //!
 //! Age is what has passed along the log: no clock that can be set makes an entry old, or keeps it young.
 //!
-//! Only sealed segments go, whole and oldest first. The leader decides and proposes; the rows that point
+//! Only sealed segments go, whole and oldest first; one that is written to and begins with what is too old is ended. The leader decides and proposes; the rows that point
 //! at the entries go first, on every replica alike, then each replica drops its segments, never above
 //! its newest checkpoint. What retries and dead letters point at is written once more before ([`keep`]).
 //! Never drops anything itself.
@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use crate::service::Service;
 
-/// Entries at the end of a segment that are looked at for one that says its time.
+/// Entries at an end of a segment that are looked at for one that says its time.
 const TIMED_ENTRIES_MAX: u64 = 64;
 
 /// The segments are listed again after this time even if nothing was written, since a snapshot may have
@@ -60,11 +60,21 @@ struct Sealed {
     ended_ms: Option<u64>,
 }
 
+/// When the segments were listed: that reads files.
+struct Listed {
+    at: Instant,
+    /// Where the segment began that was written to.
+    tail_begin: Option<u64>,
+    /// Whether all before it were sealed: that happens some time after the next one has begun.
+    is_settled: bool,
+}
+
 /// The leader's memory of what it may drop.
 pub(crate) struct Retention {
     sealed: Vec<Sealed>,
-    /// When the segments were listed, and what had been written by then: listing reads files.
-    listed: Option<(Instant, u64)>,
+    listed: Option<Listed>,
+    /// Where the segment that is written to begins, and how much had passed by then.
+    tail: Option<(u64, u64)>,
     proposed_floor: u64,
     /// Bytes written once more, of those that this process has written.
     kept_bytes: u64,
@@ -75,6 +85,7 @@ impl Retention {
         Retention {
             sealed: Vec::new(),
             listed: None,
+            tail: None,
             proposed_floor: 0,
             kept_bytes: 0,
         }
@@ -83,6 +94,9 @@ impl Retention {
     /// Proposes to forget what is no longer kept, if there is any.
     pub(crate) async fn enforce(&mut self, service: &Service) -> Result<(), StoreError> {
         drop_dead_letters(service).await;
+        if service.config.log_retain_ms > 0 {
+            self.roll(service).await?;
+        }
         self.list(service).await?;
         let by_size = match service.config.log_retain_bytes {
             0 => None,
@@ -103,6 +117,33 @@ impl Retention {
             let allowed = (written + service.config.segment_bytes) / KEPT_SHARE;
             let bytes_max = allowed.saturating_sub(self.kept_bytes);
             self.release(service, floor, bytes_max).await;
+        }
+        Ok(())
+    }
+
+    /// Ends the segment that is written to once it begins with what is too old to be kept: in a group that is quiet it would
+    /// not be full for ever.
+    async fn roll(&mut self, service: &Service) -> Result<(), StoreError> {
+        let Some(first_index) = service.group.log().tail_begin() else {
+            return Ok(());
+        };
+        if self.tail.is_none_or(|(known, _)| known != first_index) {
+            let began_ms = began_at(service, first_index).await?;
+            self.tail = began_ms.map(|began_ms| (first_index, began_ms));
+        }
+        let kept_from_ms = (service.now().passed_ms).checked_sub(service.config.log_retain_ms);
+        let is_old = (self.tail).is_some_and(|(_, began_ms)| Some(began_ms) < kept_from_ms);
+        if is_old {
+            match service.group.roll().await {
+                Ok(rolled) => tracing::info!(
+                    first_index,
+                    next_index = rolled.log_id.index,
+                    "ended a segment that begins with what is too old to be kept"
+                ),
+                Err(error) => {
+                    tracing::debug!(?error, "the segment was not ended, it is tried again");
+                }
+            }
         }
         Ok(())
     }
@@ -142,17 +183,28 @@ impl Retention {
     /// Lists the sealed segments, if there may be other ones than last time.
     async fn list(&mut self, service: &Service) -> Result<(), StoreError> {
         let log = service.group.log();
-        let written = log.counters().bytes_written;
-        let current = self.listed.is_some_and(|(time, bytes)| {
-            time.elapsed() < LISTING_AGE_MAX && written < bytes + service.config.segment_bytes
+        let tail_begin = log.tail_begin();
+        let current = self.listed.as_ref().is_some_and(|listed| {
+            let is_same = listed.is_settled && listed.tail_begin == tail_begin;
+            is_same && listed.at.elapsed() < LISTING_AGE_MAX
         });
         if current {
             return Ok(());
         }
-        let segments = log.segments().await?.into_iter();
-        let segments =
-            segments.filter(|info| info.sealed && info.last_index >= self.proposed_floor);
+        let at = Instant::now();
+        let (segments, written_to): (Vec<_>, Vec<_>) =
+            (log.segments().await?.into_iter()).partition(|info| info.sealed);
+        self.listed = Some(Listed {
+            at,
+            tail_begin,
+            is_settled: written_to
+                .iter()
+                .all(|info| Some(info.first_index) == tail_begin),
+        });
+        let kept = |info: &SegmentInfo| info.last_index >= self.proposed_floor;
         self.sealed = segments
+            .into_iter()
+            .filter(kept)
             .map(|info| {
                 let known = self.sealed.iter().find(|one| one.info == info);
                 Sealed {
@@ -161,7 +213,6 @@ impl Retention {
                 }
             })
             .collect();
-        self.listed = Some((Instant::now(), written));
         Ok(())
     }
 
@@ -212,27 +263,42 @@ async fn drop_dead_letters(service: &Service) {
     }
 }
 
-/// How much had passed by the last entry that says so; Raft's own entries do not. Without any, the segment counts as
-/// young.
+/// How much had passed by the last entry that says so. Without any, the segment counts as young.
 async fn ended_at(service: &Service, segment: &SegmentInfo) -> Result<u64, StoreError> {
     let lowest = segment
         .last_index
         .saturating_sub(TIMED_ENTRIES_MAX)
         .max(segment.first_index);
-    for index in (lowest..=segment.last_index).rev() {
+    let ended_ms = passed_at(service, (lowest..=segment.last_index).rev()).await?;
+    Ok(ended_ms.unwrap_or(u64::MAX))
+}
+
+/// How much had passed by the first entry that says so of the segment that begins with this one.
+async fn began_at(service: &Service, first_index: u64) -> Result<Option<u64>, StoreError> {
+    let last = service.group.log().last();
+    let end = last.map_or(0, |last| last.index + 1);
+    passed_at(service, first_index..end.min(first_index + TIMED_ENTRIES_MAX)).await
+}
+
+/// What the first of these entries that says so says of how much had passed; Raft's own entries do not.
+async fn passed_at(
+    service: &Service,
+    indexes: impl Iterator<Item = u64>,
+) -> Result<Option<u64>, StoreError> {
+    for index in indexes {
         let entry = service.group.log().entry(index).await?;
         if entry.kind != EntryKind::Normal {
             continue;
         }
         let decoded: Result<command::Entry, _> = prost::Message::decode(entry.body);
         // Mutant: see where it is compared.
-        let ended_ms = |entry: command::Entry| match mutant::is(Mutant::RetentionByAWrongClock) {
+        let passed_ms = |entry: command::Entry| match mutant::is(Mutant::RetentionByAWrongClock) {
             true => entry.time_ms,
             false => entry.passed_ms,
         };
-        return Ok(decoded.map_or(u64::MAX, ended_ms));
+        return Ok(decoded.ok().map(passed_ms));
     }
-    Ok(u64::MAX)
+    Ok(None)
 }
 
 #[cfg(test)]

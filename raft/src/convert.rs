@@ -158,6 +158,7 @@ fn check_membership(membership: &RaftMembership) -> Result<(), ConvertError> {
 pub(crate) fn entry_to_store(entry: RaftEntry) -> store::Entry {
     let (kind, body) = match entry.payload {
         EntryPayload::Blank => (EntryKind::Blank, bytes::Bytes::new()),
+        EntryPayload::Normal(payload) if payload.is_roll() => (EntryKind::Roll, payload.0),
         EntryPayload::Normal(payload) => (EntryKind::Normal, payload.0),
         EntryPayload::Membership(membership) => {
             (EntryKind::Membership, membership_to_bytes(&membership))
@@ -176,6 +177,7 @@ pub(crate) fn entry_from_store(entry: store::Entry) -> Result<RaftEntry, Convert
     let payload = match entry.kind {
         EntryKind::Blank => EntryPayload::Blank,
         EntryKind::Normal => EntryPayload::Normal(Payload(entry.body)),
+        EntryKind::Roll => EntryPayload::Normal(Payload::ROLL),
         EntryKind::Membership => {
             let membership: RaftMembership = serde_json::from_slice(&entry.body)?;
             check_membership(&membership)?;
@@ -199,17 +201,13 @@ pub(crate) fn store_entry_to_wire(entry: store::Entry) -> wire::Entry {
 
 pub(crate) fn store_entry_from_wire(entry: wire::Entry) -> Result<store::Entry, ConvertError> {
     check_index(entry.index)?;
-    let kind = match entry.kind {
-        kind if kind == EntryKind::Blank as u32 => EntryKind::Blank,
-        kind if kind == EntryKind::Normal as u32 => EntryKind::Normal,
-        kind if kind == EntryKind::Membership as u32 => EntryKind::Membership,
-        kind => {
-            return Err(ConvertError::Kind {
-                index: entry.index,
-                kind,
-            });
-        }
-    };
+    let kind = u8::try_from(entry.kind)
+        .ok()
+        .and_then(EntryKind::from_number)
+        .ok_or(ConvertError::Kind {
+            index: entry.index,
+            kind: entry.kind,
+        })?;
     Ok(store::Entry {
         term: entry.term,
         index: entry.index,

@@ -30,6 +30,7 @@ fn entries() -> Vec<RaftEntry> {
         EntryPayload::Blank,
         EntryPayload::Normal(Payload(Bytes::from_static(b"body"))),
         EntryPayload::Membership(membership()),
+        EntryPayload::Normal(Payload::ROLL),
     ];
     let entry = |(place, payload)| RaftEntry {
         log_id: log_id_of(4, 10 + place as u64),
@@ -109,7 +110,7 @@ fn refuses_what_is_incomplete() {
     let strange = wire::Entry {
         term: 1,
         index: 1,
-        kind: 77,
+        kind: 256 + EntryKind::Normal as u32,
         body: Bytes::new(),
     };
     assert!(store_entry_from_wire(strange).is_err());

@@ -23,6 +23,7 @@ use crate::member::Member;
 use crate::repair::Repairer;
 use crate::state::{Phase, State};
 use crate::status::GroupStatus;
+use crate::types::Payload;
 
 pub(crate) use change::{Move, hand_over, relocate, transfer_leader};
 pub use propose::Proposed;
@@ -61,6 +62,12 @@ impl RaftGroup {
     /// room, such as retention's. They use what is held in reserve; see [`RaftGroup::room`].
     pub async fn propose_upkeep(&self, body: Bytes) -> Result<Proposed, ProposeError> {
         propose::propose(&self.inner.state, body, self.inner.propose_timeout).await
+    }
+
+    /// Has every replica end the segment that it writes to and begin another one: what is full can be dropped. Waits as
+    /// [`RaftGroup::propose`] does, and is refused when the disk is full, since it takes a file.
+    pub async fn roll(&self) -> Result<Proposed, ProposeError> {
+        self.propose(Payload::ROLL.0).await
     }
 
     /// What this replica's disk had room for when it was looked at last, less than two seconds ago.

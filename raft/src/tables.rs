@@ -115,9 +115,10 @@ impl Tables {
         let mut is_normal = Vec::with_capacity(entries.len());
         for entry in entries {
             let log_id = entry.log_id;
-            is_normal.push(matches!(entry.payload, EntryPayload::Normal(_)));
+            let count = normal.len();
             match entry.payload {
                 EntryPayload::Blank => applied.advance(log_id),
+                EntryPayload::Normal(payload) if payload.is_roll() => applied.advance(log_id),
                 EntryPayload::Normal(payload) => {
                     applied.advance(log_id);
                     normal.push(committed(log_id, payload.0));
@@ -127,6 +128,7 @@ impl Tables {
                     applied.advance_membership(log_id, stored);
                 }
             }
+            is_normal.push(normal.len() > count);
         }
         let mut replies = self.commit(&normal, &applied)?.into_iter();
         self.applied = applied;

@@ -9,9 +9,18 @@ use serde::{Deserialize, Serialize};
 use crate::runtime::Runtime;
 use crate::state_machine::StateMachine;
 
-/// What a proposer wants in the log: opaque here.
+/// What a proposer wants in the log: opaque here, but for the empty one, which no application gets.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Payload(pub Bytes);
+
+impl Payload {
+    /// Has the log begin a segment with this entry.
+    pub(crate) const ROLL: Payload = Payload(Bytes::new());
+
+    pub(crate) fn is_roll(&self) -> bool {
+        self.0.is_empty()
+    }
+}
 
 impl fmt::Debug for Payload {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -21,6 +21,8 @@ pub enum EntryKind {
     Normal = 1,
     /// A change of the group's members.
     Membership = 2,
+    /// No body: a segment begins with it, however much room the one before has left.
+    Roll = 3,
 }
 
 impl EntryKind {
@@ -30,6 +32,7 @@ impl EntryKind {
             0 => Some(EntryKind::Blank),
             1 => Some(EntryKind::Normal),
             2 => Some(EntryKind::Membership),
+            3 => Some(EntryKind::Roll),
             _ => None,
         }
     }

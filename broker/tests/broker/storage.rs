@@ -152,6 +152,30 @@ async fn retention_by_age_drops_old_segments_only() {
     );
 }
 
+/// Catches the last messages of a topic that nobody sends to any more: the segment that they are in is never full.
+#[tokio::test]
+async fn retention_by_age_drops_the_last_messages_too() {
+    let cluster = Cluster::start(1, |config| {
+        small_segments(config);
+        config.log_retain_ms = RETAIN.as_millis() as u64;
+    })
+    .await;
+    let client = cluster.leader_client().await;
+    client.create_topic("orders", 1).await;
+    let begin = std::time::Instant::now();
+    for id in 0..10 {
+        client.store(&[message("orders", 0, id)]).await;
+    }
+    let next = until("retention cuts the queue", async || {
+        let pulled = client.pull("orders", 0, 0, 1).await;
+        (pulled.code == Code::IllegalOffset).then(|| pulled.next_offset.unwrap())
+    })
+    .await;
+    assert!(begin.elapsed() > RETAIN, "{:?}", begin.elapsed());
+    assert_eq!(next, 10, "all of them are gone");
+    assert_eq!(client.store(&[message("orders", 0, 10)]).await, [10]);
+}
+
 /// Catches an operator's word that is not heard.
 #[tokio::test]
 async fn an_operator_drops_the_log() {

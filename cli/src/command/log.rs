@@ -428,6 +428,7 @@ fn content(entry: &Entry) -> String {
     match entry.kind {
         EntryKind::Blank => "blank: a leader's first".to_owned(),
         EntryKind::Membership => format!("membership, {bytes}"),
+        EntryKind::Roll => "roll: a segment begins".to_owned(),
         EntryKind::Normal => match command::Entry::decode(entry.body.clone()) {
             Err(error) => format!("{bytes} that cannot be read: {error}"),
             Ok(decoded) => {

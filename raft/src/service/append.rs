@@ -3,7 +3,7 @@
 use futures::stream::BoxStream;
 use futures::{StreamExt, stream};
 use proto::raft as wire;
-use store::Room;
+use store::{EntryKind, Room};
 use tonic::{Status, Streaming};
 
 use super::{Service, stopped};
@@ -50,9 +50,12 @@ fn has_place(service: &Service, request: &wire::AppendRequest) -> bool {
         None => true,
     };
     let entries = request.entries.iter();
-    let new = entries.filter(|entry| Some(entry.index) > last);
-    let bodies: Vec<u64> = new.map(|entry| entry.body.len() as u64).collect();
-    follows && service.log.has_place(bodies.len(), bodies.iter().sum())
+    let new: Vec<_> = entries.filter(|entry| Some(entry.index) > last).collect();
+    let rolls = new
+        .iter()
+        .any(|entry| entry.kind == EntryKind::Roll as u32);
+    let bytes = new.iter().map(|entry| entry.body.len() as u64).sum();
+    follows && !rolls && service.log.has_place(new.len(), bytes)
 }
 
 /// Entries are refused once the disk has room for nothing: the leader tries again later, where a failed append would end this

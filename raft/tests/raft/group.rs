@@ -63,6 +63,29 @@ async fn survives_the_restart_of_everybody() {
     cluster.settle(next.log_id.index).await;
 }
 
+/// Catches a replica that does not end its segment where the others do, and an application that is given an entry which says
+/// nothing to it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_roll_ends_the_segment_of_every_replica() {
+    let mut cluster = Cluster::three().await;
+    let before = cluster.propose("before").await;
+    let leader = cluster.leader().await;
+    let rolled = cluster.group(leader).roll().await.unwrap().log_id.index;
+    let after = cluster.propose("after").await;
+    let count = |reply: &[u8]| std::str::from_utf8(reply).unwrap().parse::<u64>().unwrap();
+    assert_eq!(count(&after.reply), count(&before.reply) + 1);
+    cluster.settle(after.log_id.index).await;
+    cluster.stop_all().await;
+    cluster.start_all().await;
+    cluster.settle(after.log_id.index).await;
+    for replica in cluster.running.values() {
+        let log = replica.group.log();
+        assert_eq!(log.tail_begin(), Some(rolled));
+        let kind = log.entry(rolled).await.unwrap().kind;
+        assert_eq!(kind, store::EntryKind::Roll);
+    }
+}
+
 /// Catches a group of one that waits for peers.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_alone_serves_at_once() {

@@ -9,10 +9,6 @@ use crate::history::{Event, Outcome, Place, Queue};
 use crate::operator::DEAD_LETTERS;
 use crate::violation::Violation;
 
-/// Messages that were stored after one that should be gone: enough to fill the segment that it is in, and the next.
-/// Only full segments are dropped.
-const LATER_MESSAGES: usize = 800;
-
 /// What a message may be late beside its time once more, in nanoseconds: nobody leads for a while, and what passed while all
 /// replicas were away is not counted.
 const LATE_NS: u64 = 20_000_000_000;
@@ -62,7 +58,7 @@ impl Model<'_> {
         Ok(())
     }
 
-    /// In the end no queue holds a message that is twice as old as what is kept, where there was enough after it.
+    /// In the end no queue holds a message that is twice as old as what is kept.
     pub(super) fn gone_after_its_time(&self) -> Result<(), Violation> {
         let (Some(keeps_ns), Some(end)) = (self.keeps_ns(), self.end()) else {
             return Ok(());
@@ -81,7 +77,6 @@ impl Model<'_> {
                 _ => {}
             }
         }
-        stored.truncate(stored.len().saturating_sub(LATER_MESSAGES));
         for (sent, place) in stored {
             let Some((asked, begins)) = last.get(&place.queue) else {
                 continue;

@@ -7,7 +7,7 @@ use super::segment::{self, segment_path};
 use super::segment_list::Open;
 use super::state::{Done, Item, Spare, State};
 use super::{CommitLog, Shared};
-use crate::entry::Entry;
+use crate::entry::{Entry, EntryKind};
 use crate::error::{Result, StoreError};
 
 impl CommitLog {
@@ -36,12 +36,18 @@ impl CommitLog {
 
 impl CommitLog {
     /// Whether so many entries, whose bodies have so many bytes together, would fit into the segment that is written to if they
-    /// were appended now: no other file is needed for them then.
+    /// were appended now: no other file is needed for them then. None of them may be of the kind [`EntryKind::Roll`].
     pub fn has_place(&self, entries: usize, body_bytes: u64) -> bool {
         let (shared, state) = (&self.shared, self.shared.state());
         let bytes = (entries * HEADER_BYTES) as u64 + body_bytes;
         let end = state.segments.tail().map(|tail| tail.end);
         end.is_some_and(|end| end + bytes <= shared.segment_bytes)
+    }
+
+    /// Index of the first entry of the segment that is written to; none before the first entry.
+    pub fn tail_begin(&self) -> Option<u64> {
+        let state = self.shared.state();
+        state.segments.tail().map(|tail| tail.first_index)
     }
 }
 
@@ -93,7 +99,9 @@ impl Shared {
         match end {
             None => true,
             Some(end) if end == segment::HEADER_BYTES as u64 => false,
-            Some(end) => end + record_len(entry) > self.segment_bytes,
+            Some(end) => {
+                entry.kind == EntryKind::Roll || end + record_len(entry) > self.segment_bytes
+            }
         }
     }
 

@@ -3,9 +3,9 @@
 use std::io::ErrorKind;
 
 use host::testing::{Fault, Operation};
-use store::StoreError;
+use store::{CommitLog, StoreError};
 
-use crate::world::{Acknowledged, World, append, contents, entries, entry, id, read_all};
+use crate::world::{Acknowledged, World, append, contents, entries, entry, id, read_all, roll};
 
 /// Catches entries that cannot be read before they are synced, or read differently after.
 #[tokio::test]
@@ -88,7 +88,10 @@ async fn large_entries_get_groups_and_segments_of_their_own() {
 #[tokio::test]
 async fn replicas_hold_identical_segments() {
     let written: Vec<_> = (0..150)
-        .map(|index| entry(1, index, (index as usize * 37) % 900))
+        .map(|index| match index % 40 {
+            3 => roll(1, index),
+            _ => entry(1, index, (index as usize * 37) % 900),
+        })
         .collect();
     let mut all = Vec::new();
     for batch in [1, 7, 150] {
@@ -105,6 +108,36 @@ async fn replicas_hold_identical_segments() {
     assert!(all[0].len() > 10);
     assert_eq!(all[0], all[1]);
     assert_eq!(all[0], all[2]);
+}
+
+/// Catches a segment that nobody can end before it is full, and one that is ended where none was asked to be.
+#[tokio::test]
+async fn a_roll_begins_a_segment() {
+    let world = World::new();
+    let log = world.open().await;
+    // The first entry of a log begins a segment anyway; two rolls, one after the other, begin two.
+    let written = vec![
+        roll(1, 0),
+        entry(1, 1, 10),
+        roll(1, 2),
+        roll(1, 3),
+        entry(1, 4, 10),
+    ];
+    for one in &written {
+        append(&log, vec![one.clone()]).await.unwrap();
+    }
+    assert_eq!(log.tail_begin(), Some(3));
+    let begins = async |log: &CommitLog| -> Vec<u64> {
+        let segments = contents(log).await;
+        segments.iter().map(|segment| segment.first_index).collect()
+    };
+    assert_eq!(begins(&log).await, [0, 2, 3]);
+    let (log, _) = world.reopen(log).await;
+    assert_eq!(begins(&log).await, [0, 2, 3]);
+    assert_eq!(read_all(&log).await, written);
+    log.purge_to(id(1, 2)).await.unwrap();
+    assert!(log.drop_to(3).await.unwrap() > 0, "both are full");
+    assert_eq!(log.positions().dropped, 3);
 }
 
 /// Catches a hole in the log, and terms that go back.

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::test_runner::Config;
 use store::{CommitLog, Entry, StoreError};
 
-use crate::world::{Acknowledged, World, entry, id, read_all, small_config};
+use crate::world::{Acknowledged, World, entry, id, read_all, roll, small_config};
 
 /// How a process ends.
 #[derive(Clone, Copy, Debug)]
@@ -136,7 +136,10 @@ impl Model {
         // Sometimes below a term that was taken back.
         let term = self.entries.last().map_or(1, |last| last.term) + term_up / 2;
         let new: Vec<Entry> = (start..start + count)
-            .map(|index| entry(term, index, size))
+            .map(|index| match size == 0 && index % 4 == 0 {
+                true => roll(term, index),
+                false => entry(term, index, size),
+            })
             .collect();
         self.appends += 1;
         let done = self.acknowledged.done(self.appends, start + count);

@@ -145,6 +145,15 @@ pub(crate) fn entry(term: u64, index: u64, body_len: usize) -> Entry {
     }
 }
 
+/// An entry that begins a segment.
+pub(crate) fn roll(term: u64, index: u64) -> Entry {
+    let kind = EntryKind::Roll;
+    Entry {
+        kind,
+        ..entry(term, index, 0)
+    }
+}
+
 pub(crate) fn entries(term: u64, indexes: std::ops::Range<u64>, body_len: usize) -> Vec<Entry> {
     indexes.map(|index| entry(term, index, body_len)).collect()
 }
