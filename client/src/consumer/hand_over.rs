@@ -2,8 +2,9 @@
 //!
 //! Every member remembers who had each queue after the last share-out, and gives that one the time to hear of the change,
 //! to finish and to commit: whatever has changed, members or queues. What nobody had, or one who is gone, is taken at once.
+//! Time in which nobody told who the members are does not count: the other one did not hear of the change either.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -26,6 +27,8 @@ pub(super) struct HandOver {
     last: BTreeMap<Arc<str>, Last>,
     /// Queues of this member that are left to their former owners until then.
     waits: BTreeMap<TopicQueue, Instant>,
+    /// Topics whose members nobody told for a while, or another leader tells now, who has to hear of them first.
+    interrupted: BTreeSet<Arc<str>>,
 }
 
 /// A share-out.
@@ -80,6 +83,12 @@ impl HandOver {
         now: Instant,
         until: Instant,
     ) {
+        if self.interrupted.remove(&share.topic) {
+            let of_topic = |(queue, _): &(&TopicQueue, _)| queue.topic == share.topic;
+            for (_, wait) in self.waits.iter_mut().filter(of_topic) {
+                *wait = until;
+            }
+        }
         let members = &share.members;
         let is_known = self
             .last
@@ -114,9 +123,15 @@ impl HandOver {
         });
     }
 
+    /// Who shares a topic was not told, or is told by another leader now: waits for its queues begin again.
+    pub(super) fn interrupt(&mut self, topic: &Arc<str>) {
+        self.interrupted.insert(topic.clone());
+    }
+
     /// This member has no part in a topic any more.
     pub(super) fn forget(&mut self, topic: &str) {
         self.last.remove(topic);
+        self.interrupted.remove(topic);
         self.waits.retain(|queue, _| &*queue.topic != topic);
     }
 
@@ -191,6 +206,24 @@ mod tests {
             [0; 0],
             "the wait is over, and is not begun again"
         );
+    }
+
+    /// Catches a member that takes a queue right after an election, when its owner has not heard yet that it is to give it up,
+    /// and could commit nothing meanwhile.
+    #[test]
+    fn time_without_a_leader_does_not_count() {
+        let (mut hand_over, start) = (HandOver::default(), Instant::now());
+        let mut waiting = |now, is_interrupted: bool| {
+            if is_interrupted {
+                hand_over.interrupt(&"t".into());
+            }
+            share(&mut hand_over, "m1 m2", 4, "m2", now).1
+        };
+        assert_eq!(waiting(start, false), [2, 3]);
+        let elected = start + 2 * WAIT;
+        assert_eq!(waiting(elected, true), [2, 3]);
+        assert_eq!(waiting(elected + WAIT / 2, false), [2, 3]);
+        assert_eq!(waiting(elected + WAIT, false), [0; 0]);
     }
 
     /// Catches a member that waits for one who is gone, and one that does not wait for one who lives.

@@ -39,6 +39,11 @@ pub(super) struct Membership {
 }
 
 impl Membership {
+    /// Whether this leader's list is the one that counted last, or the first.
+    pub(super) fn is_told_by(&self, leader: &(Arc<str>, Arc<str>)) -> bool {
+        self.leader.as_ref().is_none_or(|known| known == leader)
+    }
+
     /// The present list of a broker group's leader. Returns the members that share this topic, sorted.
     pub(super) fn observe(
         &mut self,
@@ -47,7 +52,7 @@ impl Membership {
         now: Instant,
         grace: Duration,
     ) -> &[String] {
-        if self.leader.as_ref().is_some_and(|known| *known != leader) {
+        if !self.is_told_by(&leader) {
             self.grace_ends = Some(now + grace);
         }
         self.leader = Some(leader);

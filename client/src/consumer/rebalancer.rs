@@ -107,6 +107,16 @@ impl Rebalancer {
     /// One round. If it fails, everything stays as it was; but if another living process has this member's client id, this one
     /// reads nothing until that is gone.
     pub(crate) async fn round(&mut self, shared: &Arc<Shared>) -> Result<(), Error> {
+        let result = self.try_round(shared).await;
+        if result.is_err() {
+            for topic in self.subscriptions.keys() {
+                self.hand_over.interrupt(topic);
+            }
+        }
+        result
+    }
+
+    async fn try_round(&mut self, shared: &Arc<Shared>) -> Result<(), Error> {
         let mut routes: Vec<Arc<Route>> = Vec::new();
         let age_max = shared.settings.heartbeat_interval;
         for topic in self.subscriptions.keys() {
@@ -165,6 +175,7 @@ impl Rebalancer {
             match share {
                 Some(share) => shares.extend(self.share_of(shared, &share)),
                 None => {
+                    self.hand_over.interrupt(&route.topic);
                     let held = shared.holdings().held().into_iter();
                     let of_topic = held.filter(|queue| queue.topic == route.topic);
                     let filter = self.filter(&route.topic).cloned().unwrap_or_default();
@@ -191,6 +202,9 @@ impl Rebalancer {
         let membership = self.membership.entry(route.topic.clone()).or_default();
         let listed = (&**listed, &*route.topic);
         let leader = (group.clone(), leader);
+        if !membership.is_told_by(&leader) {
+            self.hand_over.interrupt(&route.topic);
+        }
         let members = membership.observe(leader, listed, Instant::now(), grace);
         let own = shared.identity.client_id();
         if !members.iter().any(|member| member == own) {
