@@ -167,10 +167,11 @@ pub struct BrokerConfig {
     /// How often a leader tells its followers that it lives, in milliseconds. Default 80. Rule: at
     /// most a third of `election_timeout_ms_min`.
     pub heartbeat_interval_ms: u64,
-    /// Shortest silence, beyond the leader's lease of `election_timeout_ms_max`, after which a follower stands
-    /// for election, in milliseconds. Default 250.
+    /// Shortest silence, beyond the leader's lease, after which a follower stands for election, in milliseconds. Default 300.
+    /// Each replica has a part of the range of its own, in the order of broker ids, and the longest silence of its part for the
+    /// lease: no two stand at once.
     pub election_timeout_ms_min: u64,
-    /// Longest such silence, in milliseconds. Default 450. Rule: greater than `election_timeout_ms_min`.
+    /// Longest such silence, in milliseconds. Default 500. Rule: greater than `election_timeout_ms_min`.
     pub election_timeout_ms_max: u64,
 }
 
@@ -222,8 +223,8 @@ impl Default for BrokerConfig {
             disk_reserve_bytes: 1_024 * MIB,
             checkpoint_log_bytes: 256 * MIB,
             heartbeat_interval_ms: 80,
-            election_timeout_ms_min: 250,
-            election_timeout_ms_max: 450,
+            election_timeout_ms_min: 300,
+            election_timeout_ms_max: 500,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use host::network::ClusterSecret;
 use host::{Mutant, mutant};
@@ -19,6 +20,9 @@ const APPEND_ENTRIES_MAX: u64 = 4_096;
 
 /// Largest body of one proposal: fits the transport's message limit with room to spare.
 pub(crate) const PROPOSAL_BYTES_MAX: usize = 64 << 20;
+
+/// Parts of the range of election timeouts at the least: a group grows to three.
+const PARTS_MIN: u64 = 3;
 
 /// Settings of one replica.
 #[derive(Clone)]
@@ -40,11 +44,12 @@ pub struct RaftConfig {
     /// Time between a leader's heartbeats, in milliseconds. Default 80. At most a third of the
     /// shortest election timeout.
     pub heartbeat_interval_ms: u64,
-    /// Shortest silence after which a follower seeks election, in milliseconds. Default 250. Votes do not wait
+    /// Shortest silence after which a follower seeks election, in milliseconds. Default 300. Votes do not wait
     /// for heartbeats behind a slow disk: those have a channel of their own. It comes on top of the
-    /// leader's lease, which is the longest silence.
+    /// leader's lease, which is the longest silence of that replica. Each replica has a part of the range of its own, in the
+    /// order of the configured broker ids, so that no two seek election at once (ADR 0022).
     pub election_timeout_ms_min: u64,
-    /// Longest such silence, in milliseconds. Default 450.
+    /// Longest such silence, in milliseconds. Default 500.
     pub election_timeout_ms_max: u64,
     /// Log bytes after which the tables are checkpointed. Default 256 MiB. Bounds the replay at start.
     pub checkpoint_log_bytes: u64,
@@ -77,8 +82,8 @@ impl RaftConfig {
             engine,
             log: LogConfig::default(),
             heartbeat_interval_ms: 80,
-            election_timeout_ms_min: 250,
-            election_timeout_ms_max: 450,
+            election_timeout_ms_min: 300,
+            election_timeout_ms_max: 500,
             checkpoint_log_bytes: 256 << 20,
             catch_up_log_bytes: 1 << 30,
             propose_timeout_ms: 10_000,
@@ -136,13 +141,33 @@ impl RaftConfig {
         ids
     }
 
+    /// The silences after which this replica seeks election, in milliseconds: of as many parts of the range as there are
+    /// replicas the first half of its own. What lies between two parts is time for whoever is earlier to be elected.
+    fn election_timeouts(&self) -> std::ops::Range<u64> {
+        let mut ids = self.configured_ids();
+        ids.retain(|id| *id != self.identity.broker_id);
+        let rank = ids.partition_point(|id| *id < self.identity.broker_id) as u64;
+        let parts = (ids.len() as u64 + 1).max(PARTS_MIN);
+        let range = self.election_timeout_ms_max - self.election_timeout_ms_min;
+        let begin = self.election_timeout_ms_min + range * rank / parts;
+        begin..begin + (range / parts / 2).max(1)
+    }
+
+    /// How long a majority's silence is harmless: nobody seeks election before it has been silent for twice the shortest timeout,
+    /// once as the lease and once more.
+    pub(crate) fn lease(&self) -> Duration {
+        let ms = (2 * self.election_timeout_ms_min).min(self.election_timeout_ms_max);
+        Duration::from_millis(ms)
+    }
+
     /// openraft's settings.
     pub(crate) fn openraft(&self) -> Result<Arc<openraft::Config>, RaftError> {
+        let timeouts = self.election_timeouts();
         let config = openraft::Config {
             cluster_name: self.identity.group.clone(),
             heartbeat_interval: self.heartbeat_interval_ms,
-            election_timeout_min: self.election_timeout_ms_min,
-            election_timeout_max: self.election_timeout_ms_max,
+            election_timeout_min: timeouts.start,
+            election_timeout_max: timeouts.end,
             max_payload_entries: APPEND_ENTRIES_MAX,
             max_append_entries: Some(APPEND_ENTRIES_MAX),
             // Checkpoints are triggered by bytes, and raising the floor by what retention drops.
@@ -197,6 +222,30 @@ mod tests {
         assert_eq!(openraft.enable_leader_restore, Some(false));
         assert_eq!(openraft.enable_pre_vote, Some(true));
         assert_eq!(openraft.allow_log_reversion, Some(false));
+    }
+
+    /// Catches replicas that seek election at the same moment, of which each votes for itself, and a range that somebody leaves.
+    #[test]
+    fn replicas_seek_election_one_after_the_other() {
+        for count in [1, 2, 3, 5] {
+            let member = |broker_id| Member {
+                broker_id,
+                peer_address: "a:1".into(),
+                client_address: "a:2".into(),
+            };
+            let timeouts = (0..count).map(|rank| {
+                let mut config = config();
+                config.identity.broker_id = 7 + 2 * rank;
+                config.members = (0..count).map(|rank| member(7 + 2 * rank)).collect();
+                let openraft = config.openraft().unwrap();
+                openraft.election_timeout_min..openraft.election_timeout_max
+            });
+            let timeouts: Vec<_> = timeouts.collect();
+            for (earlier, later) in timeouts.iter().zip(&timeouts[1..]) {
+                assert!(earlier.end + 15 < later.start, "{timeouts:?}");
+            }
+            assert!(timeouts[0].start == 300 && timeouts.last().unwrap().end <= 500);
+        }
     }
 
     /// Catches settings that openraft would accept and then never elect anyone with.

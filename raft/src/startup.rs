@@ -148,7 +148,7 @@ impl Startup {
         let watch = LeadershipWatch {
             raft: raft.clone(),
             state: self.state.clone(),
-            lease: election_timeout,
+            lease: self.config.lease(),
             known: self.known.clone(),
             interval,
         };

@@ -29,10 +29,9 @@ use crate::world::{Shape, World};
 /// Longest wait for the first leader and the topics.
 const BEGIN: Duration = Duration::from_secs(60);
 
-/// Longest that a send takes whatever one machine does. A second and a half where the first election succeeds; the two that
-/// are left may split their votes, once or twice in a row, and each time costs half a second. Whoever waits for an attempt of
-/// the SDK's default to end, 3 s, is too late.
-const SENDS_WITHIN_MS: u64 = 2_500;
+/// Longest that a send takes whatever one machine does. Whoever waits for an attempt of the SDK's default to end, 3 s, is too
+/// late, and so is a group whose votes are split.
+const SENDS_WITHIN_MS: u64 = 1_500;
 
 /// Longest that a send takes where the leader's tables stand still: until it knows that others are further, an election, and
 /// handing over.

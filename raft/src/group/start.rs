@@ -272,8 +272,7 @@ impl Parts {
             maintenance,
             tables_given_up,
         } = stored;
-        let lease = Duration::from_millis(config.election_timeout_ms_max);
-        let ballot = Ballot::new(state.clone(), log.clone(), data_dir.clone(), lease);
+        let ballot = Ballot::new(state.clone(), log.clone(), data_dir.clone(), config.lease());
         let ballot = Arc::new(ballot);
         let service = Service {
             peers: base.peers.clone(),
