@@ -33,6 +33,9 @@ const SOON_MS: u64 = 300;
 /// And at the latest within this: others lead by then, and what it asked for is long done.
 const LATE_MS: u64 = 10_000;
 
+/// When commits of offsets arrive again, where all of them do, in milliseconds.
+const LATE_COMMIT_MS: std::ops::Range<u64> = 200..3_000;
+
 /// How a link is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -77,6 +80,8 @@ struct State {
     /// How often each link is cut, and how: faults overlap.
     cuts: BTreeMap<(Machine, Machine, Cut), u32>,
     weather: Weather,
+    /// Whether each commit of an offset arrives twice.
+    late_commits: bool,
     /// Messages of each link that set out, and the last of them that has arrived.
     messages: BTreeMap<(Machine, Machine), (u64, u64)>,
 }
@@ -98,6 +103,11 @@ impl Network {
     /// Adds a machine.
     pub fn add(&self, machine: Machine, node: NodeId) {
         self.state().nodes.insert(machine, node);
+    }
+
+    /// Whether each commit of an offset arrives a second time, some moments later: what it is about may be another thing by then.
+    pub fn repeat_commits(&self, repeats: bool) {
+        self.state().late_commits = repeats;
     }
 
     /// Cuts the link in one direction.
@@ -260,14 +270,18 @@ impl Wire for Network {
     }
 
     fn duplicate(&self, path: &str, request: &BoxMessage) -> Option<(Duration, BoxMessage)> {
-        if !happens(self.state().weather.twice) {
+        let is_late_commit = self.state().late_commits && request.is::<v2::UpdateOffsetRequest>();
+        if !is_late_commit && !happens(self.state().weather.twice) {
             return None;
         }
         let copy = copy(request)?;
         let mut random = madsim::rand::thread_rng();
-        let ms = match random.gen_range(0..4) {
-            0 => random.gen_range(0..LATE_MS),
-            _ => random.gen_range(0..SOON_MS),
+        let ms = match is_late_commit {
+            true => random.gen_range(LATE_COMMIT_MS),
+            false => match random.gen_range(0..4) {
+                0 => random.gen_range(0..LATE_MS),
+                _ => random.gen_range(0..SOON_MS),
+            },
         };
         let delay = Duration::from_millis(ms);
         self.inner

@@ -70,6 +70,9 @@ impl Rebirth {
             }
         }
         self.make_late_group().await;
+        // What members said of a topic is heard once more when there is another one of its name.
+        let network = self.clients.world.network.clone();
+        network.repeat_commits(true);
         while self.clients.phase() == Phase::Work {
             match draw(0..10) {
                 0..=2 => self.begin_again().await,
@@ -79,6 +82,7 @@ impl Rebirth {
             }
             tokio::time::sleep(Duration::from_millis(draw(0..PAUSE_MS_MAX))).await;
         }
+        network.repeat_commits(false);
         self.send(0, None).await;
         self.send(1, None).await;
         self.record(Event::AllOwed);
