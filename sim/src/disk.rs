@@ -2,8 +2,8 @@
 //!
 //! Models, on demand: power cuts after which unsynced bytes and names are kept, lost or torn; slow syncs;
 //! errors of single reads, writes and syncs (after a failed sync the page cache lies); a file system that
-//! is full or nearly so; bits that flip and blocks written to the wrong place, at rest. Synced bytes are
-//! never lost otherwise.
+//! is full or nearly so; bits that flip, blocks written to the wrong place and sectors that cannot be read any more, at rest.
+//! Synced bytes are never lost otherwise.
 //!
 //! Lies on `host`'s crashing disk, which keeps what a power cut would leave.
 
@@ -164,12 +164,9 @@ impl SimDisk {
         self.inner.exists(path)
     }
 
-    /// What is in a file now, if there is one.
+    /// What is in a file now, if there is one, whether or not a process could read it.
     pub fn content(&self, path: &Path) -> Option<Bytes> {
-        let file = self.inner.open(path).ok()?;
-        let mut bytes = vec![0; usize::try_from(file.len().ok()?).ok()?];
-        file.read_at(0, &mut bytes).ok()?;
-        Some(Bytes::from(bytes))
+        self.inner.content(path).ok()
     }
 
     /// Writes a file for good, as no process does.
@@ -228,7 +225,7 @@ impl SimDisk {
         state.slow_log = has_log && madsim::rand::thread_rng().gen_bool(0.5);
     }
 
-    /// Everything works from now on. What rotted stays rotten.
+    /// Everything works from now on. What rotted stays rotten, and what cannot be read stays so.
     pub fn heal(&self) {
         let mut state = self.state();
         state.failing.clear();

@@ -97,7 +97,9 @@ impl Nemesis {
             | Fault::TablesRefuse { who, .. }
             | Fault::SlowCheckpoints { who, .. } => self.tables(who, fault).await,
             Fault::TablesRot { machine, .. } => self.tables(Who::Machine(machine), fault).await,
-            Fault::Rot { machine, .. } | Fault::Misdirect { machine, .. } => {
+            Fault::Rot { machine, .. }
+            | Fault::Misdirect { machine, .. }
+            | Fault::Unreadable { machine, .. } => {
                 self.disk(Who::Machine(machine), fault).await;
             }
             Fault::Wipe {
@@ -222,6 +224,11 @@ impl Nemesis {
             }
             Fault::Misdirect { seed, .. } => {
                 if let Some(place) = disk.misdirect(seed, may_rot) {
+                    self.strikes(kind, format_args!("{machine}, {place}"));
+                }
+            }
+            Fault::Unreadable { seed, .. } => {
+                if let Some(place) = disk.make_unreadable(seed, may_be_unreadable) {
                     self.strikes(kind, format_args!("{machine}, {place}"));
                 }
             }
@@ -363,4 +370,9 @@ pub(crate) async fn sleep(ms: u64) {
 fn may_rot(path: &Path) -> bool {
     let path = path.to_string_lossy();
     path.ends_with(".seg") || path.ends_with(".idx") || path.contains("/checkpoints/")
+}
+
+/// The same, and the note of what was synced.
+fn may_be_unreadable(path: &Path) -> bool {
+    may_rot(path) || path.ends_with("synced")
 }

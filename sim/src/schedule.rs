@@ -230,6 +230,13 @@ pub enum Fault {
         /// Which block.
         seed: u64,
     },
+    /// A part of a file cannot be read any more, until it is written anew.
+    Unreadable {
+        /// On which machine: never a role, so that it stays a minority.
+        machine: Machine,
+        /// Which part.
+        seed: u64,
+    },
     /// A process ends by force, and the disk loses the note of what was synced, and the end of the log.
     LoseMark {
         /// On which machine: never a role, so that it stays a minority.
@@ -401,6 +408,7 @@ impl Fault {
             Fault::TablesRot { .. } => FaultKind::TablesRot,
             Fault::Rot { .. } => FaultKind::BitRot,
             Fault::Misdirect { .. } => FaultKind::MisdirectedWrite,
+            Fault::Unreadable { .. } => FaultKind::UnreadableSectors,
             Fault::LoseMark { .. } => FaultKind::MarkLost,
             Fault::RollBack { .. } => FaultKind::RolledBack,
             Fault::Wipe { .. } => FaultKind::DiskWiped,

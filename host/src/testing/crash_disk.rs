@@ -8,6 +8,8 @@
 //!
 //! A failed sync is modelled too, see [`CrashDisk::fail_next_sync`].
 //!
+//! So are sectors that cannot be read any more, see [`CrashDisk::make_unreadable`].
+//!
 //! Does not model by itself: bit rot and misdirected writes (see [`CrashDisk::flip_bit`] and
 //! [`CrashDisk::overwrite`]), a bounded size.
 
@@ -17,9 +19,11 @@ mod file;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io;
+use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
@@ -130,6 +134,22 @@ impl CrashDisk {
         let id = world.find(path)?;
         world.file(id)?.overwrite(position, bytes);
         Ok(())
+    }
+
+    /// The disk does not give back any more what stands in the sectors that hold these bytes: whoever reads there is told
+    /// `EIO`, until they were written anew. Power cuts change nothing about it.
+    pub fn make_unreadable(&self, path: &Path, bytes: Range<u64>) -> io::Result<()> {
+        let mut world = self.world();
+        let id = world.find(path)?;
+        world.file(id)?.make_unreadable(bytes);
+        Ok(())
+    }
+
+    /// What stands in a file, whether or not the disk gives it back to who reads it.
+    pub fn content(&self, path: &Path) -> io::Result<Bytes> {
+        let mut world = self.world();
+        let id = world.find(path)?;
+        Ok(world.file(id)?.content())
     }
 
     /// Takes all bytes from a file, on the disk itself.

@@ -246,6 +246,41 @@ mod tests {
         assert!(kept > 10 && lost > 10, "kept {kept}, lost {lost}");
     }
 
+    /// Catches sectors that can be read again although nobody wrote there, also after a power cut or under another name; and
+    /// ones that stay unreadable after they were written.
+    #[tokio::test]
+    async fn what_the_disk_does_not_give_back_stays_so_until_it_is_written() {
+        let (path, moved) = (Path::new("/file"), Path::new("/moved"));
+        for seed in 0..50 {
+            let disk = CrashDisk::new();
+            let file = disk.create(path).unwrap();
+            let bytes = Bytes::from(vec![1; 2048]);
+            let written = file.clone().write_and_sync(0, vec![bytes.clone()]).await;
+            written.unwrap();
+            disk.make_unreadable(path, 600..1100).unwrap();
+            let fails = |disk: &CrashDisk, path: &Path, position: u64| {
+                let read = disk.open(path).unwrap().read_at(position, &mut [0; 512]);
+                read.is_err_and(|error| crate::is_media_error(&error))
+            };
+            let lost =
+                |disk: &CrashDisk, path| [0, 1, 512, 1024, 1536].map(|at| fails(disk, path, at));
+            assert_eq!(lost(&disk, path), [false, true, true, true, false]);
+            assert_eq!(disk.content(path).unwrap(), bytes);
+            disk.rename(path, moved).unwrap();
+            disk.sync_dir(Path::new("/")).await.unwrap();
+            // In memory, and perhaps lost again.
+            file.write_at(512, &[bytes.slice(..512)]).unwrap();
+            assert_eq!(lost(&disk, moved), [false, false, false, true, false]);
+            disk.crash(seed);
+            assert!(fails(&disk, moved, 1024), "the power brought it back");
+            let file = disk.open(moved).unwrap();
+            let written = file.write_and_sync(0, vec![bytes]).await;
+            written.unwrap();
+            disk.crash(seed);
+            assert_eq!(lost(&disk, moved), [false; 5]);
+        }
+    }
+
     /// Catches faults that hit the wrong operation or do not end.
     #[tokio::test]
     async fn faults_hit_what_they_name() {

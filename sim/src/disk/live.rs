@@ -251,7 +251,11 @@ impl File for LiveFile {
             return Err(failed());
         }
         self.disk.disk.trace.count("disk read");
-        self.inner.read_at(position, buffer)
+        let read = self.inner.read_at(position, buffer);
+        if read.as_ref().is_err_and(host::is_media_error) {
+            self.disk.disk.trace.happened(Effect::SectorNotGiven);
+        }
+        read
     }
 
     fn write_at(&self, position: u64, buffers: &[Bytes]) -> io::Result<()> {

@@ -1,15 +1,17 @@
-//! What a disk does to bytes that lie on it: it flips a bit, or writes a block over another one.
+//! What a disk does to bytes that lie on it: it flips a bit, writes a block over another one, or does not give blocks back.
 
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
 use host::Disk;
 
 use super::SimDisk;
 use crate::chance::Chance;
 
-/// What a disk writes to the wrong place.
+/// What a disk writes to the wrong place, or does not give back.
 const BLOCK_BYTES: u64 = 4096;
+
+/// Most blocks in a row that a disk does not give back.
+const UNREADABLE_BLOCKS_MAX: u64 = 16;
 
 /// Most of the log's end that is lost together with the note of what was synced.
 const LOST_BYTES_MAX: u64 = 64 << 10;
@@ -39,16 +41,29 @@ impl SimDisk {
         }
         let from = chance.below(blocks);
         let to = (from + chance.between(1..=blocks - 1)) % blocks;
-        let file = self.inner.open(&path).ok()?;
-        let mut block = vec![0; BLOCK_BYTES as usize];
-        file.read_at(from * BLOCK_BYTES, &mut block).ok()?;
-        self.inner
-            .overwrite(&path, to * BLOCK_BYTES, &Bytes::from(block))
-            .ok()?;
+        let start = usize::try_from(from * BLOCK_BYTES).ok()?;
+        let content = self.content(&path)?;
+        let block = content.get(start..start + BLOCK_BYTES as usize)?;
+        self.inner.overwrite(&path, to * BLOCK_BYTES, block).ok()?;
         Some(format!(
             "block {from} over block {to} of {}",
             path.display()
         ))
+    }
+
+    /// Some blocks of a file cannot be read any more, until somebody writes there. Tells which, if there was a file.
+    pub fn make_unreadable(&self, seed: u64, eligible: impl Fn(&Path) -> bool) -> Option<String> {
+        let mut chance = Chance::new(seed, "unreadable");
+        let (path, len) = self.victim(&mut chance, eligible)?;
+        let first = chance.below(len.div_ceil(BLOCK_BYTES));
+        let count = match chance.one_in(2) {
+            true => 1,
+            false => chance.between(1..=UNREADABLE_BLOCKS_MAX),
+        };
+        let bytes = first * BLOCK_BYTES..(first + count) * BLOCK_BYTES;
+        self.inner.make_unreadable(&path, bytes.clone()).ok()?;
+        let (from, end) = (bytes.start, bytes.end.min(len));
+        Some(format!("bytes {from} to {end} of {}", path.display()))
     }
 
     /// Spoils the note of what was synced, and empties the end of the log. Tells how, if there was a log.
@@ -62,7 +77,7 @@ impl SimDisk {
             path.parent() == Some(dir) && path.extension().is_some_and(|suffix| suffix == "seg")
         };
         let mut segments = files.iter().filter(|(path, _)| is_segment(path));
-        let (tail, tail_len) = segments.next_back()?;
+        let (tail, _) = segments.next_back()?;
         let how = match chance.below(3) {
             0 => {
                 self.inner.empty(mark).ok()?;
@@ -75,8 +90,7 @@ impl SimDisk {
                 "overwritten"
             }
         };
-        let mut bytes = vec![0; usize::try_from(*tail_len).ok()?];
-        self.inner.open(tail).ok()?.read_at(0, &mut bytes).ok()?;
+        let bytes = self.content(tail)?;
         let end = bytes.iter().rposition(|byte| *byte != 0)? as u64 + 1;
         let from = end - chance.between(1..=end.min(LOST_BYTES_MAX));
         let zeros = vec![0; usize::try_from(end - from).ok()?];

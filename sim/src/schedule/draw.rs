@@ -43,6 +43,7 @@ pub enum Kind {
     TablesRot,
     SlowCheckpoints,
     Rot,
+    Unreadable,
     LoseMark,
     RollBack,
     Wipe,
@@ -243,6 +244,7 @@ impl Drawing<'_> {
         let fault = match kind {
             Kind::RestartStorm => return self.restart_storm(),
             Kind::Rot => return self.rot(),
+            Kind::Unreadable => return self.unreadable(),
             Kind::Silence => return self.silence(),
             Kind::Depose => return self.depose(),
             Kind::Wipe if !self.prey().wiped => return self.wipe(),

@@ -1,6 +1,8 @@
 //! One file's bytes: as they are, as they would be after a crash, and the changes between.
 
+use std::collections::BTreeSet;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,8 +12,11 @@ use futures::future::BoxFuture;
 use super::{Chance, CrashDisk, Lost, NodeId};
 use crate::disk::File;
 
-/// What a disk writes in one piece.
+/// What a disk writes in one piece, and loses in one.
 const SECTOR_BYTES: usize = 512;
+
+/// Linux's `EIO`.
+const INPUT_OUTPUT_ERROR: i32 = 5;
 
 enum Change {
     Write { position: usize, bytes: Vec<u8> },
@@ -23,6 +28,8 @@ pub(super) struct MemoryFile {
     bytes: Vec<u8>,
     durable: Vec<u8>,
     unsynced: Vec<Change>,
+    /// Sectors that the disk does not give back, by number.
+    unreadable: BTreeSet<usize>,
     /// Shared with each handle.
     open: Arc<()>,
 }
@@ -48,15 +55,25 @@ impl MemoryFile {
     }
 
     pub(super) fn overwrite(&mut self, position: u64, replacement: &[u8]) {
-        for bytes in [&mut self.bytes, &mut self.durable] {
-            put(bytes, position as usize, replacement);
-        }
+        put(&mut self.bytes, position as usize, replacement);
+        self.persist(position as usize, replacement);
+    }
+
+    pub(super) fn make_unreadable(&mut self, bytes: Range<u64>) {
+        let bytes = bytes.start as usize..(bytes.end as usize).min(self.durable.len());
+        self.unreadable.extend(sectors(&bytes));
+    }
+
+    /// What stands there, whether or not it can be read.
+    pub(super) fn content(&self) -> Bytes {
+        Bytes::copy_from_slice(&self.bytes)
     }
 
     pub(super) fn empty(&mut self) {
         self.bytes.clear();
         self.durable.clear();
         self.unsynced.clear();
+        self.unreadable.clear();
     }
 
     pub(super) fn set_len(&mut self, len: usize) {
@@ -70,9 +87,48 @@ impl MemoryFile {
     }
 
     fn sync(&mut self) {
-        for change in self.unsynced.drain(..) {
-            apply(&mut self.durable, &change);
+        for change in std::mem::take(&mut self.unsynced) {
+            self.apply(&change);
         }
+    }
+
+    /// What was written and not synced comes from memory; of the rest the disk may give back nothing.
+    fn read(&self, position: usize, buffer: &mut [u8]) -> io::Result<usize> {
+        let start = position.min(self.bytes.len());
+        let count = buffer.len().min(self.bytes.len() - start);
+        let read = sectors(&(start..start + count));
+        let mut lost = self.unreadable.range(read);
+        if lost.any(|sector| !self.is_in_memory(*sector)) {
+            return Err(io::Error::from_raw_os_error(INPUT_OUTPUT_ERROR));
+        }
+        buffer[..count].copy_from_slice(&self.bytes[start..start + count]);
+        Ok(count)
+    }
+
+    fn is_in_memory(&self, sector: usize) -> bool {
+        self.unsynced.iter().any(|change| match change {
+            Change::Write { position, bytes } => {
+                sectors(&(*position..position + bytes.len())).contains(&sector)
+            }
+            Change::SetLen(len) => sectors(&(0..*len)).end <= sector,
+        })
+    }
+
+    fn apply(&mut self, change: &Change) {
+        match change {
+            Change::Write { position, bytes } => self.persist(*position, bytes),
+            Change::SetLen(len) => {
+                self.durable.resize(*len, 0);
+                drop(self.unreadable.split_off(&sectors(&(0..*len)).end));
+            }
+        }
+    }
+
+    /// These bytes are on the disk now. It puts another sector in the place of one that it could not read.
+    fn persist(&mut self, position: usize, bytes: &[u8]) {
+        put(&mut self.durable, position, bytes);
+        let written = sectors(&(position..position + bytes.len()));
+        self.unreadable.retain(|sector| !written.contains(sector));
     }
 
     /// A sync that fails: the changes are neither durable nor remembered as missing.
@@ -88,7 +144,7 @@ impl MemoryFile {
             0 => lost.writes += count,
             1 => {
                 for change in &changes {
-                    apply(&mut self.durable, change);
+                    self.apply(change);
                 }
                 lost.kept += count;
             }
@@ -102,11 +158,11 @@ impl MemoryFile {
     fn keep_prefix(&mut self, changes: &[Change], chance: &mut Chance, lost: &mut Lost) {
         let kept = chance.below(changes.len() as u64 + 1) as usize;
         for change in &changes[..kept] {
-            apply(&mut self.durable, change);
+            self.apply(change);
         }
         if let Some(Change::Write { position, bytes }) = changes.get(kept) {
             let torn = chance.below(bytes.len() as u64 + 1) as usize;
-            put(&mut self.durable, *position, &bytes[..torn]);
+            self.persist(*position, &bytes[..torn]);
             lost.torn += u64::from(0 < torn && torn < bytes.len());
         }
         lost.kept += kept as u64;
@@ -117,7 +173,7 @@ impl MemoryFile {
     fn keep_sectors(&mut self, changes: &[Change], chance: &mut Chance, lost: &mut Lost) {
         for change in changes {
             match change {
-                Change::SetLen(_) if chance.below(2) == 0 => apply(&mut self.durable, change),
+                Change::SetLen(_) if chance.below(2) == 0 => self.apply(change),
                 Change::SetLen(_) => {}
                 Change::Write { position, bytes } => {
                     let (mut start, mut kept, mut missing) = (0, false, false);
@@ -126,7 +182,7 @@ impl MemoryFile {
                             (position + start) / SECTOR_BYTES * SECTOR_BYTES + SECTOR_BYTES;
                         let end = (sector_end - position).min(bytes.len());
                         if chance.below(2) == 0 {
-                            put(&mut self.durable, position + start, &bytes[start..end]);
+                            self.persist(position + start, &bytes[start..end]);
                             kept = true;
                         } else {
                             missing = true;
@@ -144,10 +200,11 @@ impl MemoryFile {
     }
 }
 
-fn apply(target: &mut Vec<u8>, change: &Change) {
-    match change {
-        Change::Write { position, bytes } => put(target, *position, bytes),
-        Change::SetLen(len) => target.resize(*len, 0),
+/// The sectors that hold these bytes.
+fn sectors(bytes: &Range<usize>) -> Range<usize> {
+    match bytes.is_empty() {
+        true => 0..0,
+        false => bytes.start / SECTOR_BYTES..bytes.end.div_ceil(SECTOR_BYTES),
     }
 }
 
@@ -186,12 +243,7 @@ impl File for OpenFile {
     }
 
     fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        self.with(|file| {
-            let start = (position as usize).min(file.bytes.len());
-            let count = buffer.len().min(file.bytes.len() - start);
-            buffer[..count].copy_from_slice(&file.bytes[start..start + count]);
-            count
-        })
+        self.with(|file| file.read(position as usize, buffer))?
     }
 
     fn write_at(&self, position: u64, buffers: &[Bytes]) -> io::Result<()> {

@@ -238,22 +238,59 @@ impl Drawing<'_> {
             };
             faults.push((0, rot));
         }
-        let who = Who::Machine(machine);
         let after_ms = self.chance.between(10..=2_000);
-        match self.chance.below(4) {
-            0 => {}
-            1 => faults.push((after_ms, Fault::Scrub { who })),
-            _ => faults.push((
-                after_ms,
-                Fault::Crash {
-                    who: vec![who],
-                    power: None,
-                    down_ms: self.duration(),
-                    storm: false,
-                },
-            )),
-        }
+        let looks = match self.chance.below(4) {
+            0 => None,
+            1 => Some(self.scrub()),
+            _ => Some(self.starts_again(None)),
+        };
+        faults.extend(looks.map(|looks| (after_ms, looks)));
         faults
+    }
+
+    /// Parts of files that cannot be read any more, and then, mostly, somebody who has to read: whoever looks for rot, the next
+    /// process, or the leader that the machine becomes.
+    pub(super) fn unreadable(&mut self) -> Vec<(u64, Fault)> {
+        let machine = Machine::Broker(self.prey().victim);
+        let mut faults = Vec::new();
+        for _ in 0..self.chance.between(1..=3) {
+            let seed = self.chance.number();
+            faults.push((0, Fault::Unreadable { machine, seed }));
+        }
+        let after_ms = self.chance.between(10..=2_000);
+        let looks = match self.chance.below(6) {
+            0 => None,
+            1 => Some(self.scrub()),
+            2 => Some(Fault::TransferLeader {
+                to: Who::Machine(machine),
+            }),
+            3 => {
+                let power = Some(self.chance.number());
+                Some(self.starts_again(power))
+            }
+            _ => Some(self.starts_again(None)),
+        };
+        faults.extend(looks.map(|looks| (after_ms, looks)));
+        faults
+    }
+
+    /// The machine whose disk spoils reads all that it has sealed.
+    fn scrub(&mut self) -> Fault {
+        let victim = Machine::Broker(self.prey().victim);
+        Fault::Scrub {
+            who: Who::Machine(victim),
+        }
+    }
+
+    /// The process on it ends by force, or with the power, and starts again.
+    fn starts_again(&mut self, power: Option<u64>) -> Fault {
+        let victim = Machine::Broker(self.prey().victim);
+        Fault::Crash {
+            who: vec![Who::Machine(victim)],
+            power,
+            down_ms: self.duration(),
+            storm: false,
+        }
     }
 
     /// A clock is set, by milliseconds to years, and often set back after a while; or it goes fast or slow.
