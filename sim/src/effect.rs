@@ -142,6 +142,9 @@ named! {
         TopicBornAgain => "topic made again under its consumers",
         TopicGrown => "topic that gets a queue under its consumers",
         LifeRead => "message of such a topic read",
+        MessageIdsExpired => "message ids forgotten because they are old",
+        MessageIdsCrowdedOut => "message ids forgotten for want of room",
+        SettledExpired => "settled message forgotten because that is long ago",
         MessageMissing => "message sent back that is not kept any more",
     }
 }

@@ -372,6 +372,11 @@ pub enum Event {
         /// Milliseconds.
         ms: u64,
     },
+    /// Brokers remember what was settled for so long in this world, at the least.
+    RemembersFor {
+        /// Milliseconds.
+        ms: u64,
+    },
     /// A consumer that keeps its own progress begins to save it.
     Save {
         /// Which call.

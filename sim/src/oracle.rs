@@ -98,6 +98,8 @@ struct Model<'a> {
     /// Where each value was seen first. It was stored, whatever its producer was told.
     places: BTreeMap<Value, (Place, usize)>,
     dropped: Dropped<'a>,
+    /// For how long brokers surely remember what was settled, in nanoseconds.
+    remembered_ns: u64,
     /// How many broker groups have queues of a topic, and which: where there are several.
     shared: BTreeMap<&'a str, (u8, &'a [u32])>,
 }
@@ -138,6 +140,7 @@ impl<'a> Model<'a> {
             values: BTreeMap::new(),
             places: BTreeMap::new(),
             dropped: Dropped::of(records),
+            remembered_ns: redelivery::remembered_ns(records),
             shared: BTreeMap::new(),
         };
         for (at, record) in records.iter().enumerate() {

@@ -11,6 +11,13 @@ const KIB: u64 = 1 << 10;
 /// Of so many worlds, one is gentle in the first way, one in the second.
 const GENTLE_IN: u64 = 4;
 
+/// For how long message ids and what was settled are remembered, in milliseconds: longer than it takes until the last copy of
+/// a request has arrived. A producer goes on for ten seconds at most, a client or a broker stands still for nine.
+const REMEMBERED_MS: &[u64] = &[30_000, 45_000, 120_000];
+
+/// The same where links may hang, which hold a request back for nine seconds more.
+const REMEMBERED_OVER_CUTS_MS: &[u64] = &[45_000, 120_000];
+
 /// A kind of world.
 pub struct Scenario {
     /// What it is called on the command line.
@@ -50,7 +57,10 @@ impl Scenario {
         let mut chance = Chance::new(seed, "dedup");
         let broker = &mut shape.broker;
         broker.dedup_bytes_max = *chance.pick(&[2 * KIB, 2 * KIB, 8 * KIB]) * KIB;
-        broker.dedup_window_ms = *chance.pick(&[45_000, 120_000]);
+        broker.dedup_window_ms = match self.kinds.iter().any(|(kind, _)| kind.cuts_links()) {
+            true => *chance.pick(REMEMBERED_OVER_CUTS_MS),
+            false => *chance.pick(REMEMBERED_MS),
+        };
         shape
     }
 

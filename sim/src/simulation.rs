@@ -139,6 +139,8 @@ async fn live_here(spec: Spec, trace: Arc<Trace>, history: Arc<History>) -> Opti
     if let Some(ms) = keeps_for(&shape, &schedule) {
         history.record(Machine::Operator, Event::KeepsFor { ms });
     }
+    let ms = shape.broker.dedup_window_ms;
+    history.record(Machine::Operator, Event::RemembersFor { ms });
     if one_falls_silent_at_a_time(&schedule) && spec.scenario.name == "silence" {
         let ms = SENDS_WITHIN_MS;
         history.record(Machine::Operator, Event::SendsWithin { ms });

@@ -15,6 +15,7 @@
 //! ```
 
 mod engine;
+mod forgetting;
 mod rot;
 #[cfg(test)]
 mod tables_test;
@@ -73,6 +74,8 @@ struct State {
     /// The tables that were opened last.
     open: Weak<FaultyKv>,
     dir: PathBuf,
+    /// How old what brokers remember is at the least when it goes because it is old.
+    remembered_ms: u64,
     /// The processes that each rot was shown to.
     shown: BTreeMap<u64, BTreeSet<u64>>,
 }
@@ -86,6 +89,11 @@ impl SimTables {
             state: Arc::default(),
             trace,
         }
+    }
+
+    /// What is remembered for a while only is kept for so long, at the least.
+    pub fn remember_for(&self, ms: u64) {
+        self.state().remembered_ms = ms;
     }
 
     /// The engine of a new process, which sees `disk`.

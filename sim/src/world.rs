@@ -229,6 +229,7 @@ impl World {
         };
         differing::differ(self.seed, id, &mut config);
         let process = Arc::new(BrokerProcess::new(machine, config, self.trace.clone()));
+        (process.tables).remember_for(self.shape.broker.dedup_window_ms);
         self.brokers().insert(id, process.clone());
         let started = process.clone();
         self.add_machine(machine, move || started.clone().run());

@@ -6,13 +6,25 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Model;
-use crate::history::{Event, Outcome, Place, Value};
+use crate::history::{Event, Outcome, Place, Record, Value};
 use crate::operator::DEAD_LETTERS;
 use crate::violation::Violation;
 
-/// For how long brokers surely remember what was settled, in nanoseconds: half of what they promise, since a
-/// clock that jumps takes some of it.
-const REMEMBERED: u64 = 60_000_000_000;
+/// For how long brokers remember what was settled, in nanoseconds, where nothing else is said.
+const REMEMBERED_NS: u64 = 60_000_000_000;
+
+/// What was answered may have been settled so much earlier, and what was said may arrive so much later, in nanoseconds: calls
+/// end within ten seconds, and what is on its way is held back for nine.
+const LATE_NS: u64 = 20_000_000_000;
+
+/// For how long brokers surely remember what was settled: from an answer to what is said then.
+pub(super) fn remembered_ns(records: &[Record]) -> u64 {
+    let told = records.iter().find_map(|record| match record.event {
+        Event::RemembersFor { ms } => Some(ms * 1_000_000),
+        _ => None,
+    });
+    told.map_or(REMEMBERED_NS, |told| told.saturating_sub(LATE_NS))
+}
 
 type Key<'a> = (&'a str, &'a Place);
 
@@ -110,8 +122,8 @@ impl<'a> Model<'a> {
     /// What was settled before somebody asked is not among the answers, unless a later delivery failed.
     fn is_not_settled(&self, at: usize, asked: usize, lot: &Lot) -> Result<(), Violation> {
         for (answered, settled) in &lot.settled {
-            let long_ago =
-                self.records[asked].at - self.records[(*answered).min(asked)].at > REMEMBERED;
+            let long_ago = self.records[asked].at - self.records[(*answered).min(asked)].at
+                > self.remembered_ns;
             if *answered > asked || long_ago {
                 continue;
             }
@@ -151,7 +163,7 @@ impl<'a> Model<'a> {
         let (first, last) = (moments.clone().min(), moments.max());
         let soon = last
             .zip(first)
-            .is_some_and(|(last, first)| last - first < REMEMBERED);
+            .is_some_and(|(last, first)| last - first < self.remembered_ns);
         if let Some(before) = walk.letters.insert((group, value), at)
             && soon
         {

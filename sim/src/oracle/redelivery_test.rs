@@ -222,6 +222,14 @@ fn what_is_settled_does_not_come_again() {
     later.asks().gets_again(4).ends(0).holds();
     let long_ago = settled(done()).slowly().sends_back(1, done()).asks();
     long_ago.gets_again(2).ends(0).holds();
+    // As long as it is remembered, less what may be on its way: two seconds passed.
+    let remembers = |ms| {
+        let story = Story::new().then(Event::RemembersFor { ms });
+        let failed = story.sends_back(1, done()).asks().gets_again(2);
+        failed.settles(2, done()).slowly().asks().gets_again(2)
+    };
+    remembers(69_999).ends(0).holds();
+    remembers(70_000).breaks("settled-stays-settled");
 }
 
 #[test]

@@ -59,6 +59,21 @@ pub enum Kind {
     AskEverything,
 }
 
+impl Kind {
+    /// Whether links may be cut for a while, and hold back what is on its way.
+    pub fn cuts_links(self) -> bool {
+        let cuts = [
+            Kind::Partition,
+            Kind::Depose,
+            Kind::Silence,
+            Kind::GroupAway,
+            Kind::GroupLinks,
+            Kind::NameServers,
+        ];
+        cuts.contains(&self)
+    }
+}
+
 /// Which kinds of faults, and how likely each is.
 #[derive(Clone, Debug)]
 pub struct Mix {

@@ -12,6 +12,7 @@ use host::Disk;
 use madsim::rand::Rng;
 use store::{Batch, Kv, KvCounters, KvEngine, MemEngine, Pair, StoreError};
 
+use super::forgetting;
 use super::rot::{ROT, Rot, Rotten};
 use super::{Failing, SimTables};
 use crate::effect::Effect;
@@ -302,6 +303,10 @@ impl Kv for FaultyKv {
         self.check_writable("write")?;
         if self.tables.refuses() || self.tables.takes_failure(Failing::Write) {
             return Err(self.fails(Effect::TablesNotWritten, "write"));
+        }
+        let remembered_ms = self.tables.state().remembered_ms;
+        for effect in forgetting::with(&batch, &*self.inner, remembered_ms) {
+            self.tables.trace.happened(effect);
         }
         self.inner.write(batch)
     }

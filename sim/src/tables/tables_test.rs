@@ -10,6 +10,7 @@ use store::{Batch, Kv, KvEngine};
 
 use super::{Failing, Rotten, SimTables};
 use crate::disk::SimDisk;
+use crate::effect::Effect;
 use crate::machine::Machine;
 use crate::runner::simulate;
 use crate::trace::{Trace, now};
@@ -118,5 +119,48 @@ fn rot_goes_where_the_files_go() {
         assert!(engine.open(PathBuf::from(LIVE)).await.is_err());
         tables.heal();
         assert!(engine.open(PathBuf::from(LIVE)).await.is_err());
+    });
+}
+
+/// Would catch ids and settled messages that go before their time and count as old, ones that go and are not seen, and rows of
+/// other kinds that are taken for them.
+#[test]
+fn what_is_forgotten_is_old_or_crowded_out() {
+    on_tables(|tables, engine| async move {
+        tables.remember_for(30_000);
+        let kv = open(&engine).await;
+        let stamped = |kind: Kind, number: u8, before: usize, passed_ms: u64| {
+            let mut value = vec![0; before];
+            value.extend(passed_ms.to_be_bytes());
+            (vec![kind.tag(), number], value)
+        };
+        let rows = [
+            stamped(Kind::Dedup, 1, 0, 1_000),
+            stamped(Kind::Dedup, 2, 0, 1_001),
+            stamped(Kind::Settled, 1, 4, 1_000),
+            stamped(Kind::Settled, 2, 4, 1_001),
+            stamped(Kind::Topic, 1, 0, 1_000),
+        ];
+        let mut batch = Batch::new();
+        rows.iter().for_each(|(key, value)| batch.put(key, value));
+        assert!(kv.write(batch).is_ok());
+        let mut batch = Batch::new();
+        rows.iter().for_each(|(key, _)| batch.delete(key));
+        store::table::clock::put(
+            &mut batch,
+            store::table::clock::Clock {
+                passed_ms: 31_000,
+                ..Default::default()
+            },
+        );
+        assert!(kv.write(batch).is_ok());
+        for effect in [
+            Effect::MessageIdsExpired,
+            Effect::MessageIdsCrowdedOut,
+            Effect::SettledExpired,
+        ] {
+            let counted = tables.trace.counted(&format!("effect {}", effect.name()));
+            assert_eq!(counted, 1, "{}", effect.name());
+        }
     });
 }

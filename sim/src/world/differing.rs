@@ -19,7 +19,8 @@ pub(super) fn differ(seed: u64, broker_id: u8, config: &mut BrokerConfig) {
     }
     let mut chance = Chance::new(seed ^ (u64::from(broker_id) << 48), "a configuration");
     config.dedup_bytes_max = *chance.pick(&[2, 3, 8]) * KIB * KIB;
-    config.dedup_window_ms = *chance.pick(&[45_000, 60_000, 120_000]);
+    // Never shorter than what all have in common: so long whoever leads remembers.
+    config.dedup_window_ms += *chance.pick(&[0, 15_000, 75_000]);
     config.entry_bytes_target = *chance.pick(&[4, 64, 1_024]) * KIB;
     config.proposals_inflight_max = *chance.pick(&[1, 4, 16]);
     config.checkpoint_log_bytes = *chance.pick(&[16, 64, 512]) * KIB;
