@@ -247,7 +247,11 @@ impl Retention {
 async fn drop_dead_letters(service: &Service) {
     let before_passed_ms = match service.config.dead_letter_retain_ms {
         0 => return,
-        age_ms => service.now().passed_ms.saturating_sub(age_ms),
+        // Mutant: the leader's clock is believed.
+        age_ms => match mutant::is(Mutant::RetentionByAWrongClock) {
+            true => service.host.clock.now_ms().saturating_sub(age_ms),
+            false => service.now().passed_ms.saturating_sub(age_ms),
+        },
     };
     if service
         .view

@@ -30,7 +30,22 @@ impl Skew {
     }
 }
 
+/// What time it is, in milliseconds since the Unix epoch: no clock of the world says so.
+pub fn right_ms() -> u64 {
+    let time = TimeHandle::current().now_time();
+    let right = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    right.as_millis() as u64
+}
+
 impl SimClock {
+    /// Sets it to so much more than the right time.
+    pub fn set_ms(&self, ahead_ms: i64) {
+        *self.skew() = Skew {
+            offset_ms: ahead_ms,
+            ..Skew::default()
+        };
+    }
+
     /// Sets the clock forward or back.
     pub fn jump_ms(&self, by_ms: i64) {
         self.skew().offset_ms += by_ms;
@@ -58,9 +73,7 @@ impl SimClock {
 
 impl Clock for SimClock {
     fn now_ms(&self) -> u64 {
-        let time = TimeHandle::current().now_time();
-        let right = time.duration_since(UNIX_EPOCH).unwrap_or_default();
         let skew = *self.skew();
-        (right.as_millis() as u64).saturating_add_signed(skew.ms())
+        right_ms().saturating_add_signed(skew.ms())
     }
 }

@@ -1,4 +1,4 @@
-//! Counts the commands that brokers apply, by kind, each once.
+//! Counts the commands that brokers apply, by kind, each once, and looks at the time that their entries tell.
 //!
 //! Follows whichever replica is ahead and reads what it applied, while that still is in memory. Judges
 //! nothing.
@@ -9,6 +9,7 @@ use prost::Message;
 use proto::command::command::Body;
 
 use crate::broker_process::{BrokerProcess, Live};
+use crate::log_time::LogTime;
 use crate::trace::Trace;
 
 /// Entries read in one go.
@@ -17,6 +18,8 @@ const READ_BYTES: usize = 1 << 20;
 /// Follows all brokers of a world.
 pub struct Commands {
     trace: Arc<Trace>,
+    /// What time the log says it is.
+    pub time: LogTime,
     /// The first index that is not counted yet.
     next: Mutex<u64>,
 }
@@ -43,6 +46,7 @@ impl Commands {
     /// Nothing is counted yet.
     pub fn new(trace: Arc<Trace>) -> Arc<Commands> {
         Arc::new(Commands {
+            time: LogTime::new(trace.clone()),
             trace,
             next: Mutex::new(0),
         })
@@ -102,6 +106,7 @@ impl Commands {
             return;
         }
         let commands = proto::command::Entry::decode(entry.body).unwrap_or_default();
+        self.time.seen(commands.time_ms);
         for body in commands
             .commands
             .into_iter()

@@ -79,6 +79,7 @@ named! {
         ClockOffset => "clock offset",
         ClockJump => "clock jump",
         ClockDrift => "clock drift",
+        AllClocksWrong => "all clocks of a group wrong, and set right again",
         LeadershipTransfer => "leadership transfer",
         ReplicaReplaced => "replica replaced",
         Checkpoint => "checkpoint",
@@ -145,6 +146,8 @@ named! {
         MessageIdsExpired => "message ids forgotten because they are old",
         MessageIdsCrowdedOut => "message ids forgotten for want of room",
         SettledExpired => "settled message forgotten because that is long ago",
+        LogTimeAhead => "time of the log far ahead of the right one",
+        LogTimeLedBack => "time of the log led back",
         MessageMissing => "message sent back that is not kept any more",
     }
 }

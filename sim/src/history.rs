@@ -372,6 +372,11 @@ pub enum Event {
         /// Milliseconds.
         ms: u64,
     },
+    /// Brokers keep each dead letter for so long in this world.
+    LettersKeptFor {
+        /// Milliseconds.
+        ms: u64,
+    },
     /// Brokers remember what was settled for so long in this world, at the least.
     RemembersFor {
         /// Milliseconds.

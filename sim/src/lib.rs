@@ -28,6 +28,7 @@ pub mod effect;
 pub mod history;
 pub mod invariants;
 pub mod liveness;
+pub mod log_time;
 pub mod machine;
 pub mod minimize;
 pub mod mutants;

@@ -5,11 +5,13 @@ mod liveness_test;
 mod pushing;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use raft::Phase as ReplicaPhase;
 
 use crate::broker_group::BrokerGroup;
+use crate::commands::Commands;
 use crate::history::{Event, Outcome, Queue, Record};
 use crate::liveness::pushing::worked_off;
 use crate::machine::{CLIENT_PORT, Machine};
@@ -27,6 +29,10 @@ pub const DRAINS_WITHIN: Duration = Duration::from_secs(120);
 
 /// The longest deadline of a producer, and a bit.
 const SENDS_RETURN_WITHIN: Duration = Duration::from_secs(12);
+
+/// Simulated time until logs that all clocks led astray say what time it is: a minute in which the clocks are right and nobody
+/// else leads, and one until a leader that has nothing to write writes again.
+const LED_BACK_WITHIN: Duration = Duration::from_secs(150);
 
 /// Time between two looks.
 const TICK: Duration = Duration::from_millis(100);
@@ -90,6 +96,14 @@ async fn drains(clients: &Clients, bounds: &BTreeMap<Queue, (u64, u64)>) -> Resu
         history.look(|records| {
             drained(plan, bounds, records).and_then(|()| worked_off(plan, bounds, records))
         })
+    })
+    .await
+}
+
+/// No log's time is ahead any more.
+pub async fn time_is_led_back(logs: &[Arc<Commands>]) -> Result<(), Violation> {
+    wait("time-is-led-back", LED_BACK_WITHIN, || {
+        logs.iter().try_for_each(|log| log.time.is_right())
     })
     .await
 }

@@ -119,6 +119,7 @@ impl Nemesis {
             Fault::ClockDrift { who, ppm } => {
                 self.clock(kind, who, |clock| clock.drift_ppm(ppm), ppm);
             }
+            Fault::ClocksWrong { by_ms, for_ms } => self.clocks_wrong(kind, by_ms, for_ms).await,
             operation => self.operate(operation).await,
         }
     }
@@ -322,6 +323,16 @@ impl Nemesis {
             self.strikes(kind, format_args!("{}, by {by}", broker.machine));
             change(&broker.clock);
         }
+    }
+
+    /// Also those of brokers that are down. Who has come meanwhile was never wrong.
+    async fn clocks_wrong(&self, kind: FaultKind, by_ms: i64, for_ms: u64) {
+        let brokers = self.world.brokers_of(self.group);
+        self.strikes(kind, format_args!("by {by_ms} ms for {for_ms} ms"));
+        brokers.iter().for_each(|broker| broker.clock.set_ms(by_ms));
+        sleep(for_ms).await;
+        brokers.iter().for_each(|broker| broker.clock.heal());
+        self.tell(format_args!("all clocks of a group are right again"));
     }
 
     /// The machine that is meant, as things are now.

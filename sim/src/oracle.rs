@@ -30,6 +30,7 @@
 //! | the same of a consumer that keeps its own progress | `progress-waits-for-work`, `own-progress-is-kept` |
 //! | a place of one topic that is taken for one of the next; queues that are nobody's, or begin in their middle | `what-is-owed-is-read` in [`crate::liveness`], `starts-where-told` |
 //! | messages that vanish where nobody drops any, or before their time | `nothing-expires`, `kept-for-its-time` |
+//! | dead letters that vanish before their time, or stay for ever | `letters-kept-for-their-time`, `letters-go-after-their-time` |
 //! | messages that come again before their time | `not-before-its-time` |
 //! | messages that stay for ever | `gone-after-its-time` |
 //! | realtime lag | while one machine at a time is silent, of sends: `sends-go-on`; while one broker group is away, of what the others have: `others-go-on`; no other bound while faults last; afterwards `drains` is one |
@@ -40,6 +41,9 @@ mod delays;
 mod dropped;
 mod ends;
 mod kept;
+mod letters;
+#[cfg(test)]
+mod letters_test;
 pub mod lives;
 #[cfg(test)]
 mod oracle_test;
@@ -129,6 +133,8 @@ pub fn judge(records: &[Record]) -> Result<(), Violation> {
     model.kept_for_its_time()?;
     model.gone_after_its_time()?;
     model.not_before_its_time()?;
+    model.letters_kept()?;
+    model.letters_gone()?;
     model.ends_forward()
 }
 

@@ -295,6 +295,13 @@ pub enum Fault {
         /// By how much in a million.
         ppm: i64,
     },
+    /// All clocks of the fault's broker group are set to the same wrong time, and set right after a while.
+    ClocksWrong {
+        /// How far they are ahead, in milliseconds.
+        by_ms: i64,
+        /// For how long, in milliseconds.
+        for_ms: u64,
+    },
     /// The operator asks the leader to hand over.
     TransferLeader {
         /// To whom.
@@ -416,6 +423,7 @@ impl Fault {
             Fault::ClockOffset { .. } => FaultKind::ClockOffset,
             Fault::ClockJump { .. } => FaultKind::ClockJump,
             Fault::ClockDrift { .. } => FaultKind::ClockDrift,
+            Fault::ClocksWrong { .. } => FaultKind::AllClocksWrong,
             Fault::TransferLeader { .. } => FaultKind::LeadershipTransfer,
             Fault::Replace { .. } => FaultKind::ReplicaReplaced,
             Fault::Checkpoint { .. } => FaultKind::Checkpoint,

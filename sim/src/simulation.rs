@@ -139,6 +139,10 @@ async fn live_here(spec: Spec, trace: Arc<Trace>, history: Arc<History>) -> Opti
     if let Some(ms) = keeps_for(&shape, &schedule) {
         history.record(Machine::Operator, Event::KeepsFor { ms });
     }
+    if shape.broker.dead_letter_retain_ms > 0 {
+        let ms = shape.broker.dead_letter_retain_ms;
+        history.record(Machine::Operator, Event::LettersKeptFor { ms });
+    }
     let ms = shape.broker.dedup_window_ms;
     history.record(Machine::Operator, Event::RemembersFor { ms });
     if one_falls_silent_at_a_time(&schedule) && spec.scenario.name == "silence" {
@@ -168,6 +172,7 @@ async fn live_here(spec: Spec, trace: Arc<Trace>, history: Arc<History>) -> Opti
         .groups()
         .map(|group| (group.name(), Commands::new(trace.clone())))
         .collect();
+    let logs = commands.values().cloned().collect();
     let count = move |broker: Arc<BrokerProcess>| {
         let commands = commands.get(&*broker.config().group).cloned();
         if let Some(commands) = commands {
@@ -187,6 +192,7 @@ async fn live_here(spec: Spec, trace: Arc<Trace>, history: Arc<History>) -> Opti
         world: world.clone(),
         clients,
         history: history.clone(),
+        logs,
     };
     let told = tokio::select! {
         biased;
@@ -286,6 +292,8 @@ struct Story {
     world: Arc<World>,
     clients: Arc<Clients>,
     history: Arc<History>,
+    /// What is written in the log of each broker group.
+    logs: Vec<Arc<Commands>>,
 }
 
 impl Story {
@@ -317,6 +325,7 @@ impl Story {
         liveness::everything_is_read(&self.world, &self.clients, &operator).await?;
         self.clients.enter(Phase::Stop);
         asking.abort();
+        liveness::time_is_led_back(&self.logs).await?;
         compare_logs(&self.world).await?;
         self.history.record(Machine::Operator, Event::End);
         Ok(())

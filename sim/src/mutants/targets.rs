@@ -182,7 +182,11 @@ impl Target {
             ),
             Mutant::StaleOffsetCommit => (&["partitions"], OFFSETS, 20),
             Mutant::LeaderRestore => (&["kills"], LOGS, 60),
-            Mutant::RetentionByAWrongClock => (&["clocks"], &["kept-for-its-time"], 20),
+            Mutant::RetentionByAWrongClock => (
+                &["clocks"],
+                &["kept-for-its-time", "letters-kept-for-their-time"],
+                20,
+            ),
             Mutant::BatchTornApart => (&["steady"], &["batches-together"], 20),
             Mutant::RetriesNotKept | Mutant::SentBackBeforeCommit | Mutant::SettledForgotten => {
                 of_redelivery(mutant)

@@ -293,8 +293,18 @@ impl Drawing<'_> {
         }
     }
 
-    /// A clock is set, by milliseconds to years, and often set back after a while; or it goes fast or slow.
+    /// A clock is set, by milliseconds to years, and often set back after a while; or it goes fast or slow; or what sets the
+    /// clocks of all is wrong for a while.
     pub(super) fn clock(&mut self) -> Vec<(u64, Fault)> {
+        if self.chance.one_in(6) {
+            let by_ms = *self.chance.pick(&[60_000, 3_600_000, 366 * 86_400_000]);
+            let by_ms = match self.chance.one_in(4) {
+                true => -by_ms,
+                false => by_ms,
+            };
+            let for_ms = self.chance.between(2_000..=12_000);
+            return vec![(0, Fault::ClocksWrong { by_ms, for_ms })];
+        }
         let who = self.broker();
         if self.chance.one_in(3) {
             let ppm = *self.chance.pick(&[-200_000, -500, 500, 200_000]);
