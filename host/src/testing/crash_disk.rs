@@ -137,7 +137,7 @@ impl CrashDisk {
     }
 
     /// The disk does not give back any more what stands in the sectors that hold these bytes: whoever reads there is told
-    /// `EIO`, until they were written anew. Power cuts change nothing about it.
+    /// `EIO`, and so is whoever writes a part of such a page, until they were written anew. Power cuts change nothing about it.
     pub fn make_unreadable(&self, path: &Path, bytes: Range<u64>) -> io::Result<()> {
         let mut world = self.world();
         let id = world.find(path)?;

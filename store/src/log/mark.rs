@@ -4,8 +4,7 @@
 //! is exact when the log is opened again; after one it may be a second old, never too new: so long
 //! rot in what was just written passes for a torn write. Everything at or below the
 //! mark must be there: an invalid record there is damage, not a torn tail. Layout:
-//! `docs/formats/segment.md`. Two slots, written in turn, so that a torn one leaves the other (and the place of an earlier
-//! version's second one, while nothing was written to the present place). A power
+//! `docs/formats/segment.md`. Two slots, written in turn, so that a torn one leaves the other. A power
 //! cut never takes both: where neither can be read the disk lost what it held, and nobody may take that
 //! for "nothing was synced".
 
@@ -14,7 +13,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use host::{Disk, File};
 use tokio::time::Instant;
 
@@ -24,11 +22,9 @@ use crate::error::{Result, StoreError};
 const MAGIC: [u8; 4] = *b"RMQM";
 const SLOT_BYTES: usize = 64;
 
-/// Slots stand in different blocks: no disk loses both with one of them.
+/// Slots stand in different blocks: no disk loses both with one of them. A slot is written with its whole block: to write a part,
+/// the system reads the rest first, which fails for ever where the disk does not give it back.
 const SLOT_DISTANCE: u64 = 4096;
-
-/// Where the second slot stood in files of earlier versions.
-const FORMER_SLOT: u64 = 512;
 
 const FILE_BYTES: u64 = 2 * SLOT_DISTANCE;
 
@@ -72,12 +68,12 @@ impl MarkFile {
         let path = dir.join(MARK_NAME);
         if disk.exists(&path) {
             let file = disk.open(&path).map_err(StoreError::io("open", &path))?;
-            let mark = read(&*file, &path);
+            let (mark, readable) = read(&*file, &path);
             return Ok(MarkFile {
                 path,
                 file,
-                mark: mark.unwrap_or_default(),
-                readable: mark.is_some(),
+                mark,
+                readable,
                 durable_end: Arc::default(),
                 sync_due: None,
             });
@@ -154,8 +150,9 @@ impl MarkFile {
             cut_end,
         };
         let slot = (sequence % 2) * SLOT_DISTANCE;
-        let bytes = Bytes::copy_from_slice(&encode(&mark));
-        let written = self.file.write_at(slot, &[bytes]);
+        let mut block = vec![0; SLOT_DISTANCE as usize];
+        block[..SLOT_BYTES].copy_from_slice(&encode(&mark));
+        let written = self.file.write_at(slot, &[block.into()]);
         written.map_err(StoreError::io("write", &self.path))?;
         self.mark = mark;
         self.sync_due
@@ -199,39 +196,39 @@ pub(crate) fn look(disk: &dyn Disk, dir: &Path) -> Result<Look> {
         return Ok(Look::Missing);
     }
     let file = disk.open(&path).map_err(StoreError::io("open", &path))?;
-    Ok(read(&*file, &path).map_or(Look::Unreadable, Look::Mark))
+    Ok(match read(&*file, &path) {
+        (mark, true) => Look::Mark(mark),
+        (_, false) => Look::Unreadable,
+    })
 }
 
-/// The newest mark, if there is one. A slot that the disk refuses may hold a newer one than the other
-/// slot: then neither is believed.
-fn read(file: &dyn File, path: &Path) -> Option<Mark> {
+/// The newest mark, and whether there is one. A slot that the disk refuses may hold a newer one than the other
+/// slot: then neither is believed, and what is returned says no more than after which sequence to go on.
+fn read(file: &dyn File, path: &Path) -> (Mark, bool) {
     let mut newest: Option<Mark> = None;
-    let mut positions = vec![0, SLOT_DISTANCE];
-    match file.len() {
-        // Nobody has written the second slot where it stands now.
-        Ok(len) if len < SLOT_DISTANCE + SLOT_BYTES as u64 => positions.push(FORMER_SLOT),
-        Ok(_) => {}
-        Err(error) => {
-            tracing::error!(path = %path.display(), %error, "cannot read the mark");
-            return None;
-        }
-    }
-    for position in positions {
+    let mut refused = false;
+    for position in [0, SLOT_DISTANCE] {
         let mut slot = [0; SLOT_BYTES];
-        let count = match file.read_at(position, &mut slot) {
-            Ok(count) => count,
+        match file.read_at(position, &mut slot) {
+            Ok(count) => {
+                let marks = newest.into_iter().chain(decode(&slot[..count]));
+                newest = marks.max_by_key(|mark| mark.sequence);
+            }
             Err(error) => {
                 tracing::error!(path = %path.display(), position, %error, "cannot read the mark");
-                return None;
+                refused = true;
             }
-        };
-        let mark = decode(&slot[..count]);
-        newest = match (newest, mark) {
-            (Some(newest), Some(mark)) if newest.sequence >= mark.sequence => Some(newest),
-            (newest, mark) => mark.or(newest),
-        };
+        }
     }
-    newest
+    let sequence = newest.map_or(0, |newest| newest.sequence);
+    let nothing = Mark {
+        sequence,
+        ..Mark::default()
+    };
+    match newest.filter(|_| !refused) {
+        Some(newest) => (newest, true),
+        None => (nothing, false),
+    }
 }
 
 fn encode(mark: &Mark) -> [u8; SLOT_BYTES] {
@@ -290,6 +287,8 @@ fn decode(bytes: &[u8]) -> Option<Mark> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use futures::FutureExt;
     use host::testing::CrashDisk;
 
     use super::*;
@@ -327,31 +326,25 @@ mod tests {
         );
     }
 
-    /// Catches a mark that goes back by one, or is lost, when the file is of an earlier version.
+    /// Catches a disk block that cannot be read, and so cannot be written in part, which ends every process that notes something; and
+    /// a slot of before that counts instead of what was noted since.
     #[test]
-    fn the_second_slot_of_an_earlier_version_counts() {
-        for (first, second) in [(4, 5), (6, 5)] {
+    fn a_slot_that_cannot_be_read_is_written_as_a_whole() {
+        let (dir, path) = (Path::new("/"), Path::new("/synced"));
+        for newest in [4, 5] {
             let disk = CrashDisk::new();
-            let dir = Path::new("/");
-            let file = disk.create(Path::new("/synced")).unwrap();
-            file.preallocate(SLOT_DISTANCE).unwrap();
-            for (slot, sequence) in [(0, first), (FORMER_SLOT, second)] {
-                let mark = Mark {
-                    sequence,
-                    synced: id(sequence),
-                    ..Mark::default()
-                };
-                let bytes = Bytes::copy_from_slice(&encode(&mark));
-                file.write_at(slot, &[bytes]).unwrap();
-            }
-            let newest = first.max(second);
             let mut marks = MarkFile::open(&disk, dir).unwrap();
-            assert_eq!(marks.mark().synced, id(newest));
-            // What follows is newer, whichever place it goes to.
-            for index in 7..10 {
+            for index in 1..=newest {
                 marks.write(id(index), 0, 0).unwrap();
-                assert_eq!(MarkFile::open(&disk, dir).unwrap().mark(), marks.mark());
             }
+            marks.file.clone().sync().now_or_never().unwrap().unwrap();
+            let slot = marks.mark().sequence % 2 * SLOT_DISTANCE;
+            disk.make_unreadable(path, slot..slot + 1).unwrap();
+            let mut marks = MarkFile::open(&disk, dir).unwrap();
+            assert!(!marks.is_readable());
+            marks.write(id(7), 0, 0).unwrap();
+            let marks = MarkFile::open(&disk, dir).unwrap();
+            assert_eq!(marks.mark().synced, id(7));
         }
     }
 

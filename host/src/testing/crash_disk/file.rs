@@ -15,6 +15,9 @@ use crate::disk::File;
 /// What a disk writes in one piece, and loses in one.
 const SECTOR_BYTES: usize = 512;
 
+/// What a system reads and keeps in one piece.
+const PAGE_BYTES: usize = 4096;
+
 /// Linux's `EIO`.
 const INPUT_OUTPUT_ERROR: i32 = 5;
 
@@ -103,6 +106,18 @@ impl MemoryFile {
         }
         buffer[..count].copy_from_slice(&self.bytes[start..start + count]);
         Ok(count)
+    }
+
+    /// To write a part of a page the system reads the page first.
+    fn read_edges(&self, position: usize, len: usize) -> io::Result<()> {
+        let end = position + len;
+        for edge in [position, end] {
+            let start = edge / PAGE_BYTES * PAGE_BYTES;
+            if start < edge && start < self.bytes.len() {
+                self.read(start, &mut [0; PAGE_BYTES])?;
+            }
+        }
+        Ok(())
     }
 
     fn is_in_memory(&self, sector: usize) -> bool {
@@ -248,7 +263,11 @@ impl File for OpenFile {
 
     fn write_at(&self, position: u64, buffers: &[Bytes]) -> io::Result<()> {
         let bytes = buffers.concat();
-        self.with(|file| file.write(position as usize, bytes))
+        self.with(|file| {
+            file.read_edges(position as usize, bytes.len())?;
+            file.write(position as usize, bytes);
+            Ok(())
+        })?
     }
 
     fn preallocate(&self, len: u64) -> io::Result<()> {
