@@ -38,6 +38,10 @@ mod dev;
 mod disk_trouble;
 #[path = "processes/examples.rs"]
 mod examples;
+// Laid over libc with LD_PRELOAD, which brokers are run with on Linux only.
+#[cfg(target_os = "linux")]
+#[path = "processes/faulty_tables.rs"]
+mod faulty_tables;
 #[path = "processes/identity.rs"]
 mod identity;
 #[path = "processes/kill.rs"]

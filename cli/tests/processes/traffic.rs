@@ -133,7 +133,7 @@ fn body(number: u64, body_bytes: usize) -> Vec<u8> {
     body
 }
 
-fn number(body: &[u8]) -> u64 {
+pub(crate) fn number(body: &[u8]) -> u64 {
     let digits = body.split(|byte| *byte == b' ').next().unwrap();
     std::str::from_utf8(digits).unwrap().parse().unwrap()
 }
