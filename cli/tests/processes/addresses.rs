@@ -1,5 +1,7 @@
 //! Brokers that come back with other addresses: found without a word of anybody, or with one.
 
+use std::time::Duration;
+
 use cli::process::Member;
 
 use super::cluster::{Cluster, PATIENCE, eventually};
@@ -8,6 +10,8 @@ use super::traffic::{Writer, expect_nothing_lost};
 
 /// Messages that a writer gets through in a moment.
 const SOME: usize = 100;
+/// Several times as long as an election takes.
+const ELECTIONS: Duration = Duration::from_secs(5);
 
 /// Stops a broker and gives it other ports.
 async fn move_away(cluster: &mut Cluster, id: u64) {
@@ -79,7 +83,8 @@ async fn a_broker_that_comes_back_elsewhere_is_found_without_a_command() {
     expect_nothing_lost(&cluster, "orders", &acked).await;
 }
 
-/// Catches three brokers that have other addresses, and for which there is no help.
+/// Catches three brokers that have other addresses, and for which there is no help; and a command that only seems to help, since
+/// they find each other without it.
 #[tokio::test(flavor = "multi_thread")]
 async fn brokers_that_all_moved_are_brought_together_by_a_command() {
     let mut cluster = Cluster::start().await;
@@ -100,6 +105,8 @@ async fn brokers_that_all_moved_are_brought_together_by_a_command() {
             .wait_for_status(id, "answers operators", |_| true)
             .await;
     }
+    let alone = cluster.wait_for_leader(ELECTIONS).await;
+    assert!(alone.is_err(), "nobody was told, and {alone:?}");
     let terminal = Terminal::with_seeds(&cluster, &cluster.plan().seeds().join(","));
     let address = cluster.plan().peer_address(2);
     let words = [
