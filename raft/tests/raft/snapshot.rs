@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use crate::common::{Cluster, PATIENCE, SEGMENT_BYTES, eventually};
+use crate::common::{Cluster, Line, PATIENCE, SEGMENT_BYTES, eventually, free_addresses};
 use futures::stream;
 use host::Host;
 use proto::raft as wire;
@@ -201,6 +201,55 @@ async fn an_interrupted_transfer_goes_on_where_it_broke_off() {
     evil.snapshot_id = "evil".into();
     evil.files[0].name = "checkpoint/../../superblock".into();
     assert!(client.offer_snapshot(evil).await.is_err());
+}
+
+/// Bytes of a segment that takes a while to send.
+const LARGE_SEGMENT_BYTES: u64 = 32 << 20;
+/// Bytes of a body in it.
+const LARGE_BODY_BYTES: usize = 512 << 10;
+/// A connection breaks when so much of a segment went through: some pieces, and a part of one.
+const BREAK_AFTER_BYTES: u64 = 13 << 19;
+/// So often at most: a transfer that begins anew each time has sent more than two segments by then.
+const BREAKS_MAX: u32 = 8;
+/// And so often at least.
+const BREAKS_MIN: u32 = 3;
+
+/// Catches a segment that is sent from its beginning after each interruption: over a line that breaks sooner than a segment needs
+/// it would never arrive.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_segment_arrives_over_a_line_that_breaks_again_and_again() {
+    let mut cluster = Cluster::new(3);
+    cluster.adjust = |config| config.log.segment_bytes = LARGE_SEGMENT_BYTES;
+    let (away, behind) = (3, free_addresses(1).remove(0));
+    let line = Line::new(&cluster.member(away).peer_address, &behind).await;
+    cluster.start(1).await;
+    cluster.start(2).await;
+    cluster.start_behind(away, &behind).await;
+    let missed = cluster.fill(5, 1_000).await;
+    cluster.settle(missed).await;
+    cluster.stop(away).await;
+    // The first segment goes, the second one is full: it must be sent.
+    let per_segment = LARGE_SEGMENT_BYTES as usize / LARGE_BODY_BYTES;
+    cluster.fill(2 * per_segment, LARGE_BODY_BYTES).await;
+    drop_log(&cluster, missed + per_segment as u64, missed + 1).await;
+    let before = line.carried();
+    line.break_after(BREAK_AFTER_BYTES, BREAKS_MAX);
+    cluster.start_behind(away, &behind).await;
+    let replica = &cluster.running[&away];
+    eventually("a snapshot is installed", || {
+        (replica.group.status().snapshots_installed > 0).then_some(())
+    })
+    .await;
+    let (carried, breaks) = (line.carried() - before, BREAKS_MAX - line.breaks_left());
+    assert!(carried > LARGE_SEGMENT_BYTES, "{carried} bytes were sent");
+    assert!(breaks >= BREAKS_MIN, "the line broke {breaks} times");
+    assert!(
+        carried < 2 * LARGE_SEGMENT_BYTES,
+        "{carried} bytes were sent, the line broke {breaks} times"
+    );
+    let last = cluster.fill(5, 100).await;
+    cluster.settle(last).await;
+    cluster.stop_all().await;
 }
 
 /// Catches a checkpoint that a crash left ahead of the log being taken for the truth.

@@ -4,6 +4,7 @@
 #![allow(unreachable_pub, missing_docs, reason = "part of a test")]
 
 pub mod application;
+pub mod line;
 #[path = "../../../../cli/src/process/ports.rs"]
 mod ports;
 
@@ -20,6 +21,7 @@ use store::{Identity, KvEngine, LogConfig, MemEngine};
 use tokio::time::Instant;
 
 pub use application::{Rows, TestApplication};
+pub use line::Line;
 
 /// Longest wait for anything that must happen.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -147,6 +149,14 @@ impl Cluster {
 
     pub async fn start(&mut self, broker_id: u64) {
         let replica = self.try_start(self.config(broker_id)).await.unwrap();
+        self.running.insert(broker_id, replica);
+    }
+
+    /// Starts a replica that listens elsewhere than the others look for it.
+    pub async fn start_behind(&mut self, broker_id: u64, listen: &str) {
+        let mut config = self.config(broker_id);
+        config.peer_listen = listen.to_owned();
+        let replica = self.try_start(config).await.unwrap();
         self.running.insert(broker_id, replica);
     }
 
