@@ -71,6 +71,9 @@ const READING: [&str; 3] = [
     "While reading",
 ];
 
+/// And where it wrote: who opens tables does that, too.
+const WRITING: [&str; 3] = ["While appending", "While fsync", "While fdatasync"];
+
 /// Families: what is written and read alike shares one. The first is RocksDB's own default.
 const FAMILIES: [&str; 3] = ["default", "consume_queue", "dedup"];
 
@@ -454,7 +457,7 @@ fn family_options(cache: &Cache) -> Options {
 /// read in order to merge files, and tells whoever writes next.
 fn is_lost(verb: &str, detail: &str) -> bool {
     let has = |words: &[&str]| words.iter().any(|word| detail.contains(word));
-    let reads = matches!(verb, "open" | "read") || has(&READING);
+    let reads = matches!(verb, "open" | "read") && !has(&WRITING) || has(&READING);
     reads && has(&LOST)
 }
 
@@ -485,6 +488,11 @@ mod tests {
             "While fsync: 000013.sst: No space left on device",
         ] {
             assert!(!is_lost("write", passing), "{passing}");
+        }
+        // Whoever opens tables writes, too.
+        for written in ["While appending to file", "While fsync", "While fdatasync"] {
+            let failed = format!("{written}: tables/MANIFEST-000013: Input/output error");
+            assert!(!is_lost("open", &failed), "{failed}");
         }
     }
 }
