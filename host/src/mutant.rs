@@ -67,6 +67,8 @@ pub enum Mutant {
     ProgressNameUnsynced,
     /// What a group commits in a topic counts in the next one of its name.
     OtherLifeCommitted,
+    /// A group that is restored from a copy does not begin another life of its topics.
+    RestoreKeepsTheHistory,
     /// A mark of what was synced that cannot be read says that nothing was.
     UnreadableMarkIsNone,
     /// Nobody remembers on its disk what peers had promised.
@@ -108,6 +110,7 @@ impl Mutant {
         Mutant::ProgressFileUnsynced,
         Mutant::ProgressNameUnsynced,
         Mutant::OtherLifeCommitted,
+        Mutant::RestoreKeepsTheHistory,
         Mutant::UnreadableMarkIsNone,
         Mutant::RolledBackReplicaBelieved,
         Mutant::ApplyingBlockedByACheckpoint,
@@ -146,6 +149,7 @@ impl Mutant {
             Mutant::ProgressFileUnsynced => "progress-file-unsynced",
             Mutant::ProgressNameUnsynced => "progress-name-unsynced",
             Mutant::OtherLifeCommitted => "other-life-committed",
+            Mutant::RestoreKeepsTheHistory => "restore-keeps-the-history",
             Mutant::UnreadableMarkIsNone => "unreadable-mark-is-none",
             Mutant::RolledBackReplicaBelieved => "rolled-back-replica-believed",
             Mutant::ApplyingBlockedByACheckpoint => "applying-blocked-by-a-checkpoint",

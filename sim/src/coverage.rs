@@ -34,9 +34,6 @@ const NOT_SERVED: &[&str] = &[
     "raftmq.cluster.v1.BrokerAdmin/RemoveLearner",
 ];
 
-/// Commands that no world has: `log restore` writes it while the broker is stopped (`cli/tests/processes/restored.rs`).
-const NOT_WRITTEN: &[&str] = &["begin_history"];
-
 /// How often things happened, by what kind of thing they are.
 pub struct Coverage<'a> {
     counts: &'a BTreeMap<String, u64>,
@@ -144,7 +141,6 @@ fn commands(described: &FileDescriptorSet) -> Vec<String> {
         .filter(|described| described.name() == message)
         .flat_map(|described| &described.field)
         .map(|field| field.name().to_owned())
-        .filter(|name| !NOT_WRITTEN.contains(&&**name))
         .collect()
 }
 

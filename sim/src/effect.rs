@@ -75,6 +75,8 @@ named! {
         MarkLost => "mark of what was synced lost",
         RolledBack => "disk rolled back",
         DiskWiped => "disk wiped",
+        GroupRestored => "broker group restored from what is left",
+        BackupRestored => "broker group restored from a backup",
         Scrub => "scrub",
         ClockOffset => "clock offset",
         ClockJump => "clock jump",

@@ -442,6 +442,11 @@ pub enum Event {
     },
     /// Nothing more will be owed.
     AllOwed,
+    /// A copy of a broker's disk is about to be made, with everything that was acknowledged until now.
+    Copied,
+    /// The broker group is lost: what it acknowledged after the latest copy may be gone. Whatever is answered from now on is said
+    /// by those who go on from that copy. Clients that had places of the lost group's start again where their group has come to.
+    Restored,
     /// All faults ended.
     Healed,
     /// Everything that is to be read has been read.

@@ -81,6 +81,8 @@ struct Checks {
 /// What the replicas of one broker group have to do with each other: nothing of it holds across groups.
 #[derive(Default)]
 struct OfGroup {
+    /// How many of its histories that lack what was committed before them were taken into account.
+    histories: u64,
     /// How many older copies of a replica's disk were taken into account.
     forgiven: BTreeMap<Machine, u64>,
     leaders: leaders::Leaders,
@@ -173,6 +175,7 @@ impl Invariants {
             return;
         };
         let group = self.world.group_of(id);
+        self.begin_anew(group);
         self.forgive_older_copy(group, id);
         tokio::join!(
             self.watch_leadership(group, broker.machine, live),
@@ -198,6 +201,20 @@ impl Invariants {
             if changes.changed().await.is_err() {
                 return;
             }
+        }
+    }
+
+    /// A group that goes on from a backup has other entries at the places of those that came after it. Of those who had them
+    /// nobody ever starts again.
+    fn begin_anew(&self, group: BrokerGroup) {
+        let histories = self.world.histories_behind(group);
+        let mut checks = self.checks();
+        let checks = checks.of(group);
+        if checks.histories < histories {
+            *checks = OfGroup {
+                histories,
+                ..OfGroup::default()
+            };
         }
     }
 

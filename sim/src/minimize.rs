@@ -352,6 +352,7 @@ fn shorter(timed: &Timed) -> Option<Timed> {
         | Fault::BriefGroup { for_ms, .. } => for_ms,
         Fault::Crash { down_ms, .. }
         | Fault::GroupDown { down_ms, .. }
+        | Fault::Restore { down_ms, .. }
         | Fault::Stop { down_ms, .. } => down_ms,
         Fault::Wipe { after_ms, .. } => after_ms,
         _ => return None,

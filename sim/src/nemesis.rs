@@ -5,11 +5,14 @@
 
 mod links;
 mod operation;
+mod restore;
 mod tables;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::task::JoinHandle;
 
 use crate::broker_group::BrokerGroup;
 use crate::clock::SimClock;
@@ -29,10 +32,10 @@ pub struct Nemesis {
     pub(crate) group: BrokerGroup,
 }
 
-/// Runs the whole chaos. One nemesis for each broker group, in their order.
-pub async fn run(nemeses: Vec<Arc<Nemesis>>, schedule: &Schedule) {
+/// Runs the whole chaos. One nemesis for each broker group, in their order. Returns what must be finished, and is not.
+pub async fn run(nemeses: Vec<Arc<Nemesis>>, schedule: &Schedule) -> Vec<JoinHandle<()>> {
     let begin = tokio::time::Instant::now();
-    let mut tasks = Vec::new();
+    let (mut tasks, mut to_be_finished) = (Vec::new(), Vec::new());
     for Timed {
         at_ms,
         group,
@@ -44,12 +47,18 @@ pub async fn run(nemeses: Vec<Arc<Nemesis>>, schedule: &Schedule) {
         };
         tokio::time::sleep_until(begin + Duration::from_millis(*at_ms)).await;
         let (nemesis, fault) = (nemesis.clone(), fault.clone());
-        tasks.push(tokio::spawn(async move { nemesis.strike(fault).await }));
+        let kept = match fault {
+            // Half of it would leave no group.
+            Fault::Restore { .. } => &mut to_be_finished,
+            _ => &mut tasks,
+        };
+        kept.push(tokio::spawn(async move { nemesis.strike(fault).await }));
     }
     tokio::time::sleep_until(begin + Duration::from_millis(schedule.chaos_ms)).await;
     for task in tasks {
         task.abort();
     }
+    to_be_finished
 }
 
 impl Nemesis {
@@ -113,6 +122,7 @@ impl Nemesis {
                 down_ms,
             } => self.lose_mark(machine, seed, down_ms).await,
             Fault::RollBack { .. } => self.roll_back(fault).await,
+            Fault::Restore { .. } => self.restore(fault).await,
             Fault::ClockOffset { who, by_ms } | Fault::ClockJump { who, by_ms } => {
                 self.clock(kind, who, |clock| clock.jump_ms(by_ms), by_ms);
             }

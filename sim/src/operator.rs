@@ -55,12 +55,13 @@ pub struct Operator {
 }
 
 impl Operator {
-    /// Connects: to the brokers where there is one group of them, for a broker knows no queues but those of its own group. None if
-    /// clients were told to stop before anybody answered.
+    /// Connects: to the brokers where there is one group of them that stays, for a broker knows no queues but those of its own
+    /// group. None if clients were told to stop before anybody answered.
     pub async fn connect(clients: &Clients, host: &Host) -> Option<Operator> {
         let id = format!("operator-{}", clients.history.next_number());
         let groups = clients.world.group_count();
-        let client = connect(clients, host, id, groups > 1, PATIENCE).await?;
+        let name_servers = groups > 1 || clients.plan.outlives_brokers();
+        let client = connect(clients, host, id, name_servers, PATIENCE).await?;
         Some(Operator {
             client,
             history: clients.history.clone(),
@@ -100,6 +101,12 @@ impl Operator {
     /// A producer.
     pub fn producer(&self) -> Producer {
         self.client.producer().build().expect("no bound is 0")
+    }
+
+    /// A producer that tries each message for so long.
+    pub fn producer_for(&self, patience: Duration) -> Producer {
+        let producer = self.client.producer().send_timeout(patience);
+        producer.build().expect("no bound is 0")
     }
 
     /// Makes the topics of a plan, however long it takes.
@@ -183,9 +190,33 @@ impl Operator {
         }
         let trace = &world.trace;
         trace.tell(format_args!("operator replaces broker-{id} by broker-{by}"));
-        let mut configured = members.clone();
-        configured.push(by);
-        world.add_broker(by, &configured);
+        self.have_learn(world, by, &members).await;
+        let mut voters = members;
+        voters.retain(|voter| *voter != id);
+        voters.push(by);
+        self.have_vote(world, group, &voters).await.map(|()| true)
+    }
+
+    /// Puts a new broker with an empty disk beside the voters, however long it takes.
+    pub async fn add_replica(&self, world: &Arc<World>, group: BrokerGroup, by: u8) {
+        self.have_learn(world, by, &world.members(group)).await;
+        loop {
+            let mut voters = world.members(group);
+            voters.retain(|voter| *voter != by);
+            voters.push(by);
+            let Err(error) = self.have_vote(world, group, &voters).await else {
+                return;
+            };
+            let trace = &world.trace;
+            trace.tell(format_args!("broker-{by} does not vote yet: {error}"));
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    /// Starts a new broker, which is configured with itself and these, and has it learn.
+    async fn have_learn(&self, world: &Arc<World>, by: u8, members: &[u8]) {
+        let group = world.group_of(by);
+        world.add_broker(by, &[members, &[by]].concat());
         let machine = Machine::Broker(by);
         let address = BrokerAddress {
             group: group.name().to_owned(),
@@ -196,20 +227,20 @@ impl Operator {
         let admin = self.admin_of(group).timeout(MEMBERSHIP);
         // It takes a moment to start, and may be cut off.
         while let Err(error) = admin.add_learner(&address).await {
+            let trace = &world.trace;
             trace.tell(format_args!("broker-{by} does not learn yet: {error}"));
             tokio::time::sleep(AGAIN).await;
         }
-        let mut voters: Vec<u64> = members.iter().map(|member| u64::from(*member)).collect();
-        voters.retain(|voter| *voter != u64::from(id));
-        voters.push(by.into());
+    }
+
+    /// The guide's last step, too: their configurations name them.
+    async fn have_vote(&self, world: &World, group: BrokerGroup, ids: &[u8]) -> Result<(), String> {
+        let voters: Vec<u64> = ids.iter().copied().map(u64::from).collect();
+        let admin = self.admin_of(group).timeout(MEMBERSHIP);
         let changing = admin.change_voters(&voters).await;
-        match changing {
-            Ok(()) => {
-                world.write_members(group, &voters);
-                Ok(true)
-            }
-            Err(error) => Err(error.to_string()),
-        }
+        changing.map_err(|error| error.to_string())?;
+        world.write_members(group, &voters);
+        Ok(())
     }
 
     /// Replaces the members whose disks were wiped or rolled back, however long it takes: nothing else brings them back.

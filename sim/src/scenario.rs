@@ -3,7 +3,7 @@
 use crate::chance::Chance;
 use crate::report::Failure;
 use crate::schedule::{Kind, Mix, Schedule};
-use crate::workload::{HASTY_MS, Plan, Size};
+use crate::workload::{HASTY_MS, Lives, Plan, Size};
 use crate::world::Shape;
 
 const KIB: u64 = 1 << 10;
@@ -107,7 +107,7 @@ const SIZE: Size = Size {
     groups: 2,
     body_bytes_max: 1_500,
     think_ms_max: 120,
-    lives: false,
+    lives: Lives::None,
     attempt_ms: HASTY_MS,
 };
 
@@ -121,6 +121,15 @@ fn tiny_segments(chance: &mut Chance, shape: &mut Shape) {
     broker.log_retain_bytes = *chance.pick(&[1, 300, 600]) * KIB;
     broker.retention_interval_ms = 300;
     broker.dead_letter_retain_ms = *chance.pick(&[5, 20, 3_600]) * 1_000;
+}
+
+/// Segments as small as they may be in half of the worlds, and everything kept: snapshots bring the newcomers up.
+fn tiny_segments_kept(chance: &mut Chance, shape: &mut Shape) {
+    if chance.one_in(2) {
+        let broker = &mut shape.broker;
+        broker.segment_bytes = 144 * KIB;
+        broker.checkpoint_log_bytes = *chance.pick(&[16, 64]) * KIB;
+    }
 }
 
 /// Little is kept, and by age alone.
@@ -328,7 +337,7 @@ pub static SCENARIOS: &[Scenario] = &[
         size: Size {
             topics: 1,
             groups: 1,
-            lives: true,
+            lives: Lives::Reborn,
             ..SIZE
         },
         kinds: &[
@@ -342,6 +351,51 @@ pub static SCENARIOS: &[Scenario] = &[
         chaos_ms: 40_000,
         gentle: &[],
         tune: plain,
+    },
+    Scenario {
+        name: "restored",
+        about: "all brokers of the group are lost, and it goes on from the longest log that they left: under clients that stay",
+        size: Size {
+            lives: Lives::Restored,
+            ..SIZE
+        },
+        kinds: &[
+            (Kind::Restore, 3),
+            (Kind::Kill, 3),
+            (Kind::Clients, 3),
+            (Kind::Transfer, 2),
+            (Kind::Weather, 2),
+            (Kind::PowerLoss, 2),
+            (Kind::NameServers, 1),
+            (Kind::AskCommitted, 2),
+        ],
+        every_ms: 3_000,
+        chaos_ms: 40_000,
+        gentle: &[],
+        tune: plain,
+    },
+    Scenario {
+        name: "backups",
+        about: "the same from a backup, which lacks what was stored after it: under clients that are ahead of it",
+        // Who judges by places would take those of the lost history for those of the one that takes its place.
+        size: Size {
+            topics: 0,
+            lives: Lives::Restored,
+            ..SIZE
+        },
+        kinds: &[
+            (Kind::RestoreBackup, 3),
+            (Kind::Kill, 3),
+            (Kind::Clients, 3),
+            (Kind::Transfer, 2),
+            (Kind::Weather, 2),
+            (Kind::PowerLoss, 2),
+            (Kind::NameServers, 1),
+        ],
+        every_ms: 3_000,
+        chaos_ms: 40_000,
+        gentle: &[],
+        tune: tiny_segments_kept,
     },
     Scenario {
         name: "clocks",

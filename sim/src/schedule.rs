@@ -269,6 +269,15 @@ pub enum Fault {
         /// How long it is left there, in milliseconds.
         after_ms: u64,
     },
+    /// All brokers of a group are lost, and it goes on from a copy of the disk of one of them, under new numbers.
+    Restore {
+        /// How old the copy is, in milliseconds; none if it is made of what the machines left.
+        backup_ms: Option<u64>,
+        /// The id of the broker that begins with the copy; those of the brokers that join it follow.
+        by: u8,
+        /// How long nobody is there, in milliseconds.
+        down_ms: u64,
+    },
     /// A replica reads all that it has sealed, and repairs it.
     Scrub {
         /// Which.
@@ -419,6 +428,10 @@ impl Fault {
             Fault::LoseMark { .. } => FaultKind::MarkLost,
             Fault::RollBack { .. } => FaultKind::RolledBack,
             Fault::Wipe { .. } => FaultKind::DiskWiped,
+            Fault::Restore {
+                backup_ms: None, ..
+            } => FaultKind::GroupRestored,
+            Fault::Restore { .. } => FaultKind::BackupRestored,
             Fault::Scrub { .. } => FaultKind::Scrub,
             Fault::ClockOffset { .. } => FaultKind::ClockOffset,
             Fault::ClockJump { .. } => FaultKind::ClockJump,

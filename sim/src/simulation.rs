@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
 use madsim::runtime::Handle;
 use madsim::task::NodeId;
 
@@ -23,7 +24,7 @@ use crate::scenario::Scenario;
 use crate::schedule::{Fault, Schedule, Shape as Isolated, Timed};
 use crate::trace::Trace;
 use crate::violation::Violation;
-use crate::workload::{Clients, Phase, Plan, Rebirth, run_client};
+use crate::workload::{Clients, Phase, Plan, Rebirth, ThroughRestore, run_client};
 use crate::world::{Shape, World};
 
 /// Longest wait for the first leader and the topics.
@@ -268,12 +269,14 @@ fn something_happened(records: &[Record], trace: &Trace) -> Result<(), Violation
     let is_stored = |record: &Record| {
         let outcome = match &record.event {
             Event::Sent { outcome, .. } => outcome,
+            Event::Owed { .. } => return true,
             _ => return false,
         };
         matches!(outcome, Outcome::Done(_))
     };
     let is_delivered = |record: &Record| match &record.event {
         Event::Delivery { member, .. } => &*member.group != READER,
+        Event::Got { .. } => true,
         _ => false,
     };
     let missing = if !records.iter().any(is_stored) {
@@ -302,9 +305,7 @@ impl Story {
         let operator = beginning
             .map_err(|_| Violation::new("begins", format!("no topic was made in {BEGIN:?}")))?;
         let asking = tokio::spawn(self.operator().await.ask_bounds());
-        if !self.clients.plan.lives.is_empty() {
-            tokio::spawn(Rebirth::new(&self.clients, &operator).run());
-        }
+        self.begin_lives(&operator).await?;
         let nemesis = |group| Nemesis {
             world: self.world.clone(),
             clients: self.clients.clone(),
@@ -312,9 +313,12 @@ impl Story {
             group,
         };
         let nemeses = self.world.groups().map(nemesis).map(Arc::new);
-        nemesis::run(nemeses.collect(), schedule).await;
+        let to_be_finished = nemesis::run(nemeses.collect(), schedule).await;
         self.world.heal();
         self.world.trace.tell(format_args!("everything is healed"));
+        let finishing = tokio::time::timeout(liveness::SERVES_WITHIN, join_all(to_be_finished));
+        let finished = finishing.await;
+        finished.map_err(|_| Violation::new("serves-again", "a lost group is not restored"))?;
         self.history.record(Machine::Operator, Event::Healed);
         let operator = self.operator().await;
         let replacing = operator.replace_wiped(&self.world);
@@ -328,6 +332,19 @@ impl Story {
         liveness::time_is_led_back(&self.logs).await?;
         compare_logs(&self.world).await?;
         self.history.record(Machine::Operator, Event::End);
+        Ok(())
+    }
+
+    /// Those who send what is judged by value alone.
+    async fn begin_lives(&self, operator: &Operator) -> Result<(), Violation> {
+        if self.clients.plan.outlives_brokers() {
+            let sender = ThroughRestore::new(&self.clients, operator);
+            let preparing = tokio::time::timeout(BEGIN, sender.prepare()).await;
+            preparing.map_err(|_| Violation::new("begins", "a topic was not made"))?;
+            tokio::spawn(sender.run());
+        } else if !self.clients.plan.lives.is_empty() {
+            tokio::spawn(Rebirth::new(&self.clients, operator).run());
+        }
         Ok(())
     }
 

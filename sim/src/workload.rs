@@ -13,6 +13,7 @@ pub mod question;
 mod rebirth;
 mod redelivery_call;
 mod retrier;
+mod through_restore;
 
 use std::sync::Arc;
 
@@ -24,11 +25,12 @@ use crate::world::World;
 
 pub use machine::{LITTLE_PATIENCE, PATIENCE, connect, run_client};
 pub use plan::{
-    Commits, ConsumerPlan, HASTY_MS, LifePlan, Plan, ProducerPlan, PushPlan, RetrierPlan, Share,
-    Size, Targets, TopicPlan,
+    Commits, ConsumerPlan, HASTY_MS, LifePlan, Lives, Plan, ProducerPlan, PushPlan, RetrierPlan,
+    Share, Size, Targets, TopicPlan,
 };
 pub use producer::is_too_large;
 pub use rebirth::Rebirth;
+pub use through_restore::ThroughRestore;
 
 /// What clients are to do at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

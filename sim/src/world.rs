@@ -6,6 +6,7 @@
 mod differing;
 mod groups;
 mod keeper;
+mod restored;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -140,6 +141,7 @@ pub struct World {
     wiped: Mutex<BTreeSet<u8>>,
     rolled_back: Mutex<BTreeMap<u8, u64>>,
     members: Mutex<groups::Voters>,
+    restored: restored::RestoredGroups,
 }
 
 type OnNewBroker = Box<dyn Fn(Arc<BrokerProcess>) + Send>;
@@ -173,6 +175,7 @@ impl World {
             wiped: Mutex::default(),
             rolled_back: Mutex::default(),
             members: Mutex::new(members.collect()),
+            restored: restored::RestoredGroups::default(),
             shape,
         });
         let operator = Node {
@@ -214,6 +217,11 @@ impl World {
 
     /// Adds a broker that is configured with `members`, itself included, and starts it.
     pub fn add_broker(self: &Arc<Self>, id: u8, members: &[u8]) {
+        self.install(self.new_broker(id, members));
+    }
+
+    /// A broker that is configured with `members`, itself included, and has an empty disk.
+    fn new_broker(&self, id: u8, members: &[u8]) -> Arc<BrokerProcess> {
         let machine = Machine::Broker(id);
         let group = self.group_of(id);
         let mut config = BrokerConfig {
@@ -230,7 +238,15 @@ impl World {
         differing::differ(self.seed, id, &mut config);
         let process = Arc::new(BrokerProcess::new(machine, config, self.trace.clone()));
         (process.tables).remember_for(self.shape.broker.dedup_window_ms);
-        self.brokers().insert(id, process.clone());
+        process
+    }
+
+    /// Adds a broker and starts it.
+    fn install(self: &Arc<Self>, process: Arc<BrokerProcess>) {
+        let machine = process.machine;
+        if let Machine::Broker(id) = machine {
+            self.brokers().insert(id, process.clone());
+        }
         let started = process.clone();
         self.add_machine(machine, move || started.clone().run());
         let on_new = self.on_new_broker.lock();
@@ -291,7 +307,7 @@ impl World {
 
     /// Whether there is such a machine.
     pub fn has(&self, machine: Machine) -> bool {
-        self.nodes().contains_key(&machine)
+        self.nodes().contains_key(&machine) && !self.is_lost(machine)
     }
 
     /// What a new process with clients may ask of its machine. Its disk is as earlier processes left it.
@@ -311,7 +327,8 @@ impl World {
         node.is_some_and(|node| node.wanted == Wanted::Running)
     }
 
-    fn has_ended(&self, machine: Machine) -> bool {
+    /// Whether the machine has no process at the moment.
+    pub fn has_ended(&self, machine: Machine) -> bool {
         let nodes = self.nodes();
         let node = nodes.get(&machine);
         node.is_some_and(|node| self.simulator.is_exit(node.id))
@@ -371,6 +388,9 @@ impl World {
 
     /// Starts a process that is down, or lets one go on that is paused.
     pub fn start(&self, machine: Machine) {
+        if self.is_lost(machine) {
+            return;
+        }
         let before = self.nodes().get(&machine).map(|node| node.wanted);
         let Some(id) = self.want(machine, Wanted::Running) else {
             return;

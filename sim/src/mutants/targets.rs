@@ -192,6 +192,7 @@ impl Target {
                 of_redelivery(mutant)
             }
             Mutant::OtherLifeCommitted => (&["lives"], &["what-is-owed-is-read"], 20),
+            Mutant::RestoreKeepsTheHistory => (&["backups"], &["what-is-owed-is-read"], 20),
             Mutant::ProgressPassesWork
             | Mutant::FailureForgotten
             | Mutant::ProgressFileUnsynced

@@ -15,6 +15,8 @@ pub fn all_read(records: &[Record]) -> Result<(), String> {
     let mut owed: BTreeMap<(&Arc<str>, Value), &Arc<str>> = BTreeMap::new();
     // A group may get a message before its producer hears that it is stored.
     let mut got: BTreeSet<(&Arc<str>, Value)> = BTreeSet::new();
+    // What was stored after the latest copy.
+    let mut behind_copy: Vec<Value> = Vec::new();
     let mut all_owed = true;
     for record in records {
         match &record.event {
@@ -25,10 +27,17 @@ pub fn all_read(records: &[Record]) -> Result<(), String> {
                 topic,
                 value,
             } => {
+                behind_copy.push(*value);
                 let groups = groups
                     .iter()
                     .filter(|group| !got.contains(&(*group, *value)));
                 owed.extend(groups.map(|group| ((group, *value), topic)));
+            }
+            Event::Copied => behind_copy.clear(),
+            // What the copy has is owed still, and whatever is stored from now on.
+            Event::Restored => {
+                let gone: BTreeSet<Value> = behind_copy.drain(..).collect();
+                owed.retain(|(_, value), _| !gone.contains(value));
             }
             Event::Gone { topic } => owed.retain(|_, of| *of != topic),
             Event::Got {
@@ -120,6 +129,21 @@ mod tests {
         assert!(all_read(&records(vec![starts(), owed(2), got(2)])).is_err());
         let over = vec![starts(), owed(2), got(2), Event::AllOwed];
         assert_eq!(all_read(&records(over)), Ok(()));
+    }
+
+    /// Catches a message of the copy that is forgiven, and one that is asked for although the copy cannot have it; and one that
+    /// was stored after the loss at a place that a lost one had, and that nobody is given.
+    #[test]
+    fn what_a_backup_has_is_owed_and_what_comes_after_the_loss() {
+        let story = |after: Vec<Event>| {
+            let before = vec![owed(1), Event::Copied, owed(2), Event::Restored];
+            all_read(&records([before, after].concat()))
+        };
+        assert!(story(vec![]).is_err());
+        assert_eq!(story(vec![got(1)]), Ok(()));
+        assert!(story(vec![got(1), owed(3)]).is_err());
+        assert_eq!(story(vec![got(1), owed(3), got(3)]), Ok(()));
+        assert!(all_read(&records(vec![owed(1), Event::Restored, owed(2), got(2)])).is_ok());
     }
 
     /// Catches history that is given to a group which starts at the latest message.

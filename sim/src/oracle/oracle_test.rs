@@ -401,6 +401,13 @@ fn chosen_queues_are_read_in_order() {
     sent().gets(1, 0, 1).join(2, true).gets(2, 0, 1).holds();
     let shared = sent().join(2, false).gets(2, 0, 1).gets(2, 0, 1);
     shared.holds();
+    // Once for each broker group that goes on from a copy, and nothing is passed over then.
+    let restored = || sent().gets(1, 0, 1).gets(1, 1, 2).then(Event::Restored);
+    restored().gets(1, 0, 1).gets(1, 1, 2).holds();
+    let twice = restored().gets(1, 0, 1).gets(1, 0, 1);
+    twice.breaks("delivered-in-order");
+    let passed = sent().stored(3, 2).gets(1, 0, 1).then(Event::Restored);
+    passed.gets(1, 2, 3).breaks("no-skips");
 }
 
 #[test]

@@ -34,6 +34,8 @@ struct Walk<'a> {
     saved: BTreeMap<&'a str, Saved<'a>>,
     /// What was saved when a consumer was made.
     joined: BTreeMap<u64, Saved<'a>>,
+    /// Consumers that lived when a broker group was lost.
+    of_the_lost: BTreeSet<u64>,
 }
 
 impl<'a> Walk<'a> {
@@ -43,12 +45,22 @@ impl<'a> Walk<'a> {
                 let saved = self.saved.get(&*member.group).cloned();
                 self.joined.insert(member.member, saved.unwrap_or_default());
             }
+            // What was saved speaks of the history that is lost; and so may whatever those save who were there.
+            Event::Restored => {
+                let mut of_the_lost = std::mem::take(&mut self.of_the_lost);
+                of_the_lost.extend(self.work.keys().map(|(member, _)| *member));
+                of_the_lost.extend(self.joined.keys());
+                *self = Walk {
+                    of_the_lost,
+                    ..Walk::default()
+                };
+            }
             Event::Finished { member, place, .. } => {
                 if let Some(work) = self.work.get_mut(&(member.member, &place.queue)) {
                     work.finished.insert(place.offset);
                 }
             }
-            Event::Save { call, member } => {
+            Event::Save { call, member } if !self.of_the_lost.contains(&member.member) => {
                 let own = self.work.iter_mut();
                 let own = own.filter(|((of, _), _)| *of == member.member);
                 let covered = own.map(|((_, queue), work)| (*queue, work.next()));

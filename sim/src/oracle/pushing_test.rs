@@ -290,6 +290,28 @@ fn who_saved_its_own_progress_goes_on_there() {
     other.handed(3, 0, 1).holds();
 }
 
+/// Would catch progress of a group that was lost which is asked for in the one that took its place; and progress of that one
+/// which is not.
+#[test]
+fn own_progress_ends_with_the_history_that_it_speaks_of() {
+    let save = |story: Story, call: u64, number: u64| {
+        let member = member(number);
+        let saving = story.then(Event::Save { call, member });
+        saving.then(Event::Saved { call })
+    };
+    let saved = || {
+        let story = Story::of(false, true).handed(1, 0, 1).finished(0, 1);
+        save(story, 7, 1)
+    };
+    let restored = || saved().then(Event::Restored);
+    restored().joins(2).handed(2, 0, 1).holds();
+    // Who was there may still have places of the lost group's.
+    save(restored(), 8, 1).joins(2).handed(2, 0, 1).holds();
+    let anew = save(restored().joins(2).handed(2, 0, 1).finished(0, 1), 8, 2);
+    let again = anew.joins(3).handed(3, 0, 1);
+    again.violates("own-progress-is-kept");
+}
+
 #[test]
 fn nobody_begins_before_what_was_committed() {
     let committed = || Story::new(false).handed(1, 0, 1).finished(0, 1).told(1);

@@ -96,10 +96,12 @@ impl Model<'_> {
             })
     }
 
-    /// A consumer that reads queues which were chosen for it gets each message of a queue once, in order.
+    /// A consumer that reads queues which were chosen for it gets each message of a queue once, in order. When a broker group goes
+    /// on from a copy, it starts each of its queues again, once, and not behind what it got.
     pub(super) fn chosen_queues_in_order(&self) -> Result<(), Violation> {
         let mut alone = BTreeSet::new();
         let mut last: BTreeMap<(u64, &Queue), (u64, usize)> = BTreeMap::new();
+        let mut may_start_again: BTreeSet<(u64, &Queue)> = BTreeSet::new();
         for (at, record) in self.records.iter().enumerate() {
             match &record.event {
                 Event::Join {
@@ -107,11 +109,15 @@ impl Model<'_> {
                     assigned: true,
                     ..
                 } => drop(alone.insert(member.member)),
+                Event::Restored => may_start_again.extend(last.keys()),
                 Event::Delivery { member, place, .. } if alone.contains(&member.member) => {
-                    let before = last.insert((member.member, &place.queue), (place.offset, at));
-                    let Some((offset, before)) = before else {
+                    let key = (member.member, &place.queue);
+                    let Some((offset, before)) = last.insert(key, (place.offset, at)) else {
                         continue;
                     };
+                    if place.offset <= offset && may_start_again.remove(&key) {
+                        continue;
+                    }
                     let floor = self.dropped.by(&place.queue, at);
                     if place.offset <= offset || place.offset > (offset + 1).max(floor) {
                         let what = format!("{} came after {offset}", place.offset);

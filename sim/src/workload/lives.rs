@@ -1,5 +1,5 @@
-//! Members of groups that read topics which are made again, or get more queues, under them: some subscribe to one, some to
-//! both. What each got is written down by value: places mean nothing for longer than their topic lives.
+//! Members of groups that read topics which are made again, get more queues, or are restored from a copy, under them: some
+//! subscribe to one, some to both. What each got is written down by value: places mean nothing for longer than their topic lives.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,6 +27,9 @@ const POLL_MAX: usize = 16;
 /// It ends after one poll of so many, and another one begins.
 const ENDS_ONE_IN: u32 = 30;
 
+/// A push consumer that shares messages fails one delivery of so many: too seldom for a message to die.
+const FAILS_ONE_IN: u32 = 8;
+
 /// Works until clients are told to stop.
 pub(super) async fn run(clients: Arc<Clients>, machine: Machine, host: Host, plan: LifePlan) {
     while plan.waits
@@ -50,8 +53,8 @@ pub(super) async fn run(clients: Arc<Clients>, machine: Machine, host: Host, pla
             machine,
             plan: plan.clone(),
         };
-        match plan.alone {
-            true => reader.read_alone(client).await,
+        match plan.alone || plan.push {
+            true => reader.read_pushed(client).await,
             false => reader.read_as_member(client).await,
         }
         tokio::time::sleep(AGAIN).await;
@@ -90,17 +93,19 @@ impl Reader {
         }
     }
 
-    /// Gets every message, and keeps its own progress.
-    async fn read_alone(&self, client: Client) {
-        let file = PathBuf::from(format!("/{}.progress", self.plan.group));
+    /// Gets every message, and keeps its own progress; or shares them.
+    async fn read_pushed(&self, client: Client) {
         let mut builder = client
             .push_consumer(&*self.plan.group)
             .heartbeat_interval(Duration::from_secs(1))
             .long_polling_timeout(Duration::from_secs(5))
-            .commit_interval(Duration::from_millis(self.plan.commit_ms))
-            .consumption(Consumption::Broadcasting {
+            .commit_interval(Duration::from_millis(self.plan.commit_ms));
+        if self.plan.alone {
+            let file = PathBuf::from(format!("/{}.progress", self.plan.group));
+            builder = builder.consumption(Consumption::Broadcasting {
                 progress_file: Some(file),
             });
+        }
         for topic in &self.plan.topics {
             builder = builder.subscribe(&**topic, Filter::All);
         }
@@ -110,6 +115,7 @@ impl Reader {
         };
         while self.clients.phase() < Phase::Stop && !self.ends() {
             match tokio::time::timeout(POLL, stream.next()).await {
+                Ok(Ok(Some(delivery))) if self.fails() => delivery.retry_later(),
                 Ok(Ok(Some(delivery))) => {
                     self.got(&delivery);
                     delivery.ack();
@@ -129,8 +135,16 @@ impl Reader {
         }
     }
 
+    /// What it fails it did not get.
+    fn fails(&self) -> bool {
+        self.plan.push
+            && self.clients.phase() == Phase::Work
+            && madsim::rand::thread_rng().gen_ratio(1, FAILS_ONE_IN)
+    }
+
     fn ends(&self) -> bool {
-        let one_in = ENDS_ONE_IN * if self.plan.alone { POLL_MAX as u32 } else { 1 };
+        let pushed = self.plan.alone || self.plan.push;
+        let one_in = ENDS_ONE_IN * if pushed { POLL_MAX as u32 } else { 1 };
         self.clients.phase() == Phase::Work && madsim::rand::thread_rng().gen_ratio(1, one_in)
     }
 

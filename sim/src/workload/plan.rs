@@ -1,5 +1,7 @@
 //! What the clients of a world shall do: data, drawn from the seed before the world begins.
 
+mod lives;
+
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -8,6 +10,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::broker_group::BrokerGroup;
 use crate::chance::Chance;
+
+pub(super) use self::lives::{
+    LIFE_AGAIN, LIFE_ALL, LIFE_EACH, LIFE_GROWS, LIFE_LAST, LIFE_LATE, LIFE_PUSH, LIFE_STAYS,
+};
+pub use self::lives::{LifePlan, Lives};
 
 /// How much there shall be.
 #[derive(Clone, Copy, Debug)]
@@ -22,8 +29,8 @@ pub struct Size {
     pub body_bytes_max: u64,
     /// Longest pause of a producer between two messages.
     pub think_ms_max: u64,
-    /// Whether topics are made again and grow under their consumers.
-    pub lives: bool,
+    /// Who reads topics of which what was written down by value alone is judged, and what becomes of these.
+    pub lives: Lives,
     /// How long clients wait for an answer before they ask somebody else, in milliseconds.
     pub attempt_ms: u64,
 }
@@ -37,7 +44,7 @@ impl Default for Size {
             body_bytes_max: 1_500,
             think_ms_max: 120,
             attempt_ms: HASTY_MS,
-            lives: false,
+            lives: Lives::None,
         }
     }
 }
@@ -234,36 +241,6 @@ impl PushPlan {
     }
 }
 
-/// The topic that is made again under its consumers. What it holds nobody else looks at.
-pub(super) const LIFE_AGAIN: &str = "brief-again";
-/// The topic that gets more queues and stays.
-pub(super) const LIFE_GROWS: &str = "brief-grows";
-/// The group that gets everything of both.
-pub(super) const LIFE_ALL: &str = "life-all";
-/// The group that gets what is stored after it was made.
-pub(super) const LIFE_LATE: &str = "life-late";
-/// The one that gets everything and keeps its own progress.
-pub(super) const LIFE_EACH: &str = "life-each";
-
-/// A member of a group that reads topics which are made again and grow.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LifePlan {
-    /// On which client machine.
-    pub machine: u8,
-    /// Its group.
-    pub group: Arc<str>,
-    /// Its topics; other members of its group have others.
-    pub topics: Vec<Arc<str>>,
-    /// Whether it gets every message and keeps its own progress.
-    pub alone: bool,
-    /// Whether an operator makes its group before.
-    pub waits: bool,
-    /// How often it commits, in milliseconds.
-    pub commit_ms: u64,
-    /// Whether it leaves its group in order when it ends.
-    pub leaves: bool,
-}
-
 /// Everything.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
@@ -358,10 +335,29 @@ impl Plan {
             retriers,
             push_consumers,
             lives: match size.lives {
-                true => lives(&mut Chance::new(seed, "lives"), size),
-                false => Vec::new(),
+                Lives::None => Vec::new(),
+                Lives::Reborn => lives::reborn(&mut Chance::new(seed, "lives"), size),
+                Lives::Restored => lives::restored(&mut Chance::new(seed, "restored"), size),
             },
         }
+        .with_lasting_seeds()
+    }
+
+    /// Whether it is lived through that all brokers of a group are lost.
+    pub fn outlives_brokers(&self) -> bool {
+        let mut topics = self.lives.iter().flat_map(|life| &life.topics);
+        topics.any(|topic| **topic == *LIFE_STAYS)
+    }
+
+    /// Where all brokers may be lost that somebody began with, everybody begins with name servers.
+    fn with_lasting_seeds(mut self) -> Plan {
+        if self.outlives_brokers() {
+            let producers = self.producers.iter_mut();
+            producers.for_each(|producer| producer.name_servers = true);
+            let consumers = self.consumers.iter_mut();
+            consumers.for_each(|consumer| consumer.name_servers = true);
+        }
+        self
     }
 
     /// The same in so many broker groups: the first topic is spread over all of them, the others over some. Whoever shall
@@ -436,28 +432,6 @@ fn shares(chance: &mut Chance, groups: u8, all: bool) -> Vec<Share> {
         queues: chance.between(1..=3) as u32,
     };
     has.into_iter().map(share).collect()
-}
-
-/// Members that subscribe to one of the two topics, or to both.
-fn lives(chance: &mut Chance, size: Size) -> Vec<LifePlan> {
-    let members: [(&str, &[&str]); 6] = [
-        (LIFE_ALL, &[LIFE_AGAIN]),
-        (LIFE_ALL, &[LIFE_GROWS]),
-        (LIFE_ALL, &[LIFE_AGAIN, LIFE_GROWS]),
-        (LIFE_LATE, &[LIFE_AGAIN, LIFE_GROWS]),
-        (LIFE_LATE, &[LIFE_GROWS]),
-        (LIFE_EACH, &[LIFE_AGAIN, LIFE_GROWS]),
-    ];
-    let member = |(group, topics): (&str, &[&str])| LifePlan {
-        machine: chance.between(1..=size.machines.into()) as u8,
-        group: group.into(),
-        topics: topics.iter().map(|topic| Arc::from(*topic)).collect(),
-        alone: group == LIFE_EACH,
-        waits: group == LIFE_LATE,
-        commit_ms: chance.between(200..=2_000),
-        leaves: chance.one_in(2),
-    };
-    members.map(member).into()
 }
 
 fn producer(chance: &mut Chance, size: Size, topic: &TopicPlan) -> ProducerPlan {

@@ -1,6 +1,6 @@
 //! Faults that strike a whole broker group where there are several: the others go on.
 
-use super::Drawing;
+use super::{Drawing, Kind};
 use crate::machine::Machine;
 use crate::network::Cut;
 use crate::schedule::{Fault, Shape, Side};
@@ -39,6 +39,24 @@ impl Drawing<'_> {
         Fault::GroupDown {
             power: self.chance.one_in(2).then(|| self.chance.number()),
             down_ms: self.duration(),
+        }
+    }
+
+    /// A group is lost, and goes on from a copy.
+    pub(super) fn restore(&mut self, kind: Kind) -> Fault {
+        let backup_ms = match kind {
+            Kind::RestoreBackup => Some(self.chance.between(1_000..=8_000)),
+            _ => None,
+        };
+        let down_ms = self.duration();
+        let prey = self.prey();
+        prey.restored = true;
+        let by = prey.next_broker;
+        prey.next_broker += prey.brokers;
+        Fault::Restore {
+            backup_ms,
+            by,
+            down_ms,
         }
     }
 

@@ -12,6 +12,8 @@ pub(super) struct Prey {
     /// Rot strikes one replica of a group, and so does a wipe: a minority, whatever else happens.
     pub(super) victim: u8,
     pub(super) wiped: bool,
+    /// All that it had were lost once: those that came after them stay.
+    pub(super) restored: bool,
     pub(super) next_broker: u8,
 }
 
@@ -24,6 +26,7 @@ impl Prey {
             victim: base + chance.between(1..=brokers.into()) as u8,
             // One that is alone has nobody who could give it back what it lost.
             wiped: brokers < 3,
+            restored: false,
             next_broker: base + brokers + 1,
         }
     }
