@@ -281,7 +281,11 @@ async fn ended_at(service: &Service, segment: &SegmentInfo) -> Result<u64, Store
 async fn began_at(service: &Service, first_index: u64) -> Result<Option<u64>, StoreError> {
     let last = service.group.log().last();
     let end = last.map_or(0, |last| last.index + 1);
-    passed_at(service, first_index..end.min(first_index + TIMED_ENTRIES_MAX)).await
+    passed_at(
+        service,
+        first_index..end.min(first_index + TIMED_ENTRIES_MAX),
+    )
+    .await
 }
 
 /// What the first of these entries that says so says of how much had passed; Raft's own entries do not.

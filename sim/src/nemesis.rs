@@ -90,14 +90,7 @@ impl Nemesis {
                     self.world.start(machine);
                 }
             }
-            Fault::Pause { who, for_ms } => {
-                if let Some(machine) = self.find(who) {
-                    self.strikes(kind, format_args!("{machine} for {for_ms} ms"));
-                    self.world.pause(machine);
-                    sleep(for_ms).await;
-                    self.world.resume(machine);
-                }
-            }
+            Fault::Pause { who, for_ms } => self.pause(kind, who, for_ms).await,
             Fault::DiskFails { who, .. }
             | Fault::DiskRoom { who, .. }
             | Fault::SlowSyncs { who, .. } => self.disk(who, fault).await,
@@ -131,6 +124,15 @@ impl Nemesis {
             }
             Fault::ClocksWrong { by_ms, for_ms } => self.clocks_wrong(kind, by_ms, for_ms).await,
             operation => self.operate(operation).await,
+        }
+    }
+
+    async fn pause(&self, kind: FaultKind, who: Who, for_ms: u64) {
+        if let Some(machine) = self.find(who) {
+            self.strikes(kind, format_args!("{machine} for {for_ms} ms"));
+            self.world.pause(machine);
+            sleep(for_ms).await;
+            self.world.resume(machine);
         }
     }
 

@@ -134,38 +134,7 @@ pub async fn idle(duration: Duration, trace: Arc<Trace>) -> Option<Violation> {
 async fn live_here(spec: Spec, trace: Arc<Trace>, history: Arc<History>) -> Option<Violation> {
     let shape = spec.scenario.shape(spec.seed);
     let Course { plan, schedule } = spec.course();
-    if keeps_all(&shape, &schedule) {
-        history.record(Machine::Operator, Event::KeepsAll);
-    }
-    if let Some(ms) = keeps_for(&shape, &schedule) {
-        history.record(Machine::Operator, Event::KeepsFor { ms });
-    }
-    if shape.broker.dead_letter_retain_ms > 0 {
-        let ms = shape.broker.dead_letter_retain_ms;
-        history.record(Machine::Operator, Event::LettersKeptFor { ms });
-    }
-    let ms = shape.broker.dedup_window_ms;
-    history.record(Machine::Operator, Event::RemembersFor { ms });
-    if one_falls_silent_at_a_time(&schedule) && spec.scenario.name == "silence" {
-        let ms = SENDS_WITHIN_MS;
-        history.record(Machine::Operator, Event::SendsWithin { ms });
-    }
-    if spec.scenario.name == "group-away" {
-        history.record(Machine::Operator, Event::OthersGoOn);
-    }
-    if let Some(ms) = dawdling_tables_hold_up(&schedule)
-        && spec.scenario.name == "tables"
-    {
-        history.record(Machine::Operator, Event::SendsWithin { ms });
-    }
-    for topic in plan.topics.iter().filter(|topic| !topic.shares.is_empty()) {
-        let shared = Event::Shared {
-            topic: topic.name.clone(),
-            groups: topic.shares.len() as u8,
-            queues: topic.numbers(),
-        };
-        history.record(Machine::Operator, shared);
-    }
+    tell_promises(&spec, &shape, &schedule, &plan, &history);
     let world = World::build(spec.seed, shape, trace.clone());
     let invariants = Invariants::watch(&world);
     // Each group has a log of its own.
@@ -208,6 +177,42 @@ async fn live_here(spec: Spec, trace: Arc<Trace>, history: Arc<History>) -> Opti
         Some(_) => Ok(()),
     });
     judged.err()
+}
+
+/// Writes down what is promised in this world and not in each.
+fn tell_promises(spec: &Spec, shape: &Shape, schedule: &Schedule, plan: &Plan, history: &History) {
+    if keeps_all(shape, schedule) {
+        history.record(Machine::Operator, Event::KeepsAll);
+    }
+    if let Some(ms) = keeps_for(shape, schedule) {
+        history.record(Machine::Operator, Event::KeepsFor { ms });
+    }
+    if shape.broker.dead_letter_retain_ms > 0 {
+        let ms = shape.broker.dead_letter_retain_ms;
+        history.record(Machine::Operator, Event::LettersKeptFor { ms });
+    }
+    let ms = shape.broker.dedup_window_ms;
+    history.record(Machine::Operator, Event::RemembersFor { ms });
+    if one_falls_silent_at_a_time(schedule) && spec.scenario.name == "silence" {
+        let ms = SENDS_WITHIN_MS;
+        history.record(Machine::Operator, Event::SendsWithin { ms });
+    }
+    if spec.scenario.name == "group-away" {
+        history.record(Machine::Operator, Event::OthersGoOn);
+    }
+    if let Some(ms) = dawdling_tables_hold_up(schedule)
+        && spec.scenario.name == "tables"
+    {
+        history.record(Machine::Operator, Event::SendsWithin { ms });
+    }
+    for topic in plan.topics.iter().filter(|topic| !topic.shares.is_empty()) {
+        let shared = Event::Shared {
+            topic: topic.name.clone(),
+            groups: topic.shares.len() as u8,
+            queues: topic.numbers(),
+        };
+        history.record(Machine::Operator, shared);
+    }
 }
 
 /// Whether neither retention nor an operator drops anything.

@@ -51,9 +51,7 @@ fn has_place(service: &Service, request: &wire::AppendRequest) -> bool {
     };
     let entries = request.entries.iter();
     let new: Vec<_> = entries.filter(|entry| Some(entry.index) > last).collect();
-    let rolls = new
-        .iter()
-        .any(|entry| entry.kind == EntryKind::Roll as u32);
+    let rolls = new.iter().any(|entry| entry.kind == EntryKind::Roll as u32);
     let bytes = new.iter().map(|entry| entry.body.len() as u64).sum();
     follows && !rolls && service.log.has_place(new.len(), bytes)
 }

@@ -35,6 +35,9 @@ const UNSYNCED: &[&str] = &[
     "committed-immutable",
 ];
 
+/// What is wrong when bytes are taken for what they are not.
+const OTHER_BYTES: &[&str] = &["log-matching", "equal-tables", "no-phantom"];
+
 /// What is wrong with offsets that get lost or go back.
 const OFFSETS: &[&str] = &["offsets-forward", "no-delivery-after-acknowledgement"];
 
@@ -149,16 +152,8 @@ impl Target {
             ),
             Mutant::SyncSkipped => (&["kills"], UNSYNCED, 80),
             Mutant::VoteNotPersisted | Mutant::WipedReplicaAnswers => of_votes(mutant),
-            Mutant::TornTailAccepted => (
-                &["disks"],
-                &["log-matching", "equal-tables", "no-phantom"],
-                40,
-            ),
-            Mutant::CorruptRecordServed => (
-                &["disks"],
-                &["log-matching", "equal-tables", "no-phantom"],
-                60,
-            ),
+            Mutant::TornTailAccepted => (&["disks"], OTHER_BYTES, 40),
+            Mutant::CorruptRecordServed => (&["disks"], OTHER_BYTES, 60),
             Mutant::TruncationLost => (&["deposed"], LOGS, 20),
             Mutant::RetentionAboveCheckpoint => (&["snapshots"], KEPT, 20),
             Mutant::SnapshotWithoutSegments => (&["snapshots"], KEPT, 60),

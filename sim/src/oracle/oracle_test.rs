@@ -546,7 +546,8 @@ fn what_is_kept_by_age_goes_in_its_time() {
         story.ends(begins, &values[begins as usize..])
     };
     many(1_000_000, 0).breaks("gone-after-its-time");
-    many(1_000_000, 200).holds();
+    many(1_000_000, 200).breaks("gone-after-its-time");
+    many(1_000_000, 400).holds();
     many(2_000_000, 0).holds();
 }
 

@@ -307,7 +307,13 @@ fn own_progress_ends_with_the_history_that_it_speaks_of() {
     restored().joins(2).handed(2, 0, 1).holds();
     // Who was there may still have places of the lost group's.
     save(restored(), 8, 1).joins(2).handed(2, 0, 1).holds();
-    let anew = save(restored().joins(2).handed(2, 0, 1).finished(0, 1), 8, 2);
+    let finished = Event::Finished {
+        member: member(2),
+        place: place(TOPIC, 0),
+        attempt: 1,
+    };
+    let anew = restored().joins(2).handed(2, 0, 1).then(finished);
+    let anew = save(anew, 8, 2);
     let again = anew.joins(3).handed(3, 0, 1);
     again.violates("own-progress-is-kept");
 }

@@ -75,7 +75,14 @@ impl Rebirth {
         network.repeat_commits(true);
         while self.clients.phase() == Phase::Work {
             match draw(0..10) {
-                0..=2 => self.begin_again().await,
+                0..=2 => {
+                    self.begin_again().await;
+                    // A short life: what its readers said of it may be said of the next one.
+                    if draw(0..2) == 0 {
+                        tokio::time::sleep(Duration::from_millis(draw(0..PAUSE_MS_MAX))).await;
+                        self.begin_again().await;
+                    }
+                }
                 3 => self.grow(0).await,
                 4 => self.grow(1).await,
                 number => drop(self.send((number % 2) as usize, None).await),
