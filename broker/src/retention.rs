@@ -2,9 +2,9 @@
 //!
 //! Age is what has passed along the log: no clock that can be set makes an entry old, or keeps it young.
 //!
-//! Only sealed segments go, whole and oldest first; one that is written to and begins with what is too old is ended. The leader decides and proposes; the rows that point
-//! at the entries go first, on every replica alike, then each replica drops its segments, never above
-//! its newest checkpoint. What retries and dead letters point at is written once more before ([`keep`]).
+//! Only sealed segments go, whole and oldest first; one that is written to and begins with what is too old is ended. The
+//! leader decides and proposes; the rows that point at the entries go first, on every replica alike, then each replica drops
+//! its segments, never above its newest checkpoint. What retries and dead letters point at is written once more before ([`keep`]).
 //! Never drops anything itself.
 
 pub(crate) mod keep;

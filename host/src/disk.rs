@@ -19,7 +19,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 
 /// Linux's `EIO`.
-const INPUT_OUTPUT_ERROR: i32 = 5;
+pub(crate) const INPUT_OUTPUT_ERROR: i32 = 5;
 
 /// Whether the disk itself failed, and not the request: what it was asked for is as good as lost.
 pub fn is_media_error(error: &io::Error) -> bool {

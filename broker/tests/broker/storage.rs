@@ -45,6 +45,15 @@ async fn fill(client: &Client, first_id: u32) {
     }
 }
 
+/// Where the queue begins once retention has cut it.
+async fn begin_after_retention(client: &Client) -> i64 {
+    until("retention cuts the queue", async || {
+        let pulled = client.pull("orders", 0, 0, 1).await;
+        (pulled.code == Code::IllegalOffset).then(|| pulled.next_offset.unwrap())
+    })
+    .await
+}
+
 /// For how long messages are kept where that is tried.
 const RETAIN: Duration = Duration::from_secs(3);
 
@@ -88,11 +97,7 @@ async fn retention_by_size_drops_the_oldest_segments() {
     let client = cluster.leader_client().await;
     client.create_topic("orders", 1).await;
     fill(&client, 0).await;
-    let next = until("retention cuts the queue", async || {
-        let pulled = client.pull("orders", 0, 0, 1).await;
-        (pulled.code == Code::IllegalOffset).then(|| pulled.next_offset.unwrap())
-    })
-    .await;
+    let next = begin_after_retention(&client).await;
     assert!((1..40).contains(&next), "{next}");
     assert_eq!(client.pull("orders", 0, next, 1).await.code, Code::Ok);
     assert_eq!(
@@ -139,11 +144,7 @@ async fn retention_by_age_drops_old_segments_only() {
         "young enough"
     );
     let second = std::time::Instant::now();
-    let next = until("retention cuts the queue", async || {
-        let pulled = client.pull("orders", 0, 0, 1).await;
-        (pulled.code == Code::IllegalOffset).then(|| pulled.next_offset.unwrap())
-    })
-    .await;
+    let next = begin_after_retention(&client).await;
     assert!(begin.elapsed() > RETAIN, "{:?}", begin.elapsed());
     assert!(next >= 1, "{next}");
     assert!(
@@ -166,11 +167,7 @@ async fn retention_by_age_drops_the_last_messages_too() {
     for id in 0..10 {
         client.store(&[message("orders", 0, id)]).await;
     }
-    let next = until("retention cuts the queue", async || {
-        let pulled = client.pull("orders", 0, 0, 1).await;
-        (pulled.code == Code::IllegalOffset).then(|| pulled.next_offset.unwrap())
-    })
-    .await;
+    let next = begin_after_retention(&client).await;
     assert!(begin.elapsed() > RETAIN, "{:?}", begin.elapsed());
     assert_eq!(next, 10, "all of them are gone");
     assert_eq!(client.store(&[message("orders", 0, 10)]).await, [10]);

@@ -10,16 +10,13 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use super::{Chance, CrashDisk, Lost, NodeId};
-use crate::disk::File;
+use crate::disk::{File, INPUT_OUTPUT_ERROR};
 
 /// What a disk writes in one piece, and loses in one.
 const SECTOR_BYTES: usize = 512;
 
 /// What a system reads and keeps in one piece.
 const PAGE_BYTES: usize = 4096;
-
-/// Linux's `EIO`.
-const INPUT_OUTPUT_ERROR: i32 = 5;
 
 enum Change {
     Write { position: usize, bytes: Vec<u8> },
