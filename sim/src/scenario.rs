@@ -290,6 +290,23 @@ pub static SCENARIOS: &[Scenario] = &[
         tune: plain,
     },
     Scenario {
+        name: "wiped",
+        about: "a machine loses its disk while another one is away that does not learn who takes whose place",
+        size: SIZE,
+        kinds: &[
+            (Kind::Wipe, 1),
+            (Kind::Transfer, 2),
+            (Kind::Weather, 1),
+            (Kind::Clients, 1),
+            (Kind::AskCommitted, 2),
+        ],
+        // Little else happens: each step needs a group that goes on.
+        every_ms: 8_000,
+        chaos_ms: 45_000,
+        gentle: &[],
+        tune: plain,
+    },
+    Scenario {
         name: "snapshots",
         about: "tiny segments, little kept: replicas that were away need snapshots",
         size: Size {

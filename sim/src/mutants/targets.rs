@@ -56,9 +56,9 @@ type Row = (&'static [&'static str], &'static [&'static str], u64);
 fn of_votes(mutant: Mutant) -> Row {
     match mutant {
         Mutant::WipedReplicaAnswers => (
-            &["membership"],
+            &["wiped"],
             &["wiped-replicas-stay-out", "one-leader-per-term"],
-            400,
+            20,
         ),
         _ => (
             &["kills"],

@@ -406,6 +406,11 @@ fn chosen_queues_are_read_in_order() {
     restored().gets(1, 0, 1).gets(1, 1, 2).holds();
     let twice = restored().gets(1, 0, 1).gets(1, 0, 1);
     twice.breaks("delivered-in-order");
+    // What was fetched before, and what is there now; but not who came later.
+    let fetched = sent().then(Event::Restored).gets(1, 0, 1).gets(1, 0, 1);
+    fetched.gets(1, 1, 2).holds();
+    let later = sent().then(Event::Restored).join(2, true);
+    later.gets(2, 0, 1).gets(2, 0, 1).breaks("delivered-in-order");
     let passed = sent().stored(3, 2).gets(1, 0, 1).then(Event::Restored);
     passed.gets(1, 2, 3).breaks("no-skips");
 }

@@ -97,11 +97,14 @@ impl Model<'_> {
     }
 
     /// A consumer that reads queues which were chosen for it gets each message of a queue once, in order. When a broker group goes
-    /// on from a copy, it starts each of its queues again, once, and not behind what it got.
+    /// on from a copy, it starts each of its queues again, once, and not behind what it got: also one whose first messages it
+    /// fetched before and hands out after.
     pub(super) fn chosen_queues_in_order(&self) -> Result<(), Violation> {
         let mut alone = BTreeSet::new();
         let mut last: BTreeMap<(u64, &Queue), (u64, usize)> = BTreeMap::new();
-        let mut may_start_again: BTreeSet<(u64, &Queue)> = BTreeSet::new();
+        // Who was there when a broker group went on from a copy, and which of their queues began again since.
+        let mut may_start_again: BTreeSet<u64> = BTreeSet::new();
+        let mut started_again: BTreeSet<(u64, &Queue)> = BTreeSet::new();
         for (at, record) in self.records.iter().enumerate() {
             match &record.event {
                 Event::Join {
@@ -109,13 +112,17 @@ impl Model<'_> {
                     assigned: true,
                     ..
                 } => drop(alone.insert(member.member)),
-                Event::Restored => may_start_again.extend(last.keys()),
+                Event::Restored => {
+                    may_start_again.clone_from(&alone);
+                    started_again.clear();
+                }
                 Event::Delivery { member, place, .. } if alone.contains(&member.member) => {
                     let key = (member.member, &place.queue);
                     let Some((offset, before)) = last.insert(key, (place.offset, at)) else {
                         continue;
                     };
-                    if place.offset <= offset && may_start_again.remove(&key) {
+                    let again = place.offset <= offset && may_start_again.contains(&key.0);
+                    if again && started_again.insert(key) {
                         continue;
                     }
                     let floor = self.dropped.by(&place.queue, at);

@@ -157,7 +157,7 @@ impl Retrier {
             queue: queue.clone(),
         });
         let request = PullRetriesRequest {
-            messages_max: self.plan.poll_max as u32,
+            messages_max: self.poll_max() as u32,
             wait_ms: madsim::rand::thread_rng().gen_range(0..=RETRY_WAIT_MS),
             ..redelivery_call::pull_request(&self.plan.group, queue)
         };

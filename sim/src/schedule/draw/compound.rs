@@ -205,7 +205,7 @@ impl Drawing<'_> {
             let who = Who::Machine(*self.chance.pick(&others));
             let replaced_ms = self.chance.between(100..=1_000);
             at_ms = replaced_ms + self.chance.between(2_000..=5_000);
-            let down_ms = at_ms + refused_ms + self.chance.between(1_000..=12_000);
+            let down_ms = at_ms + refused_ms + self.chance.between(1_000..=18_000);
             let away = Fault::Crash {
                 who: vec![who],
                 power: None,
