@@ -217,6 +217,13 @@ impl Startup {
         if is_damaged && let Err(error) = self.give_up_tables().await {
             tracing::error!(%error, "the next start will find damaged tables");
         }
+        // Who starts next finds the directory as it stays.
+        if tokio::time::timeout(STOP_TIMEOUT, self.data_dir.settled())
+            .await
+            .is_err()
+        {
+            tracing::warn!("the superblock was not written in time");
+        }
     }
 
     /// Waits until the group exists or is ours to make. A replica alone makes it at once.

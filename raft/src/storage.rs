@@ -271,6 +271,10 @@ pub(crate) async fn remove_former(
 /// Has the next start make the tables again: it finds none of the generation that counts. Only where something else than
 /// these tables can be had. Durable when this returns.
 pub(crate) async fn give_up_tables(data_dir: &DataDir) -> Result<(), StoreError> {
+    if !data_dir.disk().exists(&data_dir.tables_dir()) {
+        // They were given up.
+        return Ok(());
+    }
     let generation = data_dir.superblock().tables_generation + 1;
     data_dir.save_tables_generation(generation).await
 }

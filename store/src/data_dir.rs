@@ -27,13 +27,26 @@ const SUPERBLOCK_BYTES_MAX: u64 = 64 << 10;
 
 /// A locked data directory.
 pub struct DataDir {
+    shared: Arc<Shared>,
+    /// Held while the file is replaced: one at a time. Holds what went wrong for good: after a
+    /// failed write nobody knows which superblock is on the disk.
+    replacing: Arc<tokio::sync::Mutex<Option<StoreError>>>,
+}
+
+/// What whoever replaces the superblock keeps until that is done: the directory stays locked meanwhile.
+struct Shared {
     host: Host,
     path: PathBuf,
     current: Mutex<Superblock>,
-    /// Held while the file is replaced: one at a time. Holds what went wrong for good: after a
-    /// failed write nobody knows which superblock is on the disk.
-    replacing: tokio::sync::Mutex<Option<StoreError>>,
     _lock: Box<dyn Send + Sync>,
+}
+
+impl Shared {
+    fn current(&self) -> std::sync::MutexGuard<'_, Superblock> {
+        self.current
+            .lock()
+            .expect("nobody panics while holding the superblock")
+    }
 }
 
 impl DataDir {
@@ -71,13 +84,15 @@ impl DataDir {
             );
         }
         let dir = DataDir {
-            host: host.clone(),
-            path: path.to_path_buf(),
-            current: Mutex::new(current),
-            replacing: tokio::sync::Mutex::new(None),
-            _lock: lock,
+            shared: Arc::new(Shared {
+                host: host.clone(),
+                path: path.to_path_buf(),
+                current: Mutex::new(current),
+                _lock: lock,
+            }),
+            replacing: Arc::default(),
         };
-        remove_if_there(&*dir.host.disk, &dir.path.join("incoming"))?;
+        remove_if_there(&**dir.disk(), &dir.path().join("incoming"))?;
         Ok(dir)
     }
 
@@ -132,17 +147,17 @@ impl DataDir {
 
     /// The machine.
     pub fn host(&self) -> &Host {
-        &self.host
+        &self.shared.host
     }
 
     /// The disk.
     pub fn disk(&self) -> &Arc<dyn Disk> {
-        &self.host.disk
+        &self.shared.host.disk
     }
 
     /// The directory itself.
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.shared.path
     }
 
     /// The directory of the log that counts.
@@ -151,52 +166,57 @@ impl DataDir {
     }
 
     pub(crate) fn log_dir_of(&self, generation: u64) -> PathBuf {
-        self.path.join(format!("log-{generation}"))
+        self.path().join(format!("log-{generation}"))
     }
 
     /// The directory of the tables that count.
     pub fn tables_dir(&self) -> PathBuf {
-        self.path
+        self.path()
             .join(format!("tables-{}", self.current().tables_generation))
     }
 
     /// Where copies of the tables are kept.
     pub fn checkpoints_dir(&self) -> PathBuf {
-        self.path.join("checkpoints")
+        self.path().join("checkpoints")
     }
 
     /// Where the files of one snapshot are received.
     pub fn incoming_dir(&self, snapshot_id: &str) -> PathBuf {
-        self.path.join("incoming").join(snapshot_id)
+        self.path().join("incoming").join(snapshot_id)
     }
 
     fn current(&self) -> std::sync::MutexGuard<'_, Superblock> {
-        self.current
-            .lock()
-            .expect("nobody panics while holding the superblock")
+        self.shared.current()
     }
 
-    /// Replaces the superblock on the disk, then in memory.
+    /// Returns when nothing is being replaced.
+    pub async fn settled(&self) {
+        drop(self.replacing.lock().await);
+    }
+
+    /// Replaces the superblock on the disk, then in memory. Also if nobody waits for it any more: one that ended half-way would
+    /// leave nobody knowing which superblock is on the disk, and the next one, which may be the last word of a replica that
+    /// has to end, could not be saved.
     async fn update(&self, change: impl FnOnce(&mut Superblock)) -> Result<()> {
-        let mut failed = self.replacing.lock().await;
+        let mut failed = self.replacing.clone().lock_owned().await;
         if let Some(error) = &*failed {
             return Err(error.clone());
         }
         let mut next = self.superblock();
         change(&mut next);
-        // Dropping this future half-way leaves the same uncertainty as a failure does.
+        // Until it is known to be there.
         *failed = Some(StoreError::Closed);
-        match replace(&*self.host.disk, &self.path, &next).await {
-            Ok(()) => {
-                *self.current() = next;
-                *failed = None;
-                Ok(())
+        let shared = self.shared.clone();
+        let replacing = tokio::spawn(async move {
+            let replaced = replace(&*shared.host.disk, &shared.path, &next).await;
+            *failed = replaced.clone().err();
+            if replaced.is_ok() {
+                *shared.current() = next;
             }
-            Err(error) => {
-                *failed = Some(error.clone());
-                Err(error)
-            }
-        }
+            replaced
+        });
+        // None comes back where the whole process ends.
+        replacing.await.unwrap_or(Err(StoreError::Closed))
     }
 }
 
@@ -389,6 +409,26 @@ mod tests {
             &LogConfig::default(),
         )
         .await
+    }
+
+    /// Catches a replica that has to end and cannot save its last word, since somebody stopped waiting for the one before:
+    /// whose tables had rotted ended at each start.
+    #[tokio::test]
+    async fn what_nobody_waits_for_is_saved_and_so_is_the_next_one() {
+        let host = host(Arc::new(CrashDisk::new()));
+        let dir = open(&host, &identity()).await.unwrap();
+        let mut given_up = Box::pin(dir.save_tables_generation(2));
+        assert!(futures::poll!(given_up.as_mut()).is_pending());
+        drop(given_up);
+        // Held until it is there, whoever else has let go of it.
+        let vote = Bytes::from_static(b"vote");
+        dir.save_vote(vote.clone()).await.unwrap();
+        let saved = dir.superblock();
+        assert_eq!((saved.tables_generation, &saved.vote), (2, &vote));
+        dir.settled().await;
+        drop(dir);
+        let dir = open(&host, &identity()).await.unwrap();
+        assert_eq!(dir.superblock(), saved);
     }
 
     /// Catches a second process on one directory, and a directory of another broker taken for ours.

@@ -123,7 +123,9 @@ impl<'a> Model<'a> {
         }
         let got = self.got(..began);
         let gets: BTreeSet<(&str, &Queue)> = self.got(began..ended).into_keys().collect();
-        for (group, topic) in self.readers(began) {
+        let restless = self.restless(began..ended);
+        let readers = self.readers(began).into_iter();
+        for (group, topic) in readers.filter(|(group, _)| !restless.contains(group)) {
             for (queue, end) in stored.iter().filter(|(queue, _)| *queue.topic == *topic) {
                 let next = got.get(&(group, *queue)).copied().unwrap_or(0);
                 if next < *end && !gets.contains(&(group, *queue)) {
@@ -153,6 +155,19 @@ impl<'a> Model<'a> {
             }
         }
         got
+    }
+
+    /// Groups that lost more than one member then. Those that vanish keep their shares until they are missed, so where one
+    /// follows the other, the one that lives may have the same queue each time, and the others belong to those that are gone.
+    fn restless(&self, when: Range<usize>) -> BTreeSet<&'a str> {
+        let mut left: BTreeMap<&str, u64> = BTreeMap::new();
+        for record in &self.records[when] {
+            if let Event::Leave { member } = &record.event {
+                *left.entry(&member.group).or_default() += 1;
+            }
+        }
+        let restless = left.into_iter().filter(|(_, members)| *members > 1);
+        restless.map(|(group, _)| group).collect()
     }
 
     /// Who shares the queues of which topic. Who takes all of them works on one after the other, and waits for each.

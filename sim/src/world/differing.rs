@@ -25,7 +25,7 @@ pub(super) fn differ(seed: u64, broker_id: u8, config: &mut BrokerConfig) {
     config.proposals_inflight_max = *chance.pick(&[1, 4, 16]);
     config.checkpoint_log_bytes = *chance.pick(&[16, 64, 512]) * KIB;
     config.pull_messages_max = *chance.pick(&[3, 32, 1_024]);
-    config.pull_bytes_max = *chance.pick(&[2, 64, 4_096]) * KIB;
+    config.pull_bytes_max = *chance.pick(&[8, 64, 4_096]) * KIB;
     config.retention_interval_ms = *chance.pick(&[300, config.retention_interval_ms]);
 }
 
