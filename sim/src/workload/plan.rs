@@ -444,7 +444,7 @@ fn producer(chance: &mut Chance, size: Size, topic: &TopicPlan) -> ProducerPlan 
         machine: chance.between(1..=size.machines.into()) as u8,
         topic: topic.name.clone(),
         targets,
-        think_ms_max: chance.between(1..=size.think_ms_max),
+        think_ms_max: chance.between(size.think_ms_max / 6..=size.think_ms_max),
         in_flight: *chance.pick(&[1, 1, 4, 16]),
         batch: 1,
         send_timeout_ms: *chance.pick(&[800, 3_000, 10_000, 10_000]),
