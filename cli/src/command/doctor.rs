@@ -3,7 +3,7 @@
 //!
 //! | file | what it does |
 //! | --- | --- |
-//! | `symptoms` | the table; README shows the same |
+//! | `symptoms` | the table; `docs/troubleshooting.md` shows the same |
 //! | `facts` | asks the cluster, and changes nothing |
 //! | `checks` | finds symptoms in the facts; pure |
 

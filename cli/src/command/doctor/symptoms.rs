@@ -1,4 +1,5 @@
-//! The table of symptoms: what people see, what causes it, what to do. README shows it row by row.
+//! The table of symptoms: what people see, what causes it, what to do.
+//! `docs/troubleshooting.md` shows it row by row.
 
 /// What people see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -218,10 +219,10 @@ impl Cause {
 mod tests {
     use super::*;
 
-    /// Catches a table in README that promises something else than the doctor finds.
+    /// Catches a table in the documents that promises something else than the doctor finds.
     #[test]
-    fn readme_shows_the_same_table() {
-        let readme = include_str!("../../../../README.md");
+    fn the_documents_show_the_same_table() {
+        let shown = include_str!("../../../../docs/troubleshooting.md");
         let rows: Vec<String> = Cause::ALL
             .iter()
             .map(|cause| {
@@ -234,8 +235,8 @@ mod tests {
             rows.join("\n")
         );
         assert!(
-            readme.contains(&wanted),
-            "README.md lacks this table:\n{wanted}"
+            shown.contains(&wanted),
+            "docs/troubleshooting.md lacks this table:\n{wanted}"
         );
     }
 
