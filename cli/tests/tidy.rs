@@ -45,7 +45,6 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "host",
         ],
     ),
-    ("jepsen", &["client", "proto"]),
 ];
 
 /// Crates that only one folder may name.
@@ -86,14 +85,10 @@ const TEXT_ONLY_IN: &[(&str, &[&str])] = &[
             "sim/src/report.rs",
             "sim/src/case.rs",
             "client/examples/tls.rs",
-            "jepsen/",
         ],
     ),
-    ("SystemTime::now", &["host/", "jepsen/"]),
-    (
-        "std::thread::spawn",
-        &["host/", "cli/src/ceiling/", "sim/", "jepsen/"],
-    ),
+    ("SystemTime::now", &["host/"]),
+    ("std::thread::spawn", &["host/", "cli/src/ceiling/", "sim/"]),
     ("openraft::", &["raft/", "sim/"]),
     ("rocksdb::", &["store/src/kv/rocks"]),
     (
