@@ -154,8 +154,9 @@ async fn compare_logs_of(world: &World, group: BrokerGroup) -> Result<(), Violat
                     next = log.positions().dropped;
                     continue;
                 }
-                // Nobody repairs a replica that was taken out of the group; what it has is needed by nobody.
-                Err(error) if error.is_corruption() && !is_member => break,
+                // Nobody repairs a replica that was taken out of the group, nor gives it back what its disk lost of its end;
+                // what it has is needed by nobody.
+                Err(_) if !is_member => break,
                 Err(error) if error.is_corruption() && repaired != Some(next) => {
                     // The read begins with the entry that is asked for.
                     repaired = Some(next);
