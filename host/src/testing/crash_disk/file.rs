@@ -55,6 +55,8 @@ impl MemoryFile {
     }
 
     pub(super) fn overwrite(&mut self, position: u64, replacement: &[u8]) {
+        // What is lost was there: a write that is not synced yet must not bring it back after a crash.
+        self.sync();
         put(&mut self.bytes, position as usize, replacement);
         self.persist(position as usize, replacement);
     }
