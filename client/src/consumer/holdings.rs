@@ -22,7 +22,7 @@ use host::{Mutant, ShutdownTrigger, mutant};
 use proto::place::Life;
 use tokio::sync::Notify;
 
-pub(crate) use one_by_one::{Pick, RetriesWanted, Ticket};
+pub(crate) use one_by_one::{Pace, Pick, RetriesWanted, Ticket};
 
 use crate::consumer::at_work::AtWork;
 use crate::consumer::delivery::{Delivery, TopicQueue};

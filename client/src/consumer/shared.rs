@@ -406,13 +406,13 @@ mod tests {
 
     use super::testing::{hold, queue, without_servers};
     use super::*;
-    use crate::consumer::holdings::{Pick, Ticket};
+    use crate::consumer::holdings::{Pace, Pick, Ticket};
     use crate::consumer::progress_file::ProgressFile;
 
     const LONG: Duration = Duration::from_secs(60);
 
     fn pick(shared: &Shared) -> Ticket {
-        match shared.holdings().pick(false, Instant::now()) {
+        match shared.holdings().pick(Pace::AtOnce(1), Instant::now()) {
             Pick::Delivery(ticket, _) => ticket,
             other => panic!("{other:?}"),
         }

@@ -12,7 +12,7 @@ use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 
 use crate::connection::Call;
-use crate::consumer::holdings::{Pick, Ticket};
+use crate::consumer::holdings::{Pace, Pick, Ticket};
 use crate::consumer::redelivery::{self, HandBack, HandedBack};
 use crate::consumer::shared::{Shared, Sharing};
 use crate::consumer::{Delivery, TopicQueue};
@@ -34,6 +34,15 @@ pub(super) struct Rules {
     pub(super) attempts: Attempts,
     /// Before a failed delivery is tried again without the servers' help.
     pub(super) pause: Duration,
+}
+
+impl Rules {
+    fn pace(&self) -> Pace {
+        match self.in_order {
+            true => Pace::InOrder,
+            false => Pace::AtOnce(self.concurrency),
+        }
+    }
 }
 
 /// How often a message is delivered before it has failed for good.
@@ -118,7 +127,7 @@ impl Engine {
             // From here on an arrival is noticed, also one between the look and the wait.
             arrived.as_mut().enable();
             let now = Instant::now();
-            let picked = self.shared.holdings().pick(self.rules.in_order, now);
+            let picked = self.shared.holdings().pick(self.rules.pace(), now);
             match picked {
                 Pick::Delivery(ticket, delivery) => {
                     let work = Work { ticket, place };
@@ -196,17 +205,12 @@ impl Engine {
             delivery,
             failure,
         } = ended;
+        // Its place goes to the next delivery: this may take as long as its brokers are away, and other queues go on. Not
+        // without bound: of each queue only so many are handed out before the servers have heard of them.
+        drop(work.place);
         match failure {
-            None => {
-                // Its place goes to the next delivery: this may take as long as its brokers are away, and other queues go
-                // on. Not without bound: a queue holds only so many that are not finished.
-                drop(work.place);
-                self.settle_done(&work.ticket, &delivery).await;
-            }
-            Some(failure) => {
-                self.settle_failed(&work.ticket, delivery, failure).await;
-                drop(work.place);
-            }
+            None => self.settle_done(&work.ticket, &delivery).await,
+            Some(failure) => self.settle_failed(&work.ticket, delivery, failure).await,
         }
         self.shared.settled.notify_waiters();
         self.shared.arrived.notify_waiters();
@@ -401,24 +405,29 @@ mod tests {
         delivery.expect("the engine runs")
     }
 
-    /// Catches an outage of one broker group that stops the queues of all others: what cannot be settled took their
-    /// places.
+    /// Catches an outage of one broker group that stops the queues of all others: what cannot be settled, or handed back, took
+    /// their places.
     #[tokio::test]
     async fn what_cannot_be_settled_keeps_no_place() {
-        let engine = engine(Duration::from_secs(1));
-        let shared = engine.shared().clone();
-        hold(&shared, 0, 0);
-        hold(&shared, 1, 1);
-        shared
-            .holdings()
-            .retries_came(&queue(0), vec![delivery(0, 0)]);
-        tokio::spawn(engine.clone().settle_ended());
-        let retry = next(&engine).await;
-        assert_eq!(retry.queue, 0);
-        retry.ack();
-        let other = next(&engine).await;
-        assert_eq!(other.queue, 1);
-        assert_eq!(shared.holdings().running(&queue(0)), 1, "nobody was told");
+        for fails in [false, true] {
+            let engine = engine(Duration::from_secs(1));
+            let shared = engine.shared().clone();
+            hold(&shared, 0, 0);
+            hold(&shared, 1, 1);
+            shared
+                .holdings()
+                .retries_came(&queue(0), vec![delivery(0, 0)]);
+            tokio::spawn(engine.clone().settle_ended());
+            let retry = next(&engine).await;
+            assert_eq!(retry.queue, 0);
+            match fails {
+                true => retry.retry_later(),
+                false => retry.ack(),
+            }
+            let other = next(&engine).await;
+            assert_eq!(other.queue, 1);
+            assert_eq!(shared.holdings().running(&queue(0)), 1, "nobody was told");
+        }
     }
 
     /// Catches a retry that is worked on again because a name server did not know what to do with its end.
@@ -442,7 +451,10 @@ mod tests {
     async fn attempts_are_not_guessed() {
         let engine = engine_with(Duration::from_millis(1), Attempts::OfGroup);
         hold(engine.shared(), 0, 1);
-        let picked = engine.shared().holdings().pick(true, Instant::now());
+        let picked = engine
+            .shared()
+            .holdings()
+            .pick(Pace::InOrder, Instant::now());
         let Pick::Delivery(ticket, delivery) = picked else {
             panic!("{picked:?}")
         };
@@ -458,7 +470,10 @@ mod tests {
     async fn the_longest_pause_is_taken() {
         let engine = engine(Duration::MAX);
         hold(engine.shared(), 0, 1);
-        let picked = engine.shared().holdings().pick(false, Instant::now());
+        let picked = engine
+            .shared()
+            .holdings()
+            .pick(Pace::AtOnce(1), Instant::now());
         let Pick::Delivery(ticket, delivery) = picked else {
             panic!("{picked:?}")
         };

@@ -410,7 +410,10 @@ fn chosen_queues_are_read_in_order() {
     let fetched = sent().then(Event::Restored).gets(1, 0, 1).gets(1, 0, 1);
     fetched.gets(1, 1, 2).holds();
     let later = sent().then(Event::Restored).join(2, true);
-    later.gets(2, 0, 1).gets(2, 0, 1).breaks("delivered-in-order");
+    later
+        .gets(2, 0, 1)
+        .gets(2, 0, 1)
+        .breaks("delivered-in-order");
     let passed = sent().stored(3, 2).gets(1, 0, 1).then(Event::Restored);
     passed.gets(1, 2, 3).breaks("no-skips");
 }

@@ -148,7 +148,13 @@ fn nobody_stands_still_in_a_queue_that_can_be_reached() {
     stored(10).back().gets(41, place(10, 0), 1).holds();
     // One that vanishes is followed by another in time; one after the other leave it their shares.
     stored(0).leaves(20).joins(21).back().breaks();
-    stored(0).leaves(20).joins(21).leaves(25).joins(26).back().holds();
+    stored(0)
+        .leaves(20)
+        .joins(21)
+        .leaves(25)
+        .joins(26)
+        .back()
+        .holds();
 }
 
 /// Would catch message groups that may change their queue although their topic lies in one broker group.

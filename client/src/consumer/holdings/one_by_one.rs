@@ -19,6 +19,21 @@ pub(crate) struct Ticket {
     epoch: u64,
 }
 
+/// How many deliveries of a queue may be worked on, or on their way back to the servers, before the next one is handed out.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Pace {
+    /// One, and it is finished before the next.
+    InOrder,
+    /// So many, and no more: those that the servers of an absent broker group are to take keep their own queue, and no other.
+    AtOnce(usize),
+}
+
+impl Pace {
+    fn is_in_order(self) -> bool {
+        self == Pace::InOrder
+    }
+}
+
 /// What there is to hand out.
 #[derive(Debug)]
 pub(crate) enum Pick {
@@ -48,8 +63,12 @@ impl Held {
     }
 
     /// Whether any of it may be handed out now. If not, the passing of time alone changes nothing.
-    fn may_go(&self, in_order: bool) -> bool {
-        !self.leaving && !self.paused && (!in_order || self.running() == 0)
+    fn may_go(&self, pace: Pace) -> bool {
+        let most = match pace {
+            Pace::InOrder => 1,
+            Pace::AtOnce(most) => most,
+        };
+        !self.leaving && !self.paused && self.running() < most
     }
 
     /// How many retries may be taken from the servers. One of them always: it may be larger than the bound.
@@ -61,17 +80,17 @@ impl Held {
         }
     }
 
-    fn has_something(&self, in_order: bool, now: Instant) -> bool {
-        if !self.may_go(in_order) {
+    fn has_something(&self, pace: Pace, now: Instant) -> bool {
+        if !self.may_go(pace) {
             return false;
         }
-        let next_may_go = !in_order || self.at_work.is_empty();
+        let next_may_go = !pace.is_in_order() || self.at_work.is_empty();
         let fresh = next_may_go && !self.buffer.is_empty();
         fresh || self.retries.is_ready() || self.at_work.next_due().is_some_and(|due| due <= now)
     }
 
     /// What comes first of what it has; and whether that is one of the servers' retries.
-    fn hand_out(&mut self, in_order: bool, now: Instant) -> Option<(Delivery, bool)> {
+    fn hand_out(&mut self, pace: Pace, now: Instant) -> Option<(Delivery, bool)> {
         if let Some(delivery) = self.at_work.take_due(now) {
             return Some((delivery, false));
         }
@@ -79,7 +98,7 @@ impl Held {
             return Some((delivery, true));
         }
         assert!(
-            !in_order || self.at_work.is_empty(),
+            !pace.is_in_order() || self.at_work.is_empty(),
             "an unfinished delivery of the queue comes before its next one"
         );
         let delivery = self.buffer.pop_front()?;
@@ -90,8 +109,8 @@ impl Held {
 }
 
 impl Holdings {
-    /// One delivery, from one queue after the other. `in_order`: none of a queue of which one is not finished.
-    pub(crate) fn pick(&mut self, in_order: bool, now: Instant) -> Pick {
+    /// One delivery, from one queue after the other, of those that the pace allows.
+    pub(crate) fn pick(&mut self, pace: Pace, now: Instant) -> Pick {
         if self.closed {
             return Pick::Closed;
         }
@@ -100,16 +119,16 @@ impl Holdings {
             .queues
             .range::<TopicQueue, _>((behind, Bound::Unbounded))
             .chain(&self.queues);
-        let found = queues.find(|(_, held)| held.has_something(in_order, now));
+        let found = queues.find(|(_, held)| held.has_something(pace, now));
         let Some(queue) = found.map(|(queue, _)| queue.clone()) else {
-            return self.nothing(in_order);
+            return self.nothing(pace);
         };
         let held = self
             .queues
             .get_mut(&queue)
             .expect("is held: the key is from the map");
         let (delivery, is_retry) = held
-            .hand_out(in_order, now)
+            .hand_out(pace, now)
             .expect("has something: that was looked for");
         let ticket = Ticket {
             queue: queue.of_life(delivery.life),
@@ -121,11 +140,11 @@ impl Holdings {
         Pick::Delivery(ticket, Box::new(delivery))
     }
 
-    fn nothing(&mut self, in_order: bool) -> Pick {
+    fn nothing(&mut self, pace: Pace) -> Pick {
         if let Some(failure) = self.take_failure() {
             return Pick::Failure(failure);
         }
-        let waiting = self.queues.values().filter(|held| held.may_go(in_order));
+        let waiting = self.queues.values().filter(|held| held.may_go(pace));
         Pick::Nothing(waiting.filter_map(|held| held.at_work.next_due()).min())
     }
 

@@ -59,8 +59,16 @@ fn fill(holdings: &mut Holdings, number: u32, offsets: std::ops::Range<u64>) {
     assert!(holdings.fetched(&queue(number), epoch, deliveries.collect(), offsets.end));
 }
 
+/// One at a time, or as many as there are.
+fn pace(in_order: bool) -> Pace {
+    match in_order {
+        true => Pace::InOrder,
+        false => Pace::AtOnce(usize::MAX),
+    }
+}
+
 fn pick(holdings: &mut Holdings, in_order: bool, now: Instant) -> Option<(Ticket, Delivery)> {
-    match holdings.pick(in_order, now) {
+    match holdings.pick(pace(in_order), now) {
         Pick::Delivery(ticket, delivery) => Some((ticket, *delivery)),
         Pick::Nothing(_) => None,
         other => panic!("{other:?}"),
@@ -102,7 +110,9 @@ fn a_failed_delivery_holds_progress_back_until_it_went_well() {
     let (first, failed) = pick(&mut holdings, true, now).expect("a delivery");
     assert!(pick(&mut holdings, true, now).is_none(), "in order");
     holdings.again(&first, failed, now + PAUSE, false);
-    assert!(matches!(holdings.pick(true, now), Pick::Nothing(Some(due)) if due == now + PAUSE));
+    assert!(
+        matches!(holdings.pick(pace(true), now), Pick::Nothing(Some(due)) if due == now + PAUSE)
+    );
     let (again, delivery) = pick(&mut holdings, true, now + PAUSE).expect("it is time");
     assert_eq!((again.offset, delivery.offset, done(&holdings)), (0, 0, 0));
     holdings.finish(&again);
@@ -186,7 +196,21 @@ fn a_queue_that_is_left_hands_out_nothing_and_waits_for_what_is_worked_on() {
     );
     holdings.finish(&second);
     assert!(matches!(holdings.stop()[..], []));
-    assert!(matches!(holdings.pick(false, now), Pick::Closed));
+    assert!(matches!(holdings.pick(pace(false), now), Pick::Closed));
+}
+
+/// Catches a queue whose failed messages nobody takes back, and that keeps others from being worked on, or has more and more
+/// of its own handed out.
+#[test]
+fn a_queue_has_so_many_worked_on_and_others_go_on() {
+    let (mut holdings, now) = (holding(&[0, 1], 0..5), Instant::now());
+    let two = Pace::AtOnce(2);
+    let picked: Vec<u32> = std::iter::from_fn(|| match holdings.pick(two, now) {
+        Pick::Delivery(ticket, _) => Some(ticket.queue.queue),
+        _ => None,
+    })
+    .collect();
+    assert_eq!(picked, [0, 1, 0, 1]);
 }
 
 /// Catches a retry that moves progress, is worked on twice at once, or is asked for while it is held.
@@ -277,7 +301,10 @@ fn in_order_nothing_is_due_while_something_is_worked_on() {
     holdings.retries_came(&queue(0), vec![delivery(0, 2)]);
     let (retry, _) = pick(&mut holdings, true, now).expect("the retry");
     let due = now + PAUSE;
-    assert!(matches!(holdings.pick(true, due), Pick::Nothing(None)));
+    assert!(matches!(
+        holdings.pick(pace(true), due),
+        Pick::Nothing(None)
+    ));
     holdings.finish(&retry);
     let (again, _) = pick(&mut holdings, true, due).expect("it is time");
     assert_eq!(again.offset, 5);
