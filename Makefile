@@ -31,7 +31,7 @@ FILE ?= $(shell for file in $(DEMO_FILES); do \
 
 .DEFAULT_GOAL := help
 .PHONY: help build up test demo bench interop deploy-test fuzz sim sim-unit sim-determinism sim-minimize sim-mutants lint \
-	lint-code lint-sim lint-sdk lint-dependencies fmt doc packages
+	lint-code lint-mutants lint-sim lint-sdk lint-dependencies fmt doc packages
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -86,15 +86,23 @@ sim-determinism: packages ## Simulate each world twice: the same seed must be th
 sim-minimize: packages ## Shrink a world that fails to a case in sim/regressions: SEED=42 SCENARIO=chaos
 	@$(SIM) minimize --seed $(SEED) --scenario $(SCENARIO) $(ARGS)
 
-sim-mutants: ## Put known bugs back, one at a time: the simulator must catch each (ARGS="--mutant sync-skipped")
-	RUSTFLAGS="$(SIM_RUSTFLAGS) --cfg raftmq_mutants" cargo run --release --quiet \
+# Known bugs are patches: they are built in a copy of the sources, and no other build has them.
+sim-mutants: packages ## Put known bugs back, one at a time: the simulator must catch each (ARGS="--mutant sync-skipped")
+	@scripts/system-packages patches
+	@sim/mutants/tree $(BUILD_DIR)
+	RUSTFLAGS="$(SIM_RUSTFLAGS)" cargo run --release --quiet --manifest-path $(BUILD_DIR)/mutants-tree/Cargo.toml \
 		--target-dir $(BUILD_DIR)/madsim-mutants -p raftmq-sim -- mutants $(ARGS)
 
-lint: lint-code lint-sim lint-sdk lint-dependencies ## Formatting, clippy for both builds, dependencies; changes nothing
+lint: lint-code lint-mutants lint-sim lint-sdk lint-dependencies ## Formatting, clippy for both builds, known bugs, dependencies; changes nothing
 
 lint-code: packages
 	cargo fmt --all --check
 	cargo clippy --release --workspace --all-targets -- -D warnings
+
+# Compiles nothing: whether each known bug can still be put into the code as it is.
+lint-mutants:
+	@scripts/system-packages patches
+	@sim/mutants/tree --check
 
 lint-sim: packages
 	RUSTFLAGS="$(SIM_RUSTFLAGS)" cargo clippy --release --target-dir $(BUILD_DIR)/madsim \

@@ -24,8 +24,6 @@ mod history;
 mod keep;
 pub(crate) mod limits;
 mod offset;
-#[cfg(raftmq_mutants)]
-mod outside_log;
 mod record;
 mod references;
 mod restore;

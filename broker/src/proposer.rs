@@ -11,11 +11,7 @@
 
 mod batch;
 mod encode;
-#[cfg(raftmq_mutants)]
-mod hasty;
 mod reply;
-#[cfg(raftmq_mutants)]
-mod torn;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -122,11 +118,6 @@ pub(crate) struct GroupAgreement {
 
 impl Agreement for GroupAgreement {
     async fn propose(&self, entry: Bytes, upkeep: bool) -> Result<Bytes, ProposalError> {
-        // Mutant: see there.
-        #[cfg(raftmq_mutants)]
-        if let Some(reply) = hasty::propose(self, &entry).await {
-            return reply;
-        }
         let proposed = match upkeep {
             true => self.group.propose_upkeep(entry).await?,
             false => self.group.propose(entry).await?,
@@ -205,11 +196,6 @@ impl Proposer {
     /// same length, and are not empty.
     pub(crate) async fn send(&self, send: QueueSend) -> Result<Vec<Placed>, ProposalError> {
         debug_assert_eq!(send.messages.len(), send.ids.len());
-        // Mutant: see there.
-        #[cfg(raftmq_mutants)]
-        if let Some(placed) = torn::send(self, &send).await {
-            return placed;
-        }
         let bytes = send.bytes + REQUEST_BYTES;
         let (answer, answered) = oneshot::channel();
         self.submit(bytes, |reservation| Request::Send {

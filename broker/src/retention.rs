@@ -11,7 +11,6 @@ pub(crate) mod keep;
 
 use std::time::Duration;
 
-use host::{Mutant, mutant};
 use proto::command::{self, command::Body};
 use store::{EntryKind, SegmentInfo, StoreError};
 use tokio::time::Instant;
@@ -222,11 +221,7 @@ impl Retention {
         service: &Service,
         age_ms: u64,
     ) -> Result<Option<u64>, StoreError> {
-        // Mutant: the leader's clock is believed.
-        let now_ms = match mutant::is(Mutant::RetentionByAWrongClock) {
-            true => service.host.clock.now_ms(),
-            false => service.now().passed_ms,
-        };
+        let now_ms = service.now().passed_ms;
         let mut floor = None;
         for segment in &mut self.sealed {
             let ended_ms = match segment.ended_ms {
@@ -247,11 +242,7 @@ impl Retention {
 async fn drop_dead_letters(service: &Service) {
     let before_passed_ms = match service.config.dead_letter_retain_ms {
         0 => return,
-        // Mutant: the leader's clock is believed.
-        age_ms => match mutant::is(Mutant::RetentionByAWrongClock) {
-            true => service.host.clock.now_ms().saturating_sub(age_ms),
-            false => service.now().passed_ms.saturating_sub(age_ms),
-        },
+        age_ms => service.now().passed_ms.saturating_sub(age_ms),
     };
     if service
         .view
@@ -299,12 +290,7 @@ async fn passed_at(
             continue;
         }
         let decoded: Result<command::Entry, _> = prost::Message::decode(entry.body);
-        // Mutant: see where it is compared.
-        let passed_ms = |entry: command::Entry| match mutant::is(Mutant::RetentionByAWrongClock) {
-            true => entry.time_ms,
-            false => entry.passed_ms,
-        };
-        return Ok(decoded.ok().map(passed_ms));
+        return Ok(decoded.ok().map(|entry| entry.passed_ms));
     }
     Ok(None)
 }

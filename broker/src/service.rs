@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU32;
 use bytes::Bytes;
 use gateway::Forwarder;
 use host::network::Bounds;
-use host::{Host, Mutant, Shutdown, mutant};
+use host::{Host, Shutdown};
 use proto::command::put_group::ConsumeFrom;
 use proto::command::{self, Command, CommandReply, command::Body};
 use proto::place::StartAt;
@@ -164,10 +164,6 @@ impl Service {
         &self,
         wait: std::time::Duration,
     ) -> Result<(), CallError> {
-        // Mutant: it was so a moment ago.
-        if mutant::is(Mutant::DeposedLeaderReads) {
-            return Ok(());
-        }
         self.group
             .read_barrier(wait)
             .await

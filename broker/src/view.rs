@@ -286,11 +286,6 @@ impl View {
         self.shared.payload_bytes()
     }
 
-    #[cfg(raftmq_mutants)]
-    pub(crate) fn shared(&self) -> &Shared {
-        &self.shared
-    }
-
     fn look<T>(&self, look: impl FnOnce(&State) -> T) -> T {
         self.shared.look(look)
     }

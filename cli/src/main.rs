@@ -10,9 +10,6 @@ use mimalloc::MiMalloc;
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-#[cfg(raftmq_mutants)]
-compile_error!("known bugs are for the simulator: raftmq is never built with --cfg raftmq_mutants");
-
 fn main() -> ExitCode {
     cli::main(Host::real())
 }

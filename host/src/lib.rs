@@ -7,7 +7,6 @@
 pub mod blocking;
 mod clock;
 mod disk;
-pub mod mutant;
 pub mod network;
 mod os_disk;
 pub mod shutdown;
@@ -18,7 +17,6 @@ use std::sync::Arc;
 
 pub use clock::{Clock, SystemClock};
 pub use disk::{Disk, File, is_media_error};
-pub use mutant::Mutant;
 pub use os_disk::OsDisk;
 pub use shutdown::{Shutdown, ShutdownTrigger};
 

@@ -19,7 +19,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use host::{Mutant, mutant};
 use prost::Message;
 use proto::cluster::{Digest, GossipEntry, Registration};
 
@@ -112,8 +111,7 @@ impl Registry {
         let mut renewal = wall_ms;
         if let Some(held) = self.held.get(&registration.group) {
             let (epoch, version) = (held.registration.epoch, held.registration.version);
-            let older = (registration.epoch, registration.version) < (epoch, version);
-            if older && !mutant::is(Mutant::OlderEpochAccepted) {
+            if (registration.epoch, registration.version) < (epoch, version) {
                 return Ok(Registered::Older { epoch, version });
             }
             renewal = renewal.max(held.renewal.saturating_add(1));
@@ -290,8 +288,7 @@ impl Registry {
             self.version += 1;
             return;
         };
-        // Mutant: whoever speaks last is right.
-        if !held.is_older_than(&new) && !mutant::is(Mutant::OlderEpochAccepted) {
+        if !held.is_older_than(&new) {
             return;
         }
         if held.expired || held.registration != new.registration {

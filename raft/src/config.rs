@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use host::network::ClusterSecret;
-use host::{Mutant, mutant};
 use store::{Identity, KvEngine, LogConfig};
 
 use crate::error::RaftError;
@@ -176,8 +175,7 @@ impl RaftConfig {
             enable_pre_vote: Some(true),
             // A leader that restarts must not resume its term: it sends entries before its own sync
             // has ended, so it could give an index twice in one term and committed logs would differ.
-            // (A mutant leaves openraft's default.)
-            enable_leader_restore: Some(mutant::is(Mutant::LeaderRestore)),
+            enable_leader_restore: Some(false),
             // A follower whose log went backwards has lost what it promised.
             allow_log_reversion: Some(false),
             ..openraft::Config::default()

@@ -12,7 +12,7 @@
 
 use std::path::Path;
 
-use host::{Host, Mutant, mutant};
+use host::Host;
 use rand::TryRng;
 
 use crate::error::RaftError;
@@ -73,8 +73,7 @@ impl Incarnation {
     pub(crate) async fn take_back(self, host: &Host, dir: &Path) -> Result<(), RaftError> {
         let (replica_id, starts) = read(host, &dir.join(FILE_NAME))?;
         let is_ours = replica_id == self.replica_id && starts == starts_of(self.number);
-        // Mutant: it counts.
-        if !is_ours || mutant::is(Mutant::RolledBackReplicaBelieved) {
+        if !is_ours {
             return Ok(());
         }
         write(host, dir, replica_id, starts.saturating_sub(1)).await

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use host::{Mutant, Shutdown, mutant};
+use host::Shutdown;
 use openraft::ServerState;
 use openraft::metrics::RaftServerMetrics;
 use openraft_rt::{Instant as _, WatchReceiver as _};
@@ -138,10 +138,6 @@ impl LeadershipWatch {
 
     /// Whether a majority answered this leader within the lease. A leader alone is its own majority.
     fn has_majority(&self, server: &RaftServerMetrics<TypeConfig>) -> bool {
-        // Mutant: a leader leads until somebody tells it otherwise.
-        if mutant::is(Mutant::DeposedLeaderReads) {
-            return true;
-        }
         let mut voters = server.membership_config.voter_ids();
         if voters.all(|voter| voter == server.id) {
             return true;

@@ -11,7 +11,6 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use host::{Mutant, mutant};
 use openraft::OptionalSend;
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use store::{Adoption, CommitLog, DataDir, Entry, LogId, StoreError};
@@ -40,8 +39,6 @@ pub(crate) struct LogStorage {
     submitted: u64,
     /// Appends that the flusher has answered, well or badly. Answers come in order.
     answered: Arc<watch::Sender<u64>>,
-    #[cfg(raftmq_mutants)]
-    tables: Option<Arc<tokio::sync::Mutex<crate::tables::Tables>>>,
 }
 
 impl LogStorage {
@@ -53,8 +50,6 @@ impl LogStorage {
             reader,
             submitted: 0,
             answered: Arc::new(answered),
-            #[cfg(raftmq_mutants)]
-            tables: None,
         }
     }
 
@@ -89,28 +84,6 @@ impl LogStorage {
         self.log.adopt(&staging, adoption).await
     }
 
-    #[cfg(raftmq_mutants)]
-    pub(crate) fn applying_early(
-        mut self,
-        tables: Arc<tokio::sync::Mutex<crate::tables::Tables>>,
-    ) -> LogStorage {
-        self.tables = Some(tables);
-        self
-    }
-
-    #[cfg(raftmq_mutants)]
-    async fn apply_early(
-        &self,
-        entries: impl IntoIterator<Item = RaftEntry>,
-    ) -> Result<Vec<RaftEntry>, io::Error> {
-        let entries: Vec<RaftEntry> = entries.into_iter().collect();
-        if let Some(tables) = &self.tables {
-            let mut tables = tables.lock().await;
-            tables.apply_appended(entries.clone()).map_err(to_io)?;
-        }
-        Ok(entries)
-    }
-
     /// Appends, waiting for room if too much is on its way to the disk already.
     async fn append_entries(
         &mut self,
@@ -129,10 +102,6 @@ impl LogStorage {
             match self.log.append(entries.clone(), done) {
                 Ok(()) => {
                     self.submitted += 1;
-                    // Mutant: they are on their way, and that counts for synced.
-                    if mutant::is(Mutant::AcknowledgedBeforeSync) {
-                        complete(&callback, Ok(()));
-                    }
                     return Ok(());
                 }
                 // Nothing was written: there is room again once something was synced.
@@ -184,10 +153,6 @@ impl RaftLogStorage<TypeConfig> for LogStorage {
 
     async fn save_vote(&mut self, vote: &RaftVote) -> Result<(), io::Error> {
         self.appends_answered().await?;
-        // Mutant: it is forgotten when the process ends.
-        if mutant::is(Mutant::VoteNotPersisted) {
-            return Ok(());
-        }
         self.data_dir
             .save_vote(vote_to_bytes(vote))
             .await
@@ -203,9 +168,6 @@ impl RaftLogStorage<TypeConfig> for LogStorage {
         I: IntoIterator<Item = RaftEntry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        // Mutant: what is appended will be committed sooner or later.
-        #[cfg(raftmq_mutants)]
-        let entries = self.apply_early(entries).await?;
         let entries: Vec<Entry> = entries.into_iter().map(entry_to_store).collect();
         self.append_entries(entries, callback).await
     }

@@ -10,7 +10,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use host::{Mutant, Shutdown, mutant};
+use host::Shutdown;
 use store::{CommitLog, StoreError};
 use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
@@ -308,11 +308,7 @@ impl Maintenance {
             return Ok(dropped);
         };
         let floor = self.tables.lock().await.log_floor();
-        // Mutant: what retention gave up is not needed.
-        let floor = match mutant::is(Mutant::RetentionAboveCheckpoint) {
-            true => floor,
-            false => floor.min(checkpoint + 1).min(purged.index + 1),
-        };
+        let floor = floor.min(checkpoint + 1).min(purged.index + 1);
         // Whoever sends or receives a snapshot needs the segments as they are.
         let floor = self
             .snapshots

@@ -10,7 +10,6 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use host::{Mutant, mutant};
 use proto::raft::{Announcement, Sender};
 use store::Identity;
 use tokio::time::Instant;
@@ -187,10 +186,7 @@ impl Peers {
 
     fn is_own_directory(&self, sender: &Sender) -> bool {
         let replica_id = sender.target_replica_id;
-        // Mutant: whoever has the broker's id will do.
-        replica_id == 0
-            || replica_id == self.inner.own.replica_id
-            || mutant::is(Mutant::WipedReplicaAnswers)
+        replica_id == 0 || replica_id == self.inner.own.replica_id
     }
 
     /// What another replica promised must not be answered for by this one.

@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use host::{Host, Mutant, mutant};
+use host::Host;
 use proto::raft as wire;
 use tokio::time::Instant;
 
@@ -75,11 +75,7 @@ impl Promise {
     /// Why `started`, what a process held when it started, cannot come after this; none if it can.
     pub(crate) fn contradiction(&self, started: &Promise) -> Option<String> {
         let same = self.replica_id == started.replica_id;
-        // Mutant: whoever comes is believed.
-        if !same
-            || self.incarnation == started.incarnation
-            || mutant::is(Mutant::RolledBackReplicaBelieved)
-        {
+        if !same || self.incarnation == started.incarnation {
             return None;
         }
         let (known, starts) = (starts_of(self.incarnation), starts_of(started.incarnation));

@@ -262,8 +262,6 @@ impl Startup {
             self.repairer.clone(),
         );
         let log_storage = LogStorage::new(self.log.clone(), self.data_dir.clone(), reader);
-        #[cfg(raftmq_mutants)]
-        let log_storage = log_storage.applying_early(self.tables.clone());
         let state_machine = StateMachine::new(
             self.tables.clone(),
             self.snapshots.clone(),

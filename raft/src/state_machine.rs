@@ -73,13 +73,7 @@ impl StateMachine {
         // Whoever reads waits for whoever applies, so the wait for the disk comes before.
         let kv = self.tables.lock().await.kv().clone();
         kv.ready().await;
-        let mut tables = self.tables.lock().await;
-        // Mutant: they may have been applied already.
-        #[cfg(raftmq_mutants)]
-        let replies = tables.apply_committed(round.entries);
-        #[cfg(not(raftmq_mutants))]
-        let replies = tables.apply(round.entries);
-        drop(tables);
+        let replies = self.tables.lock().await.apply(round.entries);
         let replies: Vec<Bytes> = replies.map_err(to_io)?;
         self.applied.send_replace(last);
         for (responder, reply) in round.responders.into_iter().zip(replies) {

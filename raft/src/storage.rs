@@ -12,7 +12,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use host::{Host, Mutant, mutant};
+use host::Host;
 use store::{Checkpoint, Checkpoints, CommitLog, DataDir, Kv, KvEngine, StoreError};
 
 use crate::config::RaftConfig;
@@ -121,9 +121,7 @@ impl Opening<'_> {
         let checkpoint_end = newest.map_or(0, |newest| newest.meta().log_id.index + 1);
         let error = match self.open(current.clone()).await {
             Ok((kv, applied_end)) => {
-                // Mutant: tables that know more are better tables.
-                let ahead = mutant::is(Mutant::TablesAheadOfLog) && applied_end > self.log_end;
-                if ahead || (checkpoint_end..=self.log_end).contains(&applied_end) {
+                if (checkpoint_end..=self.log_end).contains(&applied_end) {
                     if applied_end >= self.log_begin {
                         remove_other_tables(self.data_dir, &current).await?;
                     }

@@ -3,8 +3,6 @@
 //! One owner at a time, behind a lock: whoever applies, or whoever takes a checkpoint. Must never
 //! let a batch into the tables without the `applied` row that belongs to it.
 
-#[cfg(raftmq_mutants)]
-mod early;
 mod watched;
 
 use std::sync::Arc;
@@ -27,8 +25,6 @@ pub(crate) struct Tables {
     /// Bytes of bodies that were applied since the replica started.
     applied_bytes: u64,
     damage: Arc<TableDamage>,
-    #[cfg(raftmq_mutants)]
-    early: early::Replies,
 }
 
 /// Tables that cannot be used, and whoever would use them.
@@ -57,8 +53,6 @@ impl Tables {
                 application,
                 applied_bytes: 0,
                 damage,
-                #[cfg(raftmq_mutants)]
-                early: early::Replies::default(),
             }),
             Err(error) => Err(Unusable { error, application }),
         }

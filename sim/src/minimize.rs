@@ -10,7 +10,6 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use clap::Args;
-use host::Mutant;
 
 use crate::case::{Case, Course};
 use crate::mutants;
@@ -54,7 +53,8 @@ pub struct Command {
 impl Command {
     /// Fails if the world does not.
     pub fn run(&self, out: &mut impl Write) -> Result<(), Failure> {
-        let mutant = self.mutant.as_deref().map(mutants::named).transpose()?;
+        let known = self.mutant.as_deref().map(mutants::named).transpose()?;
+        let mutant = known.map(|target| target.name);
         let spec = Spec::new(Scenario::find(&self.scenario)?, self.seed);
         let whole = spec.course();
         let Some(wrong) = live(&spec, mutant, &whole)?.wrong else {
@@ -104,7 +104,7 @@ fn size(course: &Course) -> String {
 }
 
 /// A world with other faults or clients than its seed says, in a process of its own.
-fn live(spec: &Spec, mutant: Option<Mutant>, course: &Course) -> Result<Verdict, Failure> {
+fn live(spec: &Spec, mutant: Option<&'static str>, course: &Course) -> Result<Verdict, Failure> {
     let errand = Errand {
         spec: Spec {
             course: Some(course.clone()),
@@ -118,7 +118,7 @@ fn live(spec: &Spec, mutant: Option<Mutant>, course: &Course) -> Result<Verdict,
 
 struct Minimizer {
     spec: Spec,
-    mutant: Option<Mutant>,
+    mutant: Option<&'static str>,
     invariant: String,
     jobs: usize,
     tried: AtomicUsize,

@@ -9,7 +9,6 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use clap::Args;
-use host::Mutant;
 
 use crate::case::Case;
 use crate::mutants;
@@ -54,7 +53,7 @@ impl World {
     pub fn run(&self, out: &mut impl Write) -> Result<(), Failure> {
         give_up_in_time();
         if let Some(name) = &self.mutant {
-            mutants::select(Some(mutants::named(name)?))?;
+            mutants::select(mutants::named(name)?.name)?;
         }
         let verdict = Verdict::of(&runner::run(self.spec()?), self.failures.as_deref())?;
         let line = serde_json::to_string(&verdict).expect("a verdict is plain data");
@@ -90,7 +89,7 @@ pub struct Errand<'a> {
     /// Which: as its seed says, or as its course does.
     pub spec: Spec,
     /// A known bug that it has, in a build that holds them.
-    pub mutant: Option<Mutant>,
+    pub mutant: Option<&'static str>,
     /// Where its history goes if it fails; nowhere, if nobody wants it.
     pub failures: Option<&'a Path>,
 }
@@ -146,7 +145,7 @@ impl Errand<'_> {
             }
         };
         if let Some(mutant) = self.mutant {
-            command.args(["--mutant", mutant.name()]);
+            command.args(["--mutant", mutant]);
         }
         if let Some(failures) = self.failures {
             command.arg("--failures").arg(failures);

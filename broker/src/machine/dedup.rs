@@ -261,13 +261,6 @@ impl Dedup {
         {
             self.forget(key, number, batch);
         }
-        // Mutant: few messages are remembered, of all senders together.
-        while host::mutant::is(host::Mutant::DedupForgottenEarly)
-            && self.order.len() > 8
-            && let Some((&(number, key), _)) = self.order.first_key_value()
-        {
-            self.forget(key, number, batch);
-        }
         let bytes_max = match bytes_max {
             0 => DEDUP_BYTES_MAX,
             bytes_max => bytes_max.min(DEDUP_BYTES_MAX),

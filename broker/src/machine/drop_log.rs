@@ -5,7 +5,6 @@
 //!
 //! The segments themselves go later, and elsewhere: only when no row points at them any more.
 
-use host::{Mutant, mutant};
 use proto::QueueId;
 use proto::command::DropLog;
 use store::table::queue_bounds::QueueBounds;
@@ -25,11 +24,7 @@ pub(super) fn apply(
     command: &DropLog,
 ) -> Result<Outcome, StoreError> {
     let floor = command.first_index.min(place.log_index);
-    // Mutant: what waits is forgotten.
-    let floor = match mutant::is(Mutant::RetriesNotKept) {
-        true => floor,
-        false => floor.min(state.references.lowest().unwrap_or(u64::MAX)),
-    };
+    let floor = floor.min(state.references.lowest().unwrap_or(u64::MAX));
     if floor <= state.log_floor {
         return Ok(Ok(done(state.log_floor)));
     }

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use host::{Mutant, mutant};
 use prost::Message;
 use proto::command::command::Body;
 use proto::command::{BeginHistory, Command, Entry};
@@ -21,14 +20,9 @@ pub fn history_begins(number: u64, now_ms: u64) -> Bytes {
     let command = Command {
         body: Some(Body::BeginHistory(begins)),
     };
-    // Mutant: nothing begins, and old places are taken for new ones.
-    let commands = match mutant::is(Mutant::RestoreKeepsTheHistory) {
-        true => Vec::new(),
-        false => vec![command],
-    };
     let entry = Entry {
         time_ms: now_ms,
-        commands,
+        commands: vec![command],
         ..Entry::default()
     };
     entry.encode_to_vec().into()

@@ -1,6 +1,5 @@
 //! Moves a consumer group on in a queue.
 
-use host::{Mutant, mutant};
 use proto::QueueOffset;
 use proto::command::CommitOffset;
 use proto::command::command_reply::Refusal;
@@ -36,8 +35,7 @@ pub(super) fn commit(
     };
     let present = group.offsets.get(&(topic_id, queue)).copied();
     let wanted = command.offset.min(bounds.next_offset);
-    // Mutant: the last word counts, however late it comes.
-    let offset = if command.reset || mutant::is(Mutant::StaleOffsetCommit) {
+    let offset = if command.reset {
         wanted
     } else {
         wanted.max(present.unwrap_or(0))

@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use host::{Mutant, mutant};
 use proto::QueueOffset;
 use store::Batch;
 use store::table::settled::{self, Row};
@@ -39,10 +38,6 @@ struct Remembered {
 impl Settled {
     /// The delivery that settled a message or was its last; 0 if nothing is known.
     pub(super) fn attempt(&self, key: DeliveryKey) -> u32 {
-        // Mutant: whatever was settled.
-        if mutant::is(Mutant::SettledForgotten) {
-            return 0;
-        }
         self.rows.get(&key).map_or(0, |row| row.attempt)
     }
 

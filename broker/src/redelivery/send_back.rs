@@ -40,11 +40,6 @@ impl LeaderCall for SendBackRequest {
             dead: self.dead,
             dead_letter_queue: service.config.dead_letter_queue,
         });
-        // Mutant: see there.
-        #[cfg(raftmq_mutants)]
-        if host::mutant::is(host::Mutant::SentBackBeforeCommit) {
-            return hasty(service, body).await;
-        }
         let reply = service.propose(body).await?;
         if reply.missing.is_empty() {
             return Ok(done());
@@ -69,17 +64,5 @@ impl LeaderCall for SendBackRequest {
 
     fn refused(refusal: Refusal) -> RedeliveryResponse {
         refused(refusal)
-    }
-}
-
-/// Mutant: what is sent back is taken for agreed on when followers take long to confirm it.
-#[cfg(raftmq_mutants)]
-async fn hasty(service: &Arc<Service>, body: Body) -> Result<RedeliveryResponse, CallError> {
-    const PATIENCE: std::time::Duration = std::time::Duration::from_millis(100);
-    let proposing = service.clone();
-    let proposal = tokio::spawn(async move { proposing.propose(body).await });
-    match tokio::time::timeout(PATIENCE, proposal).await {
-        Ok(Ok(Err(error))) => Err(error),
-        _ => Ok(done()),
     }
 }

@@ -3,7 +3,6 @@
 //! In commands of bounded size, lowest entry first, so that every one of them lets the floor rise. Never
 //! drops anything.
 
-use host::{Mutant, mutant};
 use proto::command::{self, Source, command::Body};
 use store::Room;
 
@@ -43,10 +42,6 @@ pub(crate) async fn before(
     first_index: u64,
     bytes_max: u64,
 ) -> Result<u64, KeepError> {
-    // Mutant: what waits is forgotten.
-    if mutant::is(Mutant::RetriesNotKept) {
-        return Ok(0);
-    }
     let mut bytes = 0;
     for _ in 0..COMMANDS_AT_ONCE {
         let locations = service.view.referenced_below(first_index, MESSAGES_MAX);

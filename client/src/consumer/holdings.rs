@@ -18,7 +18,7 @@ mod one_by_one;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use host::{Mutant, ShutdownTrigger, mutant};
+use host::ShutdownTrigger;
 use proto::place::Life;
 use tokio::sync::Notify;
 
@@ -150,11 +150,7 @@ impl Held {
 
     /// Progress where deliveries are finished one by one: up to the lowest that is not.
     fn advance(&mut self) {
-        let lowest = match mutant::is(Mutant::ProgressPassesWork) {
-            false => self.at_work.lowest().or(self.handed()),
-            // Mutant: what is handed out is done.
-            true => self.handed(),
-        };
+        let lowest = self.at_work.lowest().or(self.handed());
         if let (Some(place), Some(lowest)) = (self.place.as_mut(), lowest) {
             place.done = place.done.max(lowest);
         }

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
-use host::{Disk, Mutant, blocking, mutant};
+use host::{Disk, blocking};
 use proto::place::Life;
 
 use crate::consumer::delivery::TopicQueue;
@@ -252,17 +252,9 @@ async fn replace(disk: &Arc<dyn Disk>, path: &Path, text: String) -> io::Result<
     let fresh = beside(path, "new");
     let (making, name) = (disk.clone(), fresh.clone());
     let file = blocking::run(move || making.create(&name)).await?;
-    match mutant::is(Mutant::ProgressFileUnsynced) {
-        // Mutant: the rename alone does not make a file whole.
-        true => file.write_at(0, &[Bytes::from(text)])?,
-        false => file.write_and_sync(0, vec![Bytes::from(text)]).await?,
-    }
+    file.write_and_sync(0, vec![Bytes::from(text)]).await?;
     let (renaming, from, to) = (disk.clone(), fresh, path.to_owned());
     blocking::run(move || renaming.rename(&from, &to)).await?;
-    // Mutant: a rename is a rename.
-    if mutant::is(Mutant::ProgressNameUnsynced) {
-        return Ok(());
-    }
     match path.parent().filter(|parent| *parent != Path::new("")) {
         Some(parent) => disk.sync_dir(parent).await,
         None => disk.sync_dir(Path::new(".")).await,

@@ -5,7 +5,6 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use host::{Mutant, mutant};
 use proto::cluster::{DescribeDeliveryResponse, NameRequest};
 use proto::v2::Code;
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore, mpsc};
@@ -292,10 +291,6 @@ impl Engine {
             }
             Ok(HandedBack::Gone) => {
                 tracing::warn!(%queue, offset, "a failed message was gone before it could be kept for a retry");
-                self.shared.holdings().finish(ticket);
-            }
-            // Mutant: somebody will have heard it.
-            Err(_) if mutant::is(Mutant::FailureForgotten) => {
                 self.shared.holdings().finish(ticket);
             }
             Err(error) => {

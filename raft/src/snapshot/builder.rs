@@ -8,7 +8,6 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use host::{Mutant, mutant};
 use openraft::RaftSnapshotBuilder;
 use store::{Checkpoint, StoreError};
 
@@ -57,10 +56,7 @@ impl SnapshotBuilder {
     async fn checkpoint(&self) -> Result<Checkpoint, StoreError> {
         let snapshots = &self.snapshots;
         let _one = snapshots.building.lock().await;
-        let tables = snapshots.tables.lock().await;
-        let kv = tables.kv().clone();
-        // Mutant: whoever applies waits for the disk too.
-        let blocked = mutant::is(Mutant::ApplyingBlockedByACheckpoint).then_some(tables);
+        let kv = snapshots.tables.lock().await.kv().clone();
         let copy = snapshots.checkpoints.copy(&kv).await?;
         drop(kv);
         let dir = self.snapshots.data_dir.checkpoints_dir();
@@ -74,7 +70,6 @@ impl SnapshotBuilder {
         self.wait_until_flushed(log_id.index()).await?;
         let log_id = log_id_to_store(&log_id);
         let published = snapshots.checkpoints.publish(copy, log_id).await;
-        drop(blocked);
         // Its files are the tables' files: one that cannot be read is one of theirs.
         snapshots.tables.lock().await.note(&published);
         published

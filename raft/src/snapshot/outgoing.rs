@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::{StreamExt, TryStreamExt, stream};
-use host::{Mutant, mutant};
 use proto::raft as wire;
 use proto::raft::raft_client::RaftClient;
 use store::StoreError;
@@ -61,10 +60,7 @@ async fn send(
     let mut sources = snapshot.checkpoint_sources().await.map_err(internal)?;
     let last = snapshot.checkpoint.meta().log_id;
     let segments = snapshot.log.export(last.index).await.map_err(internal)?;
-    // Mutant: the tables are all that there is to know.
-    if !mutant::is(Mutant::SnapshotWithoutSegments) {
-        sources.extend(segments.into_iter().map(Source::segment));
-    }
+    sources.extend(segments.into_iter().map(Source::segment));
     let mut offer = offer(&peers, vote.as_ref(), &snapshot, &sources)?;
     offer.sender = Some(peers.sender_to(to));
     let id = offer.snapshot_id.clone();

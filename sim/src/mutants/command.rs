@@ -3,10 +3,9 @@
 use std::io::Write;
 
 use clap::Args;
-use host::Mutant;
 
 use super::hunt::{Catch, Hunt};
-use super::targets::Target;
+use super::targets::{self, Target};
 use crate::mutants;
 use crate::report::{self, Failure};
 use crate::runner;
@@ -55,15 +54,15 @@ impl Command {
             )?;
         }
         for target in self.targets()? {
-            let name = target.mutant.name();
-            let scenarios = self.scenarios(&target)?;
+            let name = target.name;
+            let scenarios = self.scenarios(target)?;
             if let Some(seed) = self.seed {
-                mutants::select(Some(target.mutant))?;
+                mutants::select(name)?;
                 return tell(scenarios[0], seed, out);
             }
             let worlds = self.worlds.unwrap_or(target.worlds);
             let hunt = Hunt {
-                mutant: target.mutant,
+                mutant: name,
                 scenarios: &scenarios,
                 invariants: target.invariants,
                 first_seed: self.first,
@@ -88,15 +87,13 @@ impl Command {
         }
     }
 
-    fn targets(&self) -> Result<Vec<Target>, Failure> {
-        let asked = match &self.mutant {
-            Some(name) => vec![mutants::named(name)?],
-            None => Mutant::ALL.to_vec(),
-        };
+    fn targets(&self) -> Result<Vec<&'static Target>, Failure> {
         // A build without them says so at once.
-        mutants::select(asked.first().copied())?;
-        mutants::select(None)?;
-        Ok(asked.into_iter().map(Target::of).collect())
+        mutants::switch()?;
+        Ok(match &self.mutant {
+            Some(name) => vec![mutants::named(name)?],
+            None => targets::ALL.iter().collect(),
+        })
     }
 
     fn scenarios(&self, target: &Target) -> Result<Vec<&'static Scenario>, Failure> {

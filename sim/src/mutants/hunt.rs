@@ -6,8 +6,6 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use host::Mutant;
-
 use crate::report::Failure;
 use crate::scenario::Scenario;
 use crate::simulation::Spec;
@@ -16,7 +14,7 @@ use crate::worker::Errand;
 
 /// Where to look for a bug: scenarios in turn, seeds from the first one on.
 pub(super) struct Hunt<'a> {
-    pub(super) mutant: Mutant,
+    pub(super) mutant: &'static str,
     pub(super) scenarios: &'a [&'static Scenario],
     /// What counts for a catch.
     pub(super) invariants: &'a [&'static str],
@@ -97,7 +95,7 @@ impl Hunt<'_> {
         })
     }
 
-    fn live(&self, number: u64, mutant: Option<Mutant>) -> Result<Verdict, Failure> {
+    fn live(&self, number: u64, mutant: Option<&'static str>) -> Result<Verdict, Failure> {
         let errand = Errand {
             spec: self.world(number),
             mutant,

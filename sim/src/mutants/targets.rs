@@ -1,10 +1,10 @@
-//! Where each known bug shows, as what, and within how many worlds.
+//! The known bugs: where each shows, as what, and within how many worlds. What it does stands in its patch,
+//! `sim/mutants/NAME.patch`.
 
-use host::Mutant;
-
-/// What is promised of one known bug.
-pub(super) struct Target {
-    pub(super) mutant: Mutant,
+/// A known bug, and what is promised of it.
+pub(crate) struct Target {
+    /// What its patch and its switch are called.
+    pub(crate) name: &'static str,
     /// The scenarios that should catch it.
     pub(super) scenarios: &'static [&'static str],
     /// What it breaks. A world that only does not recover, or that breaks something else, is no catch.
@@ -49,159 +49,219 @@ const KEPT: &[&str] = &[
     "acknowledged-is-durable",
 ];
 
-/// Scenarios, invariants, worlds.
-type Row = (&'static [&'static str], &'static [&'static str], u64);
-
-/// Who votes.
-fn of_votes(mutant: Mutant) -> Row {
-    match mutant {
-        Mutant::WipedReplicaAnswers => (
-            &["wiped"],
-            &["wiped-replicas-stay-out", "one-leader-per-term"],
-            20,
-        ),
-        _ => (
-            &["kills"],
-            &["leaders-have-voted", "terms-forward", "one-leader-per-term"],
-            20,
-        ),
-    }
-}
-
-/// What a replica promised and forgets.
-fn of_promises(mutant: Mutant) -> Row {
-    match mutant {
-        Mutant::RolledBackReplicaBelieved => (
-            &["membership", "disks"],
-            &[
-                "promises-are-kept",
-                "leader-completeness",
-                "one-leader-per-term",
-            ],
-            40,
-        ),
-        _ => (
-            &["disks"],
-            &["promises-are-kept", "leader-completeness"],
-            40,
-        ),
-    }
-}
-
-/// What becomes of messages that are sent back.
-fn of_redelivery(mutant: Mutant) -> Row {
-    match mutant {
-        Mutant::RetriesNotKept => (
-            &["snapshots"],
-            &["retries-drain", "sent-back-comes-again", "readable"],
-            40,
-        ),
-        Mutant::SentBackBeforeCommit => (
-            &["deposed"],
-            &["sent-back-comes-again", "redelivery-is-earned"],
-            20,
-        ),
-        _ => (
-            &["kills", "partitions"],
-            &["settled-stays-settled", "dies-once"],
-            40,
-        ),
-    }
-}
-
-/// Which message is taken for which.
-fn of_dedup(mutant: Mutant) -> Row {
-    match mutant {
-        Mutant::SnapshotWithoutDedup => (&["snapshots"], &["equal-tables", "stored-once"], 20),
-        Mutant::DedupForgottenEarly => (&["partitions", "kills"], &["stored-once"], 60),
-        _ => (
-            &["steady"],
-            &["one-message-per-offset", "acknowledged-is-durable"],
-            20,
-        ),
-    }
-}
-
-/// What becomes of messages that push consumers work on.
-fn of_push_consumers(mutant: Mutant) -> Row {
-    match mutant {
-        Mutant::ProgressPassesWork => (
-            &["kills"],
-            &["progress-waits-for-work", "finished-or-dead", "drains"],
-            20,
-        ),
-        Mutant::ProgressFileUnsynced => (&["kills"], &["drains"], 60),
-        Mutant::ProgressNameUnsynced => (&["kills"], &["own-progress-is-kept"], 100),
-        _ => (&["partitions"], &["finished-or-dead"], 60),
-    }
-}
-
-impl Target {
-    pub(super) fn of(mutant: Mutant) -> Target {
-        let (scenarios, invariants, worlds): Row = match mutant {
-            Mutant::AcknowledgedBeforeSync => (&["kills"], &["committed-on-quorum"], 20),
-            Mutant::AcknowledgedBeforeCommit => (
-                &["partitions"],
-                &[
-                    "one-message-per-offset",
-                    "acknowledged-is-durable",
-                    "stored-once",
-                    "reads-are-new",
-                ],
-                40,
-            ),
-            Mutant::SyncSkipped => (&["kills"], UNSYNCED, 80),
-            Mutant::VoteNotPersisted | Mutant::WipedReplicaAnswers => of_votes(mutant),
-            Mutant::TornTailAccepted => (&["disks"], OTHER_BYTES, 40),
-            Mutant::CorruptRecordServed => (&["disks"], OTHER_BYTES, 60),
-            Mutant::TruncationLost => (&["deposed"], LOGS, 20),
-            Mutant::RetentionAboveCheckpoint => (&["snapshots"], KEPT, 20),
-            Mutant::SnapshotWithoutSegments => (&["snapshots"], KEPT, 60),
-            Mutant::TablesAheadOfLog => (
-                &["disks", "chaos"],
-                &["what-is-kept-is-there", "position-order", "equal-tables"],
-                60,
-            ),
-            Mutant::OffsetsOutsideLog => (&["kills"], OFFSETS, 20),
-            Mutant::DeposedLeaderReads => {
-                (&["partitions"], &["reads-are-new", "offsets-forward"], 100)
-            }
-            Mutant::SnapshotWithoutDedup
-            | Mutant::DedupForgottenEarly
-            | Mutant::DedupAcrossBodies => of_dedup(mutant),
-            Mutant::OlderEpochAccepted => (&["chaos", "kills"], &["newer-route-wins"], 40),
-            Mutant::AppliedBeforeCommit => (
-                &["partitions"],
-                &["committed-on-quorum", "committed-immutable"],
-                20,
-            ),
-            Mutant::StaleOffsetCommit => (&["partitions"], OFFSETS, 20),
-            Mutant::LeaderRestore => (&["kills"], LOGS, 60),
-            Mutant::RetentionByAWrongClock => (
-                &["clocks"],
-                &["kept-for-its-time", "letters-kept-for-their-time"],
-                20,
-            ),
-            Mutant::BatchTornApart => (&["steady"], &["batches-together"], 20),
-            Mutant::RetriesNotKept | Mutant::SentBackBeforeCommit | Mutant::SettledForgotten => {
-                of_redelivery(mutant)
-            }
-            Mutant::OtherLifeCommitted => (&["lives"], &["what-is-owed-is-read"], 20),
-            Mutant::RestoreKeepsTheHistory => (&["backups"], &["what-is-owed-is-read"], 20),
-            Mutant::ProgressPassesWork
-            | Mutant::FailureForgotten
-            | Mutant::ProgressFileUnsynced
-            | Mutant::ProgressNameUnsynced => of_push_consumers(mutant),
-            Mutant::UnreadableMarkIsNone | Mutant::RolledBackReplicaBelieved => of_promises(mutant),
-            Mutant::ApplyingBlockedByACheckpoint => {
-                (&["tables"], &["applying-goes-on", "sends-go-on"], 20)
-            }
-        };
-        Target {
-            mutant,
-            scenarios,
-            invariants,
-            worlds,
-        }
-    }
-}
+/// All of them.
+pub(super) const ALL: &[Target] = &[
+    Target {
+        name: "acknowledged-before-sync",
+        scenarios: &["kills"],
+        invariants: &["committed-on-quorum"],
+        worlds: 20,
+    },
+    Target {
+        name: "acknowledged-before-commit",
+        scenarios: &["partitions"],
+        invariants: &[
+            "one-message-per-offset",
+            "acknowledged-is-durable",
+            "stored-once",
+            "reads-are-new",
+        ],
+        worlds: 40,
+    },
+    Target {
+        name: "sync-skipped",
+        scenarios: &["kills"],
+        invariants: UNSYNCED,
+        worlds: 80,
+    },
+    Target {
+        name: "vote-not-persisted",
+        scenarios: &["kills"],
+        invariants: &["leaders-have-voted", "terms-forward", "one-leader-per-term"],
+        worlds: 20,
+    },
+    Target {
+        name: "torn-tail-accepted",
+        scenarios: &["disks"],
+        invariants: OTHER_BYTES,
+        worlds: 40,
+    },
+    Target {
+        name: "corrupt-record-served",
+        scenarios: &["disks"],
+        invariants: OTHER_BYTES,
+        worlds: 60,
+    },
+    Target {
+        name: "truncation-lost",
+        scenarios: &["deposed"],
+        invariants: LOGS,
+        worlds: 20,
+    },
+    Target {
+        name: "retention-above-checkpoint",
+        scenarios: &["snapshots"],
+        invariants: KEPT,
+        worlds: 20,
+    },
+    Target {
+        name: "snapshot-without-segments",
+        scenarios: &["snapshots"],
+        invariants: KEPT,
+        worlds: 60,
+    },
+    Target {
+        name: "tables-ahead-of-log",
+        scenarios: &["disks", "chaos"],
+        invariants: &["what-is-kept-is-there", "position-order", "equal-tables"],
+        worlds: 60,
+    },
+    Target {
+        name: "offsets-outside-log",
+        scenarios: &["kills"],
+        invariants: OFFSETS,
+        worlds: 20,
+    },
+    Target {
+        name: "deposed-leader-reads",
+        scenarios: &["partitions"],
+        invariants: &["reads-are-new", "offsets-forward"],
+        worlds: 100,
+    },
+    Target {
+        name: "snapshot-without-dedup",
+        scenarios: &["snapshots"],
+        invariants: &["equal-tables", "stored-once"],
+        worlds: 20,
+    },
+    Target {
+        name: "dedup-forgotten-early",
+        scenarios: &["partitions", "kills"],
+        invariants: &["stored-once"],
+        worlds: 60,
+    },
+    Target {
+        name: "dedup-across-bodies",
+        scenarios: &["steady"],
+        invariants: &["one-message-per-offset", "acknowledged-is-durable"],
+        worlds: 20,
+    },
+    Target {
+        name: "older-epoch-accepted",
+        scenarios: &["chaos", "kills"],
+        invariants: &["newer-route-wins"],
+        worlds: 40,
+    },
+    Target {
+        name: "applied-before-commit",
+        scenarios: &["partitions"],
+        invariants: &["committed-on-quorum", "committed-immutable"],
+        worlds: 20,
+    },
+    Target {
+        name: "stale-offset-commit",
+        scenarios: &["partitions"],
+        invariants: OFFSETS,
+        worlds: 20,
+    },
+    Target {
+        name: "leader-restore",
+        scenarios: &["kills"],
+        invariants: LOGS,
+        worlds: 60,
+    },
+    Target {
+        name: "retention-by-a-wrong-clock",
+        scenarios: &["clocks"],
+        invariants: &["kept-for-its-time", "letters-kept-for-their-time"],
+        worlds: 20,
+    },
+    Target {
+        name: "retries-not-kept",
+        scenarios: &["snapshots"],
+        invariants: &["retries-drain", "sent-back-comes-again", "readable"],
+        worlds: 40,
+    },
+    Target {
+        name: "sent-back-before-commit",
+        scenarios: &["deposed"],
+        invariants: &["sent-back-comes-again", "redelivery-is-earned"],
+        worlds: 20,
+    },
+    Target {
+        name: "settled-forgotten",
+        scenarios: &["kills", "partitions"],
+        invariants: &["settled-stays-settled", "dies-once"],
+        worlds: 40,
+    },
+    Target {
+        name: "progress-passes-work",
+        scenarios: &["kills"],
+        invariants: &["progress-waits-for-work", "finished-or-dead", "drains"],
+        worlds: 20,
+    },
+    Target {
+        name: "failure-forgotten",
+        scenarios: &["partitions"],
+        invariants: &["finished-or-dead"],
+        worlds: 60,
+    },
+    Target {
+        name: "batch-torn-apart",
+        scenarios: &["steady"],
+        invariants: &["batches-together"],
+        worlds: 20,
+    },
+    Target {
+        name: "wiped-replica-answers",
+        scenarios: &["wiped"],
+        invariants: &["wiped-replicas-stay-out", "one-leader-per-term"],
+        worlds: 20,
+    },
+    Target {
+        name: "progress-file-unsynced",
+        scenarios: &["kills"],
+        invariants: &["drains"],
+        worlds: 60,
+    },
+    Target {
+        name: "progress-name-unsynced",
+        scenarios: &["kills"],
+        invariants: &["own-progress-is-kept"],
+        worlds: 100,
+    },
+    Target {
+        name: "other-life-committed",
+        scenarios: &["lives"],
+        invariants: &["what-is-owed-is-read"],
+        worlds: 20,
+    },
+    Target {
+        name: "restore-keeps-the-history",
+        scenarios: &["backups"],
+        invariants: &["what-is-owed-is-read"],
+        worlds: 20,
+    },
+    Target {
+        name: "unreadable-mark-is-none",
+        scenarios: &["disks"],
+        invariants: &["promises-are-kept", "leader-completeness"],
+        worlds: 40,
+    },
+    Target {
+        name: "rolled-back-replica-believed",
+        scenarios: &["membership", "disks"],
+        invariants: &[
+            "promises-are-kept",
+            "leader-completeness",
+            "one-leader-per-term",
+        ],
+        worlds: 40,
+    },
+    Target {
+        name: "applying-blocked-by-a-checkpoint",
+        scenarios: &["tables"],
+        invariants: &["applying-goes-on", "sends-go-on"],
+        worlds: 20,
+    },
+];

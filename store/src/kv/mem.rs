@@ -17,11 +17,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 use bytes::{Buf, Bytes};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use host::{Disk, Mutant, mutant};
+use host::Disk;
 
 use super::{Batch, Kv, KvCounters, KvEngine, Operation, Pair, image};
 use crate::error::StoreError;
-use crate::table::Kind;
 
 const IMAGE: &str = "image";
 const IMAGE_BUILDING: &str = "image.building";
@@ -202,11 +201,7 @@ impl Kv for MemKv {
     ) -> BoxFuture<'static, Result<Option<Bytes>, StoreError>> {
         async move {
             // Taken at once: what is written while the image goes to the disk is not part of it.
-            let mut rows = self.rows(Rows::clone);
-            // Mutant: a copy is for those who read, and they do not ask for ids.
-            if mutant::is(Mutant::SnapshotWithoutDedup) {
-                rows.pairs.retain(|key, _| key[0] != Kind::Dedup.tag());
-            }
+            let rows = self.rows(Rows::clone);
             let encoded = encode(&rows);
             self.disk
                 .create_dir_all(&dir)

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use host::{File, Mutant, mutant};
+use host::File;
 use tokio::time::Instant;
 
 use super::Shared;
@@ -276,13 +276,8 @@ impl Tail {
             buffers.push(entry.body.clone());
         }
         let len: u64 = buffers.iter().map(|buffer| buffer.len() as u64).sum();
-        // Mutant: what is written counts, wherever it is.
-        let written = if mutant::is(Mutant::SyncSkipped) {
-            self.file.write_at(self.position, &buffers)
-        } else {
-            let file = self.file.clone();
-            file.write_and_sync(self.position, buffers).await
-        };
+        let file = self.file.clone();
+        let written = file.write_and_sync(self.position, buffers).await;
         written.map_err(StoreError::io("write and sync", &self.path))?;
         self.position += len;
         self.checksum = checksum;

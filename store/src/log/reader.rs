@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use host::{File, Mutant, mutant};
+use host::File;
 
 use super::counters::Counters;
 use super::record::{self, record_len};
@@ -299,12 +299,7 @@ impl Run {
             let bytes = buffer
                 .get(from..to)
                 .ok_or_else(|| damaged("file ends early".into()))?;
-            // Mutant: what was written is what is read.
-            let decoded = match mutant::is(Mutant::CorruptRecordServed) {
-                true => record::decode_header(bytes),
-                false => record::decode(seed, bytes),
-            };
-            let header = match decoded {
+            let header = match record::decode(seed, bytes) {
                 Ok(header) => header,
                 // The records before it are good: they are not lost with it.
                 Err(_) if !entries.is_empty() => break,

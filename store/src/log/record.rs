@@ -4,7 +4,6 @@
 //! first index alone, so that replicas hold identical segments. The first index seeds the checksum,
 //! so that an old record in a reused file is never taken for a new one.
 
-use host::{Mutant, mutant};
 use thiserror::Error;
 
 use crate::entry::{Entry, EntryKind, LogId};
@@ -112,9 +111,7 @@ pub(crate) fn decode(seed: u32, bytes: &[u8]) -> Result<Header, DecodeError> {
     let end = usize::try_from(header.record_len()).map_err(|_| DecodeError::Short)?;
     let record = bytes.get(..end).ok_or(DecodeError::Short)?;
     let (head, body) = record.split_at(HEADER_BYTES);
-    // Mutant: there is no checksum, so it always fits.
-    let unchecked = mutant::is(Mutant::TornTailAccepted);
-    if !unchecked && checksum(seed, head, body) != header.checksum {
+    if checksum(seed, head, body) != header.checksum {
         return Err(DecodeError::Checksum);
     }
     Ok(header)

@@ -8,8 +8,6 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
-use host::{Mutant, mutant};
-
 use super::counters::Counters;
 use super::segment::{index_path, spare_path};
 use super::segment_list::Sealed;
@@ -68,8 +66,7 @@ impl Shared {
         let (dropped, dir) = {
             let mut state = self.state();
             let floor = state.positions.purged.map_or(0, |purged| purged.index + 1);
-            // Mutant: nobody asks what is still needed; nor below, in what must hold.
-            if first_index > floor && !mutant::is(Mutant::RetentionAboveCheckpoint) {
+            if first_index > floor {
                 let detail = format!("dropping below {first_index} above the floor {floor}");
                 return Err(StoreError::Refused { detail });
             }

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use host::{File, Mutant, mutant};
+use host::File;
 
 use super::ring::Ring;
 use super::segment_list::SegmentList;
@@ -114,7 +114,7 @@ impl State {
         } = self.positions;
         let index = |id: Option<LogId>| id.map_or(0, |id| id.index + 1);
         assert!(
-            dropped <= index(purged) || mutant::is(Mutant::RetentionAboveCheckpoint),
+            dropped <= index(purged),
             "dropped {dropped} <= purged {purged:?}"
         );
         assert!(

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use host::{File, Mutant, mutant};
+use host::File;
 
 use super::flush::{Tail, Writer};
 use super::retention::remove;
@@ -190,10 +190,7 @@ impl Shared {
 fn cut_open(open: &mut Open, end: u64) -> Cut {
     let old_end = open.end;
     if let Some(span) = open.span(end) {
-        // Mutant: the file only grows, and who reads it again finds the old records first.
-        if !mutant::is(Mutant::TruncationLost) {
-            open.end = span.start;
-        }
+        open.end = span.start;
         let kept = usize::try_from(end - open.first_index).expect("positions fit in memory");
         open.positions.truncate(kept);
     }

@@ -5,7 +5,6 @@
 use std::sync::Arc;
 
 use gateway::Answer;
-use host::{Mutant, mutant};
 use proto::command::{self, command::Body};
 use proto::v2::{UpdateOffsetRequest, UpdateOffsetResponse};
 use tonic::{Request, Response, Status};
@@ -27,24 +26,12 @@ impl LeaderCall for UpdateOffsetRequest {
         context: &Context,
     ) -> Result<UpdateOffsetResponse, CallError> {
         let group = group_name(self.group.as_ref())?;
-        let queue = self.message_queue.as_ref();
-        // Mutant: a topic is a topic.
-        let place = match mutant::is(Mutant::OtherLifeCommitted) {
-            true => Place::find(service, queue)?,
-            false => Place::of_life(service, context, queue).await?,
-        };
+        let place = Place::of_life(service, context, self.message_queue.as_ref()).await?;
         let offset = u64::try_from(self.offset)
             .ok()
             .filter(|offset| *offset <= place.bounds.next_offset)
             .ok_or_else(|| place.illegal_offset(self.offset))?;
         service.group_or_create(&group, context).await?;
-        // Mutant: offsets are the business of whoever leads.
-        #[cfg(raftmq_mutants)]
-        if host::mutant::is(host::Mutant::OffsetsOutsideLog) {
-            let (topic_id, queue) = (place.topic.id, place.queue);
-            service.view.keep_offset(&group, topic_id, queue, offset);
-            return Ok(UpdateOffsetResponse { status: Some(ok()) });
-        }
         service
             .propose(Body::CommitOffset(command::CommitOffset {
                 group: group.into_owned(),

@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use host::{Mutant, mutant};
 use md5::{Digest, Md5};
 use proto::TimestampMs;
 use proto::message::{View, digest};
@@ -156,11 +155,7 @@ fn read(view: &View<'_>, limits: &Limits) -> Result<Accepted, Refusal> {
     Ok(Accepted {
         message_id: view.message_id.to_owned(),
         id,
-        digest: match mutant::is(Mutant::DedupAcrossBodies) {
-            // Mutant: all messages with one id pass for one.
-            true => 0,
-            false => digest(view),
-        },
+        digest: digest(view),
         kind: Kind::of(view),
         queue,
         named: view.queue_id,

@@ -3,8 +3,6 @@
 //! The note of it is gone, or the disk refuses what may be an entry that was synced after a note which is a second old. Must
 //! never take "unknown" for "nothing": the log would be cut, and the replica vote with what is left.
 
-use host::{Mutant, mutant};
-
 use super::{Found, FoundTail};
 use crate::entry::LogId;
 use crate::log::mark::{Mark, MarkFile};
@@ -15,8 +13,7 @@ use crate::superblock::Superblock;
 /// The mark is written and synced before the first promise: of a replica that promised something it can be read,
 /// unless the disk lost it.
 pub(super) fn is_mark_lost(mark: &MarkFile, superblock: &Superblock) -> bool {
-    // Mutant: a mark that says nothing says that nothing was synced.
-    !mark.is_readable() && superblock.is_used() && !mutant::is(Mutant::UnreadableMarkIsNone)
+    !mark.is_readable() && superblock.is_used()
 }
 
 /// Whether the disk refuses what stands behind the last thing that is known to have been written: an entry that was synced
