@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use host::network::{Bounds, BoundsOptions, ClusterSecret, NetworkError, ServerTls};
-use proto::{BrokerId, GroupName};
+use model::GroupName;
+use proto::BrokerId;
 use serde::{Deserialize, Serialize};
 
 use crate::machine::dead_letter;

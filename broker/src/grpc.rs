@@ -3,6 +3,7 @@
 //! Nothing here decides anything: each method hands its request to the file of its name. What is not
 //! supported yet says so, in an answer of the right shape.
 
+mod filter;
 mod heartbeat;
 mod notify_client_termination;
 mod offset;
@@ -23,6 +24,7 @@ use proto::opaque::{self, receive_message_response::Content};
 use proto::v2;
 use tonic::{Request, Response, Status, Streaming};
 
+use self::filter::filter;
 pub(crate) use self::resource::{
     check_group, check_topic, check_topic_to_read, group_name, topic_name,
 };

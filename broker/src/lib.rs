@@ -25,7 +25,6 @@ pub mod view;
 mod admin_pool;
 mod clients;
 mod disk_space;
-mod filter;
 mod pullers;
 mod registration;
 mod retention;

@@ -13,7 +13,6 @@
 //! an entry says make it panic.
 
 mod append;
-pub(crate) mod backoff;
 mod changes;
 pub(crate) mod dead_letter;
 pub(crate) mod dedup;

@@ -16,6 +16,7 @@ mod view_test;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use model::RetryPolicy;
 use proto::place::Life;
 use proto::{QueueId, QueueOffset, TimestampMs};
 use store::StoreError;
@@ -94,6 +95,13 @@ pub struct Group {
     pub attributes: BTreeMap<String, String>,
     /// Since when it starts where it does.
     pub since: Since,
+}
+
+impl Group {
+    /// What becomes of a message that it fails to process.
+    pub(crate) fn retry_policy(&self) -> RetryPolicy {
+        RetryPolicy::of(self.max_attempts, &self.attributes)
+    }
 }
 
 /// When a consumer group was made, or was last given another start.

@@ -36,8 +36,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use host::{Shutdown, ShutdownTrigger};
+use model::{GroupName, TopicName};
 use proto::v2::ClientType;
-use proto::{GroupName, TopicName};
 use tokio::time::Instant;
 use tracing::Instrument;
 

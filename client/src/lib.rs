@@ -173,7 +173,8 @@ pub use error::Error;
 #[cfg(feature = "tls")]
 pub use host::network::ClientTls;
 pub use host::network::ClusterSecret;
-pub use message::{BODY_BYTES_MAX, Message, MessageBuilder, PROPERTIES_BYTES_MAX, PROPERTIES_MAX};
+pub use message::{Message, MessageBuilder};
+pub use model::message::{BODY_BYTES_MAX, PROPERTIES_BYTES_MAX, PROPERTIES_MAX};
 pub use producer::{Producer, ProducerBuilder, SendHandle, SendReceipt};
 pub use proto::v2::Code;
 pub use push_consumer::{

@@ -1,22 +1,14 @@
-//! A message that is to be sent: what the user says, checked against the model's rules at once.
+//! A message that is to be sent: what the user says, checked by the rules that brokers have, at once.
 //!
 //! Never encodes anything (that is `encode`'s work, once, when the message leaves) and never talks to a server.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use proto::TopicName;
+use model::TopicName;
+use model::message::{self, BODY_BYTES_MAX, Broken};
 
 use crate::error::Error;
-
-/// Largest body that a broker takes by default, in bytes.
-pub const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Most properties that one message may have.
-pub const PROPERTIES_MAX: usize = 128;
-/// Most bytes that tag, keys and properties of one message may take together.
-pub const PROPERTIES_BYTES_MAX: usize = 16 * 1024;
-/// A message group is shorter than this, in bytes.
-const MESSAGE_GROUP_BYTES_LIMIT: usize = 64;
 
 /// A message to send. Made by [`Message::builder`]; cheap to clone in its body.
 #[derive(Clone, Debug)]
@@ -164,92 +156,38 @@ impl MessageBuilder {
     ///
     /// # Errors
     /// [`Error::Invalid`]: a bad topic name; no body or one over 4 MiB; a blank tag or key or one with `|` (tag) or
-    /// control characters; a message group that is empty or of 64 bytes and more; too many or too large properties.
+    /// control characters; a message group that is empty or of 64 bytes and more; a message id of more than 255 bytes; too many
+    /// or too large properties, or one that RocketMQ uses itself.
     pub fn build(self) -> Result<Message, Error> {
         let message = self.message;
         TopicName::new(message.topic.to_string()).map_err(|error| {
             Error::invalid(format!("topic {:?}", message.topic), error.to_string())
         })?;
-        check_body(&message.body)?;
-        if let Some(tag) = &message.tag {
-            check_text("tag", tag)?;
-            if tag.contains('|') {
-                return Err(Error::invalid(format!("tag {tag:?}"), "it contains '|'"));
-            }
-        }
-        for key in &message.keys {
-            check_text("key", key)?;
-        }
-        if let Some(group) = &message.message_group {
-            check_text("message group", group)?;
-            if group.len() >= MESSAGE_GROUP_BYTES_LIMIT {
-                return Err(Error::invalid(
-                    format!("message group {group:?}"),
-                    "it has 64 bytes or more",
-                ));
-            }
-        }
-        if let Some(id) = &message.message_id {
-            check_text("message id", id)?;
-        }
-        check_properties(&message)?;
+        check(&message).map_err(|broken| Error::invalid(broken.subject, broken.reason))?;
         Ok(message)
     }
 }
 
-fn check_body(body: &Bytes) -> Result<(), Error> {
-    match body.len() {
-        0 => Err(Error::invalid("message body", "it is empty")),
-        length if length > BODY_BYTES_MAX => Err(Error::invalid(
-            "message body",
-            format!("{length} bytes are more than {BODY_BYTES_MAX}"),
-        )),
-        _ => Ok(()),
-    }
-}
-
-fn check_text(subject: &str, text: &str) -> Result<(), Error> {
-    if text.trim().is_empty() {
-        return Err(Error::invalid(format!("{subject} {text:?}"), "it is blank"));
-    }
-    if text.chars().any(char::is_control) {
-        return Err(Error::invalid(
-            format!("{subject} {text:?}"),
-            "it contains a control character",
-        ));
-    }
-    Ok(())
-}
-
-fn check_properties(message: &Message) -> Result<(), Error> {
-    if message.properties.len() > PROPERTIES_MAX {
-        let reason = format!(
-            "{} are more than {PROPERTIES_MAX}",
-            message.properties.len()
-        );
-        return Err(Error::invalid("message properties", reason));
-    }
-    for (key, _) in &message.properties {
-        check_text("property key", key)?;
-    }
+fn check(message: &Message) -> Result<(), Broken> {
+    message::check_body(message.body.len(), BODY_BYTES_MAX as u64)?;
+    let property = |(key, value): &(String, String)| key.len() + value.len();
     let bytes = message.tag.as_ref().map_or(0, String::len)
         + message.keys.iter().map(String::len).sum::<usize>()
-        + message
-            .properties
-            .iter()
-            .map(|(key, value)| key.len() + value.len())
-            .sum::<usize>();
-    if bytes > PROPERTIES_BYTES_MAX {
-        let reason = format!(
-            "tag, keys and properties take {bytes} bytes, more than {PROPERTIES_BYTES_MAX}"
-        );
-        return Err(Error::invalid("message properties", reason));
-    }
-    Ok(())
+        + message.properties.iter().map(property).sum::<usize>();
+    message::check_properties(message.properties.len(), bytes)?;
+    let mut keys = message.properties.iter().map(|(key, _)| key);
+    keys.try_for_each(|key| message::check_property_key(key))?;
+    (message.tag.as_deref()).map_or(Ok(()), message::check_tag)?;
+    let mut keys = message.keys.iter();
+    keys.try_for_each(|key| message::check_key(key))?;
+    (message.message_group.as_deref()).map_or(Ok(()), message::check_group)?;
+    (message.message_id.as_deref()).map_or(Ok(()), message::check_id)
 }
 
 #[cfg(test)]
 mod tests {
+    use model::message::PROPERTIES_BYTES_MAX;
+
     use super::*;
 
     /// Catches a rule that is only found out by the broker, a round trip later.
@@ -273,6 +211,8 @@ mod tests {
                 good().properties((0..129).map(|i| (i.to_string(), ""))),
                 "properties",
             ),
+            (good().property("UNIQ_KEY", "v"), "property key"),
+            (good().message_id("i".repeat(256)), "message id"),
             (good().body(vec![0; BODY_BYTES_MAX + 1]), "body"),
         ] {
             let error = builder.build().expect_err(part);

@@ -16,7 +16,6 @@ mod fault_table;
 mod gatherer;
 mod in_flight;
 mod named_queue;
-mod selection;
 mod send_handle;
 mod sending;
 mod topic_sender;
@@ -27,6 +26,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use model::queue_choice;
 use tokio::time::Instant;
 use tracing::Instrument;
 
@@ -248,7 +248,7 @@ impl Inner {
     /// Where a message may go.
     async fn target(&self, message: &Message, deadline: Instant) -> Result<Target, Error> {
         match (&message.message_group, message.queue) {
-            (Some(group), _) => Ok(Target::Hash(selection::hash(group))),
+            (Some(group), _) => Ok(Target::Hash(queue_choice::hash(group))),
             (None, Some(queue)) => {
                 self.check_queue(&message.topic, queue, deadline).await?;
                 Ok(Target::Queue(queue))

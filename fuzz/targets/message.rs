@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use prost::Message;
 use proto::message::{Delivery, View, deliver};
-use proto::message_id::id_number;
+use model::id_number;
 use proto::v2;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {

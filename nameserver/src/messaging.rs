@@ -96,7 +96,7 @@ fn unroutable(request: &Request<QueryRouteRequest>) -> Option<(Code, String)> {
         .topic
         .as_ref()
         .map_or("", |topic| topic.name.as_str());
-    let error = proto::TopicName::check(topic).err()?;
+    let error = model::TopicName::check(topic).err()?;
     Some((Code::IllegalTopic, error.to_string()))
 }
 

@@ -180,7 +180,7 @@ pub fn checked(mut registration: Registration) -> Result<Registration, Registrat
             topic.queue_count as usize,
             QUEUES_MAX as usize,
         )?;
-        proto::TopicName::check(&topic.name).map_err(|error| RegistrationError::Topic {
+        model::TopicName::check(&topic.name).map_err(|error| RegistrationError::Topic {
             group: group.clone(),
             reason: error.to_string(),
         })?;

@@ -6,12 +6,14 @@
 //!
 //! Never a hang and never a bare transport error: an official client takes gRPC's `UNAVAILABLE` for a dead name server.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::stream;
 use gateway::{Answer, AnswerStream, CLIENT_ID, Forwarder, is_unreachable, set_leader};
 use host::Shutdown;
+use model::namespace::qualified;
 use proto::v2::{self, Code, MessageQueue, Resource};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
@@ -40,7 +42,7 @@ impl Target {
     pub(crate) fn topic(topic: Option<&Resource>) -> Target {
         match topic {
             Some(topic) => Target::Topic {
-                topic: full_name(topic),
+                topic: full_name(topic).into_owned(),
                 group: None,
             },
             None => Target::Any,
@@ -54,18 +56,15 @@ impl Target {
         };
         let group = queue.broker.as_ref().map(|broker| broker.name.clone());
         Target::Topic {
-            topic: full_name(topic),
+            topic: full_name(topic).into_owned(),
             group,
         }
     }
 }
 
-/// The one name of a topic within the cluster: `namespace%name`, or just the name.
-pub(crate) fn full_name(topic: &Resource) -> String {
-    match topic.resource_namespace.as_str() {
-        "" => topic.name.clone(),
-        namespace => format!("{namespace}%{}", topic.name),
-    }
+/// The one name of a topic within the cluster.
+pub(crate) fn full_name(topic: &Resource) -> Cow<'_, str> {
+    qualified(&topic.resource_namespace, &topic.name)
 }
 
 /// The processes to try for `target`, in order.
@@ -317,15 +316,19 @@ mod tests {
         assert_eq!(route_to(&table, "gone"), Vec::<String>::new());
     }
 
-    /// Catches two topics of one name in two namespaces being taken for one.
+    /// Catches two topics of one name in two namespaces being taken for one, and a call about a group's dead letters that goes
+    /// to a broker group which does not have them.
     #[test]
     fn a_namespace_is_part_of_the_name() {
-        let resource = |namespace: &str| Resource {
-            resource_namespace: namespace.into(),
-            name: "t".into(),
+        let target = |namespace: &str, name: &str| {
+            Target::topic(Some(&Resource {
+                resource_namespace: namespace.into(),
+                name: name.into(),
+            }))
         };
-        assert_eq!(full_name(&resource("")), "t");
-        assert_eq!(full_name(&resource("space")), "space%t");
+        assert_eq!(target("", "t"), to("t", None));
+        assert_eq!(target("space", "t"), to("space%t", None));
+        assert_eq!(target("space", "%DLQ%g"), to("%DLQ%space%g", None));
     }
 
     /// Catches a message that the dead leader stored and of which the client hears that it surely was not: it would be sent

@@ -6,9 +6,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use proto::cluster::{QueryTableResponse, Registration, Replica};
-use proto::v2::{
-    Address, AddressScheme, Broker, Endpoints, MessageQueue, MessageType, Permission, Resource,
-};
+use proto::v2::{Broker, Endpoints, MessageQueue, Permission, Resource};
+use proto::{accepted_types, endpoints};
 
 /// One state of the table.
 #[derive(Clone, Debug, Default)]
@@ -150,7 +149,7 @@ pub fn message_queues(
             id: 0,
             endpoints: Some(endpoints),
         };
-        let accept_message_types = accepted(share.message_type);
+        let accept_message_types = accepted_types(share.message_type);
         for id in share.first_queue..share.queue_count {
             queues.push(MessageQueue {
                 topic: Some(topic.clone()),
@@ -164,39 +163,10 @@ pub fn message_queues(
     queues
 }
 
-/// `host:port` as the contract has it, or nothing if it is none.
-pub fn endpoints(address: &str) -> Option<Endpoints> {
-    let (host, port) = address.rsplit_once(':')?;
-    let port: u16 = port.parse().ok()?;
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    let scheme = if host.parse::<std::net::Ipv4Addr>().is_ok() {
-        AddressScheme::IPv4
-    } else if host.parse::<std::net::Ipv6Addr>().is_ok() {
-        AddressScheme::IPv6
-    } else {
-        AddressScheme::DomainName
-    };
-    let addresses = vec![Address {
-        host: host.to_owned(),
-        port: port.into(),
-    }];
-    Some(Endpoints {
-        scheme: scheme.into(),
-        addresses,
-    })
-}
-
-fn accepted(message_type: i32) -> Vec<i32> {
-    let storable = [MessageType::Normal, MessageType::Fifo];
-    match message_type {
-        0 => storable.map(i32::from).to_vec(),
-        one => vec![one],
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proto::cluster::TopicRoute;
+    use proto::v2::{AddressScheme, MessageType};
 
     use super::*;
 
@@ -320,27 +290,6 @@ mod tests {
                 (9, 5, 1)
             );
         }
-    }
-
-    /// Catches addresses that clients parse by the wrong scheme.
-    #[test]
-    fn the_scheme_follows_from_the_host() {
-        for (address, scheme, host, port) in [
-            ("10.0.0.1:8081", AddressScheme::IPv4, "10.0.0.1", 8081),
-            ("[::1]:80", AddressScheme::IPv6, "::1", 80),
-            ("broker:1", AddressScheme::DomainName, "broker", 1),
-        ] {
-            let endpoints = endpoints(address).unwrap();
-            assert_eq!(endpoints.scheme(), scheme);
-            assert_eq!(
-                endpoints.addresses,
-                [Address {
-                    host: host.into(),
-                    port
-                }]
-            );
-        }
-        assert_eq!(endpoints("nowhere"), None);
     }
 
     /// Catches calls that go to a follower although the leader is known, or that give up when the leader is gone.

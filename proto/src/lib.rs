@@ -1,23 +1,16 @@
-//! The words: what goes over the wire and into the log, and the rules that names obey.
+//! The words: what goes over the wire and into the log.
 //!
-//! Generated types, validated newtypes, and readers of encoded messages. Never does input or
-//! output, never reads a clock, and never decides what a message means to a broker.
+//! Generated types, readers of encoded messages, and how the contract spells what `model` knows. Never does input or
+//! output, never reads a clock, and never decides what a message may be or means to a broker.
 
+mod endpoints;
+mod kind;
 pub mod message;
-pub mod message_id;
-mod name;
 pub mod place;
 
-pub use name::{GROUP_NAME_BYTES_MAX, GroupName, NameError, TOPIC_NAME_BYTES_MAX, TopicName};
-
-/// Number of a queue within its topic, from 0.
-pub type QueueId = u32;
-/// Place of a message in its queue, from 0, without gaps.
-pub type QueueOffset = u64;
-/// Number of a replica within its broker group. 0 names none.
-pub type BrokerId = u64;
-/// Milliseconds since the Unix epoch.
-pub type TimestampMs = u64;
+pub use endpoints::endpoints;
+pub use kind::{accepted_types, message_kind};
+pub use model::{BrokerId, QueueId, QueueOffset, TimestampMs};
 
 /// Longest encoded gRPC message that a client or a server of ours takes or makes, in bytes.
 pub const GRPC_MESSAGE_BYTES_MAX: usize = 130 * 1024 * 1024;

@@ -5,6 +5,7 @@ mod backlog;
 use std::collections::HashMap;
 use std::time::Duration;
 
+use model::retry;
 use proto::cluster::{
     AdminResponse, CommittedOffset, DescribeGroupResponse, GroupInfo, GroupMember,
     ListGroupsResponse, ListMembersRequest, ListMembersResponse, ListRequest, ListedMember,
@@ -19,13 +20,9 @@ use super::done;
 use crate::call::Context;
 use crate::grpc::check_group;
 use crate::grpc::status::{CallError, Refusal, group_not_found};
-use crate::machine::backoff;
 use crate::machine::limits::{ATTRIBUTES_BYTES_MAX, ATTRIBUTES_MAX};
 use crate::service::Service;
 use crate::view::Group;
-
-/// Most deliveries of one message.
-const ATTEMPTS_MAX: i32 = 1_000;
 
 /// Topics that one member subscribes to.
 const SUBSCRIPTIONS_MAX: usize = 1_024;
@@ -219,10 +216,11 @@ fn info(service: &Service, group: &Group, readings: &[Reading], now: Instant) ->
 fn check(request: &PutGroupRequest) -> Result<(), Refusal> {
     check_group(&request.name)?;
     let refuse = |reason: String| Err(Refusal::new(Code::BadRequest, reason));
-    if !(0..=ATTEMPTS_MAX).contains(&request.max_attempts) {
+    if !(0..=retry::ATTEMPTS_MAX as i32).contains(&request.max_attempts) {
         let attempts = request.max_attempts;
         return refuse(format!(
-            "{attempts} attempts are not between 0 and {ATTEMPTS_MAX}"
+            "{attempts} attempts are not between 0 and {}",
+            retry::ATTEMPTS_MAX
         ));
     }
     if ConsumeFrom::try_from(request.consume_from).is_err() {
@@ -232,10 +230,10 @@ fn check(request: &PutGroupRequest) -> Result<(), Refusal> {
         ));
     }
     let attributes = &request.attributes;
-    if let Some(text) = attributes.get(backoff::ATTRIBUTE)
-        && backoff::parse(text).is_none()
+    if let Some(text) = attributes.get(retry::WAITS_ATTRIBUTE)
+        && retry::parse_waits(text).is_none()
     {
-        let name = backoff::ATTRIBUTE;
+        let name = retry::WAITS_ATTRIBUTE;
         return refuse(format!("attribute {name} is no list of waits: {text:?}"));
     }
     let sizes = attributes

@@ -62,6 +62,6 @@ pub(super) async fn delivery(
     Ok(DescribeDeliveryResponse {
         code: Code::Ok.into(),
         message: String::new(),
-        max_attempts: group.max_attempts,
+        max_attempts: i32::try_from(group.retry_policy().attempts_max()).unwrap_or(i32::MAX),
     })
 }

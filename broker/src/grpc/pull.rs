@@ -11,6 +11,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use host::network::AnswerHold;
+use model::Filter;
 use proto::QueueOffset;
 use proto::message::{Delivery, View as MessageView, deliver, deliver_dead_letter};
 use proto::opaque::{PullMessageResponse, pull_message_response::Content};
@@ -19,11 +20,10 @@ use proto::v2::{Code, PullMessageRequest, Status as MessagingStatus};
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
-use super::group_name;
 use super::offset::Place;
 use super::status::{CallError, Refusal, not_available, ok, too_many_requests, unreadable};
+use super::{filter, group_name};
 use crate::call::{Context, Effect, LeaderCall};
-use crate::filter::Filter;
 use crate::pullers::Reading;
 use crate::service::Service;
 use crate::view::{ReadError, Stored};
@@ -54,7 +54,7 @@ impl LeaderCall for PullMessageRequest {
         context: &Context,
     ) -> Result<AnswerStream, CallError> {
         let group = group_name(self.group.as_ref())?;
-        let filter = Filter::parse(self.filter_expression.as_ref()).map_err(Refusal::from)?;
+        let filter = filter(self.filter_expression.as_ref())?;
         let place = Place::of_life(service, context, self.message_queue.as_ref()).await?;
         context.remark(place::LIFE, place.topic.life());
         service.group_or_create(&group, context).await?;

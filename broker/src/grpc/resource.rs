@@ -1,28 +1,17 @@
-//! Names as clients send them, to names as they are stored.
-//!
-//! A namespace is part of the stored name (`namespace%name`), as in RocketMQ. Pure.
+//! Names as clients send them, to names as they are stored, or to the refusal that they get. The rules are `model`'s. Pure.
 
 use std::borrow::Cow;
 
+use model::namespace::qualified;
+use model::{GroupName, TopicName, dead_letter, system};
 use proto::v2::{Code, Resource};
-use proto::{GroupName, TopicName};
 
 use super::status::{self, Refusal};
-use crate::machine::dead_letter::TOPIC_PREFIX;
-
-/// Names that RocketMQ keeps to itself; clients may not use them.
-const SYSTEM_TOPIC_PREFIX: &str = "rmq_sys_";
-const SYSTEM_TOPICS: [&str; 3] = [
-    "SCHEDULE_TOPIC_XXXX",
-    "TRANS_CHECK_MAX_TIME_TOPIC",
-    "TBW102",
-];
-const SYSTEM_GROUP_PREFIX: &str = "CID_RMQ_SYS_";
 
 /// The stored name of a topic that may be read, checked.
 pub(crate) fn topic_name(resource: Option<&Resource>) -> Result<Cow<'_, str>, Refusal> {
     let (namespace, name) = parts(resource);
-    let stored = stored_name(namespace, name);
+    let stored = qualified(namespace, name);
     check_topic_to_read(&stored)?;
     Ok(stored)
 }
@@ -30,7 +19,7 @@ pub(crate) fn topic_name(resource: Option<&Resource>) -> Result<Cow<'_, str>, Re
 /// The stored name of a consumer group, checked.
 pub(crate) fn group_name(resource: Option<&Resource>) -> Result<Cow<'_, str>, Refusal> {
     let (namespace, name) = parts(resource);
-    let stored = stored_name(namespace, name);
+    let stored = qualified(namespace, name);
     check_group(&stored)?;
     Ok(stored)
 }
@@ -38,7 +27,7 @@ pub(crate) fn group_name(resource: Option<&Resource>) -> Result<Cow<'_, str>, Re
 /// Whether `name` can be a topic of a client's: one to make and to send to.
 pub(crate) fn check_topic(name: &str) -> Result<(), Refusal> {
     check_topic_to_read(name)?;
-    if name.starts_with(TOPIC_PREFIX) {
+    if dead_letter::group_of(name).is_some() {
         return Err(Refusal::new(
             Code::IllegalTopic,
             format!(
@@ -52,7 +41,7 @@ pub(crate) fn check_topic(name: &str) -> Result<(), Refusal> {
 /// Whether `name` can be a topic that a client reads.
 pub(crate) fn check_topic_to_read(name: &str) -> Result<(), Refusal> {
     TopicName::check(name).map_err(|error| status::illegal_topic(&error))?;
-    if starts_with(name, SYSTEM_TOPIC_PREFIX) || SYSTEM_TOPICS.contains(&name) {
+    if system::is_topic(name) {
         return Err(Refusal::new(
             Code::IllegalTopic,
             format!("topic {name} is a system topic"),
@@ -64,7 +53,7 @@ pub(crate) fn check_topic_to_read(name: &str) -> Result<(), Refusal> {
 /// Whether `name` can be a consumer group of a client's.
 pub(crate) fn check_group(name: &str) -> Result<(), Refusal> {
     GroupName::check(name).map_err(|error| status::illegal_group(&error))?;
-    if starts_with(name, SYSTEM_GROUP_PREFIX) {
+    if system::is_group(name) {
         return Err(Refusal::new(
             Code::IllegalConsumerGroup,
             format!("consumer group {name} is a system group"),
@@ -73,28 +62,10 @@ pub(crate) fn check_group(name: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// `namespace%name`, or just the name.
-pub(super) fn stored_name<'a>(namespace: &str, name: &'a str) -> Cow<'a, str> {
-    // A name that is wrong by itself must not become right by its namespace.
-    if namespace.is_empty() || name.is_empty() {
-        Cow::Borrowed(name)
-    } else if let Some(group) = name.strip_prefix(TOPIC_PREFIX) {
-        // The dead letters of a group of this namespace.
-        Cow::Owned(format!("{TOPIC_PREFIX}{namespace}%{group}"))
-    } else {
-        Cow::Owned(format!("{namespace}%{name}"))
-    }
-}
-
 fn parts(resource: Option<&Resource>) -> (&str, &str) {
     resource.map_or(("", ""), |resource| {
         (&resource.resource_namespace, &resource.name)
     })
-}
-
-fn starts_with(name: &str, prefix: &str) -> bool {
-    name.get(..prefix.len())
-        .is_some_and(|start| start.eq_ignore_ascii_case(prefix))
 }
 
 #[cfg(test)]

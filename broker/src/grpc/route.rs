@@ -4,16 +4,16 @@
 //! creates it if the configuration says so. Clients that follow leaders are sent to the leader's own address,
 //! the others to where they came from.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use gateway::Answer;
 use host::network::AnswerBudget;
 use proto::place::BROKER_GROUP;
 use proto::v2::{
-    Address, AddressScheme, Broker, Code, Endpoints, MessageQueue, MessageType, Permission,
-    QueryRouteRequest, QueryRouteResponse, Resource,
+    Address, Broker, Code, Endpoints, MessageQueue, Permission, QueryRouteRequest,
+    QueryRouteResponse, Resource,
 };
+use proto::{accepted_types, endpoints};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
@@ -27,9 +27,6 @@ use crate::view::Topic;
 const LEADER_ID: i32 = 0;
 
 const NO_ROOM: &str = "too many bytes of answers have not been read yet";
-
-/// What a topic without a type of its own accepts: the kinds that this version stores.
-const STORABLE: [MessageType; 2] = [MessageType::Normal, MessageType::Fifo];
 
 /// Answers from this replica if it can.
 pub(super) async fn query_route(
@@ -135,7 +132,7 @@ fn reached_at(
 ) -> Endpoints {
     match &request.endpoints {
         Some(access_point) if !gateway::follows_leader(metadata) => access_point.clone(),
-        _ => endpoints(leader_address),
+        _ => endpoints(leader_address).unwrap_or_default(),
     }
 }
 
@@ -161,60 +158,11 @@ fn route(
 }
 
 fn message_queue(queue: u32, resource: &Resource, broker: &Broker, topic: &Topic) -> MessageQueue {
-    let accepted = match MessageType::try_from(topic.message_type) {
-        Ok(MessageType::Unspecified) | Err(_) => STORABLE.map(i32::from).to_vec(),
-        Ok(one) => vec![one.into()],
-    };
     MessageQueue {
         topic: Some(resource.clone()),
         id: queue as i32,
         permission: Permission::ReadWrite.into(),
         broker: Some(broker.clone()),
-        accept_message_types: accepted,
-    }
-}
-
-/// One address, in the form that clients take: an IP address or a name, never both in a list.
-fn endpoints(address: &str) -> Endpoints {
-    let (host, port) = address.rsplit_once(':').unwrap_or((address, "0"));
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    let scheme = match host.parse() {
-        Ok(IpAddr::V4(_)) => AddressScheme::IPv4,
-        Ok(IpAddr::V6(_)) => AddressScheme::IPv6,
-        Err(_) => AddressScheme::DomainName,
-    };
-    Endpoints {
-        scheme: scheme.into(),
-        addresses: vec![Address {
-            host: host.to_owned(),
-            port: port.parse().unwrap_or_default(),
-        }],
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Catches an address that a client would parse into something else.
-    #[test]
-    fn endpoints_say_what_kind_of_address_they_hold() {
-        for (address, scheme, host) in [
-            ("10.0.0.1:8081", AddressScheme::IPv4, "10.0.0.1"),
-            ("[::1]:8081", AddressScheme::IPv6, "::1"),
-            (
-                "broker-1.local:8081",
-                AddressScheme::DomainName,
-                "broker-1.local",
-            ),
-        ] {
-            let endpoints = endpoints(address);
-            assert_eq!(endpoints.scheme, i32::from(scheme), "{address}");
-            assert_eq!(endpoints.addresses.len(), 1);
-            assert_eq!(
-                (&*endpoints.addresses[0].host, endpoints.addresses[0].port),
-                (host, 8081)
-            );
-        }
+        accept_message_types: accepted_types(topic.message_type),
     }
 }

@@ -22,7 +22,7 @@ use siphasher::sip::SipHasher24;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
-use self::message::{Accepted, Limits};
+use self::message::{Accepted, Limits, check_storable};
 use self::places::Places;
 use super::resource::check_topic;
 use super::status::{CallError, Refusal, ok};
@@ -292,7 +292,7 @@ impl Plan {
 
 /// The queue of a message that its topic takes.
 fn place(accepted: &Accepted, topic: &Topic, turn: &AtomicU32) -> Result<QueueId, Refusal> {
-    accepted.kind.check_storable(topic)?;
+    check_storable(accepted.kind, topic)?;
     queue_choice::choose(&accepted.queue, topic, turn)
 }
 

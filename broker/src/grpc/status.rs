@@ -10,12 +10,12 @@
 //!
 //! The texts say what happened to what; clients show them to people.
 
-use proto::NameError;
+use model::NameError;
+use model::message::{Broken, Rule};
 use proto::command::{CommandReply, command_reply};
 use proto::v2::{self, Code};
 
 use crate::clients::NotTaken;
-use crate::filter::FilterError;
 use crate::proposer::ProposalError;
 use crate::view::{ReadError, Topic};
 
@@ -100,13 +100,21 @@ impl From<NotTaken> for Refusal {
     }
 }
 
-impl From<FilterError> for Refusal {
-    fn from(error: FilterError) -> Refusal {
-        let code = match error {
-            FilterError::Unsupported(_) => Code::NotImplemented,
-            FilterError::Malformed(_) | FilterError::TooLong(_) => Code::IllegalFilterExpression,
+impl From<Broken> for Refusal {
+    fn from(broken: Broken) -> Refusal {
+        let code = match broken.rule {
+            Rule::BodyEmpty => Code::MessageBodyEmpty,
+            Rule::BodySize => Code::MessageBodyTooLarge,
+            Rule::Id => Code::IllegalMessageId,
+            Rule::Tag => Code::IllegalMessageTag,
+            Rule::Key => Code::IllegalMessageKey,
+            Rule::Group => Code::IllegalMessageGroup,
+            Rule::PropertyKey => Code::IllegalMessagePropertyKey,
+            Rule::PropertiesSize => Code::MessagePropertiesTooLarge,
+            Rule::DeliveryTime => Code::IllegalDeliveryTime,
+            Rule::Recovery => Code::BadRequest,
         };
-        Refusal::new(code, error.to_string())
+        Refusal::new(code, broken.to_string())
     }
 }
 

@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 
+use model::dead_letter::topic_of;
 use proto::command::command_reply::Refusal;
 use proto::command::{CommandReply, DropDeadLetters};
 use proto::{QueueId, TimestampMs};
@@ -22,9 +23,6 @@ use super::references::{Holder, Location};
 use super::state::State;
 use super::topic;
 use crate::view::Topic;
-
-/// What a dead-letter queue's topic begins with; the group's name follows.
-pub(crate) const TOPIC_PREFIX: &str = "%DLQ%";
 
 /// Highest number of such a queue: what lies below it takes memory.
 pub(crate) const QUEUE_MAX: QueueId = 255;
@@ -102,7 +100,7 @@ pub(super) fn room(
     if count == 0 {
         return Ok(());
     }
-    let name = topic_name(group);
+    let name = topic_of(group);
     let present = match state.topic(&name) {
         Some(topic) if topic.topic.dead_letters => {
             let bounds = topic.queues.last().copied().unwrap_or_default();
@@ -144,7 +142,7 @@ pub(super) fn bury(
     wanted: QueueId,
     location: Location,
 ) {
-    let name = topic_name(group);
+    let name = topic_of(group);
     let topic_id = match state.topic(&name) {
         Some(topic) => topic.topic.id,
         None => topic::create_dead_letters(state, changes, place, name, wanted),
@@ -242,8 +240,4 @@ fn let_go(state: &mut State, topic_id: u64, offset: u64) {
         let holder = Holder::DeadLetter { topic_id, offset };
         state.references.remove(letter.location, holder);
     }
-}
-
-fn topic_name(group: &str) -> String {
-    format!("{TOPIC_PREFIX}{group}")
 }

@@ -21,8 +21,6 @@ pub(crate) const ATTRIBUTES_BYTES_MAX: usize = 16 << 10;
 pub(super) const DEDUP_BYTES_MAX: u64 = 1 << 30;
 /// Deliveries in one command that sends messages back, or settles them.
 pub(crate) const DELIVERIES_MAX: usize = 1_024;
-/// Attempts of a group that names no number.
-pub(crate) const ATTEMPTS_DEFAULT: u32 = 16;
 /// Messages of one queue that wait for another delivery to one group.
 pub(super) const RETRIES_PER_QUEUE_MAX: usize = 16_384;
 /// Messages that wait for another delivery to one group.

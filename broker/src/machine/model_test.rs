@@ -304,7 +304,7 @@ impl Model {
 
     fn put_group(&mut self, command: &PutGroup) -> Answer {
         let max_attempts = match command.max_attempts {
-            0 => 16,
+            0 => 17,
             attempts => attempts as u32,
         };
         match self.groups.get_mut(&command.name) {

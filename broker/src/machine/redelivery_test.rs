@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use model::retry;
 use proto::command::command::Body;
 use proto::command::command_reply::Refusal;
 use proto::command::{
@@ -10,9 +11,9 @@ use proto::command::{
 };
 use raft::Application;
 
+use super::Due;
 use super::limits::{RETRIES_PER_GROUP_MAX, RETRIES_PER_QUEUE_MAX};
 use super::testing::{Harness, WINDOW_MS, append};
-use super::{Due, backoff};
 
 const GROUP: &str = "readers";
 const LETTERS: &str = "%DLQ%readers";
@@ -31,7 +32,7 @@ impl Scene {
             name: GROUP.into(),
             create: true,
             max_attempts: 3,
-            attributes: [(backoff::ATTRIBUTE.to_owned(), "10ms,100ms".to_owned())].into(),
+            attributes: [(retry::WAITS_ATTRIBUTE.to_owned(), "10ms,100ms".to_owned())].into(),
             ..Default::default()
         };
         harness.command(0, Body::PutGroup(group)).await;

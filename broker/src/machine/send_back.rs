@@ -12,16 +12,15 @@ use store::StoreError;
 use store::table::{DeliveryKey, GroupQueue, consume_queue};
 
 use super::changes::Changes;
+use super::dead_letter;
 use super::entry::{Outcome, Place, refused};
 use super::limits::{
-    ATTEMPTS_DEFAULT, DELIVERIES_MAX, RETRIES_MAX, RETRIES_PER_GROUP_MAX, RETRIES_PER_QUEUE_MAX,
-    Share,
+    DELIVERIES_MAX, RETRIES_MAX, RETRIES_PER_GROUP_MAX, RETRIES_PER_QUEUE_MAX, Share,
 };
 use super::references::{Holder, Location};
 use super::retries::Retry;
 use super::settled::EVERY_ATTEMPT;
 use super::state::State;
-use super::{backoff, dead_letter};
 use crate::view::Group;
 
 /// A message that is to be sent back.
@@ -59,9 +58,10 @@ pub(super) fn apply(
         Ok(deliveries) => deliveries,
         Err(refusal) => return Ok(Err(refusal)),
     };
+    let policy = group.retry_policy();
     let last_attempt = match command.dead {
         true => 0,
-        false => attempts_max(&group),
+        false => policy.attempts_max(),
     };
     let news = match sort_out(state, changes, queue, deliveries, last_attempt)? {
         Ok(news) => news,
@@ -74,7 +74,7 @@ pub(super) fn apply(
     let value = (news.dead.len() + news.waiting.len()) as u64;
     for failed in news.waiting {
         let delay_ms = match command.delay_ms {
-            0 => backoff::delay_ms(&group.attributes, failed.attempt),
+            0 => policy.wait_ms(failed.attempt),
             delay_ms => delay_ms,
         };
         let retry = Retry {
@@ -230,13 +230,6 @@ pub(super) fn forget(
     }
     let batch = &mut changes.batch;
     state.settled.forget_group(batch, group_id, topic_id);
-}
-
-fn attempts_max(group: &Group) -> u32 {
-    match u32::try_from(group.max_attempts) {
-        Ok(0) | Err(_) => ATTEMPTS_DEFAULT,
-        Ok(attempts) => attempts,
-    }
 }
 
 fn room(state: &State, queue: GroupQueue, added: usize) -> Result<(), CommandReply> {

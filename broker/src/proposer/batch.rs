@@ -27,7 +27,7 @@ pub(crate) struct QueueSend {
 /// By what a message is recognised when it is sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct MessageId {
-    /// Number of its id (`proto::message_id::id_number`).
+    /// Number of its id (`model::id_number`).
     pub(crate) number: u128,
     /// What it says (`proto::message::digest`).
     pub(crate) digest: u64,

@@ -357,7 +357,7 @@ fn made_ms(id: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use proto::message_id::MessageIdGenerator;
+    use model::MessageIdGenerator;
 
     use super::made_ms;
 

@@ -169,7 +169,11 @@ impl Filter {
     /// Refuses what no broker will do: said at once, and not by every pull.
     pub(crate) fn check(&self) -> Result<(), Error> {
         match self {
-            Filter::All | Filter::Tag(_) => Ok(()),
+            Filter::All => Ok(()),
+            Filter::Tag(tags) => match model::Filter::of_tags(tags) {
+                Ok(_) => Ok(()),
+                Err(error) => Err(Error::invalid("filter", error.to_string())),
+            },
             Filter::Sql(expression) => Err(Error::invalid(
                 format!("filter SQL {expression:?}"),
                 "brokers do not evaluate SQL yet: use Filter::Tag, or Filter::All and look at the properties",

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use futures::stream::{self, StreamExt};
 use host::Shutdown;
-use proto::GroupName;
+use model::GroupName;
 use proto::place::{CONSUME_FROM, Life};
 use proto::v2::{ClientType, Code};
 use tokio::sync::{Notify, RwLock};

@@ -14,6 +14,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use model::queue_choice;
 use tokio::time::Instant;
 
 /// What waits is not split into requests of fewer items than this.
@@ -306,13 +307,10 @@ impl<T> Gatherer<T> {
             Target::Any => None,
             Target::Queue(queue) => Some(queue),
             Target::Hash(hash) => {
-                let count = self.queues.len() as u64;
+                let chosen = queue_choice::of_group(hash, self.queues.len() as u32);
                 // Without queues there is no choice yet; the broker will make it.
-                Some(if count == 0 {
-                    0
-                } else {
-                    self.queues[(hash % count) as usize].queue
-                })
+                let chosen = self.queues.get(chosen as usize);
+                Some(chosen.map_or(0, |chosen| chosen.queue))
             }
         }
     }

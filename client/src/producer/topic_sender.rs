@@ -8,7 +8,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use proto::message_id::MessageIdGenerator;
+use model::MessageIdGenerator;
 use proto::opaque::SendMessageRequest;
 use proto::v2::{Code, SendMessageResponse, SendResultEntry};
 use rand::RngExt;

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use model::{GroupName, TopicName, retry};
 use proto::v2::ClientType;
-use proto::{GroupName, TopicName};
 
 use crate::consumer::holdings::{Finishing, PrefetchBounds};
 use crate::consumer::progress::Progress;
@@ -18,7 +18,7 @@ use crate::core::Core;
 use crate::deadline;
 use crate::error::Error;
 use crate::member_ids::MemberIds;
-use crate::push_consumer::engine::{Attempts, Engine, MAX_ATTEMPTS_DEFAULT, Rules};
+use crate::push_consumer::engine::{Attempts, Engine, Rules};
 use crate::push_consumer::listener::{Listener, listen};
 use crate::push_consumer::{PushConsumer, PushStream};
 
@@ -304,7 +304,7 @@ impl PushConsumerBuilder {
     fn attempts(&self) -> Attempts {
         match (self.max_attempts, self.settings.sharing) {
             (Some(max), _) => Attempts::Here(max),
-            (None, Sharing::AllForEach) => Attempts::Here(MAX_ATTEMPTS_DEFAULT),
+            (None, Sharing::AllForEach) => Attempts::Here(retry::ATTEMPTS_DEFAULT),
             (None, Sharing::AmongMembers) if self.rules.in_order => Attempts::OfGroup,
             (None, Sharing::AmongMembers) => Attempts::AtServers,
         }

@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use model::retry;
 use proto::cluster::{DescribeDeliveryResponse, NameRequest};
 use proto::v2::Code;
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore, mpsc};
@@ -19,9 +20,6 @@ use crate::deadline;
 use crate::error::Error;
 use crate::measure;
 use crate::push_consumer::push_delivery::PushDelivery;
-
-/// Attempts that a message has where nothing else is said, as RocketMQ has it.
-pub(super) const MAX_ATTEMPTS_DEFAULT: u32 = 16;
 
 /// How deliveries are handed out and what becomes of failed ones.
 #[derive(Clone, Copy, Debug)]
@@ -321,7 +319,7 @@ async fn attempts_of_group(shared: &Shared, queue: &TopicQueue) -> Result<u32, E
         Ok(attempts) if attempts > 0 => Ok(attempts),
         Err(error) if !is_final(&error) => Err(error),
         // It has no settings.
-        _ => Ok(MAX_ATTEMPTS_DEFAULT),
+        _ => Ok(retry::ATTEMPTS_DEFAULT),
     }
 }
 

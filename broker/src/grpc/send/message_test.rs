@@ -1,7 +1,7 @@
 //! Every rule with its code.
 
 use prost::Message as _;
-use proto::v2::{self, Digest as BodyDigest, Message, Resource, SystemProperties};
+use proto::v2::{Digest as BodyDigest, Message, MessageType, Resource, SystemProperties};
 
 use super::*;
 
@@ -63,7 +63,7 @@ fn digest(kind: DigestType, checksum: &str) -> Option<BodyDigest> {
 #[test]
 fn a_message_that_keeps_the_rules_is_accepted() {
     let accepted = read_one(changed(|_, _| {})).unwrap();
-    assert_eq!(accepted.kind, Kind::Normal);
+    assert_eq!(accepted.kind, MessageKind::Normal);
     assert_eq!(accepted.queue, Choice::Wish(0));
     assert_eq!(accepted.message_id, "01AABBCCDDEEFF00110000000100000002");
     assert_eq!(accepted.id, 0xAABB_CCDD_EEFF_0011_0000_0001_0000_0002);
@@ -183,23 +183,23 @@ fn what_is_just_inside_a_limit_is_accepted() {
 /// Catches a kind that is stored as another one.
 #[test]
 fn the_kind_follows_from_the_properties() {
-    let cases: Vec<(Kind, Change)> = vec![
-        (Kind::Normal, |_, _| {}),
-        (Kind::Fifo, |_, properties| {
+    let cases: Vec<(MessageKind, Change)> = vec![
+        (MessageKind::Normal, |_, _| {}),
+        (MessageKind::Fifo, |_, properties| {
             properties.message_group = Some("g".to_owned())
         }),
-        (Kind::Delay, |_, properties| {
+        (MessageKind::Delay, |_, properties| {
             properties.message_group = Some("g".to_owned());
             properties.delivery_timestamp = Some(seconds(NOW_MS));
         }),
-        (Kind::Transaction, |_, properties| {
+        (MessageKind::Transaction, |_, properties| {
             properties.message_type = MessageType::Transaction.into();
             properties.delivery_timestamp = Some(seconds(NOW_MS));
         }),
-        (Kind::Lite, |_, properties| {
+        (MessageKind::Lite, |_, properties| {
             properties.lite_topic = Some("lite".to_owned())
         }),
-        (Kind::Priority, |_, properties| {
+        (MessageKind::Priority, |_, properties| {
             properties.priority = Some(3)
         }),
     ];
@@ -222,20 +222,34 @@ fn only_storable_kinds_pass() {
         mark: 0,
     };
     let any = topic(MessageType::Unspecified);
-    let code = |kind: Kind, topic: &Topic| kind.check_storable(topic).map_err(|no| no.code);
-    assert_eq!(code(Kind::Normal, &any), Ok(()));
-    assert_eq!(code(Kind::Fifo, &any), Ok(()));
-    for kind in [Kind::Delay, Kind::Transaction, Kind::Lite, Kind::Priority] {
+    let code = |kind: MessageKind, topic: &Topic| check_storable(kind, topic).map_err(|no| no.code);
+    assert_eq!(code(MessageKind::Normal, &any), Ok(()));
+    assert_eq!(code(MessageKind::Fifo, &any), Ok(()));
+    for kind in [
+        MessageKind::Delay,
+        MessageKind::Transaction,
+        MessageKind::Lite,
+        MessageKind::Priority,
+    ] {
         assert_eq!(code(kind, &any), Err(Code::NotImplemented));
     }
     assert_eq!(
-        code(Kind::Delay, &topic(MessageType::Delay)),
+        code(MessageKind::Delay, &topic(MessageType::Delay)),
         Err(Code::NotImplemented)
     );
     let conflict = Err(Code::MessagePropertyConflictWithType);
-    assert_eq!(code(Kind::Normal, &topic(MessageType::Fifo)), conflict);
-    assert_eq!(code(Kind::Fifo, &topic(MessageType::Normal)), conflict);
-    assert_eq!(code(Kind::Delay, &topic(MessageType::Normal)), conflict);
+    assert_eq!(
+        code(MessageKind::Normal, &topic(MessageType::Fifo)),
+        conflict
+    );
+    assert_eq!(
+        code(MessageKind::Fifo, &topic(MessageType::Normal)),
+        conflict
+    );
+    assert_eq!(
+        code(MessageKind::Delay, &topic(MessageType::Normal)),
+        conflict
+    );
 }
 
 /// Catches a request whose messages end up in another's topic, and a panic on nonsense.
@@ -256,11 +270,4 @@ fn requests_are_of_one_topic_and_nonsense_is_corrupted() {
 
     let (topic, _) = read_all(&nonsense[..1], &LIMITS).unwrap();
     assert_eq!(topic, None);
-}
-
-/// Catches a search that misses keys because the list is not in order.
-#[test]
-fn reserved_keys_are_sorted() {
-    assert!(RESERVED_KEYS.is_sorted());
-    let _: v2::Message = message();
 }

@@ -1,17 +1,13 @@
 //! Which queue a message goes to. Pure but for the turn counter.
 
-use std::hash::Hasher;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use model::queue_choice;
 use proto::QueueId;
 use proto::v2::Code;
-use siphasher::sip::SipHasher24;
 
 use crate::grpc::status::Refusal;
 use crate::view::Topic;
-
-/// The key that clients in most languages use: the bytes 00 to 0f.
-const KEY: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
 
 /// What decides about the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,9 +21,7 @@ pub(super) enum Choice {
 
 impl Choice {
     pub(super) fn group(name: &str) -> Choice {
-        let mut hasher = SipHasher24::new_with_key(&KEY);
-        hasher.write(name.as_bytes());
-        Choice::Group(hasher.finish())
+        Choice::Group(queue_choice::hash(name))
     }
 }
 
@@ -37,7 +31,7 @@ pub(super) fn choose(choice: &Choice, topic: &Topic, turn: &AtomicU32) -> Result
     let (first, end) = (topic.first_queue(), topic.queue_count);
     let count = end.saturating_sub(first).max(1);
     match *choice {
-        Choice::Group(hash) => Ok(first + (hash % u64::from(count)) as QueueId),
+        Choice::Group(hash) => Ok(first + queue_choice::of_group(hash, count)),
         Choice::Wish(wish) => match QueueId::try_from(wish) {
             Ok(queue) if (first..end).contains(&queue) => Ok(queue),
             Ok(queue) => Err(Refusal::new(

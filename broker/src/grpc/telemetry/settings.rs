@@ -7,10 +7,8 @@ use proto::v2::{
     Subscription,
 };
 
-use crate::filter::Filter;
 use crate::grpc::status::Refusal;
-use crate::grpc::{group_name, topic_name};
-use crate::machine::backoff;
+use crate::grpc::{filter, group_name, topic_name};
 use crate::service::Service;
 
 /// Attempts of a producer's send.
@@ -18,13 +16,6 @@ const SEND_ATTEMPTS_MAX: i32 = 3;
 const SEND_BACKOFF_INITIAL_MS: i64 = 10;
 const SEND_BACKOFF_MAX_MS: i64 = 1_000;
 const SEND_BACKOFF_MULTIPLIER: f32 = 2.0;
-
-/// Deliveries of a message when its group names no other number.
-const DELIVERY_ATTEMPTS_MAX: i32 = 17;
-/// Delays between them when it names none, in seconds; the last one repeats. Whole seconds: one client reads no less.
-const DELIVERY_BACKOFF_SECONDS: [i64; 18] = [
-    1, 5, 10, 30, 60, 120, 180, 240, 300, 360, 420, 480, 540, 600, 1_200, 1_800, 3_600, 7_200,
-];
 
 const RECEIVE_BATCH_SIZE: i32 = 32;
 const LONG_POLLING_SECONDS: i64 = 20;
@@ -80,27 +71,24 @@ fn merge_subscription(
     let name = group_name(subscription.group.as_ref())?;
     for entry in &subscription.subscriptions {
         topic_name(entry.topic.as_ref())?;
-        Filter::parse(entry.expression.as_ref())?;
+        filter(entry.expression.as_ref())?;
     }
     let group = service.view.group(&name);
-    let attempts = group.as_ref().map_or(0, |group| group.max_attempts);
-    let own = group.as_ref();
-    let own = own.and_then(|group| backoff::own(&group.attributes));
-    subscription.fifo = Some(group.is_some_and(|group| group.fifo));
+    subscription.fifo = Some(group.as_ref().is_some_and(|group| group.fifo));
     subscription.receive_batch_size = Some(RECEIVE_BATCH_SIZE);
     subscription.long_polling_timeout = Some(milliseconds(LONG_POLLING_SECONDS * 1_000));
-    let next = match own {
-        Some(delays_ms) => delays_ms.into_iter().map(whole_seconds).collect(),
-        None => DELIVERY_BACKOFF_SECONDS.map(seconds).to_vec(),
-    };
-    Ok(RetryPolicy {
-        max_attempts: if attempts > 0 {
-            attempts
-        } else {
-            DELIVERY_ATTEMPTS_MAX
-        },
+    let policy = group.map_or_else(model::RetryPolicy::default, |group| group.retry_policy());
+    Ok(told(&policy))
+}
+
+/// A group's policy as clients are told it. Whole seconds: one client reads no less.
+fn told(policy: &model::RetryPolicy) -> RetryPolicy {
+    let waits = policy.waits_ms().iter();
+    let next = waits.map(|wait_ms| whole_seconds(*wait_ms)).collect();
+    RetryPolicy {
+        max_attempts: i32::try_from(policy.attempts_max()).unwrap_or(i32::MAX),
         strategy: Some(Strategy::CustomizedBackoff(CustomizedBackoff { next })),
-    })
+    }
 }
 
 fn check_properties(settings: &Settings) -> Result<(), Refusal> {
@@ -144,5 +132,70 @@ fn milliseconds(duration_ms: i64) -> prost_types::Duration {
     prost_types::Duration {
         seconds: duration_ms / 1_000,
         nanos: (duration_ms % 1_000 * 1_000_000) as i32,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::command::command::Body;
+    use proto::command::{Delivery, PutGroup, SendBack};
+
+    use super::*;
+    use crate::machine::testing::{Harness, append};
+
+    /// How the machine delivers a message to a group, as far as it fails each time: the waits, each in whole seconds and as
+    /// often as it is delivered again.
+    async fn done(harness: &mut Harness, topic_id: u64, group: &str) -> Vec<i64> {
+        let mut waits = Vec::new();
+        loop {
+            let failed = Delivery {
+                offset: 0,
+                attempt: waits.len() as u32 + 1,
+            };
+            let command = SendBack {
+                group: group.to_owned(),
+                topic_id,
+                failed: vec![failed],
+                ..Default::default()
+            };
+            let reply = harness.command(0, Body::SendBack(command)).await;
+            assert_eq!(reply.value, 1, "{reply:?}");
+            let queue = harness.view.group_queue(group, topic_id, 0).unwrap();
+            let held = std::collections::BTreeSet::new();
+            let waiting = harness.view.retries_due(queue, u64::MAX, &held, 1);
+            let Some((_, retry)) = waiting.now.first() else {
+                return waits;
+            };
+            waits.push(whole_seconds(retry.due_ms).seconds);
+        }
+    }
+
+    /// Catches a client that is told of other attempts or other waits than the machine keeps to.
+    #[tokio::test]
+    async fn clients_are_told_what_the_machine_does() {
+        let mut harness = Harness::new().await;
+        let topic_id = harness.topic("orders", 1).await;
+        harness.command(0, append(topic_id, 0, &[(1, 1)])).await;
+        for (max_attempts, waits) in [(0, ""), (1, ""), (5, "250ms,5s"), (0, "1m"), (3, "soon")] {
+            let name = format!("of-{max_attempts}-{}", waits.len());
+            let group = PutGroup {
+                name: name.clone(),
+                create: true,
+                max_attempts,
+                attributes: [("retry.backoff".to_owned(), waits.to_owned())].into(),
+                ..Default::default()
+            };
+            harness.command(0, Body::PutGroup(group)).await;
+            let told = told(&harness.view.group(&name).unwrap().retry_policy());
+            let Some(Strategy::CustomizedBackoff(backoff)) = told.strategy else {
+                panic!("{told:?}")
+            };
+            let waits = done(&mut harness, topic_id, &name).await;
+            assert_eq!(waits.len() as i32 + 1, told.max_attempts, "{name}");
+            for (retry, wait) in waits.into_iter().enumerate() {
+                let last = backoff.next.len() - 1;
+                assert_eq!(wait, backoff.next[retry.min(last)].seconds, "{name}");
+            }
+        }
     }
 }

@@ -12,7 +12,7 @@ use crate::moments::Moment;
 use crate::output::Output;
 
 /// The attribute with the waits before retries.
-pub(super) const RETRY_BACKOFF: &str = "retry.backoff";
+pub(super) use model::retry::WAITS_ATTRIBUTE as RETRY_BACKOFF;
 
 /// Flags of `raftmq consumer-group create`.
 #[derive(Args, Debug)]

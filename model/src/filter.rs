@@ -1,27 +1,22 @@
-//! Tag expressions: which messages of a queue a consumer asked for. Pure.
-
-use proto::v2::{FilterExpression, FilterType};
+//! Tag expressions: which messages of a queue a consumer asked for.
 
 /// Longest expression, in bytes.
 const EXPRESSION_BYTES_MAX: usize = 4_096;
 
 /// Why an expression cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum FilterError {
+pub enum FilterError {
     /// It is not a list of tags.
     #[error("filter expression {0:?} is not a list of tags separated by ||")]
     Malformed(String),
     /// It is longer than is read.
     #[error("filter expression of {0} bytes is longer than {EXPRESSION_BYTES_MAX}")]
     TooLong(usize),
-    /// SQL, for now.
-    #[error("filter expressions of type {0} are not supported")]
-    Unsupported(&'static str),
 }
 
 /// A parsed tag expression.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Filter {
+pub enum Filter {
     /// Every message, tagged or not.
     All,
     /// Messages with one of these tags.
@@ -30,14 +25,11 @@ pub(crate) enum Filter {
 
 impl Filter {
     /// Reads `*`, nothing at all, or `a || b`.
-    pub(crate) fn parse(expression: Option<&FilterExpression>) -> Result<Filter, FilterError> {
-        let Some(expression) = expression else {
-            return Ok(Filter::All);
-        };
-        if expression.r#type() == FilterType::Sql {
-            return Err(FilterError::Unsupported("SQL"));
-        }
-        let text = expression.expression.trim();
+    ///
+    /// # Errors
+    /// Says what is wrong with it.
+    pub fn of_tags(expression: &str) -> Result<Filter, FilterError> {
+        let text = expression.trim();
         if text.len() > EXPRESSION_BYTES_MAX {
             return Err(FilterError::TooLong(text.len()));
         }
@@ -58,7 +50,7 @@ impl Filter {
     }
 
     /// Whether a message with this tag was asked for.
-    pub(crate) fn accepts(&self, tag: Option<&str>) -> bool {
+    pub fn accepts(&self, tag: Option<&str>) -> bool {
         match self {
             Filter::All => true,
             Filter::Tags(tags) => tag.is_some_and(|tag| tags.iter().any(|wanted| wanted == tag)),
@@ -66,26 +58,21 @@ impl Filter {
     }
 
     /// Whether every message is accepted, so that none needs to be looked at.
-    pub(crate) fn is_all(&self) -> bool {
+    pub fn is_all(&self) -> bool {
         matches!(self, Filter::All)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use proptest::prelude::*;
 
-    fn parse(expression: &str) -> Result<Filter, FilterError> {
-        Filter::parse(Some(&FilterExpression {
-            r#type: FilterType::Tag.into(),
-            expression: expression.to_owned(),
-        }))
-    }
+    use super::*;
 
     /// Catches a consumer that gets what it did not ask for, or misses what it did.
     #[test]
     fn tags_are_matched_as_wholes() {
-        let filter = parse(" a||bb || c ").unwrap();
+        let filter = Filter::of_tags(" a||bb || c ").unwrap();
         for (tag, wanted) in [
             (Some("a"), true),
             (Some("bb"), true),
@@ -96,31 +83,40 @@ mod tests {
             assert_eq!(filter.accepts(tag), wanted, "{tag:?}");
         }
         for all in ["", " ", "*", "a || *"] {
-            assert!(parse(all).unwrap().accepts(None), "{all:?}");
+            let filter = Filter::of_tags(all).unwrap();
+            assert!(filter.accepts(None) && filter.is_all(), "{all:?}");
         }
-        assert!(Filter::parse(None).unwrap().is_all());
     }
 
     /// Catches nonsense that is taken for "nothing matches".
     #[test]
     fn malformed_expressions_are_refused() {
         for text in ["||", "a||", "a|b", "a || || b", "a\u{1}"] {
-            assert!(
-                matches!(parse(text), Err(FilterError::Malformed(_))),
+            let refused = Filter::of_tags(text);
+            assert_eq!(
+                refused,
+                Err(FilterError::Malformed(text.to_owned())),
                 "{text:?}"
             );
         }
-        assert!(matches!(
-            parse(&"a".repeat(5_000)),
-            Err(FilterError::TooLong(_))
-        ));
-        let sql = FilterExpression {
-            r#type: FilterType::Sql.into(),
-            expression: "a > 1".into(),
-        };
-        assert!(matches!(
-            Filter::parse(Some(&sql)),
-            Err(FilterError::Unsupported(_))
-        ));
+        let long = "a".repeat(EXPRESSION_BYTES_MAX + 1);
+        assert_eq!(
+            Filter::of_tags(&long),
+            Err(FilterError::TooLong(long.len()))
+        );
+    }
+
+    proptest! {
+        /// Catches a tag that may be sent and cannot be asked for, and one that is found by another's name.
+        #[test]
+        fn every_tag_can_be_asked_for(tags in proptest::collection::vec("[a-zA-Z0-9 _#$-]{1,12}", 1..6), other in "[a-z]{1,12}") {
+            let tags: Vec<&str> = tags.iter().map(|tag| tag.trim()).filter(|tag| !tag.is_empty()).collect();
+            prop_assume!(!tags.is_empty());
+            prop_assert!(tags.iter().all(|tag| crate::message::check_tag(tag).is_ok()));
+            let filter = Filter::of_tags(&tags.join(" || ")).unwrap();
+            prop_assert!(tags.iter().all(|tag| filter.accepts(Some(tag))));
+            prop_assert_eq!(filter.accepts(Some(&*other)), tags.contains(&&*other));
+            prop_assert!(!filter.accepts(None));
+        }
     }
 }
