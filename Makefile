@@ -18,7 +18,7 @@ endif
 
 # What runs in the simulator, the libraries, is linted as the simulator compiles it, in a build directory of its own.
 SIM_RUSTFLAGS := --cfg madsim --cfg tokio_unstable
-SIM_FOLDERS := proto host store raft gateway broker nameserver client sim
+SIM_FOLDERS := model proto host store raft gateway broker nameserver client sim
 SIM := RUSTFLAGS="$(SIM_RUSTFLAGS)" cargo run --release --quiet --target-dir $(BUILD_DIR)/madsim -p raftmq-sim --
 SIM_MANIFESTS := $(wildcard $(SIM_FOLDERS:%=%/Cargo.toml))
 SIM_PACKAGES := $(foreach manifest,$(SIM_MANIFESTS),-p $(shell sed -n 's/^name = "\(.*\)"/\1/p' $(manifest) | head -n 1))

@@ -11,14 +11,18 @@ const FILE_LINES_MAX: usize = 1000;
 
 /// Each folder and the folders of ours that it may import. A new edge is a decision record.
 const IMPORTS: &[(&str, &[&str])] = &[
-    ("proto", &[]),
+    ("model", &[]),
+    ("proto", &["model"]),
     ("host", &[]),
     ("store", &["proto", "host"]),
     ("raft", &["store", "proto", "host"]),
     ("gateway", &["proto", "host"]),
-    ("broker", &["raft", "store", "gateway", "proto", "host"]),
-    ("nameserver", &["gateway", "proto", "host"]),
-    ("client", &["proto", "host"]),
+    (
+        "broker",
+        &["raft", "store", "gateway", "proto", "model", "host"],
+    ),
+    ("nameserver", &["gateway", "proto", "model", "host"]),
+    ("client", &["proto", "model", "host"]),
     (
         "cli",
         &[
@@ -29,6 +33,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "raft",
             "store",
             "proto",
+            "model",
             "host",
         ],
     ),
@@ -42,6 +47,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "raft",
             "store",
             "proto",
+            "model",
             "host",
         ],
     ),
