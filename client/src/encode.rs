@@ -4,12 +4,12 @@
 
 use bytes::{Bytes, BytesMut};
 use md5::{Digest, Md5};
+use proto::message::wire::{
+    bytes_field_len, put_bytes_field, put_length, put_varint_field, varint_field_len,
+};
 use proto::v2::{DigestType, Encoding, MessageType};
 
 use crate::message::Message;
-use crate::wire::{
-    bytes_field_len, put_bytes_field, put_length, put_varint_field, varint_field_len,
-};
 
 /// What a message gets when it leaves.
 #[derive(Clone, Copy, Debug)]

@@ -154,7 +154,6 @@ mod pursuit;
 mod push_consumer;
 mod received;
 mod route;
-mod wire;
 
 pub use admin::{
     Admin, BrokerAddress, BrokerStatus, CommittedOffset, DedupStatus, GroupDescription,

@@ -5,10 +5,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use proto::message::MessageError;
+use proto::message::wire::{Fields, Value};
 use proto::v2::Encoding;
 
 use crate::compression::decompress;
-use crate::wire::{Fields, Malformed, Value};
 
 /// A message as it was stored. Its parts are slices of the buffer that it arrived in: keeping one small part for long
 /// keeps the whole answer in memory, so copy what is to be kept.
@@ -34,18 +35,25 @@ struct Span {
     end: usize,
 }
 
-/// Why bytes are not a message.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
-pub(crate) enum DecodeError {
-    #[error(transparent)]
-    Malformed(#[from] Malformed),
-    #[error("field {0} of the message is no text")]
-    Text(u64),
+impl Span {
+    /// Where a part stands in what it is a part of.
+    fn of(whole: &[u8], part: &[u8]) -> Span {
+        let start = part.as_ptr() as usize - whole.as_ptr() as usize;
+        Span {
+            start,
+            end: start + part.len(),
+        }
+    }
+
+    /// That of a part that is text.
+    fn of_text(whole: &[u8], value: Value<'_>, field: &'static str) -> Result<Span, MessageError> {
+        Ok(Span::of(whole, value.text(field)?.as_bytes()))
+    }
 }
 
 impl ReceivedMessage {
     /// Reads an encoded `v2.Message`.
-    pub(crate) fn decode(encoded: Bytes) -> Result<ReceivedMessage, DecodeError> {
+    pub(crate) fn decode(encoded: Bytes) -> Result<ReceivedMessage, MessageError> {
         let mut message = ReceivedMessage {
             body: Bytes::new(),
             body_error: None,
@@ -60,17 +68,16 @@ impl ReceivedMessage {
         };
         let bytes = message.encoded.clone();
         let mut encoding = 0;
-        let mut fields = Fields::between(&bytes, 0, bytes.len());
+        let mut fields = Fields::of(&bytes);
         while let Some((field, value)) = fields.next()? {
-            match (field, value) {
-                (2, Value::Bytes(start, end)) => {
-                    property(&bytes, start, end)?;
+            match field {
+                2 => drop(property(value.bytes("user_properties")?)?),
+                3 => {
+                    let system = value.bytes("system_properties")?;
+                    message.system = Span::of(&bytes, system);
+                    message.read_system_properties(&bytes, system, &mut encoding)?;
                 }
-                (3, Value::Bytes(start, end)) => {
-                    message.system = Span { start, end };
-                    message.read_system_properties(&bytes, &mut encoding)?;
-                }
-                (4, Value::Bytes(start, end)) => message.body = bytes.slice(start..end),
+                4 => message.body = bytes.slice_ref(value.bytes("body")?),
                 _ => {}
             }
         }
@@ -86,25 +93,24 @@ impl ReceivedMessage {
     fn read_system_properties(
         &mut self,
         bytes: &[u8],
+        system: &[u8],
         encoding: &mut u64,
-    ) -> Result<(), DecodeError> {
-        let mut fields = Fields::between(bytes, self.system.start, self.system.end);
+    ) -> Result<(), MessageError> {
+        let mut fields = Fields::of(system);
         while let Some((field, value)) = fields.next()? {
             match (field, value) {
-                (1, Value::Bytes(start, end)) => self.tag = Some(text(bytes, start, end, field)?),
-                (2, Value::Bytes(start, end)) => {
-                    text(bytes, start, end, field)?;
-                }
-                (3, Value::Bytes(start, end)) => self.message_id = text(bytes, start, end, field)?,
+                (1, tag) => self.tag = Some(Span::of_text(bytes, tag, "tag")?),
+                (2, key) => drop(key.text("keys")?),
+                (3, id) => self.message_id = Span::of_text(bytes, id, "message_id")?,
                 (5, Value::Varint(number)) => *encoding = number,
-                (7, Value::Bytes(start, end)) => self.born_ms = timestamp_ms(bytes, start, end)?,
-                (9, Value::Bytes(start, end)) => self.stored_ms = timestamp_ms(bytes, start, end)?,
+                (7, Value::Bytes(born)) => self.born_ms = timestamp_ms(born)?,
+                (9, Value::Bytes(stored)) => self.stored_ms = timestamp_ms(stored)?,
                 // A negative number is no offset.
                 (14, Value::Varint(number)) => {
                     self.queue_offset = Some(number).filter(|number| *number <= i64::MAX as u64);
                 }
-                (17, Value::Bytes(start, end)) => {
-                    self.message_group = Some(text(bytes, start, end, field)?);
+                (17, group) => {
+                    self.message_group = Some(Span::of_text(bytes, group, "message_group")?);
                 }
                 _ => {}
             }
@@ -136,10 +142,10 @@ impl ReceivedMessage {
     /// Its keys.
     pub fn keys(&self) -> Vec<&str> {
         let mut keys = Vec::new();
-        let mut fields = Fields::between(&self.encoded, self.system.start, self.system.end);
+        let mut fields = Fields::of(&self.encoded[self.system.start..self.system.end]);
         while let Ok(Some((field, value))) = fields.next() {
-            if let (2, Value::Bytes(start, end)) = (field, value) {
-                keys.push(self.text(Span { start, end }));
+            if field == 2 {
+                keys.extend(value.text("keys"));
             }
         }
         keys
@@ -191,11 +197,11 @@ impl ReceivedMessage {
     }
 
     fn occurrences(&self) -> impl Iterator<Item = (&str, &str)> {
-        let mut fields = Fields::between(&self.encoded, 0, self.encoded.len());
+        let mut fields = Fields::of(&self.encoded);
         std::iter::from_fn(move || {
             while let Ok(Some((field, value))) = fields.next() {
-                if let (2, Value::Bytes(start, end)) = (field, value) {
-                    return property(&self.encoded, start, end).ok();
+                if let (2, Value::Bytes(entry)) = (field, value) {
+                    return property(entry).ok();
                 }
             }
             None
@@ -216,23 +222,14 @@ impl std::fmt::Debug for ReceivedMessage {
     }
 }
 
-fn text(bytes: &[u8], start: usize, end: usize, field: u64) -> Result<Span, DecodeError> {
-    std::str::from_utf8(&bytes[start..end]).map_err(|_| DecodeError::Text(field))?;
-    Ok(Span { start, end })
-}
-
 /// Key and value of one map entry.
-fn property(bytes: &[u8], start: usize, end: usize) -> Result<(&str, &str), DecodeError> {
+fn property(entry: &[u8]) -> Result<(&str, &str), MessageError> {
     let (mut key, mut content) = ("", "");
-    let mut fields = Fields::between(bytes, start, end);
+    let mut fields = Fields::of(entry);
     while let Some((field, value)) = fields.next()? {
-        let Value::Bytes(start, end) = value else {
-            continue;
-        };
-        let part = std::str::from_utf8(&bytes[start..end]).map_err(|_| DecodeError::Text(field))?;
         match field {
-            1 => key = part,
-            2 => content = part,
+            1 => key = value.text("user_properties.key")?,
+            2 => content = value.text("user_properties.value")?,
             _ => {}
         }
     }
@@ -240,13 +237,13 @@ fn property(bytes: &[u8], start: usize, end: usize) -> Result<(&str, &str), Deco
 }
 
 /// A `google.protobuf.Timestamp`. Times before 1970 read as 0.
-fn timestamp_ms(bytes: &[u8], start: usize, end: usize) -> Result<u64, Malformed> {
-    let (mut seconds, mut nanoseconds) = (0i64, 0i64);
-    let mut fields = Fields::between(bytes, start, end);
+fn timestamp_ms(encoded: &[u8]) -> Result<u64, MessageError> {
+    let (mut seconds, mut nanoseconds) = (0, 0);
+    let mut fields = Fields::of(encoded);
     while let Some((field, value)) = fields.next()? {
-        match (field, value) {
-            (1, Value::Varint(number)) => seconds = number as i64,
-            (2, Value::Varint(number)) => nanoseconds = number as i64,
+        match field {
+            1 => seconds = value.int64("seconds")?,
+            2 => nanoseconds = value.int64("nanos")?,
             _ => {}
         }
     }

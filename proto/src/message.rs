@@ -5,7 +5,7 @@
 mod deliver;
 mod digest;
 mod view;
-mod wire;
+pub mod wire;
 
 pub use deliver::{Delivery, deliver, deliver_dead_letter};
 pub use digest::digest;

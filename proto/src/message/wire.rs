@@ -1,50 +1,79 @@
-//! Reads protobuf's wire form, as strictly as prost does.
+//! Protobuf's wire form, as little of it as messages need: walking fields, as strictly as prost does, and writing them.
+//!
+//! Knows no message. Never panics on what it reads.
+
+use bytes::{BufMut, BytesMut};
 
 use super::MessageError;
 
+/// Wire type of a varint.
+const VARINT: u32 = 0;
+/// Wire type of anything that begins with its length.
+const LENGTH_DELIMITED: u32 = 2;
+
 /// One field as it stands in the encoded form.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Value<'a> {
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Value<'a> {
+    /// A number, a truth value or an enumeration's number.
     Varint(u64),
+    /// Eight bytes: no field of a message is one, but unknown fields may be.
     Fixed64,
+    /// Four bytes, likewise.
     Fixed32,
+    /// A text, bytes or a message.
     Bytes(&'a [u8]),
 }
 
 impl<'a> Value<'a> {
-    pub(super) fn bytes(self, field: &'static str) -> Result<&'a [u8], MessageError> {
+    /// The bytes of a field of this name.
+    ///
+    /// # Errors
+    /// It is encoded as another kind.
+    pub fn bytes(self, field: &'static str) -> Result<&'a [u8], MessageError> {
         match self {
             Value::Bytes(bytes) => Ok(bytes),
             _ => Err(MessageError::WireType { field }),
         }
     }
 
-    pub(super) fn text(self, field: &'static str) -> Result<&'a str, MessageError> {
+    /// The text of a field of this name.
+    ///
+    /// # Errors
+    /// It is encoded as another kind, or not UTF-8.
+    pub fn text(self, field: &'static str) -> Result<&'a str, MessageError> {
         std::str::from_utf8(self.bytes(field)?).map_err(|_| MessageError::NotUtf8 { field })
     }
 
-    pub(super) fn int64(self, field: &'static str) -> Result<i64, MessageError> {
+    /// The number of a field of this name.
+    ///
+    /// # Errors
+    /// It is encoded as another kind.
+    pub fn int64(self, field: &'static str) -> Result<i64, MessageError> {
         match self {
             Value::Varint(number) => Ok(number as i64),
             _ => Err(MessageError::WireType { field }),
         }
     }
 
-    /// The low half, as every parser takes it.
-    pub(super) fn int32(self, field: &'static str) -> Result<i32, MessageError> {
+    /// The low half of the number, as every parser takes it.
+    ///
+    /// # Errors
+    /// It is encoded as another kind.
+    pub fn int32(self, field: &'static str) -> Result<i32, MessageError> {
         self.int64(field).map(|number| number as i32)
     }
 }
 
 /// Walks the fields of one message.
 #[derive(Clone, Debug)]
-pub(super) struct Fields<'a> {
+pub struct Fields<'a> {
     encoded: &'a [u8],
     position: usize,
 }
 
 impl<'a> Fields<'a> {
-    pub(super) fn of(encoded: &'a [u8]) -> Self {
+    /// Those of an encoded message.
+    pub fn of(encoded: &'a [u8]) -> Self {
         Self {
             encoded,
             position: 0,
@@ -52,13 +81,16 @@ impl<'a> Fields<'a> {
     }
 
     /// Where the next field begins.
-    pub(super) fn position(&self) -> usize {
+    pub fn position(&self) -> usize {
         self.position
     }
 
-    /// The next field's number and value.
+    /// The next field's number and value; none at the end.
+    ///
+    /// # Errors
+    /// What follows is no field.
     #[inline]
-    pub(super) fn next(&mut self) -> Result<Option<(u32, Value<'a>)>, MessageError> {
+    pub fn next(&mut self) -> Result<Option<(u32, Value<'a>)>, MessageError> {
         if self.position == self.encoded.len() {
             return Ok(None);
         }
@@ -123,5 +155,98 @@ impl<'a> Fields<'a> {
         let taken = rest.get(..length).ok_or(MessageError::Malformed)?;
         self.position += length;
         Ok(taken)
+    }
+}
+
+/// Bytes that `number` takes as a varint.
+pub fn varint_len(number: u64) -> usize {
+    // 1 for up to 7 bits, 2 for up to 14, …
+    (64 - (number | 1).leading_zeros() as usize).div_ceil(7)
+}
+
+/// Writes a number as a varint.
+pub fn put_varint(buffer: &mut BytesMut, mut number: u64) {
+    while number >= 0x80 {
+        buffer.put_u8(number as u8 | 0x80);
+        number >>= 7;
+    }
+    buffer.put_u8(number as u8);
+}
+
+/// Bytes of a length-delimited field with `length` bytes inside. Field numbers here are below 2048.
+pub fn bytes_field_len(field: u32, length: usize) -> usize {
+    key_len(field) + varint_len(length as u64) + length
+}
+
+/// Writes a length-delimited field.
+pub fn put_bytes_field(buffer: &mut BytesMut, field: u32, content: &[u8]) {
+    put_length(buffer, field, content.len());
+    buffer.put_slice(content);
+}
+
+/// The key and the length of a field whose content the caller writes next.
+pub fn put_length(buffer: &mut BytesMut, field: u32, length: usize) {
+    put_varint(buffer, u64::from(field << 3 | LENGTH_DELIMITED));
+    put_varint(buffer, length as u64);
+}
+
+/// Bytes of a varint field; none if it has protobuf's default, which is not written.
+pub fn varint_field_len(field: u32, number: u64) -> usize {
+    if number == 0 {
+        0
+    } else {
+        key_len(field) + varint_len(number)
+    }
+}
+
+/// Writes a varint field; nothing if it has protobuf's default.
+pub fn put_varint_field(buffer: &mut BytesMut, field: u32, number: u64) {
+    if number != 0 {
+        put_varint(buffer, u64::from(field << 3 | VARINT));
+        put_varint(buffer, number);
+    }
+}
+
+fn key_len(field: u32) -> usize {
+    varint_len(u64::from(field << 3))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Catches a length that is announced but not written, which would shift everything behind it.
+        #[test]
+        fn what_is_written_has_the_announced_length_and_reads_back(number: u64, content: Vec<u8>, field in 1u32..64) {
+            let mut buffer = BytesMut::new();
+            put_varint_field(&mut buffer, field, number);
+            prop_assert_eq!(buffer.len(), varint_field_len(field, number));
+            let before = buffer.len();
+            put_bytes_field(&mut buffer, field, &content);
+            prop_assert_eq!(buffer.len() - before, bytes_field_len(field, content.len()));
+
+            let mut fields = Fields::of(&buffer);
+            if number != 0 {
+                prop_assert_eq!(fields.next(), Ok(Some((field, Value::Varint(number)))));
+            }
+            prop_assert_eq!(fields.next(), Ok(Some((field, Value::Bytes(&content)))));
+            prop_assert_eq!(fields.next(), Ok(None));
+        }
+
+        /// Catches a panic or an endless walk on bytes that a broken server might send.
+        #[test]
+        fn garbage_ends(bytes: Vec<u8>) {
+            let mut fields = Fields::of(&bytes);
+            for _ in 0..=bytes.len() {
+                match fields.next() {
+                    Ok(Some(_)) => {}
+                    Ok(None) | Err(_) => return Ok(()),
+                }
+            }
+            prop_assert!(false, "more fields than bytes");
+        }
     }
 }
