@@ -23,7 +23,7 @@ use crate::error::BrokerError;
 use crate::grpc::Messaging;
 use crate::leadership::Leadership;
 use crate::log_time::LogTime;
-use crate::machine::Machine;
+use crate::machine::{FAMILIES, Machine};
 use crate::proposer::{GroupAgreement, Proposer, ProposerConfig};
 use crate::pullers::Pullers;
 use crate::redelivery::RedeliveryService;
@@ -67,7 +67,7 @@ pub async fn run(config: BrokerConfig, host: Host, shutdown: Shutdown) -> Result
 impl Broker {
     /// Binds the client port, recovers the replica, and serves. Returns before a leader is known.
     pub async fn start(config: BrokerConfig, host: Host) -> Result<Broker, BrokerError> {
-        let engine = store::default_engine(&host);
+        let engine = store::default_engine(&host, FAMILIES);
         Broker::start_with_engine(config, host, engine).await
     }
 

@@ -4,6 +4,8 @@
 //! not done is tried again; what may have been done is tried again where that makes no difference (sends
 //! are told apart by their ids). Every answer names the leader, when one is known.
 
+mod consumer_group;
+
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

@@ -13,11 +13,16 @@
 //! an entry says make it panic.
 
 mod append;
+mod apply;
+mod arrival_registry;
 mod changes;
 pub(crate) mod dead_letter;
+mod dead_letters;
 pub(crate) mod dedup;
+mod delete_topic;
 mod drop_log;
 pub(crate) mod entry;
+mod families;
 mod group;
 mod history;
 mod keep;
@@ -28,6 +33,7 @@ mod references;
 mod restore;
 mod retries;
 mod send_back;
+pub(crate) mod settings;
 mod settle;
 mod settled;
 mod shared;
@@ -52,11 +58,12 @@ use raft::{Application, Committed};
 use store::{Batch, CommitLog, Kv, StoreError};
 
 use self::changes::Changes;
+pub(crate) use self::families::FAMILIES;
 pub use self::history::history_begins;
 pub(crate) use self::references::Location;
 pub(crate) use self::retries::{Due, Retry};
-pub(crate) use self::shared::{Shared, Storage};
-pub(crate) use self::state::State;
+pub(crate) use self::shared::Shared;
+pub(crate) use self::state::{State, Storage};
 use crate::view::View;
 
 /// The state machine of one replica.
@@ -94,7 +101,7 @@ impl Application for Machine {
         let replies = self.shared.change(|state| {
             let replies = entries
                 .iter()
-                .map(|committed| entry::apply(state, &mut changes, committed))
+                .map(|committed| apply::entry(state, &mut changes, committed))
                 .collect::<Result<Vec<Bytes>, StoreError>>()?;
             changes.settle(state);
             commit(changes.take_batch())?;

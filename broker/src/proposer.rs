@@ -11,6 +11,7 @@
 
 mod batch;
 mod encode;
+mod item;
 mod reply;
 
 use std::sync::Arc;
@@ -26,8 +27,9 @@ use raft::{ProposeError, RaftGroup};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use self::batch::{Batch, Request, Waiter};
-pub(crate) use self::batch::{MessageId, QueueSend, Sender};
+use self::batch::{Batch, Request};
+pub(crate) use self::item::{MessageId, QueueSend, Sender};
+use self::reply::Waiter;
 pub(crate) use self::reply::{Fate, Placed};
 use crate::log_time::{LogTime, Moment};
 use crate::view::View;

@@ -152,14 +152,14 @@ fn an_entry_is_what_prost_reads_back() {
     let group = |topic_id, queue, bodies: Vec<&'static [u8]>, runs: Vec<(u128, u32, Sender)>| {
         let messages: Vec<Bytes> = bodies.into_iter().map(Bytes::from_static).collect();
         let bytes = messages.iter().map(Bytes::len).sum();
-        batch::Item::Append(batch::Group {
+        item::Item::Append(item::Group {
             topic_id,
             queue,
             digests: (7..).take(messages.len()).collect(),
             messages,
             runs: runs
                 .into_iter()
-                .map(|(first, count, sender)| batch::IdRun {
+                .map(|(first, count, sender)| item::IdRun {
                     first,
                     count,
                     sender,
@@ -171,7 +171,7 @@ fn an_entry_is_what_prost_reads_back() {
     let drop_log = Body::DropLog(command::DropLog { first_index: 300 });
     let items = [
         group(1, 0, vec![b"a", b"bc"], vec![(7, 2, Sender::Sequenced)]),
-        batch::Item::Other(Command {
+        item::Item::Other(Command {
             body: Some(drop_log.clone()),
         }),
         group(

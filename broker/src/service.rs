@@ -7,26 +7,23 @@ use bytes::Bytes;
 use gateway::Forwarder;
 use host::network::Bounds;
 use host::{Host, Shutdown};
-use proto::command::put_group::ConsumeFrom;
 use proto::command::{self, Command, CommandReply, command::Body};
-use proto::place::StartAt;
 use raft::{Member, RaftGroup};
 use store::StoreError;
 use tokio::sync::{Notify, Semaphore};
 
 use crate::admin_pool::AdminPool;
-use crate::call::Context;
 use crate::clients::Clients;
 use crate::config::BrokerConfig;
 use crate::disk_space::DiskSpace;
 use crate::grpc::check_topic;
-use crate::grpc::status::{CallError, Refusal, group_not_found, topic_not_found};
+use crate::grpc::status::{CallError, Refusal, topic_not_found};
 use crate::leadership::Leadership;
 use crate::log_time::{LogTime, Moment};
 use crate::machine::Location;
 use crate::proposer::Proposer;
 use crate::pullers::Pullers;
-use crate::view::{Group, Topic, View};
+use crate::view::{Topic, View};
 
 /// Everything that answering a call may need. Shared by reference; holds no state of a client that a
 /// request needs to be answered.
@@ -79,42 +76,6 @@ impl Service {
     /// The topic, which must exist.
     pub(crate) fn topic(&self, name: &str) -> Result<Arc<Topic>, Refusal> {
         self.view.topic(name).ok_or_else(|| topic_not_found(name))
-    }
-
-    /// The consumer group, created if it is unknown and the configuration says so; then it starts where the caller
-    /// wishes. Only on the leader.
-    pub(crate) async fn group_or_create(
-        &self,
-        name: &str,
-        context: &Context,
-    ) -> Result<Arc<Group>, CallError> {
-        if let Some(group) = self.view.group(name) {
-            return Ok(group);
-        }
-        if self.config.auto_create_groups || self.config.auto_create_topics {
-            self.put_group(name, context).await?;
-        }
-        Ok(self.view.group(name).ok_or_else(|| group_not_found(name))?)
-    }
-
-    /// Makes the consumer group if it is unknown.
-    pub(crate) async fn put_group(&self, name: &str, context: &Context) -> Result<(), CallError> {
-        let (consume_from, consume_from_ms, since_ms) = match context.consume_from()? {
-            StartAt::Earliest => (ConsumeFrom::Earliest, 0, 0),
-            StartAt::Latest { since_ms } => (ConsumeFrom::Latest, 0, since_ms.unwrap_or(0)),
-            StartAt::TimeMs(time_ms) => (ConsumeFrom::Timestamp, time_ms, 0),
-        };
-        self.propose(Body::PutGroup(command::PutGroup {
-            name: name.to_owned(),
-            create: true,
-            if_absent: true,
-            consume_from: consume_from.into(),
-            consume_from_ms,
-            since_ms,
-            ..Default::default()
-        }))
-        .await?;
-        Ok(())
     }
 
     /// The message that stands somewhere in the log, as it was stored; none if there is no message. What

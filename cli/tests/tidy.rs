@@ -1,5 +1,8 @@
-//! The rules of the code that no lint knows: who may import whom, what may stand where, how long a
-//! file may be. Reads the manifests and the sources of the whole workspace.
+//! The rules of the code that no lint knows: who may import whom, what may stand where, which files may
+//! name each other, how long a file may be. Reads the manifests and the sources of the whole workspace.
+
+#[path = "tidy/circles.rs"]
+mod circles;
 
 use std::collections::BTreeSet;
 use std::fs::read_to_string;

@@ -1,11 +1,10 @@
 //! How administration calls travel: proven, through the listener for operators of any one broker, which passes them on
 //! to the broker that they are for.
 //!
-//! Of several listeners the first that answers is used until it fails. Must never send an administration call anywhere
-//! without a proof.
+//! Must never send an administration call anywhere without a proof.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -15,6 +14,7 @@ use tonic::{Request, Response, Status};
 
 use crate::answer::{self, Attempt};
 use crate::connection::{As, Connection};
+use crate::endpoints::Endpoints;
 use crate::error::Error;
 
 /// Where a broker on this machine serves operators unless told otherwise.
@@ -65,6 +65,11 @@ impl Administration {
             Err(_) => administration,
         }))
     }
+
+    /// What a client keeps of it.
+    pub(crate) fn to_endpoints(&self) -> Endpoints {
+        Endpoints::new(self.secret.clone(), &self.endpoints)
+    }
 }
 
 fn split(endpoints: &str) -> Vec<String> {
@@ -73,31 +78,7 @@ fn split(endpoints: &str) -> Vec<String> {
     endpoints.map(str::to_owned).collect()
 }
 
-/// The listeners of one client.
-pub(crate) struct Endpoints {
-    pub(crate) secret: ClusterSecret,
-    addresses: Vec<Arc<str>>,
-    chosen: Mutex<Chosen>,
-}
-
-#[derive(Default)]
-struct Chosen {
-    /// The one in use.
-    now: Option<Arc<str>>,
-    /// The one that failed last: another one is tried first.
-    failed: Option<Arc<str>>,
-}
-
 impl Endpoints {
-    pub(crate) fn new(administration: Administration) -> Endpoints {
-        let addresses = administration.endpoints.iter();
-        Endpoints {
-            secret: administration.secret,
-            addresses: addresses.map(|endpoint| endpoint.as_str().into()).collect(),
-            chosen: Mutex::default(),
-        }
-    }
-
     /// The listener to use: the one in use, or the first that answers.
     async fn choose(&self, connection: &Connection) -> Result<Arc<str>, Status> {
         let (now, failed) = {
@@ -107,36 +88,19 @@ impl Endpoints {
         if let Some(now) = now {
             return Ok(now);
         }
-        let first = self.addresses.first().ok_or_else(|| {
+        let first = self.addresses().first().ok_or_else(|| {
             Status::unauthenticated("no listener for operators is known (admin_listen)")
         })?;
-        let others: Vec<&Arc<str>> = (self.addresses.iter())
+        let others: Vec<&Arc<str>> = (self.addresses().iter())
             .filter(|address| Some(*address) != failed.as_ref())
             .collect();
-        let found = match (self.addresses.len(), others.is_empty()) {
+        let found = match (self.addresses().len(), others.is_empty()) {
             (1, _) | (_, true) => Some(first.clone()),
             _ => first_to_answer(connection, &others).await,
         };
         let found = found.or(failed).unwrap_or_else(|| first.clone());
         self.chosen().now = Some(found.clone());
         Ok(found)
-    }
-
-    /// All of them.
-    pub(crate) fn addresses(&self) -> &[Arc<str>] {
-        &self.addresses
-    }
-
-    fn failed(&self, address: &Arc<str>) {
-        let mut chosen = self.chosen();
-        if chosen.now.as_ref() == Some(address) {
-            chosen.now = None;
-            chosen.failed = Some(address.clone());
-        }
-    }
-
-    fn chosen(&self) -> MutexGuard<'_, Chosen> {
-        self.chosen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -186,17 +150,6 @@ impl Drop for Passage<'_> {
 }
 
 impl Connection {
-    /// What administration needs, or that it is not there: then nothing is worth trying.
-    #[allow(clippy::result_large_err, reason = "the transport's own error type")]
-    pub(crate) fn endpoints(&self) -> Result<&Endpoints, Status> {
-        self.endpoints.as_ref().ok_or_else(|| {
-            Status::unauthenticated(
-                "administration needs the cluster's secret: --secret-file or RAFTMQ_SECRET_FILE for `raftmq`, \
-                 ClientBuilder::administration for a program",
-            )
-        })
-    }
-
     #[allow(clippy::result_large_err, reason = "the transport's own error type")]
     pub(crate) fn admin_client(&self, endpoint: &str) -> Result<BrokerAdminClient, Status> {
         let channel = self.channel(endpoint, As::Operator);

@@ -11,7 +11,7 @@ use rand::RngExt;
 use tokio::time::Instant;
 
 use crate::admin::Admin;
-use crate::administration::{Administration, Endpoints};
+use crate::administration::Administration;
 use crate::answer::Attempt;
 use crate::backoff::Backoff;
 use crate::connection::{Connection, Identity, Timeouts};
@@ -228,7 +228,9 @@ impl ClientBuilder {
                 attempt: self.attempt_timeout.min(deadline::LONGEST),
             },
             self.tls.clone(),
-            self.administration.clone().map(Endpoints::new),
+            self.administration
+                .as_ref()
+                .map(Administration::to_endpoints),
         );
         self.first_answer(&connection).await?;
         Ok(Client {

@@ -7,6 +7,7 @@
 //! | `shared` | who the consumer is and what it holds; commits |
 //! | `holdings` | queues, buffers, offsets; pure |
 //! | `at_work`, `retries` | what of one queue is worked on; pure |
+//! | `take` | begins to fetch from a queue |
 //! | `fetcher` | fills one queue's buffer |
 //! | `retry_fetcher`, `redelivery` | messages that failed |
 //! | `progress`, `progress_file` | where progress is kept |
@@ -30,6 +31,7 @@ pub(crate) mod redelivery;
 mod retries;
 mod retry_fetcher;
 pub(crate) mod shared;
+mod take;
 pub(crate) mod upkeep;
 
 use std::sync::Arc;

@@ -11,18 +11,17 @@
 //!
 //! Decides nothing about calls but that one is not waited for any more; may be wrong about who leads.
 
-use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
 use proto::cluster::ListRequest;
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::answer::leader_hint;
 use crate::connection::Connection;
+use crate::hearsay::{Looked, Named};
 
 /// How long an answer is waited for before peers are asked; again after half as long.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(500);
@@ -32,52 +31,6 @@ pub(crate) const PATIENCE_PARKED: Duration = Duration::from_secs(2);
 const INTERVAL: Duration = Duration::from_millis(200);
 /// Peers that are asked at the same time.
 const ASKED_MAX: usize = 4;
-/// Broker groups that are looked after. They are as many as routes name; this only guards against nonsense in them.
-const GROUPS_MAX: usize = 1_024;
-
-/// Who is said to lead each broker group, by those who were asked.
-#[derive(Debug, Default)]
-pub(crate) struct Lookout {
-    groups: Mutex<BTreeMap<Arc<str>, Arc<Looked>>>,
-}
-
-/// One broker group.
-#[derive(Debug)]
-struct Looked {
-    /// The answers to the last question, and when they were there.
-    said: watch::Sender<Option<(Instant, Arc<[Named]>)>>,
-    /// Held while peers are asked: when that was last.
-    asked: tokio::sync::Mutex<Option<Instant>>,
-}
-
-/// Whom one peer names.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Named {
-    leader: Arc<str>,
-    /// 0: it does not say.
-    term: u64,
-}
-
-impl Lookout {
-    fn group(&self, group: &str) -> Arc<Looked> {
-        let mut groups = self
-            .groups
-            .lock()
-            .expect("nothing panics while the groups are locked");
-        if let Some(looked) = groups.get(group) {
-            return looked.clone();
-        }
-        if groups.len() >= GROUPS_MAX {
-            groups.pop_first();
-        }
-        let looked = Arc::new(Looked {
-            said: watch::Sender::new(None),
-            asked: tokio::sync::Mutex::default(),
-        });
-        groups.insert(group.into(), looked.clone());
-        looked
-    }
-}
 
 impl Connection {
     /// Returns when peers of `address` say that another one leads `group`, who is known to the table then: no answer is to
@@ -89,7 +42,7 @@ impl Connection {
         }
         // Also if others have waited for longer, and left: an answer may be on its way.
         sleep(patience).await;
-        let looked = self.lookout.group(group);
+        let looked = self.hearsay.group(group);
         let leader = tokio::select! {
             biased;
             leader = self.hear(&looked, group, address) => leader,

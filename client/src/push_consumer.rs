@@ -138,7 +138,7 @@ impl PushStream {
     /// What keeps a queue from being read and will not pass by itself, once for each time that it is met. Reading goes on
     /// as soon as it can.
     pub async fn next(&self) -> Result<Option<PushDelivery>, Error> {
-        self.consumer.engine.next().await
+        PushDelivery::next(&self.consumer.engine).await
     }
 
     /// The same as a `futures::Stream`, which ends after [`PushStream::close`].

@@ -21,6 +21,7 @@ mod listener;
 mod meter;
 #[cfg(not(madsim))]
 mod opening;
+mod options;
 #[cfg(not(madsim))]
 mod places;
 #[cfg(not(madsim))]
@@ -44,15 +45,16 @@ use thiserror::Error;
 
 pub use answer_budget::{AnswerBudget, AnswerHold, make_on_demand};
 pub use bounds::{Bounds, BoundsOptions, BoundsStatus};
-pub use channel::{ChannelOptions, channel};
+pub use channel::channel;
 #[cfg(not(madsim))]
 pub use guard::Guarded;
 pub use guard::guarded;
 #[cfg(not(madsim))]
 pub use listener::Layers;
-pub use listener::{Listener, Proof, Router, ServerOptions, serve, server};
+pub use listener::{Listener, Router, serve, server};
 #[cfg(not(madsim))]
 pub use meter::{MeterLayer, Metered};
+pub use options::{ChannelOptions, Proof, ServerOptions};
 pub use reach::accepts;
 pub use secret::ClusterSecret;
 pub use tls::{ClientTls, ServerTls};

@@ -4,9 +4,11 @@
 
 mod deliver;
 mod digest;
+mod error;
 mod view;
 pub mod wire;
 
 pub use deliver::{Delivery, deliver, deliver_dead_letter};
 pub use digest::digest;
-pub use view::{MessageError, View};
+pub use error::MessageError;
+pub use view::View;

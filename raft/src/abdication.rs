@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::state::State;
-use crate::types::Raft;
+use crate::state_machine::Raft;
 
 /// How many of the longest election timeouts a leader waits for the entry to come back; peers tell once a second what they
 /// have.

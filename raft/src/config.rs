@@ -200,7 +200,7 @@ mod tests {
             group: "g".into(),
             broker_id: 1,
         };
-        let engine = store::default_engine(&host::Host::real());
+        let engine = store::default_engine(&host::Host::real(), &[]);
         let secret = host::testing::cluster_secret();
         RaftConfig::new(
             identity,

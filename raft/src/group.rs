@@ -17,11 +17,11 @@ use tokio::sync::watch;
 use crate::addresses::ADDRESS_BYTES_MAX;
 use crate::clocks::ClockStatus;
 use crate::error::{ChangeError, ProposeError, RaftError};
-use crate::leadership::Leadership;
 use crate::maintenance::Maintenance;
 use crate::member::Member;
 use crate::repair::Repairer;
-use crate::state::{Phase, State};
+use crate::standing::{Leadership, Phase};
+use crate::state::State;
 use crate::status::GroupStatus;
 use crate::types::Payload;
 

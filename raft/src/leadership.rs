@@ -15,25 +15,10 @@ use tokio::sync::watch;
 
 use crate::introductions::Acquaintances;
 use crate::member::Member;
+use crate::standing::Leadership;
 use crate::state::State;
-use crate::types::{Raft, RaftLogId, TypeConfig};
-
-/// Leadership as this replica sees it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Leadership {
-    /// The current term. Grows with each election.
-    pub term: u64,
-    /// Who leads, if that is known.
-    pub leader: Option<Member>,
-    /// Whether this replica leads.
-    pub is_leader: bool,
-    /// Whether this replica leads, has applied all that its log held when it was elected, and has
-    /// heard from a majority within an election timeout.
-    pub serving: bool,
-    /// Of a replica that was taken out of its group: the members that it knew last, who know more by now. Empty for a
-    /// member.
-    pub survivors: Vec<Member>,
-}
+use crate::state_machine::Raft;
+use crate::types::{RaftLogId, TypeConfig};
 
 /// Publishes [`Leadership`] while Raft runs, and its failure.
 pub(crate) struct LeadershipWatch {

@@ -13,6 +13,7 @@ mod clocks;
 mod config;
 mod connections;
 mod convert;
+mod counters;
 mod error;
 #[cfg(fuzzing)]
 pub mod fuzz;
@@ -35,6 +36,7 @@ mod service;
 mod small_file;
 mod snapshot;
 mod stall_watch;
+mod standing;
 mod startup;
 mod state;
 mod state_machine;
@@ -50,11 +52,10 @@ pub use clocks::ClockStatus;
 pub use config::RaftConfig;
 pub use error::{ChangeError, ProposeError, RaftError};
 pub use group::{Proposed, RaftGroup};
-pub use leadership::Leadership;
 pub use member::Member;
 pub use restore::{Restored, restore};
-pub use state::Phase;
-pub use status::{GroupStatus, MemberStatus, Vote};
+pub use standing::{Leadership, Phase, Vote};
+pub use status::{GroupStatus, MemberStatus};
 
 #[cfg(test)]
 mod suite_test;

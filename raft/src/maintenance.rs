@@ -16,14 +16,15 @@ use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 
 use crate::config::RaftConfig;
+use crate::counters::Counters;
 use crate::error::RaftError;
 use crate::group::hand_over;
 use crate::introductions::Acquaintances;
 use crate::repair::Repairer;
 use crate::snapshot::{Incoming, Snapshots};
-use crate::state::{Counters, State};
+use crate::state::State;
+use crate::state_machine::Raft;
 use crate::tables::Tables;
-use crate::types::Raft;
 
 /// Time between looks at what there is to do.
 const INTERVAL: Duration = Duration::from_millis(500);

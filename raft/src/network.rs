@@ -32,9 +32,9 @@ use crate::convert::{
     vote_request_to_wire, vote_response_from_wire,
 };
 use crate::peers::{Addressee, Peers};
-use crate::snapshot::{SnapshotData, send_snapshot};
+use crate::snapshot::{RaftSnapshot, SnapshotData, send_snapshot};
 use crate::terms;
-use crate::types::{Node, RaftSnapshot, RaftVote, TypeConfig};
+use crate::types::{Node, RaftVote, TypeConfig};
 
 type CallError = RPCError<TypeConfig>;
 type Results<'s> = BoxStream<'s, Result<StreamAppendResult<TypeConfig>, CallError>>;

@@ -16,8 +16,8 @@ use tokio::time::Instant;
 
 pub(crate) use fetch::{FetchError, Fetcher};
 
+use crate::counters::Counters;
 use crate::introductions::Acquaintances;
-use crate::state::Counters;
 
 /// Longest wait for a damaged segment to come back from a peer.
 const REPAIR_TIMEOUT: Duration = Duration::from_secs(30);

@@ -27,8 +27,9 @@ use crate::error::RaftError;
 use crate::peers::{Addressee, Peers};
 use crate::snapshot::{Incoming, Snapshots};
 use crate::state::State;
+use crate::state_machine::Raft;
 use crate::terms;
-use crate::types::{Raft, RaftLogId, RaftVote};
+use crate::types::{RaftLogId, RaftVote};
 
 pub(crate) use ballot::Ballot;
 

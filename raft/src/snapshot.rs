@@ -24,6 +24,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 
 use host::Disk;
+use openraft::type_config::alias;
 use store::{
     Checkpoint, Checkpoints, CommitLog, DataDir, KvEngine, SegmentInfo, Staging, StoreError,
 };
@@ -39,11 +40,11 @@ pub(crate) use segments::{segment_from_wire, segment_to_wire};
 use crate::applied::Applied;
 use crate::connections::{Class, Connections};
 use crate::convert::{ConvertError, corrupt, log_id_from_store};
+use crate::counters::Counters;
 use crate::peers::{Addressee, Peers};
-use crate::state::Counters;
 use crate::storage::{remove_former, verify};
 use crate::tables::Tables;
-use crate::types::{RaftSnapshot, SnapshotMeta, StoredMembership};
+use crate::types::{SnapshotMeta, StoredMembership, TypeConfig};
 use hold::Hold;
 use last_read::LastRead;
 use manifest::{Content, Source, checkpoint_sources};
@@ -56,6 +57,8 @@ pub(crate) enum SnapshotData {
     /// Everything was received and verified, and waits to be installed.
     Received(ReceivedSnapshot),
 }
+
+pub(crate) type RaftSnapshot = alias::SnapshotOf<TypeConfig, SnapshotData>;
 
 /// A checkpoint of this replica, kept while somebody may read it.
 #[derive(Clone)]

@@ -37,12 +37,13 @@ use crate::repair::{Fetcher, Repairer};
 use crate::service::Ballot;
 use crate::snapshot::Snapshots;
 use crate::stall_watch::StallWatch;
-use crate::state::{Phase, State};
-use crate::state_machine::StateMachine;
+use crate::standing::Phase;
+use crate::state::State;
+use crate::state_machine::{Raft, StateMachine};
 use crate::tables::Tables;
 use crate::terms::TERM_MAX;
 use crate::timekeeper::Timekeeper;
-use crate::types::{Raft, RaftLogId};
+use crate::types::RaftLogId;
 
 /// Longest wait for openraft to end its tasks.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);

@@ -16,56 +16,13 @@ use tonic::Status;
 use crate::address_file;
 use crate::clocks::Clocks;
 use crate::convert::vote_from_bytes;
+use crate::counters::Counters;
 use crate::error::RaftError;
-use crate::leadership::Leadership;
 use crate::peers::Peers;
 use crate::snapshot::SnapshotData;
-use crate::status::Vote;
-use crate::types::{Raft, RaftLogId, StoredMembership, TypeConfig};
-
-/// What a replica is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// Nothing was ever promised here; waiting for the group to be made, or to be let in.
-    Waiting,
-    /// A part of the log that was promised is damaged; does not serve until peers gave it back, and votes
-    /// only for whoever has at least as much.
-    Repairing,
-    /// Takes part in the group.
-    Running,
-    /// Told to stop, or failed.
-    Stopped,
-}
-
-impl Phase {
-    /// One word, for messages and metrics.
-    pub fn name(self) -> &'static str {
-        match self {
-            Phase::Waiting => "waiting",
-            Phase::Repairing => "repairing",
-            Phase::Running => "running",
-            Phase::Stopped => "stopped",
-        }
-    }
-}
-
-/// Counts since the process started.
-#[derive(Debug, Default)]
-pub(crate) struct Counters {
-    pub(crate) segments_repaired: AtomicU64,
-    pub(crate) entries_repaired: AtomicU64,
-    pub(crate) segments_scrubbed: AtomicU64,
-    pub(crate) damage_found: AtomicU64,
-    pub(crate) snapshots_sent: AtomicU64,
-    pub(crate) snapshots_installed: AtomicU64,
-    pub(crate) checkpoints_made: AtomicU64,
-}
-
-impl Counters {
-    pub(crate) fn add(counter: &AtomicU64, count: u64) {
-        counter.fetch_add(count, Ordering::Relaxed);
-    }
-}
+use crate::standing::{Leadership, Phase, Vote};
+use crate::state_machine::Raft;
+use crate::types::{RaftLogId, StoredMembership, TypeConfig};
 
 /// The facts of one replica.
 pub(crate) struct State {

@@ -13,17 +13,17 @@ use openraft::{EntryPayload, OptionalSend};
 use tokio::sync::{Mutex, watch};
 
 use crate::error::to_io;
-use crate::snapshot::{SnapshotBuilder, SnapshotData, Snapshots};
+use crate::snapshot::{RaftSnapshot, SnapshotBuilder, SnapshotData, Snapshots};
 use crate::tables::Tables;
-use crate::types::{
-    RaftEntry, RaftLogId, RaftSnapshot, Reply, SnapshotMeta, StoredMembership, TypeConfig,
-};
+use crate::types::{RaftEntry, RaftLogId, Reply, SnapshotMeta, StoredMembership, TypeConfig};
 
 /// Most entries that are applied in one batch.
 const APPLY_ENTRIES_MAX: usize = 1_024;
 
 /// Bytes of bodies after which a batch takes no further entry.
 const APPLY_BYTES_MAX: usize = 4 << 20;
+
+pub(crate) type Raft = openraft::Raft<TypeConfig, StateMachine>;
 
 /// The one writer of the tables.
 pub(crate) struct StateMachine {

@@ -6,9 +6,9 @@ use std::sync::atomic::Ordering;
 use store::{CommitLog, LogCounters, Room};
 
 use crate::clocks::ClockStatus;
-use crate::leadership::Leadership;
 use crate::member::Member;
-use crate::state::{Phase, State};
+use crate::standing::{Leadership, Phase, Vote};
+use crate::state::State;
 
 /// One member and its part in the group.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,17 +19,6 @@ pub struct MemberStatus {
     pub voter: bool,
     /// The last index that the leader knows it has; only the leader knows.
     pub matched: Option<u64>,
-}
-
-/// What a replica has promised to a candidate, on its disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Vote {
-    /// In which term.
-    pub term: u64,
-    /// To whom.
-    pub candidate: u64,
-    /// Whether that one is known to lead.
-    pub committed: bool,
 }
 
 /// A replica's positions, members and counters at one moment.

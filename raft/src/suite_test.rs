@@ -22,18 +22,18 @@ use self::log::SuiteLog;
 use crate::application::{Application, Commit, Committed};
 use crate::config::RaftConfig;
 use crate::connections::Connections;
+use crate::counters::Counters;
 use crate::introductions::Acquaintances;
 use crate::log_storage::{LogReader, LogStorage};
 use crate::peers::Peers;
 use crate::repair::{Fetcher, Repairer};
-use crate::snapshot::{SnapshotBuilder, SnapshotData, Snapshots, SnapshotsParts, hand_over};
-use crate::state::Counters;
+use crate::snapshot::{
+    RaftSnapshot, SnapshotBuilder, SnapshotData, Snapshots, SnapshotsParts, hand_over,
+};
 use crate::state_machine::StateMachine;
 use crate::storage::Storage;
 use crate::tables::Tables;
-use crate::types::{
-    RaftEntry, RaftLogId, RaftSnapshot, SnapshotMeta, StoredMembership, TypeConfig,
-};
+use crate::types::{RaftEntry, RaftLogId, SnapshotMeta, StoredMembership, TypeConfig};
 
 /// An application without rules.
 pub(crate) struct Nothing;

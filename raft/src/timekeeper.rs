@@ -15,7 +15,7 @@ use crate::group::change;
 use crate::introductions::Acquaintances;
 use crate::peers::HELLO_INTERVAL;
 use crate::state::State;
-use crate::types::Raft;
+use crate::state_machine::Raft;
 
 /// How long others are left to find a leader among themselves: several of their elections.
 const PATIENCE: Duration = Duration::from_secs(3);

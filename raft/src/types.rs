@@ -7,7 +7,6 @@ use openraft::type_config::alias;
 use serde::{Deserialize, Serialize};
 
 use crate::runtime::Runtime;
-use crate::state_machine::StateMachine;
 
 /// What a proposer wants in the log: opaque here, but for the empty one, which no application gets.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,11 +59,9 @@ openraft::declare_raft_types!(
         AsyncRuntime = Runtime,
 );
 
-pub(crate) type Raft = openraft::Raft<TypeConfig, StateMachine>;
 pub(crate) type RaftEntry = alias::EntryOf<TypeConfig>;
 pub(crate) type RaftLogId = alias::LogIdOf<TypeConfig>;
 pub(crate) type RaftVote = alias::VoteOf<TypeConfig>;
 pub(crate) type RaftMembership = openraft::Membership<u64, Node>;
 pub(crate) type StoredMembership = alias::StoredMembershipOf<TypeConfig>;
 pub(crate) type SnapshotMeta = alias::SnapshotMetaOf<TypeConfig>;
-pub(crate) type RaftSnapshot = alias::SnapshotOf<TypeConfig, crate::snapshot::SnapshotData>;

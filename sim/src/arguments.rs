@@ -7,13 +7,14 @@ use std::time::Duration;
 use clap::Parser;
 
 use crate::case::Case;
+use crate::failure::Failure;
 use crate::minimize;
 use crate::mutants;
 use crate::panics;
-use crate::report::{self, Failure};
+use crate::report;
 use crate::runner;
 use crate::scenario::{SCENARIOS, Scenario};
-use crate::simulation::Spec;
+use crate::spec::Spec;
 use crate::sweep::{self, Sweep};
 use crate::worker;
 

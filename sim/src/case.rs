@@ -6,20 +6,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::report::Failure;
+use crate::failure::Failure;
 use crate::scenario::Scenario;
-use crate::schedule::Schedule;
-use crate::simulation::Spec;
-use crate::workload::Plan;
-
-/// What happens in a world, instead of what its seed says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Course {
-    /// What clients do.
-    pub plan: Plan,
-    /// What goes wrong.
-    pub schedule: Schedule,
-}
+use crate::spec::{Course, Spec};
 
 /// A world in a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

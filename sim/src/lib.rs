@@ -7,7 +7,7 @@
 //! Reading order: [`simulation`] (one world from beginning to end), [`world`] and what it is made of
 //! ([`machine`], [`network`], [`disk`], [`tables`], [`clock`]), [`schedule`] and [`nemesis`] (what goes wrong),
 //! [`workload`] and [`history`] (what clients do and see), [`invariants`], [`liveness`] and [`oracle`] (what
-//! must hold), [`effect`], [`commands`] and [`coverage`] (what must have happened), [`scenario`], [`runner`],
+//! must hold), [`effect`], [`commands`] and [`coverage`] (what must have happened), [`scenario`], [`spec`], [`runner`],
 //! [`verdict`], [`worker`], [`sweep`], [`case`] and [`minimize`], [`mutants`].
 #![cfg(madsim)]
 
@@ -25,6 +25,7 @@ pub mod commands;
 pub mod coverage;
 pub mod disk;
 pub mod effect;
+pub mod failure;
 pub mod history;
 pub mod invariants;
 pub mod liveness;
@@ -44,6 +45,7 @@ pub mod runner;
 pub mod scenario;
 pub mod schedule;
 pub mod simulation;
+pub mod spec;
 pub mod sweep;
 pub mod tables;
 pub mod trace;

@@ -11,12 +11,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use clap::Args;
 
-use crate::case::{Case, Course};
+use crate::case::Case;
+use crate::failure::Failure;
 use crate::mutants;
-use crate::report::{self, Failure};
+use crate::report;
 use crate::scenario::Scenario;
 use crate::schedule::{Fault, Shape, Timed};
-use crate::simulation::Spec;
+use crate::spec::{Course, Spec};
 use crate::verdict::Verdict;
 use crate::worker::Errand;
 use crate::workload::Plan;

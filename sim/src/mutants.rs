@@ -9,7 +9,7 @@ mod targets;
 
 pub use command::Command;
 
-use crate::report::Failure;
+use crate::failure::Failure;
 use targets::Target;
 
 /// What puts a bug back, by its name. There is none here: `sim/mutants/switch.patch` brings it.

@@ -13,7 +13,8 @@ use real_tokio::runtime::{Builder, RngSeed};
 
 use crate::history::{History, Record};
 use crate::panics;
-use crate::simulation::{self, Spec};
+use crate::simulation;
+use crate::spec::Spec;
 use crate::trace::{Trace, Traced, now};
 use crate::violation::Violation;
 

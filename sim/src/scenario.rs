@@ -1,7 +1,7 @@
 //! Named kinds of worlds: how they are built, what clients do, what goes wrong.
 
 use crate::chance::Chance;
-use crate::report::Failure;
+use crate::failure::Failure;
 use crate::schedule::{Kind, Mix, Schedule};
 use crate::workload::{HASTY_MS, Lives, Plan, Size};
 use crate::world::Shape;

@@ -4,6 +4,7 @@
 //! known beforehand: faults may name the leader, and mean whoever leads then.
 
 mod draw;
+mod kind;
 mod swarm;
 
 use std::fmt;
@@ -16,7 +17,8 @@ use crate::machine::Machine;
 use crate::network::{Cut, Weather};
 use crate::tables::{self, Rotten};
 
-pub use draw::{Kind, Mix};
+pub use draw::Mix;
+pub use kind::Kind;
 
 /// Time that a replica takes to be as far as the others after its tables stood still.
 const CATCHES_UP_MS: u64 = 3_000;

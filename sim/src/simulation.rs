@@ -10,7 +10,6 @@ use madsim::task::NodeId;
 
 use crate::broker_group::BrokerGroup;
 use crate::broker_process::BrokerProcess;
-use crate::case::Course;
 use crate::commands::Commands;
 use crate::history::{Event, History, Outcome, Record};
 use crate::invariants::{Invariants, compare_logs};
@@ -20,8 +19,8 @@ use crate::nemesis::{self, Nemesis};
 use crate::network::Cut;
 use crate::operator::{Operator, READER};
 use crate::oracle;
-use crate::scenario::Scenario;
 use crate::schedule::{Fault, Schedule, Shape as Isolated, Timed};
+use crate::spec::{Course, Spec};
 use crate::trace::Trace;
 use crate::violation::Violation;
 use crate::workload::{Clients, Phase, Plan, Rebirth, ThroughRestore, run_client};
@@ -43,42 +42,6 @@ const UNDISTURBED_SENDS_WITHIN_MS: u64 = 1_000;
 
 /// Time that a machine which was silent takes to be one of the others again.
 const RECOVERS_MS: u64 = 2_000;
-
-/// What to run.
-#[derive(Clone)]
-pub struct Spec {
-    /// Decides everything.
-    pub seed: u64,
-    /// Which kind of world.
-    pub scenario: &'static Scenario,
-    /// What happens, if not what the seed says.
-    pub course: Option<Course>,
-    /// Whether the trace keeps its lines.
-    pub keep_lines: bool,
-}
-
-impl Spec {
-    /// A world as its seed says.
-    pub fn new(scenario: &'static Scenario, seed: u64) -> Spec {
-        Spec {
-            seed,
-            scenario,
-            course: None,
-            keep_lines: false,
-        }
-    }
-
-    /// What happens in it.
-    pub fn course(&self) -> Course {
-        self.course.clone().unwrap_or_else(|| {
-            let shape = self.scenario.shape(self.seed);
-            let plan = Plan::draw(self.seed, self.scenario.size);
-            let plan = plan.spread(self.seed, shape.group_count());
-            let schedule = self.scenario.schedule(self.seed, &shape, &plan);
-            Course { plan, schedule }
-        })
-    }
-}
 
 /// Lives through a world. Returns what was wrong with it.
 ///

@@ -10,10 +10,12 @@ use std::time::{Duration, Instant};
 
 use crate::case::Case;
 use crate::coverage::{self, Coverage};
-use crate::report::{self, Failure};
+use crate::failure::Failure;
+use crate::report;
 use crate::runner;
 use crate::scenario::{SCENARIOS, Scenario};
-use crate::simulation::{self, Spec};
+use crate::simulation;
+use crate::spec::Spec;
 use crate::verdict::Verdict;
 use crate::worker::Errand;
 

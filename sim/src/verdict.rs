@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::report::{self, Failure};
+use crate::failure::Failure;
+use crate::report;
 use crate::runner::Report;
 
 /// How a world went.

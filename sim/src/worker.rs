@@ -11,11 +11,12 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::case::Case;
+use crate::failure::Failure;
 use crate::mutants;
-use crate::report::{self, Failure};
+use crate::report;
 use crate::runner;
 use crate::scenario::Scenario;
-use crate::simulation::Spec;
+use crate::spec::Spec;
 use crate::verdict::Verdict;
 
 /// How long a world may take: a hundred times what it takes on a busy machine.

@@ -3,6 +3,7 @@
 //! What they do is planned from the seed; what they get is written into the history. They judge nothing,
 //! and a call that fails is tried no further than a program would.
 
+mod client;
 mod consumer;
 mod lives;
 mod machine;
@@ -23,7 +24,8 @@ use tokio::sync::watch;
 use crate::history::{Event, History, Member, Outcome, Place, Queue};
 use crate::world::World;
 
-pub use machine::{LITTLE_PATIENCE, PATIENCE, connect, run_client};
+pub use client::{LITTLE_PATIENCE, PATIENCE, connect};
+pub use machine::run_client;
 pub use plan::{
     Commits, ConsumerPlan, HASTY_MS, LifePlan, Lives, Plan, ProducerPlan, PushPlan, RetrierPlan,
     Share, Size, Targets, TopicPlan,

@@ -10,12 +10,11 @@
 //! write w1 w2 w3 | flush returns | w4 w5 | crash  ->  w1..w3, w1..w4 or w1..w5
 //! ```
 //!
-//! Must never: sync per write, know what a key means beyond its first byte (its [`Kind`]), or answer
-//! a read with half of a batch.
-//!
-//! [`Kind`]: crate::table::Kind
+//! Must never: sync per write, know what a key means beyond its first byte, which says of which table
+//! it is, or answer a read with half of a batch.
 
 mod batch;
+mod family;
 mod image;
 mod mem;
 #[cfg(not(madsim))]
@@ -23,7 +22,7 @@ mod open_databases;
 #[cfg(not(madsim))]
 mod rocks;
 #[cfg(test)]
-mod suite;
+pub(crate) mod suite;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -33,6 +32,7 @@ use futures::future::BoxFuture;
 use host::Host;
 
 pub use self::batch::{Batch, Operation};
+pub use self::family::Family;
 pub(crate) use self::image::never_changes;
 pub use self::mem::MemEngine;
 #[cfg(not(madsim))]
@@ -44,8 +44,7 @@ use crate::error::StoreError;
 /// One key and its value.
 pub type Pair = (Bytes, Bytes);
 
-/// An ordered map from keys to values. The first byte of every key is a
-/// [`Kind`](crate::table::Kind).
+/// An ordered map from keys to values. The first byte of every key says of which table it is.
 ///
 /// ### To ensure correctness:
 ///
@@ -133,11 +132,13 @@ pub trait KvEngine: Send + Sync + 'static {
     fn check(&self, dir: PathBuf) -> BoxFuture<'static, Result<(), StoreError>>;
 }
 
-/// The engine that fits the host: RocksDB where paths are real files, else the in-memory twin.
-pub fn default_engine(host: &Host) -> Arc<dyn KvEngine> {
+/// The engine that fits the host: RocksDB where paths are real files, else the in-memory twin, whose tables lie in one
+/// file whatever `families` say.
+pub fn default_engine(host: &Host, families: &'static [Family]) -> Arc<dyn KvEngine> {
     #[cfg(not(madsim))]
     if host.disk.real_path() {
-        return Arc::new(RocksEngine::new(host.disk.clone()));
+        return Arc::new(RocksEngine::new(host.disk.clone(), families));
     }
+    let _ = families;
     Arc::new(MemEngine::new(host.disk.clone()))
 }

@@ -22,7 +22,7 @@ pub use data_dir::DataDir;
 pub use entry::{Entry, EntryKind, LogId};
 pub use error::{Result, StoreError};
 pub use inspect::Inspection;
-pub use kv::{Batch, Kv, KvCounters, KvEngine, MemEngine, Operation, Pair, default_engine};
+pub use kv::{Batch, Family, Kv, KvCounters, KvEngine, MemEngine, Operation, Pair, default_engine};
 #[cfg(not(madsim))]
 pub use kv::{RocksEngine, wait_until_closed};
 pub use log::inspect::{IndexReport, SegmentReport, Synced, SyncedReport};

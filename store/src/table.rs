@@ -85,7 +85,7 @@ impl Kind {
     ];
 
     /// First byte of its keys.
-    pub fn tag(self) -> u8 {
+    pub const fn tag(self) -> u8 {
         self as u8
     }
 

@@ -12,7 +12,7 @@ use store::{default_engine, wait_until_closed};
 async fn a_process_can_wait_until_its_tables_are_closed() {
     let directory = tempfile::tempdir().unwrap();
     assert!(wait_until_closed(Duration::ZERO));
-    let engine = default_engine(&Host::real());
+    let engine = default_engine(&Host::real(), &[]);
     let tables = engine.open(directory.path().join("tables")).await.unwrap();
     let held = tables.clone();
     drop(tables);

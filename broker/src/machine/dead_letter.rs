@@ -6,23 +6,22 @@
 //! retention does not cut such a queue where it cuts others: a dead letter holds its entry, until a command of
 //! its own ends it or [`keep`](super::keep) moves it.
 
-use std::collections::BTreeMap;
-
 use model::dead_letter::topic_of;
+use proto::QueueId;
 use proto::command::command_reply::Refusal;
 use proto::command::{CommandReply, DropDeadLetters};
-use proto::{QueueId, TimestampMs};
 use store::table::consume_queue::{self, Row};
 
 use super::changes::Changes;
+use super::dead_letters::DeadLetter;
 use super::entry::{Outcome, Place, done, refused};
 use super::limits::{
     DEAD_LETTERS_DROPPED_AT_ONCE, DEAD_LETTERS_MAX, DEAD_LETTERS_PER_GROUP_MAX, Share,
 };
 use super::references::{Holder, Location};
+use super::settings::Topic;
 use super::state::State;
 use super::topic;
-use crate::view::Topic;
 
 /// Highest number of such a queue: what lies below it takes memory.
 pub(crate) const QUEUE_MAX: QueueId = 255;
@@ -30,64 +29,6 @@ pub(crate) const QUEUE_MAX: QueueId = 255;
 /// The queue of such a topic.
 pub(super) fn queue_of(topic: &Topic) -> QueueId {
     topic.queue_count.saturating_sub(1)
-}
-
-/// A message that nobody tries to process any more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct DeadLetter {
-    pub(crate) location: Location,
-    /// When it died.
-    pub(crate) time_ms: TimestampMs,
-    /// How much had passed along the log then: its age goes by it.
-    pub(crate) passed_ms: u64,
-}
-
-/// A mirror of the rows of all dead-letter queues.
-#[derive(Default)]
-pub(crate) struct DeadLetters {
-    /// By topic and offset.
-    letters: BTreeMap<(u64, u64), DeadLetter>,
-    /// How many of each topic.
-    topics: BTreeMap<u64, usize>,
-}
-
-impl DeadLetters {
-    pub(crate) fn get(&self, topic_id: u64, offset: u64) -> Option<DeadLetter> {
-        self.letters.get(&(topic_id, offset)).copied()
-    }
-
-    /// The one that died first, and where it lies.
-    pub(crate) fn oldest_of(&self, topic_id: u64) -> Option<(u64, DeadLetter)> {
-        let of_topic = (topic_id, 0)..=(topic_id, u64::MAX);
-        let ((_, offset), letter) = self.letters.range(of_topic).next()?;
-        Some((*offset, *letter))
-    }
-
-    pub(super) fn count(&self) -> usize {
-        self.letters.len()
-    }
-
-    /// Topics that have any.
-    pub(super) fn groups(&self) -> usize {
-        self.topics.len()
-    }
-
-    pub(super) fn put(&mut self, topic_id: u64, offset: u64, letter: DeadLetter) {
-        if self.letters.insert((topic_id, offset), letter).is_none() {
-            *self.topics.entry(topic_id).or_default() += 1;
-        }
-    }
-
-    pub(super) fn remove(&mut self, topic_id: u64, offset: u64) -> Option<DeadLetter> {
-        let removed = self.letters.remove(&(topic_id, offset))?;
-        if let Some(count) = self.topics.get_mut(&topic_id) {
-            *count -= 1;
-            if *count == 0 {
-                self.topics.remove(&topic_id);
-            }
-        }
-        Some(removed)
-    }
 }
 
 /// Whether so many more messages of a group may die; its queue is `wanted` if it has none.

@@ -23,7 +23,8 @@ use proto::QueueId;
 use store::table::dedup::{self, Owner, Row, RowKey, Run};
 use store::{Batch, StoreError};
 
-use self::owned::{Owned, Spot};
+use self::owned::Owned;
+use self::sequences::Spot;
 use self::shares::Shares;
 use super::entry::Place;
 use super::limits::DEDUP_BYTES_MAX;

@@ -13,8 +13,8 @@ use super::entry::{Outcome, Place, done, refused};
 use super::limits::GROUPS_MAX;
 use super::record::{self, check_attributes, check_name};
 use super::send_back;
+use super::settings::{Group, Since};
 use super::state::{GroupState, State};
-use crate::view::{Group, Since};
 
 pub(super) fn put(
     state: &mut State,

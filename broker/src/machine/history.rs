@@ -11,8 +11,8 @@ use proto::command::{BeginHistory, Command, Entry};
 use super::changes::Changes;
 use super::entry::{Outcome, done};
 use super::record;
+use super::settings::Topic;
 use super::state::State;
-use crate::view::Topic;
 
 /// The entry that begins a history of this number at this time of a clock. No time passes along the log with it.
 pub fn history_begins(number: u64, now_ms: u64) -> Bytes {

@@ -6,7 +6,8 @@ use proto::command::Keep;
 use proto::command::command_reply::Refusal;
 
 use super::changes::Changes;
-use super::dead_letter::{self, DeadLetter};
+use super::dead_letter;
+use super::dead_letters::DeadLetter;
 use super::entry::{Outcome, Place, done, refused};
 use super::references::{Holder, Location};
 use super::retries::Retry;

@@ -14,7 +14,7 @@ use store::{Batch, StoreError, table};
 
 use super::entry::refused;
 use super::limits::{ATTRIBUTES_BYTES_MAX, ATTRIBUTES_MAX, NAME_BYTES_MAX};
-use crate::view::{Group, Since, Topic};
+use super::settings::{Group, Since, Topic};
 
 /// A topic's row; its id is in the key.
 #[derive(Clone, PartialEq, Eq, Message)]

@@ -7,14 +7,14 @@ use store::table::queue_bounds::QueueBounds;
 use store::table::{self, consume_queue, consumer_offset, dedup, queue_bounds, retry, settled};
 use store::{Kv, StoreError};
 
-use super::dead_letter::{self, DeadLetter};
+use super::dead_letter;
+use super::dead_letters::DeadLetter;
 use super::limits::QUEUES_PER_TOPIC_MAX;
 use super::record;
 use super::references::{Holder, Location};
 use super::retries::Retry;
-use super::shared::Storage;
-use super::state::{GroupState, State, TopicState};
-use crate::view::Topic;
+use super::settings::Topic;
+use super::state::{GroupState, State, Storage, TopicState};
 
 /// Rows of a dead-letter queue that are read at once.
 const DEAD_LETTERS_PER_SCAN: usize = 1_024;

@@ -19,9 +19,9 @@ use super::limits::{
 };
 use super::references::{Holder, Location};
 use super::retries::Retry;
+use super::settings::Group;
 use super::settled::EVERY_ATTEMPT;
 use super::state::State;
-use crate::view::Group;
 
 /// A message that is to be sent back.
 struct Failed {

@@ -1,23 +1,16 @@
 //! What the machine writes and its readers read, behind one lock.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{PoisonError, RwLock};
 
 use proto::QueueId;
 use store::table::GroupQueue;
-use store::{CommitLog, Kv};
 use tokio::sync::watch;
 
+use super::arrival_registry::ArrivalRegistry;
 use super::changes::Changes;
 use super::state::State;
-use crate::view::{ArrivalRegistry, EntryCache};
-
-/// Where rows and message bodies are read from.
-#[derive(Clone)]
-pub(crate) struct Storage {
-    pub(crate) kv: Arc<dyn Kv>,
-    pub(crate) log: CommitLog,
-}
+use crate::view::EntryCache;
 
 /// The machine's state and what hangs on it.
 pub(crate) struct Shared {

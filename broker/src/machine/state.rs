@@ -6,14 +6,14 @@ use std::sync::Arc;
 use proto::{QueueId, QueueOffset};
 use store::table::clock::Clock;
 use store::table::queue_bounds::QueueBounds;
+use store::{CommitLog, Kv};
 
-use super::dead_letter::DeadLetters;
+use super::dead_letters::DeadLetters;
 use super::dedup::Dedup;
 use super::references::References;
 use super::retries::Retries;
+use super::settings::{Group, Topic};
 use super::settled::Settled;
-use super::shared::Storage;
-use crate::view::{Group, Topic};
 
 /// Everything that entries have made so far.
 #[derive(Default)]
@@ -37,6 +37,13 @@ pub(crate) struct State {
     pub(crate) references: References,
     /// Absent only before the first restore.
     pub(crate) storage: Option<Storage>,
+}
+
+/// Where rows and message bodies are read from.
+#[derive(Clone)]
+pub(crate) struct Storage {
+    pub(crate) kv: Arc<dyn Kv>,
+    pub(crate) log: CommitLog,
 }
 
 /// A topic and its queues.

@@ -3,45 +3,16 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use proto::QueueId;
 use proto::command::{Command, CommandReply};
 use tokio::sync::oneshot;
 
 use super::encode::{self, Stamp};
+use super::item::{Group, Item, QueueSend};
+use super::reply::Waiter;
 use super::{Placed, ProposalError, QueueKey, Reservation};
 
 /// Commands in one entry at most, so that one entry is applied in bounded time.
 const COMMANDS_MAX: usize = 4_096;
-
-/// Messages for one queue, as their clients encoded them.
-pub(crate) struct QueueSend {
-    pub(crate) topic_id: u64,
-    pub(crate) queue: QueueId,
-    pub(crate) messages: Vec<Bytes>,
-    /// By what each message is recognised.
-    pub(crate) ids: Vec<MessageId>,
-    /// Sum of the sizes of `messages`.
-    pub(crate) bytes: usize,
-}
-
-/// By what a message is recognised when it is sent again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct MessageId {
-    /// Number of its id (`model::id_number`).
-    pub(crate) number: u128,
-    /// What it says (`proto::message::digest`).
-    pub(crate) digest: u64,
-    pub(crate) sender: Sender,
-}
-
-/// Who says how messages follow each other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Sender {
-    /// The upper half of the id's number counts its messages in the lower half, for each queue one after the other.
-    Sequenced,
-    /// Nobody: a client, by a hash of its id.
-    Client(u64),
-}
 
 /// What the handle gives to the worker.
 pub(super) enum Request {
@@ -57,50 +28,6 @@ pub(super) enum Request {
         answer: oneshot::Sender<Result<CommandReply, ProposalError>>,
         reservation: Reservation,
     },
-}
-
-/// Who waits for which part of an entry's reply.
-pub(super) enum Waiter {
-    /// Messages `first .. first + count` of the append that is command number `command`.
-    Send {
-        command: usize,
-        first: u32,
-        count: u32,
-        answer: oneshot::Sender<Result<Vec<Placed>, ProposalError>>,
-        reservation: Reservation,
-    },
-    /// The whole reply of command number `command`.
-    Command {
-        command: usize,
-        answer: oneshot::Sender<Result<CommandReply, ProposalError>>,
-        reservation: Reservation,
-    },
-}
-
-/// Ids of one sender that follow each other.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct IdRun {
-    pub(super) first: u128,
-    pub(super) count: u32,
-    pub(super) sender: Sender,
-}
-
-/// The messages of one queue that will be one `Append`.
-pub(super) struct Group {
-    pub(super) topic_id: u64,
-    pub(super) queue: QueueId,
-    pub(super) messages: Vec<Bytes>,
-    pub(super) runs: Vec<IdRun>,
-    /// What each message says.
-    pub(super) digests: Vec<u64>,
-    /// Sum of the sizes of `messages`.
-    pub(super) bytes: usize,
-}
-
-/// One command of the entry to be.
-pub(super) enum Item {
-    Append(Group),
-    Other(Command),
 }
 
 /// Fills until it is sealed; then it is empty again.
@@ -203,39 +130,5 @@ impl Batch {
             }));
         }
         command
-    }
-}
-
-impl Group {
-    /// Appends the messages; the position of the first.
-    fn add(&mut self, send: QueueSend) -> u32 {
-        let first = self.messages.len() as u32;
-        for id in &send.ids {
-            match self.runs.last_mut() {
-                Some(run) if run.goes_on_with(id) => run.count += 1,
-                _ => self.runs.push(IdRun {
-                    first: id.number,
-                    count: 1,
-                    sender: id.sender,
-                }),
-            }
-            self.digests.push(id.digest);
-        }
-        self.bytes += send.bytes;
-        if self.messages.is_empty() {
-            self.messages = send.messages;
-        } else {
-            self.messages.extend(send.messages);
-        }
-        first
-    }
-}
-
-impl IdRun {
-    /// Never beyond its sender's numbers.
-    fn goes_on_with(&self, id: &MessageId) -> bool {
-        self.sender == id.sender
-            && self.first.checked_add(u128::from(self.count)) == Some(id.number)
-            && self.first >> 64 == id.number >> 64
     }
 }

@@ -7,7 +7,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 
-use super::batch::{Group, IdRun, Item, Sender};
+use super::item::{Group, IdRun, Item, Sender};
 use crate::log_time::Moment;
 
 // Field numbers of proto/internal/command.proto.

@@ -4,9 +4,9 @@ use bytes::Bytes;
 use prost::Message;
 use proto::command::{CommandReply, PlacedRun, Reply, command_reply::Refusal};
 use proto::{QueueId, QueueOffset};
+use tokio::sync::oneshot;
 
-use super::ProposalError;
-use super::batch::Waiter;
+use super::{ProposalError, Reservation};
 
 /// Messages of one request that follow each other and have offsets that follow each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +27,24 @@ pub(crate) enum Fate {
     Repeated,
     /// It was not stored, and has no place: later ones of its sender were, and whether it was before, nobody knows.
     TooLate,
+}
+
+/// Who waits for which part of an entry's reply.
+pub(super) enum Waiter {
+    /// Messages `first .. first + count` of the append that is command number `command`.
+    Send {
+        command: usize,
+        first: u32,
+        count: u32,
+        answer: oneshot::Sender<Result<Vec<Placed>, ProposalError>>,
+        reservation: Reservation,
+    },
+    /// The whole reply of command number `command`.
+    Command {
+        command: usize,
+        answer: oneshot::Sender<Result<CommandReply, ProposalError>>,
+        reservation: Reservation,
+    },
 }
 
 /// Answers everyone who waits for an entry.

@@ -7,8 +7,7 @@ use std::collections::BTreeMap;
 
 use tokio::time::Instant;
 
-use crate::consumer::delivery::Delivery;
-use crate::consumer::holdings::size;
+use crate::consumer::delivery::{Delivery, size};
 
 /// See the module's text.
 #[derive(Debug, Default)]

@@ -222,3 +222,8 @@ impl Delivery {
         }
     }
 }
+
+/// What a delivery counts for where bytes are bounded.
+pub(crate) fn size(delivery: &Delivery) -> usize {
+    delivery.message.encoded().len()
+}

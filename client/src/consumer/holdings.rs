@@ -25,7 +25,7 @@ use tokio::sync::Notify;
 pub(crate) use one_by_one::{Pace, Pick, RetriesWanted, Ticket};
 
 use crate::consumer::at_work::AtWork;
-use crate::consumer::delivery::{Delivery, TopicQueue};
+use crate::consumer::delivery::{Delivery, TopicQueue, size};
 use crate::consumer::retries::Retries;
 use crate::error::Error;
 
@@ -517,10 +517,6 @@ impl Holdings {
             .get_mut(queue)
             .filter(|held| held.epoch == epoch)
     }
-}
-
-pub(crate) fn size(delivery: &Delivery) -> usize {
-    delivery.message.encoded().len()
 }
 
 #[cfg(test)]

@@ -4,13 +4,22 @@ use std::sync::Arc;
 
 use proto::place::StartOf;
 
+use crate::connection::Identity;
 use crate::consumer::delivery::TopicQueue;
 use crate::consumer::holdings::Due;
 use crate::consumer::progress_file::ProgressFile;
-use crate::consumer::shared::Shared;
+use crate::core::Core;
 use crate::error::Error;
 use crate::measure;
 use crate::offsets::{self, Start};
+
+/// A member of a group, as it speaks to the servers.
+#[derive(Clone, Copy)]
+pub(super) struct Whose<'a> {
+    pub(super) core: &'a Arc<Core>,
+    pub(super) identity: &'a Identity,
+    pub(super) group: &'a str,
+}
 
 /// See the module's text.
 pub(crate) enum Progress {
@@ -24,31 +33,29 @@ impl Progress {
     /// What is committed in a queue, if anything.
     pub(super) async fn committed(
         &self,
-        shared: &Shared,
+        whose: Whose<'_>,
         queue: &TopicQueue,
     ) -> Result<Option<u64>, Error> {
         match self {
             Progress::OfGroup => {
-                let group = shared.group.as_str();
-                offsets::committed(&shared.core, &shared.identity, group, queue).await
+                offsets::committed(whose.core, whose.identity, whose.group, queue).await
             }
             Progress::Own(file) => Ok(file.offset(queue)),
         }
     }
 
     /// Where to start in a queue.
-    pub(super) async fn start(&self, shared: &Shared, queue: &TopicQueue) -> Result<Start, Error> {
+    pub(super) async fn start(&self, whose: Whose<'_>, queue: &TopicQueue) -> Result<Start, Error> {
         let of = match self {
             Progress::OfGroup => StartOf::Group,
             Progress::Own(file) => StartOf::Member {
                 since_ms: file.since_ms().unwrap_or(0),
             },
         };
-        let group = shared.group.as_str();
-        let start = offsets::start(&shared.core, &shared.identity, group, queue, of).await?;
+        let start = offsets::start(whose.core, whose.identity, whose.group, queue, of).await?;
         match self {
             Progress::OfGroup => Ok(start),
-            Progress::Own(file) => Ok(own_start(shared, file, queue, start)),
+            Progress::Own(file) => Ok(own_start(whose.group, file, queue, start)),
         }
     }
 
@@ -77,16 +84,11 @@ impl Progress {
     }
 
     /// Commits one queue's offset; for good when the next `save` returned.
-    pub(super) async fn commit(&self, shared: &Shared, due: &Due) -> Result<(), Error> {
+    pub(super) async fn commit(&self, whose: Whose<'_>, due: &Due) -> Result<(), Error> {
         match self {
             Progress::OfGroup => {
-                let Shared {
-                    core,
-                    identity,
-                    group,
-                    ..
-                } = shared;
-                offsets::commit(core, identity, group.as_str(), &due.queue, due.offset).await
+                let (queue, offset) = (&due.queue, due.offset);
+                offsets::commit(whose.core, whose.identity, whose.group, queue, offset).await
             }
             Progress::Own(file) => {
                 file.set(due);
@@ -120,7 +122,7 @@ impl Progress {
 }
 
 /// Own progress, if it is of the topic as it is now; else where the group starts.
-fn own_start(shared: &Shared, file: &ProgressFile, queue: &TopicQueue, start: Start) -> Start {
+fn own_start(group: &str, file: &ProgressFile, queue: &TopicQueue, start: Start) -> Start {
     let Some((offset, life)) = file.place(queue) else {
         return start;
     };
@@ -131,7 +133,7 @@ fn own_start(shared: &Shared, file: &ProgressFile, queue: &TopicQueue, start: St
             life,
         };
     }
-    tracing::warn!(group = %shared.group, %queue, offset, start = start.offset, "own progress is of a topic that was made again or restored: it is read from where its group starts");
-    measure::started_again(shared.group.as_str(), &queue.topic);
+    tracing::warn!(group, %queue, offset, start = start.offset, "own progress is of a topic that was made again or restored: it is read from where its group starts");
+    measure::started_again(group, &queue.topic);
     start
 }

@@ -5,8 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::consumer::delivery::Delivery;
-use crate::consumer::holdings::size;
+use crate::consumer::delivery::{Delivery, size};
 
 /// Retries of one queue that are held at once.
 pub(super) const RETRIES_HELD_MAX: usize = 32;

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use futures::stream::{self, StreamExt};
-use host::Shutdown;
 use model::GroupName;
 use proto::place::{CONSUME_FROM, Life};
 use proto::v2::{ClientType, Code};
@@ -15,11 +14,9 @@ use tokio::time::Instant;
 
 use crate::connection::Identity;
 use crate::consumer::allocation::Allocation;
-use crate::consumer::delivery::{ConsumeFrom, Filter, TopicQueue};
-use crate::consumer::fetcher::Fetcher;
-use crate::consumer::holdings::{Due, Finishing, Holdings, PrefetchBounds, Signals};
-use crate::consumer::progress::Progress;
-use crate::consumer::retry_fetcher::RetryFetcher;
+use crate::consumer::delivery::{ConsumeFrom, TopicQueue};
+use crate::consumer::holdings::{Due, Finishing, Holdings, PrefetchBounds};
+use crate::consumer::progress::{Progress, Whose};
 use crate::core::Core;
 use crate::deadline;
 use crate::error::Error;
@@ -115,44 +112,19 @@ impl Shared {
             .expect("nothing panics while the holdings are locked")
     }
 
+    /// Whose progress is kept.
+    fn whose(&self) -> Whose<'_> {
+        Whose {
+            core: &self.core,
+            identity: &self.identity,
+            group: self.group.as_str(),
+        }
+    }
+
     /// Begins to look for the leader of a queue's broker group.
     pub(crate) async fn pursuit(&self, queue: &TopicQueue) -> Pursuit {
         let group = self.core.group_of(&queue.topic, queue.queue).await;
         Pursuit::new(group.unwrap_or_else(|_| "".into()), REFUSALS_MAX)
-    }
-
-    /// Takes queues and begins to fetch from them.
-    pub(crate) fn take(
-        self: &Arc<Self>,
-        queues: impl IntoIterator<Item = TopicQueue>,
-        filter: &Filter,
-    ) {
-        for queue in queues {
-            let signals = Arc::new(Signals::default());
-            let (trigger, shutdown) = Shutdown::new();
-            if !self
-                .holdings()
-                .take(queue.clone(), signals.clone(), trigger)
-            {
-                continue;
-            }
-            tracing::debug!(%queue, group = %self.group, "queue taken");
-            if self.settings.retries {
-                let fetcher = RetryFetcher {
-                    shared: self.clone(),
-                    queue: queue.clone(),
-                    signals: signals.clone(),
-                };
-                tokio::spawn(fetcher.run(shutdown.clone()));
-            }
-            let fetcher = Fetcher {
-                shared: self.clone(),
-                queue,
-                filter: filter.clone(),
-                signals,
-            };
-            tokio::spawn(fetcher.run(shutdown));
-        }
     }
 
     /// Gives up queues to other members: from here on nothing of them is handed out. Waits for those who work on their
@@ -241,7 +213,7 @@ impl Shared {
 
     /// What is committed in a queue, if anything.
     pub(crate) async fn committed(&self, queue: &TopicQueue) -> Result<Option<u64>, Error> {
-        self.progress.committed(self, queue).await
+        self.progress.committed(self.whose(), queue).await
     }
 
     /// A held queue's place means nothing: it is asked for anew. Told to the user, in the log and as a number.
@@ -256,7 +228,7 @@ impl Shared {
 
     /// Where to start in a queue.
     pub(crate) async fn start(&self, queue: &TopicQueue) -> Result<Start, Error> {
-        self.progress.start(self, queue).await
+        self.progress.start(self.whose(), queue).await
     }
 
     /// Forgets the progress in a queue, if it is this consumer's own.
@@ -290,7 +262,7 @@ impl Shared {
     /// One round of commits, for whoever has the right to it.
     async fn commit_all(&self, due: Vec<Due>) -> Result<(), Error> {
         let mut results = stream::iter(due)
-            .map(|due| async move { (self.progress.commit(self, &due).await, due) })
+            .map(|due| async move { (self.progress.commit(self.whose(), &due).await, due) })
             .buffered(COMMITS_AT_ONCE as usize);
         let (mut failure, mut unsaved) = (None, Vec::new());
         while let Some((result, due)) = results.next().await {
@@ -325,7 +297,7 @@ impl Shared {
 #[cfg(test)]
 pub(crate) mod testing {
     use bytes::Bytes;
-    use host::Host;
+    use host::{Host, Shutdown};
 
     use super::*;
     use crate::connection::{Connection, Timeouts};

@@ -19,7 +19,6 @@ use crate::consumer::{Delivery, TopicQueue};
 use crate::deadline;
 use crate::error::Error;
 use crate::measure;
-use crate::push_consumer::push_delivery::PushDelivery;
 
 /// How deliveries are handed out and what becomes of failed ones.
 #[derive(Clone, Copy, Debug)]
@@ -115,7 +114,7 @@ impl Engine {
     }
 
     /// The next delivery, as soon as there is one and room for it; `None` when there will be none any more.
-    pub(super) async fn next(self: &Arc<Self>) -> Result<Option<PushDelivery>, Error> {
+    pub(super) async fn next(&self) -> Result<Option<(Delivery, Work)>, Error> {
         let Ok(place) = self.room.clone().acquire_owned().await else {
             return Ok(None);
         };
@@ -127,8 +126,7 @@ impl Engine {
             let picked = self.shared.holdings().pick(self.rules.pace(), now);
             match picked {
                 Pick::Delivery(ticket, delivery) => {
-                    let work = Work { ticket, place };
-                    return Ok(Some(PushDelivery::new(*delivery, self.clone(), work)));
+                    return Ok(Some((*delivery, Work { ticket, place })));
                 }
                 Pick::Failure(error) => return Err(error),
                 Pick::Closed => return Ok(None),
@@ -374,6 +372,7 @@ mod tests {
     use super::*;
     use crate::consumer::progress::Progress;
     use crate::consumer::shared::testing::{delivery, hold, queue, without_servers};
+    use crate::push_consumer::push_delivery::PushDelivery;
 
     const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -393,7 +392,7 @@ mod tests {
     }
 
     async fn next(engine: &Arc<Engine>) -> PushDelivery {
-        let next = tokio::time::timeout(PATIENCE, engine.next()).await;
+        let next = tokio::time::timeout(PATIENCE, PushDelivery::next(engine)).await;
         let delivery = next.expect("a delivery comes").expect("no error");
         delivery.expect("the engine runs")
     }

@@ -45,7 +45,7 @@ where
 pub(super) async fn listen<L: Listener>(engine: Arc<Engine>, listener: L, timeout: Duration) {
     let listener = Arc::new(listener);
     loop {
-        match engine.next().await {
+        match PushDelivery::next(&engine).await {
             Ok(Some(delivery)) => {
                 tokio::spawn(call(listener.clone(), delivery, timeout));
             }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::consumer::Delivery;
+use crate::error::Error;
 use crate::push_consumer::engine::{Engine, Failure, Work};
 
 /// A delivery that its receiver has to settle, in one of four ways. Dropping it is the second of them.
@@ -18,12 +19,14 @@ pub struct PushDelivery {
 }
 
 impl PushDelivery {
-    pub(super) fn new(delivery: Delivery, engine: Arc<Engine>, work: Work) -> PushDelivery {
-        PushDelivery {
+    /// What the engine hands out next; `None` when that will be nothing any more.
+    pub(super) async fn next(engine: &Arc<Engine>) -> Result<Option<PushDelivery>, Error> {
+        let next = engine.next().await?;
+        Ok(next.map(|(delivery, work)| PushDelivery {
             delivery,
-            engine,
+            engine: engine.clone(),
             work: Some(work),
-        }
+        }))
     }
 
     /// Done with: it is not delivered to the group again (unless this process dies before its queue's next commit).

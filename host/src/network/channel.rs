@@ -5,41 +5,7 @@ use std::time::Duration;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 use super::tls::secure;
-use super::{CONNECTION_WINDOW_BYTES, ClientTls, ClusterSecret, NetworkError, STREAM_WINDOW_BYTES};
-
-/// How to connect.
-#[derive(Clone, Debug)]
-pub struct ChannelOptions {
-    /// Longest wait for a connection.
-    pub connect_timeout_ms: u64,
-    /// Time between keepalive pings, sent with and without calls in flight.
-    pub keepalive_interval_ms: u64,
-    /// Longest wait for a ping's answer before the connection is given up.
-    pub keepalive_timeout_ms: u64,
-    /// What one call's answer may have in flight before it is read.
-    pub stream_window_bytes: u32,
-    /// What all of them may.
-    pub connection_window_bytes: u32,
-    /// TLS, and whom to trust; plaintext without.
-    pub tls: Option<ClientTls>,
-    /// Proves that it holds this secret, and has the other end prove it, before anything else is said. Without, it is a
-    /// stranger.
-    pub secret: Option<ClusterSecret>,
-}
-
-impl Default for ChannelOptions {
-    fn default() -> ChannelOptions {
-        ChannelOptions {
-            connect_timeout_ms: 3_000,
-            keepalive_interval_ms: 10_000,
-            keepalive_timeout_ms: 5_000,
-            stream_window_bytes: STREAM_WINDOW_BYTES,
-            connection_window_bytes: CONNECTION_WINDOW_BYTES,
-            tls: None,
-            secret: None,
-        }
-    }
-}
+use super::{ChannelOptions, NetworkError};
 
 /// A channel to `host:port`. Connects on first use and again after a failure; the first call
 /// reports what went wrong.

@@ -1,6 +1,7 @@
 //! Accepting connections and serving a router on them.
 
 use std::net::SocketAddr;
+#[cfg(not(madsim))]
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,11 +10,12 @@ use tonic::transport::Server;
 
 #[cfg(madsim)]
 use super::simulated::{self, Services};
-use super::{Bounds, ClusterSecret, NetworkError, ServerTls};
 #[cfg(not(madsim))]
 use super::{
-    CONNECTION_WINDOW_BYTES, FRAME_BYTES_MAX, STREAM_WINDOW_BYTES, bounds, meter::MeterLayer,
+    CONNECTION_WINDOW_BYTES, FRAME_BYTES_MAX, STREAM_WINDOW_BYTES, ServerTls, bounds,
+    meter::MeterLayer,
 };
+use super::{NetworkError, ServerOptions};
 use crate::shutdown::Shutdown;
 
 /// Time between the server's own pings, which find peers that went away without a word.
@@ -63,52 +65,6 @@ pub type Layers = tower_layer::Stack<MeterLayer, tower_layer::Identity>;
 /// The services of one port.
 #[cfg(madsim)]
 pub type Router = Services;
-
-/// Whether those who connect prove that they hold the cluster's secret.
-#[derive(Clone, Debug, Default)]
-pub enum Proof {
-    /// Nobody does: the port is for everybody.
-    #[default]
-    None,
-    /// Who wants to; services behind [`guarded`](super::guarded) are there for those only.
-    Accepted(ClusterSecret),
-    /// Everybody: who does not is told nothing, and nothing else of it is read.
-    Demanded(ClusterSecret),
-}
-
-/// How to serve.
-#[derive(Clone, Debug)]
-pub struct ServerOptions {
-    /// Connections open at the same time. For a further one an idle one gives way, of the address that has most.
-    pub connections_max: usize,
-    /// Calls in flight on one connection.
-    pub streams_per_connection_max: u32,
-    /// A connection that has not sent its HTTP/2 preface by then is closed.
-    pub handshake_timeout_ms: u64,
-    /// How long calls in flight may take to end once the server was told to stop.
-    pub shutdown_grace_ms: u64,
-    /// Certificate and key for those who speak TLS. Without, they are not understood; plaintext always is.
-    pub tls: Option<Arc<ServerTls>>,
-    /// Who proves that it holds the cluster's secret. In the simulator everybody counts as if it had.
-    pub proof: Proof,
-    /// What is held of the requests and answers of those who have not proved; without, nothing is counted. Not in the
-    /// simulator.
-    pub bounds: Option<Bounds>,
-}
-
-impl Default for ServerOptions {
-    fn default() -> ServerOptions {
-        ServerOptions {
-            connections_max: 10_000,
-            streams_per_connection_max: 4_096,
-            handshake_timeout_ms: 10_000,
-            shutdown_grace_ms: 5_000,
-            tls: None,
-            proof: Proof::None,
-            bounds: None,
-        }
-    }
-}
 
 /// A server builder with our settings; add services to it and hand the router to [`serve`].
 ///

@@ -15,7 +15,8 @@ use crate::error::{ChangeError, ProposeError};
 use crate::member::Member;
 use crate::peers::Peers;
 use crate::state::State;
-use crate::types::{Node, Raft, StoredMembership, TypeConfig};
+use crate::state_machine::Raft;
+use crate::types::{Node, StoredMembership, TypeConfig};
 
 /// Longest wait for a replica to say who it is.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(3);

@@ -12,8 +12,10 @@ use crate::config::PROPOSAL_BYTES_MAX;
 use crate::convert::log_id_to_store;
 use crate::error::ProposeError;
 use crate::member::Member;
-use crate::state::{Phase, State};
-use crate::types::{Payload, Raft, TypeConfig};
+use crate::standing::Phase;
+use crate::state::State;
+use crate::state_machine::Raft;
+use crate::types::{Payload, TypeConfig};
 
 /// A proposal that was committed and applied.
 #[derive(Clone, Debug, PartialEq, Eq)]

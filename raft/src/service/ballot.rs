@@ -20,7 +20,8 @@ use crate::convert::{
     log_id_from_store, log_id_to_store, log_id_to_wire, vote_from_bytes, vote_to_bytes,
     vote_to_wire,
 };
-use crate::state::{Phase, State};
+use crate::standing::Phase;
+use crate::state::State;
 use crate::types::{RaftVote, TypeConfig};
 
 type Request = openraft::raft::VoteRequest<TypeConfig>;

@@ -11,12 +11,12 @@ use std::time::Duration;
 use openraft::RaftSnapshotBuilder;
 use store::{Checkpoint, StoreError};
 
-use super::{SnapshotData, Snapshots};
+use super::{RaftSnapshot, SnapshotData, Snapshots};
 use crate::applied::Applied;
 use crate::convert::{corrupt, log_id_to_store};
+use crate::counters::Counters;
 use crate::error::to_io;
-use crate::state::Counters;
-use crate::types::{RaftSnapshot, TypeConfig};
+use crate::types::TypeConfig;
 
 /// Longest wait for entries that are applied to be synced here as well.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(30);

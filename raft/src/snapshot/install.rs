@@ -21,7 +21,7 @@ use store::{Adoption, Checkpoint, Kv, StoreError};
 use super::manifest::CHECKPOINT_DIR;
 use super::segments::keeps_log;
 use super::{ReceivedSnapshot, SnapshotData, Snapshots};
-use crate::state::Counters;
+use crate::counters::Counters;
 use crate::storage::{fresh_tables, remove_dir};
 
 /// Longest wait for readers to let go of replaced tables. Their directory goes at the next start

@@ -14,13 +14,10 @@ use host::Disk;
 use proto::raft as wire;
 use store::{Checkpoint, SegmentExport, StoreError};
 
-use super::segments::segment_to_wire;
+use super::segments::{LOG_DIR, segment_to_wire};
 
 /// Where a checkpoint's files go.
 pub(super) const CHECKPOINT_DIR: &str = "checkpoint";
-
-/// Where segments go, by name only: the store has its own place for them.
-pub(super) const LOG_DIR: &str = "log";
 
 /// Bytes that are read at once when a file is checksummed or sent.
 pub(super) const CHUNK_BYTES: usize = 1 << 20;

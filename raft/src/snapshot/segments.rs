@@ -3,10 +3,13 @@
 use proto::raft as wire;
 use store::{CommitLog, SegmentInfo, StoreError};
 
+/// Where segments go, by name only: the store has its own place for them.
+pub(super) const LOG_DIR: &str = "log";
+
 /// The name that a segment has among a snapshot's files.
 pub(crate) fn segment_to_wire(info: &SegmentInfo) -> wire::SnapshotFile {
     wire::SnapshotFile {
-        name: format!("{}/{:020}.seg", super::manifest::LOG_DIR, info.first_index),
+        name: format!("{}/{:020}.seg", LOG_DIR, info.first_index),
         size_bytes: info.len,
         crc32c: info.crc32c,
         segment: true,

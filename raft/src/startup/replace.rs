@@ -10,9 +10,9 @@ use tokio::time::Instant;
 
 use super::Startup;
 use crate::connections::Class;
+use crate::counters::Counters;
 use crate::error::RaftError;
 use crate::introductions::Acquaintance;
-use crate::state::Counters;
 use crate::storage;
 
 /// Longest wait for a peer to take the request.

@@ -15,10 +15,10 @@ use std::time::Duration;
 use store::{Damage, Entry, LogId, StoreError};
 
 use super::Startup;
+use crate::counters::Counters;
 use crate::error::RaftError;
 use crate::introductions::Acquaintance;
 use crate::repair::FetchError;
-use crate::state::Counters;
 
 /// Pause between attempts, while no peer can help. There is no deadline: a replica that cannot be
 /// repaired yet waits for its peers.

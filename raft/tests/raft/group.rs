@@ -42,7 +42,7 @@ async fn survives_the_loss_of_its_leader_in_memory() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn survives_the_loss_of_its_leader_on_the_default_engine() {
-    let engine = store::default_engine(&Host::real());
+    let engine = store::default_engine(&Host::real(), &[]);
     survives_the_loss_of_its_leader(Cluster::with_engine(3, engine)).await;
 }
 

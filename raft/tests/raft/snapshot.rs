@@ -69,7 +69,7 @@ async fn a_follower_catches_up_by_snapshot_in_memory() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_follower_catches_up_by_snapshot_on_the_default_engine() {
-    let engine = store::default_engine(&Host::real());
+    let engine = store::default_engine(&Host::real(), &[]);
     a_follower_catches_up_by_snapshot(Cluster::with_engine(3, engine)).await;
 }
 

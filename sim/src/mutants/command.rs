@@ -6,11 +6,12 @@ use clap::Args;
 
 use super::hunt::{Catch, Hunt};
 use super::targets::{self, Target};
+use crate::failure::Failure;
 use crate::mutants;
-use crate::report::{self, Failure};
+use crate::report;
 use crate::runner;
 use crate::scenario::Scenario;
-use crate::simulation::Spec;
+use crate::spec::Spec;
 
 /// Puts known bugs back, one at a time, and requires that each is caught.
 #[derive(Debug, Args)]

@@ -6,9 +6,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::report::Failure;
+use crate::failure::Failure;
 use crate::scenario::Scenario;
-use crate::simulation::Spec;
+use crate::spec::Spec;
 use crate::verdict::Verdict;
 use crate::worker::Errand;
 

@@ -6,6 +6,7 @@ mod prey;
 mod tables;
 
 use self::prey::Prey;
+use super::kind::Kind;
 use super::swarm::{Swarm, some_of};
 use super::{Fault, Schedule, Shape, Timed, Who};
 use crate::broker_group::BrokerGroup;
@@ -16,65 +17,6 @@ use crate::network::{Cut, Weather};
 
 /// How many shapes of partitions there are.
 const PARTITIONS: u64 = 12;
-
-/// A family of faults.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[allow(missing_docs, reason = "each is named for its faults")]
-pub enum Kind {
-    Partition,
-    Depose,
-    Silence,
-    GroupAway,
-    GroupLinks,
-    GroupDown,
-    NameServers,
-    Weather,
-    Kill,
-    PowerLoss,
-    PowerLossOfAll,
-    RestartStorm,
-    Stop,
-    Pause,
-    DiskError,
-    DiskRoom,
-    SlowSyncs,
-    TablesStall,
-    TablesFail,
-    TablesRot,
-    SlowCheckpoints,
-    Rot,
-    Unreadable,
-    LoseMark,
-    RollBack,
-    Wipe,
-    Restore,
-    RestoreBackup,
-    Clock,
-    Transfer,
-    Replace,
-    Checkpoint,
-    DropLog,
-    ResetOffset,
-    Topic,
-    Clients,
-    AskCommitted,
-    AskEverything,
-}
-
-impl Kind {
-    /// Whether links may be cut for a while, and hold back what is on its way.
-    pub fn cuts_links(self) -> bool {
-        let cuts = [
-            Kind::Partition,
-            Kind::Depose,
-            Kind::Silence,
-            Kind::GroupAway,
-            Kind::GroupLinks,
-            Kind::NameServers,
-        ];
-        cuts.contains(&self)
-    }
-}
 
 /// Which kinds of faults, and how likely each is.
 #[derive(Clone, Debug)]

@@ -5,7 +5,7 @@
 //! each of its worlds; of the others each has its turn, by the number of the seed, and is then as frequent as the most
 //! frequent one. Draws nothing of the faults themselves.
 
-use super::draw::Kind;
+use super::kind::Kind;
 use crate::chance::Chance;
 
 /// One world of so many has all kinds.

@@ -156,7 +156,10 @@ async fn mem_is_copied_while_entries_are_applied() {
 async fn rocks_is_copied_while_entries_are_applied() {
     let root = tempfile::tempdir().unwrap();
     let disk = host::Host::real().disk;
-    let engine = Arc::new(crate::RocksEngine::new(disk.clone()));
+    let engine = Arc::new(crate::RocksEngine::new(
+        disk.clone(),
+        crate::kv::suite::FAMILIES,
+    ));
     is_copied_while_entries_are_applied(Fixture::new(disk, engine, root.path()).await).await;
 }
 
@@ -173,7 +176,10 @@ async fn mem_checkpoints_live_a_life() {
 async fn rocks_checkpoints_live_a_life() {
     let root = tempfile::tempdir().unwrap();
     let disk = host::Host::real().disk;
-    let engine = Arc::new(crate::RocksEngine::new(disk.clone()));
+    let engine = Arc::new(crate::RocksEngine::new(
+        disk.clone(),
+        crate::kv::suite::FAMILIES,
+    ));
     lives_a_life(Fixture::new(disk, engine, root.path()).await).await;
 }
 

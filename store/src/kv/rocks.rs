@@ -24,9 +24,8 @@ use rocksdb::{
 };
 
 use super::open_databases::OpenDatabase;
-use super::{Batch, Kv, KvCounters, KvEngine, Operation, Pair, image};
+use super::{Batch, Family, Kv, KvCounters, KvEngine, Operation, Pair, image};
 use crate::error::StoreError;
-use crate::table::Kind;
 
 /// Blocks read from files, their indexes and filters, of all families. Grows on use.
 const BLOCK_CACHE_BYTES: usize = 8 << 20;
@@ -74,31 +73,56 @@ const READING: [&str; 3] = [
 /// And where it wrote: who opens tables does that, too.
 const WRITING: [&str; 3] = ["While appending", "While fsync", "While fdatasync"];
 
-/// Families: what is written and read alike shares one. The first is RocksDB's own default.
-const FAMILIES: [&str; 3] = ["default", "consume_queue", "dedup"];
+/// The family that is always there, of RocksDB itself.
+const DEFAULT_FAMILY: &str = "default";
+
+/// The families that were declared, and the one of all other tables.
+#[derive(Clone, Copy)]
+struct Families(&'static [Family]);
+
+impl Families {
+    fn names(self) -> impl Iterator<Item = &'static str> {
+        let declared = self.0.iter().map(|family| family.name);
+        std::iter::once(DEFAULT_FAMILY).chain(declared)
+    }
+
+    /// The family of a key, by its first byte.
+    fn name_of(self, key: &[u8]) -> &'static str {
+        let has = |family: &&Family| key.first().is_some_and(|tag| family.tags.contains(tag));
+        let declared = self.0.iter().find(has);
+        declared.map_or(DEFAULT_FAMILY, |family| family.name)
+    }
+
+    fn descriptors(self, cache: &Cache) -> impl Iterator<Item = ColumnFamilyDescriptor> {
+        self.names()
+            .map(move |name| ColumnFamilyDescriptor::new(name, family_options(cache)))
+    }
+}
 
 /// Opens maps in RocksDB.
 pub struct RocksEngine {
     disk: Arc<dyn Disk>,
+    families: Families,
 }
 
 impl RocksEngine {
     /// An engine whose maps lie on `disk`, whose paths must be real files (`Disk::real_path`):
-    /// RocksDB opens them itself.
-    pub fn new(disk: Arc<dyn Disk>) -> RocksEngine {
+    /// RocksDB opens them itself. Maps that are there must have been made with these families.
+    pub fn new(disk: Arc<dyn Disk>, families: &'static [Family]) -> RocksEngine {
         assert!(
             disk.real_path(),
             "rocksdb needs a disk whose paths are real files"
         );
-        RocksEngine { disk }
+        let families = Families(families);
+        RocksEngine { disk, families }
     }
 }
 
 impl KvEngine for RocksEngine {
     fn open(&self, dir: PathBuf) -> BoxFuture<'static, Result<Arc<dyn Kv>, StoreError>> {
-        let disk = self.disk.clone();
+        let (disk, families) = (self.disk.clone(), self.families);
         async move {
-            let kv = host::blocking::run(move || RocksKv::open(disk, dir)).await?;
+            let kv = host::blocking::run(move || RocksKv::open(disk, dir, families)).await?;
             let kv: Arc<dyn Kv> = Arc::new(kv);
             Ok(kv)
         }
@@ -114,13 +138,19 @@ impl KvEngine for RocksEngine {
     }
 
     fn check(&self, dir: PathBuf) -> BoxFuture<'static, Result<(), StoreError>> {
-        let disk = self.disk.clone();
-        host::blocking::run(move || look_into(&*disk, &dir, |copy| read_all(copy, &dir))).boxed()
+        let (disk, families) = (self.disk.clone(), self.families);
+        let read = move || {
+            look_into(&*disk, &dir, families, |copy| {
+                read_all(copy, &dir, families)
+            })
+        };
+        host::blocking::run(read).boxed()
     }
 }
 
 struct RocksKv {
     database: DB,
+    families: Families,
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     batches: AtomicU64,
@@ -130,17 +160,16 @@ struct RocksKv {
 }
 
 impl RocksKv {
-    fn open(disk: Arc<dyn Disk>, dir: PathBuf) -> Result<RocksKv, StoreError> {
+    fn open(disk: Arc<dyn Disk>, dir: PathBuf, families: Families) -> Result<RocksKv, StoreError> {
         let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
-        let families = FAMILIES
-            .iter()
-            .map(|name| ColumnFamilyDescriptor::new(*name, family_options(&cache)));
+        let descriptors = families.descriptors(&cache);
         let open = OpenDatabase::new();
-        let database = DB::open_cf_descriptors(&database_options(), &dir, families)
+        let database = DB::open_cf_descriptors(&database_options(), &dir, descriptors)
             .map_err(|error| explain("open", &dir, error))?;
         let (batches, flushes) = (AtomicU64::new(0), AtomicU64::new(0));
         Ok(RocksKv {
             database,
+            families,
             disk,
             dir,
             batches,
@@ -149,19 +178,20 @@ impl RocksKv {
         })
     }
 
-    /// The family of a key, by its kind.
+    /// The family of a key, by its first byte.
     fn family(&self, key: &[u8]) -> &ColumnFamily {
-        self.database
-            .cf_handle(FAMILIES[family_of(key)])
-            .expect("open made every family")
+        family_in(&self.database, self.families.name_of(key))
+    }
+
+    fn every_family(&self) -> impl Iterator<Item = &ColumnFamily> {
+        let names = self.families.names();
+        names.map(move |name| family_in(&self.database, name))
     }
 
     /// Whether the next batch would find room in memory. A batch makes at most one more buffer full in each family.
     fn takes_a_batch(&self) -> bool {
         let unmerged = properties::num_files_at_level(0);
-        let mut families = FAMILIES
-            .iter()
-            .filter_map(|name| self.database.cf_handle(name));
+        let mut families = self.every_family();
         // RocksDB tells the number of files as text only.
         families.all(|family| {
             let waiting = self
@@ -175,17 +205,10 @@ impl RocksKv {
     }
 
     fn flush_families(&self) -> Result<(), StoreError> {
-        let families = FAMILIES.map(|name| {
-            self.database
-                .cf_handle(name)
-                .expect("open made every family")
-        });
+        let families: Vec<&ColumnFamily> = self.every_family().collect();
         // The default waits until the flush is done.
         self.database
-            .flush_cfs_opt(
-                &families.each_ref().map(|family| *family),
-                &FlushOptions::default(),
-            )
+            .flush_cfs_opt(&families, &FlushOptions::default())
             .map_err(|error| explain("flush", &self.dir, error))
     }
 
@@ -204,10 +227,7 @@ impl RocksKv {
     }
 
     fn property(&self, name: &rocksdb::properties::PropName) -> u64 {
-        let families = FAMILIES
-            .iter()
-            .filter_map(|family| self.database.cf_handle(family));
-        families
+        self.every_family()
             .map(|family| self.database.property_int_value_cf(family, name))
             // A property that cannot be read is a gap in a graph, no reason to stop.
             .map(|value| value.ok().flatten().unwrap_or(0))
@@ -313,7 +333,7 @@ impl Kv for RocksKv {
                 Checkpoint::new(&self.database)
                     .and_then(|checkpoint| checkpoint.create_checkpoint(&target))
                     .map_err(|error| explain("checkpoint", &target, error))?;
-                value_in_copy(&*self.disk, &target, &key)
+                value_in_copy(&*self.disk, &target, self.families, &key)
             })
             .await?;
             image::sync_changing(&disk, &dir).await?;
@@ -341,9 +361,14 @@ impl Kv for RocksKv {
 }
 
 /// The value of `key` in the database whose files are in `dir`, which are left as they are. Blocks.
-fn value_in_copy(disk: &dyn Disk, dir: &Path, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-    look_into(disk, dir, |copy| {
-        let value = copy.get_pinned_cf(family_in(copy, FAMILIES[family_of(key)]), key);
+fn value_in_copy(
+    disk: &dyn Disk,
+    dir: &Path,
+    families: Families,
+    key: &[u8],
+) -> Result<Option<Bytes>, StoreError> {
+    look_into(disk, dir, families, |copy| {
+        let value = copy.get_pinned_cf(family_in(copy, families.name_of(key)), key);
         value
             .map(|value| value.map(|value| Bytes::copy_from_slice(&value)))
             .map_err(|error| explain("read", dir, error))
@@ -351,8 +376,8 @@ fn value_in_copy(disk: &dyn Disk, dir: &Path, key: &[u8]) -> Result<Option<Bytes
 }
 
 /// Reads every block of a database whose files are in `dir`.
-fn read_all(copy: &DB, dir: &Path) -> Result<(), StoreError> {
-    for name in FAMILIES {
+fn read_all(copy: &DB, dir: &Path, families: Families) -> Result<(), StoreError> {
+    for name in families.names() {
         let mut options = ReadOptions::default();
         options.fill_cache(false);
         #[allow(
@@ -372,25 +397,24 @@ fn read_all(copy: &DB, dir: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn family_in<'a>(copy: &'a DB, name: &str) -> &'a ColumnFamily {
-    copy.cf_handle(name).expect("a copy has every family")
+fn family_in<'a>(database: &'a DB, name: &str) -> &'a ColumnFamily {
+    database.cf_handle(name).expect("open made every family")
 }
 
 /// Opens the database whose files are in `dir`, for reading, and leaves them as they are. Blocks.
 fn look_into<T>(
     disk: &dyn Disk,
     dir: &Path,
+    families: Families,
     look: impl FnOnce(&DB) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
     let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
-    let families = FAMILIES
-        .iter()
-        .map(|name| ColumnFamilyDescriptor::new(*name, family_options(&cache)));
+    let descriptors = families.descriptors(&cache);
     let mut options = Options::default();
     options.set_max_open_files(OPEN_FILES_MAX);
     options.set_max_file_opening_threads(1);
     let open = OpenDatabase::new();
-    let database = DB::open_cf_descriptors_read_only(&options, dir, families, false)
+    let database = DB::open_cf_descriptors_read_only(&options, dir, descriptors, false)
         .map_err(|error| explain("open", dir, error))?;
     let seen = look(&database);
     drop(database);
@@ -404,15 +428,6 @@ fn look_into<T>(
         }
     }
     seen
-}
-
-/// The place in [`FAMILIES`] of a key, by its kind.
-fn family_of(key: &[u8]) -> usize {
-    match key.first().copied().and_then(Kind::from_tag) {
-        Some(Kind::ConsumeQueue) => 1,
-        Some(Kind::Dedup) => 2,
-        _ => 0,
-    }
 }
 
 fn database_options() -> Options {

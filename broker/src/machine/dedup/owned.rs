@@ -6,7 +6,7 @@ use proto::QueueId;
 use store::table::dedup::{Owner, Row, Run};
 
 use super::RowNumber;
-use super::sequences::{Sequences, Stored};
+use super::sequences::{Sequences, Spot, Stored};
 
 /// About what an owner takes in memory, beside its rows.
 const OWNER_BYTES: u64 = 256;
@@ -32,13 +32,6 @@ pub(super) struct Owned {
     bytes: u64,
     /// Of a sequenced sender: where its sequences are.
     sequences: Sequences,
-}
-
-/// Where a message is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Spot {
-    pub(super) queue: QueueId,
-    pub(super) offset: u64,
 }
 
 impl Owned {

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use proto::QueueId;
 
 use super::RowNumber;
-use super::owned::Spot;
 
 /// See the module's text.
 #[derive(Default)]
@@ -14,6 +13,13 @@ pub(super) struct Sequences {
     runs: BTreeMap<u64, Stored>,
     /// The highest sequence in each queue, and the row that names it: what a sender sends to one queue, it sends in order.
     highest: BTreeMap<QueueId, (u64, RowNumber)>,
+}
+
+/// Where a message is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Spot {
+    pub(super) queue: QueueId,
+    pub(super) offset: u64,
 }
 
 /// A run of sequences.

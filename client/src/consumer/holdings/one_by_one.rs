@@ -5,8 +5,8 @@ use std::ops::Bound;
 use proto::place::Life;
 use tokio::time::Instant;
 
-use super::{Finishing, Held, Holdings, size};
-use crate::consumer::delivery::{Delivery, TopicQueue};
+use super::{Finishing, Held, Holdings};
+use crate::consumer::delivery::{Delivery, TopicQueue, size};
 use crate::error::Error;
 
 /// By which a delivery is known while somebody works on it.
