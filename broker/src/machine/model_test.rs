@@ -420,7 +420,7 @@ impl Model {
                 continue;
             }
             let delay_ms = match command.delay_ms {
-                0 => [10_000, 30_000, 60_000][attempt as usize - 1],
+                0 => [1_000, 5_000, 10_000][attempt as usize - 1],
                 delay_ms => delay_ms,
             };
             let due_ms = self.time_ms + delay_ms;
