@@ -69,7 +69,7 @@ impl ReceivedMessage {
         let bytes = message.encoded.clone();
         let mut encoding = 0;
         let mut fields = Fields::of(&bytes);
-        while let Some((field, value)) = fields.next()? {
+        while let Some((field, value)) = fields.next_field()? {
             match field {
                 2 => drop(property(value.bytes("user_properties")?)?),
                 3 => {
@@ -97,7 +97,7 @@ impl ReceivedMessage {
         encoding: &mut u64,
     ) -> Result<(), MessageError> {
         let mut fields = Fields::of(system);
-        while let Some((field, value)) = fields.next()? {
+        while let Some((field, value)) = fields.next_field()? {
             match (field, value) {
                 (1, tag) => self.tag = Some(Span::of_text(bytes, tag, "tag")?),
                 (2, key) => drop(key.text("keys")?),
@@ -143,7 +143,7 @@ impl ReceivedMessage {
     pub fn keys(&self) -> Vec<&str> {
         let mut keys = Vec::new();
         let mut fields = Fields::of(&self.encoded[self.system.start..self.system.end]);
-        while let Ok(Some((field, value))) = fields.next() {
+        while let Ok(Some((field, value))) = fields.next_field() {
             if field == 2 {
                 keys.extend(value.text("keys"));
             }
@@ -199,7 +199,7 @@ impl ReceivedMessage {
     fn occurrences(&self) -> impl Iterator<Item = (&str, &str)> {
         let mut fields = Fields::of(&self.encoded);
         std::iter::from_fn(move || {
-            while let Ok(Some((field, value))) = fields.next() {
+            while let Ok(Some((field, value))) = fields.next_field() {
                 if let (2, Value::Bytes(entry)) = (field, value) {
                     return property(entry).ok();
                 }
@@ -226,7 +226,7 @@ impl std::fmt::Debug for ReceivedMessage {
 fn property(entry: &[u8]) -> Result<(&str, &str), MessageError> {
     let (mut key, mut content) = ("", "");
     let mut fields = Fields::of(entry);
-    while let Some((field, value)) = fields.next()? {
+    while let Some((field, value)) = fields.next_field()? {
         match field {
             1 => key = value.text("user_properties.key")?,
             2 => content = value.text("user_properties.value")?,
@@ -240,7 +240,7 @@ fn property(entry: &[u8]) -> Result<(&str, &str), MessageError> {
 fn timestamp_ms(encoded: &[u8]) -> Result<u64, MessageError> {
     let (mut seconds, mut nanoseconds) = (0, 0);
     let mut fields = Fields::of(encoded);
-    while let Some((field, value)) = fields.next()? {
+    while let Some((field, value)) = fields.next_field()? {
         match field {
             1 => seconds = value.int64("seconds")?,
             2 => nanoseconds = value.int64("nanos")?,

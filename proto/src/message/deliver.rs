@@ -90,7 +90,7 @@ struct Field {
 fn system_properties(encoded: &[u8]) -> Field {
     let mut fields = Fields::of(encoded);
     let mut start = 0;
-    while let Ok(Some((number, value))) = fields.next() {
+    while let Ok(Some((number, value))) = fields.next_field() {
         let end = fields.position();
         if let (SYSTEM_PROPERTIES, Value::Bytes(properties)) = (number, value) {
             return Field {

@@ -62,7 +62,7 @@ impl<'a> View<'a> {
         let mut view = Self::empty(encoded);
         let mut fields = Fields::of(encoded);
         let (mut topic_seen, mut body_seen) = (false, false);
-        while let Some((number, value)) = fields.next()? {
+        while let Some((number, value)) = fields.next_field()? {
             match number {
                 1 => {
                     once("topic", &mut topic_seen)?;
@@ -142,7 +142,7 @@ impl<'a> View<'a> {
 
     fn read_topic(&mut self, encoded: &'a [u8]) -> Result<(), MessageError> {
         let mut fields = Fields::of(encoded);
-        while let Some((number, value)) = fields.next()? {
+        while let Some((number, value)) = fields.next_field()? {
             match number {
                 1 => self.topic_namespace = value.text("topic.resource_namespace")?,
                 2 => self.topic = value.text("topic.name")?,
@@ -164,7 +164,7 @@ impl<'a> View<'a> {
     fn read_system_properties(&mut self, encoded: &'a [u8]) -> Result<(), MessageError> {
         let mut fields = Fields::of(encoded);
         let (mut born, mut delivery, mut recovery) = (None, None, None);
-        while let Some((number, value)) = fields.next()? {
+        while let Some((number, value)) = fields.next_field()? {
             match number {
                 1 => self.tag = Some(value.text("tag")?),
                 2 => {
@@ -198,7 +198,7 @@ impl<'a> View<'a> {
     fn read_digest(&mut self, encoded: &'a [u8]) -> Result<(), MessageError> {
         let (mut kind, mut checksum) = self.body_digest.unwrap_or_default();
         let mut fields = Fields::of(encoded);
-        while let Some((number, value)) = fields.next()? {
+        while let Some((number, value)) = fields.next_field()? {
             match number {
                 1 => kind = value.int32("body_digest.type")?,
                 2 => checksum = value.text("body_digest.checksum")?,
@@ -223,7 +223,7 @@ fn check_unused(number: u32, value: Value<'_>) -> Result<(), MessageError> {
         18 => value.text("trace_context").map(|_| ()),
         20 => {
             let mut fields = Fields::of(value.bytes("dead_letter_queue")?);
-            while let Some((number, value)) = fields.next()? {
+            while let Some((number, value)) = fields.next_field()? {
                 if number == 1 || number == 2 {
                     value.text("dead_letter_queue")?;
                 }
@@ -256,7 +256,7 @@ fn read_time(
 ) -> Result<(), MessageError> {
     let time = time.get_or_insert_default();
     let mut fields = Fields::of(value.bytes(field)?);
-    while let Some((number, value)) = fields.next()? {
+    while let Some((number, value)) = fields.next_field()? {
         match number {
             1 => time.seconds = value.int64(field)?,
             2 => time.nanoseconds = value.int32(field)?,
@@ -269,7 +269,7 @@ fn read_time(
 fn map_entry(entry: &[u8]) -> Result<(&str, &str), MessageError> {
     let (mut key, mut content) = ("", "");
     let mut fields = Fields::of(entry);
-    while let Some((number, value)) = fields.next()? {
+    while let Some((number, value)) = fields.next_field()? {
         match number {
             1 => key = value.text("user_properties.key")?,
             2 => content = value.text("user_properties.value")?,
@@ -283,7 +283,7 @@ fn map_entry(entry: &[u8]) -> Result<(&str, &str), MessageError> {
 fn occurrences(encoded: &[u8], wanted: u32) -> impl Iterator<Item = &[u8]> {
     let mut fields = Fields::of(encoded);
     std::iter::from_fn(move || {
-        while let Ok(Some((number, value))) = fields.next() {
+        while let Ok(Some((number, value))) = fields.next_field() {
             if let (true, Value::Bytes(bytes)) = (number == wanted, value) {
                 return Some(bytes);
             }

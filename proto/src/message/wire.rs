@@ -90,7 +90,7 @@ impl<'a> Fields<'a> {
     /// # Errors
     /// What follows is no field.
     #[inline]
-    pub fn next(&mut self) -> Result<Option<(u32, Value<'a>)>, MessageError> {
+    pub fn next_field(&mut self) -> Result<Option<(u32, Value<'a>)>, MessageError> {
         if self.position == self.encoded.len() {
             return Ok(None);
         }
@@ -230,10 +230,10 @@ mod tests {
 
             let mut fields = Fields::of(&buffer);
             if number != 0 {
-                prop_assert_eq!(fields.next(), Ok(Some((field, Value::Varint(number)))));
+                prop_assert_eq!(fields.next_field(), Ok(Some((field, Value::Varint(number)))));
             }
-            prop_assert_eq!(fields.next(), Ok(Some((field, Value::Bytes(&content)))));
-            prop_assert_eq!(fields.next(), Ok(None));
+            prop_assert_eq!(fields.next_field(), Ok(Some((field, Value::Bytes(&content)))));
+            prop_assert_eq!(fields.next_field(), Ok(None));
         }
 
         /// Catches a panic or an endless walk on bytes that a broken server might send.
@@ -241,7 +241,7 @@ mod tests {
         fn garbage_ends(bytes: Vec<u8>) {
             let mut fields = Fields::of(&bytes);
             for _ in 0..=bytes.len() {
-                match fields.next() {
+                match fields.next_field() {
                     Ok(Some(_)) => {}
                     Ok(None) | Err(_) => return Ok(()),
                 }
