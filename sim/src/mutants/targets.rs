@@ -114,7 +114,7 @@ pub(super) const ALL: &[Target] = &[
         name: "tables-ahead-of-log",
         scenarios: &["disks", "chaos"],
         invariants: &["what-is-kept-is-there", "position-order", "equal-tables"],
-        worlds: 60,
+        worlds: 80,
     },
     Target {
         name: "offsets-outside-log",
