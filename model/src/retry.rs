@@ -39,7 +39,10 @@ impl RetryPolicy {
         let named = attributes.get(WAITS_ATTRIBUTE);
         let waits = named.and_then(|text| parse_waits(text));
         RetryPolicy {
-            attempts_max: attempts(max_attempts),
+            attempts_max: match u32::try_from(max_attempts) {
+                Ok(0) | Err(_) => ATTEMPTS_DEFAULT,
+                Ok(attempts) => attempts,
+            },
             waits_ms: waits.unwrap_or_else(|| DEFAULT_SECONDS.map(|wait| wait * 1_000).to_vec()),
         }
     }
@@ -47,11 +50,6 @@ impl RetryPolicy {
     /// Most deliveries of one message, the first included; it is dead after that. At least 1.
     pub fn attempts_max(&self) -> u32 {
         self.attempts_max
-    }
-
-    /// Whether no delivery follows this one, the first being 1.
-    pub fn is_last(&self, attempt: u32) -> bool {
-        attempt >= self.attempts_max
     }
 
     /// The waits before the first, the second, … retry, in milliseconds; the last one goes on. At least one.
@@ -70,14 +68,6 @@ impl Default for RetryPolicy {
     /// That of a group that has no settings.
     fn default() -> RetryPolicy {
         RetryPolicy::of(0, &BTreeMap::new())
-    }
-}
-
-/// Most deliveries of one message to a group with this setting.
-pub fn attempts(max_attempts: i32) -> u32 {
-    match u32::try_from(max_attempts) {
-        Ok(0) | Err(_) => ATTEMPTS_DEFAULT,
-        Ok(attempts) => attempts,
     }
 }
 
@@ -149,7 +139,7 @@ mod tests {
     }
 
     proptest! {
-        /// Catches a policy of no attempt, a last attempt that is not the last, a wait that is not the group's.
+        /// Catches a policy of no attempt, or of another number than the group's, and a wait that is not the group's.
         #[test]
         fn a_message_is_tried_so_often_and_no_more(
             max_attempts in any::<i32>(),
@@ -161,8 +151,6 @@ mod tests {
             let policy = RetryPolicy::of(max_attempts, &attributes);
             let named = u32::try_from(max_attempts).ok().filter(|named| *named > 0);
             prop_assert_eq!(policy.attempts_max(), named.unwrap_or(ATTEMPTS_DEFAULT));
-            prop_assert!(policy.is_last(policy.attempts_max()));
-            prop_assert!(!policy.is_last(policy.attempts_max() - 1));
             prop_assert_eq!(policy.waits_ms(), &*waits);
             let at = (failed.max(1) as usize - 1).min(waits.len() - 1);
             prop_assert_eq!(policy.wait_ms(failed), waits[at]);

@@ -170,10 +170,9 @@ impl Filter {
     pub(crate) fn check(&self) -> Result<(), Error> {
         match self {
             Filter::All => Ok(()),
-            Filter::Tag(tags) => match model::Filter::of_tags(tags) {
-                Ok(_) => Ok(()),
-                Err(error) => Err(Error::invalid("filter", error.to_string())),
-            },
+            Filter::Tag(tags) => model::Filter::of_tags(tags)
+                .map(drop)
+                .map_err(|error| Error::invalid("filter", error.to_string())),
             Filter::Sql(expression) => Err(Error::invalid(
                 format!("filter SQL {expression:?}"),
                 "brokers do not evaluate SQL yet: use Filter::Tag, or Filter::All and look at the properties",

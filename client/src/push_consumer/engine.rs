@@ -173,10 +173,8 @@ impl Engine {
     fn released(&self, work: Work) {
         drop(work);
         self.shared.settled.notify_waiters();
-        if self.rules.in_order {
-            // Its queue may have a next one.
-            self.shared.arrived.notify_waiters();
-        }
+        // Its queue may hand out a next one.
+        self.shared.arrived.notify_waiters();
     }
 
     /// Tells the servers of deliveries that ended, for as long as the consumer is there.
@@ -381,8 +379,12 @@ mod tests {
     }
 
     fn engine_with(pause: Duration, attempts: Attempts) -> Arc<Engine> {
+        engine_for(1, pause, attempts)
+    }
+
+    fn engine_for(concurrency: usize, pause: Duration, attempts: Attempts) -> Arc<Engine> {
         let rules = Rules {
-            concurrency: 1,
+            concurrency,
             in_order: attempts == Attempts::OfGroup,
             attempts,
             pause,
@@ -420,6 +422,27 @@ mod tests {
             assert_eq!(other.queue, 1);
             assert_eq!(shared.holdings().running(&queue(0)), 1, "nobody was told");
         }
+    }
+
+    /// Catches a queue that stands still although one of its deliveries is done, because another one is on its way back for long.
+    #[tokio::test]
+    async fn what_is_done_makes_room_in_its_queue() {
+        let engine = engine_for(2, Duration::from_secs(1), Attempts::AtServers);
+        let shared = engine.shared().clone();
+        hold(&shared, 0, 3);
+        tokio::spawn(engine.clone().settle_ended());
+        let (failed, done) = (next(&engine).await, next(&engine).await);
+        failed.retry_later();
+        let mut third = Box::pin(next(&engine));
+        let early = tokio::time::timeout(Duration::from_millis(100), third.as_mut()).await;
+        assert!(early.is_err(), "two of the queue are not done with");
+        done.ack();
+        assert_eq!(third.await.offset, 2);
+        assert_eq!(
+            shared.holdings().running(&queue(0)),
+            2,
+            "nobody took the failed one back"
+        );
     }
 
     /// Catches a retry that is worked on again because a name server did not know what to do with its end.
