@@ -23,6 +23,8 @@ mod delivery;
 mod fetcher;
 mod hand_over;
 pub(crate) mod holdings;
+pub(crate) mod leaving;
+mod member_calls;
 mod membership;
 pub(crate) mod progress;
 pub(crate) mod progress_file;
@@ -32,6 +34,7 @@ mod retries;
 mod retry_fetcher;
 pub(crate) mod shared;
 mod take;
+mod turns;
 pub(crate) mod upkeep;
 
 use std::sync::Arc;
@@ -50,6 +53,7 @@ pub use allocation::{
 pub use delivery::{ConsumeFrom, Delivery, Filter, SeekTo, TopicQueue};
 
 use crate::consumer::holdings::{Due, Finishing, PrefetchBounds};
+use crate::consumer::leaving::leave;
 use crate::consumer::progress::Progress;
 use crate::consumer::rebalancer::Rebalancer;
 use crate::consumer::shared::{Settings, Shared, Sharing};
@@ -282,7 +286,7 @@ impl PullConsumer {
             queue: queue.clone(),
             offset,
         };
-        self.shared.commit(vec![due]).await?;
+        self.shared.commit(due).await?;
         self.shared.done_below(&queue, offset);
         Ok(())
     }
@@ -296,7 +300,8 @@ impl PullConsumer {
     }
 
     /// Leaves the group: stops reading, commits and says goodbye, so that others take over at once. With automatic
-    /// commits this says that everything handed out is finished with.
+    /// commits this says that everything handed out is finished with. A broker group that does not answer holds up no other
+    /// one, and this by no more than a request timeout and a heartbeat interval.
     ///
     /// # Errors
     /// What of that failed first. The consumer is closed all the same.
@@ -304,14 +309,10 @@ impl PullConsumer {
         if self.shared.settings.auto_commit.is_some() {
             self.shared.holdings().all_done();
         }
-        let due = self.shared.holdings().close();
+        let held = self.shared.holdings().stop();
         self.shared.arrived.notify_waiters();
-        let committed = self.shared.commit(due).await;
-        // A round may be about to commit what it gives up: not before it is through.
-        let mut rebalancer = self.rebalancer.lock().await;
-        self.running.shut_down();
-        let left = rebalancer.leave(&self.shared).await;
-        committed.and(left)
+        let held = (held, self.shared.finishing_timeout());
+        leave(&self.shared, &self.rebalancer, &self.running, held).await
     }
 
     fn check_open(&self) -> Result<(), Error> {

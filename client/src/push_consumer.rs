@@ -25,6 +25,7 @@ pub use listener::Listener;
 pub use push_delivery::PushDelivery;
 
 use crate::consumer::TopicQueue;
+use crate::consumer::leaving::leave;
 use crate::consumer::rebalancer::Rebalancer;
 use crate::consumer::shared::Shared;
 use crate::consumer::upkeep;
@@ -94,20 +95,19 @@ impl PushConsumer {
     }
 
     /// Leaves the group: hands out nothing more, waits for those who work on messages (but not longer than
-    /// [`PushConsumerBuilder::leave_timeout`]), commits and says goodbye, so that others take over at once.
+    /// [`PushConsumerBuilder::leave_timeout`]), commits and says goodbye, so that others take over at once. A broker group that
+    /// does not answer holds up no other one, and this by no more than a request timeout and a heartbeat interval.
     ///
     /// # Errors
     /// What of that failed first. The consumer is closed all the same.
     pub async fn close(&self) -> Result<(), Error> {
         let held = self.shared().holdings().stop();
         self.engine.close();
-        let committed = self.shared().release(&held).await;
-        // A round may be about to commit what it gives up: not before it is through.
-        let mut rebalancer = self.rebalancer.lock().await;
-        self.running.shut_down();
-        let left = rebalancer.leave(self.shared()).await;
-        self.shared().close_progress();
-        committed.and(left)
+        let shared = self.shared();
+        let held = (held, shared.finishing_timeout());
+        let left = leave(shared, &self.rebalancer, &self.running, held).await;
+        shared.close_progress();
+        left
     }
 
     fn shared(&self) -> &Arc<Shared> {

@@ -459,12 +459,19 @@ impl Holdings {
             .collect()
     }
 
+    /// The same of one queue.
+    pub(crate) fn due_in(&self, queue: &TopicQueue) -> Option<Due> {
+        let (queue, held) = self.queues.get_key_value(queue)?;
+        held.due(queue)
+    }
+
     /// The servers were told.
     pub(crate) fn committed(&mut self, due: &Due) {
         if let Some(place) = self
             .queues
             .get_mut(&due.queue)
             .and_then(|held| held.place.as_mut())
+            .filter(|place| place.life == due.queue.life())
         {
             place.committed = place.committed.max(Some(due.offset));
         }

@@ -6,27 +6,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::future::join_all;
-use proto::cluster::{ListMembersRequest, ListMembersResponse, Subscriptions};
-use proto::place::{CONSUME_FROM, LOG_TIME, StartAt};
-use proto::v2::{
-    Code, HeartbeatRequest, HeartbeatResponse, NotifyClientTerminationRequest,
-    NotifyClientTerminationResponse,
-};
+use proto::place::StartAt;
+use proto::v2::Code;
 use tokio::time::Instant;
 
-use crate::answer;
-use crate::connection::Call;
 use crate::consumer::allocation::SharedQueue;
 use crate::consumer::delivery::{Filter, TopicQueue};
 use crate::consumer::hand_over::{HandOver, TopicShare};
+use crate::consumer::member_calls::{Said, heartbeat, list_members, say_goodbye};
 use crate::consumer::membership::{Listed, Membership};
 use crate::consumer::shared::{Shared, Sharing};
 use crate::deadline;
 use crate::error::Error;
-use crate::route::{Route, RouteQueue, resource};
+use crate::route::{Route, RouteQueue};
 
 /// A new leader is given this many heartbeat intervals to hear of every member.
 const GRACE_INTERVALS: u32 = 3;
@@ -38,19 +32,13 @@ pub(crate) struct Rebalancer {
     /// Of each topic.
     membership: BTreeMap<Arc<str>, Membership>,
     hand_over: HandOver,
-    /// Broker groups that were told of this member.
+    /// Broker groups that may know of this member.
     known_to: BTreeSet<Arc<str>>,
+    was_heard: bool,
     /// Broker groups that did not hear the last beat, while others did.
     silent: BTreeSet<Arc<str>>,
     /// Where the group starts, as brokers say: those that do not know the group yet make it so.
     start: Option<StartAt>,
-}
-
-/// What a broker group said to a heartbeat.
-#[derive(Clone, Copy, Debug)]
-struct Said {
-    start: Option<StartAt>,
-    log_time_ms: Option<u64>,
 }
 
 /// Broker groups after a beat.
@@ -97,9 +85,13 @@ impl Rebalancer {
     /// Says goodbye if nothing is subscribed to any more: no round does, and the others would wait until this member is
     /// missed.
     pub(crate) async fn leave_if_idle(&mut self, shared: &Arc<Shared>) {
-        if self.is_idle()
-            && let Err(error) = self.leave(shared).await
-        {
+        if !self.is_idle() {
+            return;
+        }
+        let ((reached, silent), full) = (self.end(), shared.core.connection.request_timeout);
+        let reached = say_goodbye(shared, &reached, full);
+        let silent = say_goodbye(shared, &silent, shared.brief_timeout());
+        if let Err(error) = tokio::try_join!(reached, silent) {
             tracing::debug!(group = %shared.group, %error, "left without a word");
         }
     }
@@ -107,7 +99,12 @@ impl Rebalancer {
     /// One round. If it fails, everything stays as it was; but if another living process has this member's client id, this one
     /// reads nothing until that is gone.
     pub(crate) async fn round(&mut self, shared: &Arc<Shared>) -> Result<(), Error> {
-        let result = self.try_round(shared).await;
+        let result = tokio::select! {
+            biased;
+            // Whoever closes the consumer gives up everything itself, and waits for no server that a round waits for.
+            () = shared.closed() => return Ok(()),
+            result = self.try_round(shared) => result,
+        };
         if result.is_err() {
             for topic in self.subscriptions.keys() {
                 self.hand_over.interrupt(topic);
@@ -117,6 +114,24 @@ impl Rebalancer {
     }
 
     async fn try_round(&mut self, shared: &Arc<Shared>) -> Result<(), Error> {
+        match self.shares(shared).await {
+            Ok(Some(shares)) => exchange(shared, shares).await,
+            Ok(None) => {}
+            Err(error) => {
+                if is_taken(&error) {
+                    stand_back(shared, &error).await;
+                }
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// What this member should hold, as the servers say; `None` if there is nobody to ask.
+    async fn shares(
+        &mut self,
+        shared: &Arc<Shared>,
+    ) -> Result<Option<BTreeMap<TopicQueue, Filter>>, Error> {
         let mut routes: Vec<Arc<Route>> = Vec::new();
         let age_max = shared.settings.heartbeat_interval;
         for topic in self.subscriptions.keys() {
@@ -131,25 +146,14 @@ impl Rebalancer {
         }
         let broker_groups: BTreeSet<Arc<str>> =
             routes.iter().flat_map(|route| route.groups()).collect();
-        let heard_by = match self.beat(shared, broker_groups).await {
-            Ok(heard_by) => heard_by,
-            Err(error) => {
-                if is_taken(&error) {
-                    stand_back(shared, &error).await;
-                }
-                return Err(error);
-            }
-        };
+        let heard_by = self.beat(shared, broker_groups).await?;
         if heard_by.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         if shared.settings.sharing == Sharing::AllForEach {
-            exchange(shared, self.all_of(&routes)).await;
-            return Ok(());
+            return Ok(Some(self.all_of(&routes)));
         }
-        let shares = self.share_out(shared, &routes, &heard_by).await?;
-        exchange(shared, shares).await;
-        Ok(())
+        self.share_out(shared, &routes, &heard_by).await.map(Some)
     }
 
     /// This member's queues. Of a topic whose members nobody tells, or that does not count this one yet: those that it has.
@@ -224,12 +228,13 @@ impl Rebalancer {
         shared: &Shared,
         broker_groups: BTreeSet<Arc<str>>,
     ) -> Result<BTreeSet<Arc<str>>, Error> {
-        let full = shared.core.connection.request_timeout;
+        // Also those that hear it and cannot say so any more.
+        self.known_to.extend(broker_groups.iter().cloned());
         let beats = broker_groups.iter().map(|broker_group| {
             let timeout = match self.silent.contains(broker_group) {
                 // The others' queues should not wait for it each time.
-                true => full.min(shared.settings.heartbeat_interval),
-                false => full,
+                true => shared.brief_timeout(),
+                false => shared.core.connection.request_timeout,
             };
             heartbeat(shared, self.start, broker_group, timeout)
         });
@@ -240,9 +245,9 @@ impl Rebalancer {
             .collect();
         self.note(shared, &said);
         let beats = beats.into_iter().map(|beat| beat.map(|_| ()));
-        let is_first = self.known_to.is_empty();
+        let is_first = !self.was_heard;
         let heard = heard(broker_groups.into_iter().zip(beats).collect(), is_first)?;
-        self.known_to.extend(heard.by.iter().cloned());
+        self.was_heard |= !heard.by.is_empty();
         self.silent = heard.silent;
         Ok(heard.by)
     }
@@ -309,12 +314,13 @@ impl Rebalancer {
             .collect()
     }
 
-    /// Tells the servers that this member is gone, so that the others need not wait until it is missed.
-    pub(crate) async fn leave(&mut self, shared: &Arc<Shared>) -> Result<(), Error> {
+    /// No round does anything any more. Returns the broker groups that may know of this member: those that it can say
+    /// goodbye to at once, and those that did not hear its last beat.
+    pub(crate) fn end(&mut self) -> (BTreeSet<Arc<str>>, BTreeSet<Arc<str>>) {
         self.subscriptions.clear();
-        let groups = std::mem::take(&mut self.known_to);
-        let results = join_all(groups.iter().map(|group| say_goodbye(shared, group))).await;
-        results.into_iter().collect()
+        let known_to = std::mem::take(&mut self.known_to);
+        let silent = &known_to & &std::mem::take(&mut self.silent);
+        (&known_to - &silent, silent)
     }
 }
 
@@ -395,115 +401,12 @@ async fn exchange(shared: &Arc<Shared>, shares: BTreeMap<TopicQueue, Filter>) {
     }
 }
 
-async fn heartbeat(
-    shared: &Shared,
-    start: Option<StartAt>,
-    broker_group: &Arc<str>,
-    timeout: Duration,
-) -> Result<Said, Error> {
-    let request = HeartbeatRequest {
-        group: Some(resource(shared.group.as_str())),
-        client_type: shared.settings.client_type as i32,
-    };
-    let connection = &shared.core.connection;
-    let call = Call {
-        timeout,
-        ..call(shared, "heartbeat", broker_group)
-    };
-    let mut identity = shared.identity.for_group(broker_group);
-    if let Some(start) = start {
-        identity = identity.with(CONSUME_FROM, &start);
-    }
-    if shared.is_young() {
-        identity = identity.with(LOG_TIME, &"?");
-    }
-    let said = answer::Said::default();
-    let _: HeartbeatResponse = connection
-        .call(call, |address, timeout| {
-            let (request, said) = (identity.request(request.clone(), timeout), &said);
-            async move {
-                let answered = connection.messaging(&address)?.heartbeat(request).await;
-                said.hear(answered)
-            }
-        })
-        .await?;
-    Ok(Said {
-        start: said
-            .header(CONSUME_FROM)
-            .and_then(|start| start.parse().ok()),
-        log_time_ms: said.header(LOG_TIME).and_then(|time| time.parse().ok()),
-    })
-}
-
 /// The broker group whose list of a topic's members counts: the first by name of those that have the topic and heard the
 /// beat. All members of the topic beat there, so it is the same one for all, or is so again soon after a group became silent
 /// or came back.
 fn listing(route: &Route, heard_by: &BTreeSet<Arc<str>>) -> Option<Arc<str>> {
     let mut groups = route.groups().into_iter();
     groups.find(|group| heard_by.contains(group))
-}
-
-/// Says to what this member subscribes, and asks who else is there.
-async fn list_members(
-    shared: &Shared,
-    broker_group: &Arc<str>,
-    topics: &[String],
-) -> Result<Vec<Listed>, Error> {
-    let request = ListMembersRequest {
-        name: shared.group.as_str().to_owned(),
-        subscriptions: Some(Subscriptions {
-            topics: topics.to_vec(),
-        }),
-    };
-    let connection = &shared.core.connection;
-    let identity = shared.identity.for_group(broker_group);
-    let answer: ListMembersResponse = connection
-        .call(
-            call(shared, "list members", broker_group),
-            |address, timeout| {
-                let request = identity.request(request.clone(), timeout);
-                async move { connection.inquiry(&address)?.list_members(request).await }
-            },
-        )
-        .await?;
-    let members = answer.members.into_iter();
-    Ok(members
-        .map(|member| Listed {
-            client_id: member.client_id,
-            topics: (member.subscriptions).map(|said| said.topics.into_iter().collect()),
-        })
-        .collect())
-}
-
-async fn say_goodbye(shared: &Shared, broker_group: &Arc<str>) -> Result<(), Error> {
-    let request = NotifyClientTerminationRequest {
-        group: Some(resource(shared.group.as_str())),
-    };
-    let connection = &shared.core.connection;
-    let identity = shared.identity.for_group(broker_group);
-    let _: NotifyClientTerminationResponse = connection
-        .call(call(shared, "leave", broker_group), |address, timeout| {
-            let request = identity.request(request.clone(), timeout);
-            async move {
-                connection
-                    .messaging(&address)?
-                    .notify_client_termination(request)
-                    .await
-            }
-        })
-        .await?;
-    Ok(())
-}
-
-fn call(shared: &Shared, operation: &'static str, broker_group: &Arc<str>) -> Call {
-    Call {
-        operation,
-        subject: format!("group {}", shared.group),
-        group: broker_group.clone(),
-        timeout: shared.core.connection.request_timeout,
-        changes: false,
-        once: false,
-    }
 }
 
 #[cfg(test)]

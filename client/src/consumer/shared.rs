@@ -1,31 +1,29 @@
 //! What the parts of one consumer share: who it is, what it was told to do, and what it holds.
 
+use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use futures::future::join_all;
-use futures::stream::{self, StreamExt};
+use host::{Shutdown, ShutdownTrigger};
 use model::GroupName;
 use proto::place::{CONSUME_FROM, Life};
 use proto::v2::{ClientType, Code};
-use tokio::sync::{Notify, RwLock};
-use tokio::time::Instant;
+use tokio::sync::Notify;
 
 use crate::connection::Identity;
 use crate::consumer::allocation::Allocation;
 use crate::consumer::delivery::{ConsumeFrom, TopicQueue};
 use crate::consumer::holdings::{Due, Finishing, Holdings, PrefetchBounds};
 use crate::consumer::progress::{Progress, Whose};
+use crate::consumer::turns::{Turn, Turns};
 use crate::core::Core;
 use crate::deadline;
 use crate::error::Error;
 use crate::measure;
 use crate::offsets::Start;
 use crate::pursuit::Pursuit;
-
-/// Commits on their way at once. Brokers gather them, so a few are enough.
-const COMMITS_AT_ONCE: u32 = 16;
 
 /// Attempts after a mistake of the server before the user hears of it.
 pub(super) const REFUSALS_MAX: u32 = 5;
@@ -65,6 +63,9 @@ pub(crate) struct Settings {
     pub(crate) prefetch: PrefetchBounds,
 }
 
+/// What came of telling a queue's offset: where the consumer keeps it itself, what is to be saved.
+type Told = Result<Option<Due>, Error>;
+
 /// See the module's text.
 pub(crate) struct Shared {
     pub(crate) core: Arc<Core>,
@@ -77,9 +78,8 @@ pub(crate) struct Shared {
     pub(crate) settled: Notify,
     progress: Progress,
     holdings: Mutex<Holdings>,
-    /// So that an older offset never follows a newer one: a round of commits has it alone; queues that are given up share
-    /// it, since nobody else commits them any more.
-    committing: RwLock<()>,
+    turns: Turns,
+    closing: (ShutdownTrigger, Shutdown),
 }
 
 impl Shared {
@@ -102,7 +102,8 @@ impl Shared {
             arrived: Notify::new(),
             settled: Notify::new(),
             progress,
-            committing: RwLock::with_max_readers((), COMMITS_AT_ONCE),
+            turns: Turns::default(),
+            closing: Shutdown::new(),
         }
     }
 
@@ -110,6 +111,22 @@ impl Shared {
         self.holdings
             .lock()
             .expect("nothing panics while the holdings are locked")
+    }
+
+    /// The user closes the consumer.
+    pub(crate) fn close(&self) {
+        self.closing.0.shut_down();
+    }
+
+    /// Returns when the user closes the consumer.
+    pub(crate) async fn closed(&self) {
+        self.closing.1.wait().await;
+    }
+
+    /// How long to wait for a broker group that did not answer before.
+    pub(crate) fn brief_timeout(&self) -> Duration {
+        let full = self.core.connection.request_timeout;
+        full.min(self.settings.heartbeat_interval)
     }
 
     /// Whose progress is kept.
@@ -135,35 +152,38 @@ impl Shared {
         self.give_up_within(queues, timeout).await;
     }
 
-    /// The same because the user says so: of what is handed out, nobody could say meanwhile that it is finished with.
+    /// The same because the user says so.
     pub(crate) async fn give_up_at_once(&self, queues: &[TopicQueue]) {
-        let timeout = match self.settings.finishing {
+        self.give_up_within(queues, self.finishing_timeout()).await;
+    }
+
+    /// How long a queue waits for those who work on its messages if the user gives it up: of what is handed out at once,
+    /// nobody could say meanwhile that it is finished with.
+    pub(crate) fn finishing_timeout(&self) -> Duration {
+        match self.settings.finishing {
             Finishing::AtOnce => Duration::ZERO,
             Finishing::OneByOne => self.settings.leave_timeout,
-        };
-        self.give_up_within(queues, timeout).await;
+        }
     }
 
     async fn give_up_within(&self, queues: &[TopicQueue], timeout: Duration) {
-        if let Err(error) = self.release_within(queues, timeout).await {
+        if let Err(error) = self.release(queues, timeout).await {
             // Its next owner starts a little earlier and delivers a few messages again.
             tracing::warn!(group = %self.group, %error, "offsets of given-up queues not committed");
         }
     }
 
     /// As `give_up`, and says what went wrong with the commits: the first of it.
-    pub(crate) async fn release(&self, queues: &[TopicQueue]) -> Result<(), Error> {
-        let timeout = self.settings.leave_timeout;
-        self.release_within(queues, timeout).await
-    }
-
-    async fn release_within(&self, queues: &[TopicQueue], timeout: Duration) -> Result<(), Error> {
+    pub(crate) async fn release(
+        &self,
+        queues: &[TopicQueue],
+        timeout: Duration,
+    ) -> Result<(), Error> {
         self.holdings().leave(queues);
         let each = queues.iter().map(|queue| self.release_one(queue, timeout));
-        let released = join_all(each).await;
-        released.into_iter().collect::<Result<(), Error>>()?;
+        let told: Vec<Told> = join_all(each).await;
         // What was committed before may not be saved yet, also if none of these queues had anything to commit.
-        self.progress.save().await
+        self.settle(told).await
     }
 
     /// Everything that was handed out is finished with. For consumers of which it is said at once.
@@ -178,31 +198,40 @@ impl Shared {
         self.settled.notify_waiters();
     }
 
-    async fn release_one(&self, queue: &TopicQueue, timeout: Duration) -> Result<(), Error> {
+    async fn release_one(&self, queue: &TopicQueue, timeout: Duration) -> Told {
         self.wait_for_work_on(queue, timeout).await;
-        let _committing = self.committing.read().await;
-        let due = self.holdings().give_up(queue);
-        self.commit_all(due.into_iter().collect()).await
+        let _turn = self.turns.wait(queue).await;
+        let due = self.holdings().due_in(queue);
+        let told = self.tell(due).await;
+        // Not before: if this ends early, whoever gives the queue up then commits it.
+        self.holdings().give_up(queue);
+        told
     }
 
     /// Returns when nothing of a queue is in anybody's hands, or the timeout is over.
     async fn wait_for_work_on(&self, queue: &TopicQueue, timeout: Duration) {
-        let deadline = deadline::after(timeout);
+        let idle = self.idle(std::slice::from_ref(queue));
+        let timed_out = match timeout.is_zero() {
+            true => return,
+            false => tokio::time::timeout(timeout.min(deadline::LONGEST), idle).await,
+        };
+        if timed_out.is_err() {
+            let running = self.holdings().running(queue);
+            tracing::warn!(group = %self.group, %queue, running, "messages are still worked on: the queue's next owner gets them too");
+        }
+    }
+
+    /// Returns when nothing of these queues is in anybody's hands.
+    pub(crate) async fn idle(&self, queues: &[TopicQueue]) {
         loop {
             let mut settled = pin!(self.settled.notified());
             // From here on an end is noticed, also one between the look and the wait.
             settled.as_mut().enable();
-            let running = self.holdings().running(queue);
-            if running == 0 {
+            let running = |queue| self.holdings().running(queue) > 0;
+            if !queues.iter().any(running) {
                 return;
             }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() || tokio::time::timeout(left, settled).await.is_err() {
-                if !timeout.is_zero() {
-                    tracing::warn!(group = %self.group, %queue, running, "messages are still worked on: the queue's next owner gets them too");
-                }
-                return;
-            }
+            settled.await;
         }
     }
 
@@ -248,48 +277,99 @@ impl Shared {
 
     /// Tells the servers what is done. The first error, if there is any; the others were tried all the same.
     pub(crate) async fn commit_due(&self) -> Result<(), Error> {
-        let _committing = self.committing.write().await;
-        // Not before it is this round's turn: the round before may be about newer offsets otherwise.
-        let due = self.holdings().due();
-        self.commit_all(due).await
+        let held = self.holdings().held();
+        let each = held.iter().map(|queue| async {
+            let turn = self.turns.wait(queue).await;
+            self.commit_in_turn(queue, turn).await
+        });
+        self.settle(join_all(each).await).await
     }
 
-    pub(crate) async fn commit(&self, due: Vec<Due>) -> Result<(), Error> {
-        let _committing = self.committing.write().await;
-        self.commit_all(due).await
-    }
-
-    /// One round of commits, for whoever has the right to it.
-    async fn commit_all(&self, due: Vec<Due>) -> Result<(), Error> {
-        let mut results = stream::iter(due)
-            .map(|due| async move { (self.progress.commit(self.whose(), &due).await, due) })
-            .buffered(COMMITS_AT_ONCE as usize);
-        let (mut failure, mut unsaved) = (None, Vec::new());
-        while let Some((result, due)) = results.next().await {
-            match result {
-                Ok(()) if self.progress.needs_save() => unsaved.push(due),
-                Ok(()) => self.holdings().committed(&due),
-                Err(error) => {
-                    if error.code() == Some(Code::PreconditionFailed) {
-                        let why = "its topic was made again or restored";
-                        self.start_again(&due.queue, due.queue.life(), why);
-                    }
-                    failure.get_or_insert(error);
-                }
+    /// The same of those queues in which no commit is under way: each broker group's by itself, and nobody waits for it.
+    pub(crate) fn begin_commits(self: &Arc<Self>) {
+        let due = self.holdings().due().into_iter().map(|due| due.queue);
+        for queues in self.by_group(due.collect()).into_values() {
+            let turns = queues.into_iter().filter_map(|queue| {
+                let turn = self.turns.now(&queue)?;
+                Some((queue, turn))
+            });
+            let (turns, shared): (Vec<_>, _) = (turns.collect(), self.clone());
+            if turns.is_empty() {
+                continue;
             }
-        }
-        match self.progress.save().await {
-            Ok(()) => {
-                let mut holdings = self.holdings();
-                for due in &unsaved {
-                    holdings.committed(due);
+            tokio::spawn(async move {
+                let each = turns.into_iter().map(|(queue, turn)| {
+                    let shared = &shared;
+                    async move { shared.commit_in_turn(&queue, turn).await }
+                });
+                if let Err(error) = shared.settle(join_all(each).await).await {
+                    tracing::debug!(group = %shared.group, %error, "offsets not committed");
                 }
+            });
+        }
+    }
+
+    /// Tells the servers one offset, whatever is done in the queue.
+    pub(crate) async fn commit(&self, due: Due) -> Result<(), Error> {
+        let _turn = self.turns.wait(&due.queue).await;
+        let told = self.tell(Some(due)).await;
+        self.settle(vec![told]).await
+    }
+
+    /// Queues by the broker group that has them; by no name, those of which that is not known now.
+    pub(crate) fn by_group(&self, queues: Vec<TopicQueue>) -> BTreeMap<Arc<str>, Vec<TopicQueue>> {
+        let mut groups: BTreeMap<Arc<str>, Vec<TopicQueue>> = BTreeMap::new();
+        for queue in queues {
+            let group = self.core.known_group_of(&queue.topic, queue.queue);
+            groups
+                .entry(group.unwrap_or_default())
+                .or_default()
+                .push(queue);
+        }
+        groups
+    }
+
+    /// Commits what is done in a queue: what is due is looked up when its turn has come, not before.
+    async fn commit_in_turn(&self, queue: &TopicQueue, _turn: Turn) -> Told {
+        let due = self.holdings().due_in(queue);
+        self.tell(due).await
+    }
+
+    /// Tells the servers an offset, if there is one to tell. Whoever calls it has the queue's turn.
+    async fn tell(&self, due: Option<Due>) -> Told {
+        let Some(due) = due else {
+            return Ok(None);
+        };
+        let broker_group = self.core.known_group_of(&due.queue.topic, due.queue.queue);
+        let _room = self.turns.room(broker_group.unwrap_or_default()).await;
+        match self.progress.commit(self.whose(), &due).await {
+            Ok(()) if self.progress.needs_save() => Ok(Some(due)),
+            Ok(()) => {
+                self.holdings().committed(&due);
+                Ok(None)
             }
             Err(error) => {
-                failure.get_or_insert(error);
+                if error.code() == Some(Code::PreconditionFailed) {
+                    let why = "its topic was made again or restored";
+                    self.start_again(&due.queue, due.queue.life(), why);
+                }
+                Err(error)
             }
         }
-        failure.map_or(Ok(()), Err)
+    }
+
+    /// Makes what was told last, where the consumer keeps it itself. The first that failed, if any did.
+    async fn settle(&self, told: Vec<Told>) -> Result<(), Error> {
+        let saved = self.progress.save().await;
+        let mut failure = None;
+        for told in told {
+            match told {
+                Ok(Some(due)) if saved.is_ok() => self.holdings().committed(&due),
+                Ok(_) => {}
+                Err(error) => drop(failure.get_or_insert(error)),
+            }
+        }
+        failure.map_or(saved, Err)
     }
 }
 
@@ -297,7 +377,7 @@ impl Shared {
 #[cfg(test)]
 pub(crate) mod testing {
     use bytes::Bytes;
-    use host::{Host, Shutdown};
+    use host::Host;
 
     use super::*;
     use crate::connection::{Connection, Timeouts};
@@ -375,6 +455,7 @@ mod tests {
     use futures::poll;
     use host::OsDisk;
     use host::testing::{Fault, FaultyDisk, Operation};
+    use tokio::time::Instant;
 
     use super::testing::{hold, queue, without_servers};
     use super::*;
@@ -400,7 +481,7 @@ mod tests {
         let (done, slow) = (pick(&shared), pick(&shared));
         shared.holdings().finish(&done);
         let queues = [done.queue, slow.queue.clone()];
-        let mut released = Box::pin(shared.release(&queues));
+        let mut released = Box::pin(shared.release(&queues, LONG));
         assert!(poll!(released.as_mut()).is_pending());
         assert_eq!(shared.holdings().held(), [queue(1)]);
         assert_eq!(file.offset(&queue(0)), Some(1));
@@ -437,7 +518,7 @@ mod tests {
         let shared = without_servers(Progress::Own(file.clone()), LONG);
         hold(&shared, 0, 1);
         let ticket = pick(&shared);
-        let turn = shared.committing.write().await;
+        let turn = shared.turns.wait(&queue(0)).await;
         let mut commit = Box::pin(shared.commit_due());
         assert!(poll!(commit.as_mut()).is_pending());
         shared.holdings().finish(&ticket);

@@ -76,9 +76,7 @@ async fn rebalance(shared: Arc<Shared>, rebalancer: Arc<tokio::sync::Mutex<Rebal
 async fn commit_at_intervals(shared: Arc<Shared>, interval: Duration) {
     while !shared.holdings().is_closed() {
         tokio::time::sleep(interval).await;
-        if let Err(error) = shared.commit_due().await {
-            tracing::debug!(group = %shared.group, %error, "offsets not committed");
-        }
+        shared.begin_commits();
     }
 }
 

@@ -619,3 +619,60 @@ async fn a_pull_is_not_left_at_a_leader_that_fell_silent() {
     let polled = consumer.poll(1, Duration::from_secs(30)).await;
     assert_eq!(bodies(&polled.expect("no error")), ["after"]);
 }
+
+/// A consumer of a topic with a queue here and one there, which took both messages of each; then those there fell silent.
+async fn with_one_group_silent() -> (FakeCluster, FakeCluster, PullConsumer) {
+    let (here, there) = with_queue_elsewhere().await;
+    hear_of(&here, &there);
+    here.fill(0, numbers(0..2));
+    there.fill(1, numbers(2..4));
+    let client = Client::builder()
+        .seeds(here.seeds())
+        .client_id("c")
+        .attempt_timeout(Duration::from_millis(300))
+        .request_timeout(PATIENT)
+        .build()
+        .await
+        .expect("a seed answers");
+    let often = Duration::from_millis(20);
+    let consumer = subscribed(builder(&client).auto_commit(often)).await;
+    take(&consumer, 4).await;
+    there.world().silent = [0].into();
+    (here, there, consumer)
+}
+
+/// Catches commits that wait for those to a broker group that does not answer.
+#[tokio::test]
+async fn a_broker_group_that_is_away_holds_up_no_commits_to_another() {
+    let (here, _there, consumer) = with_one_group_silent().await;
+    let committed = |offset| {
+        let world = here.world();
+        world.commits.contains(&(0, offset))
+    };
+    let none = consumer.poll(1, Duration::ZERO).await;
+    assert_eq!(bodies(&none.expect("no error")), [""; 0]);
+    until("the commit of what was done", || committed(2)).await;
+    here.fill(0, numbers(4..5));
+    assert_eq!(bodies(&take(&consumer, 1).await), ["4"]);
+    let none = consumer.poll(1, Duration::ZERO).await;
+    assert_eq!(bodies(&none.expect("no error")), [""; 0]);
+    until("another commit", || committed(3)).await;
+}
+
+/// Catches a member that says goodbye to no broker group before one that does not answer has its commits: the queues of all
+/// others are nobody's meanwhile.
+#[tokio::test]
+async fn a_broker_group_that_is_away_holds_up_no_goodbye_to_another() {
+    let (here, there, consumer) = with_one_group_silent().await;
+    let goodbye = || here.world().members.is_empty() && here.world().commits.contains(&(0, 2));
+    let mut closing = Box::pin(consumer.close());
+    tokio::select! {
+        closed = &mut closing => panic!("nobody there has heard it: {closed:?}"),
+        () = until("the goodbye", goodbye) => {}
+    }
+    assert!(!there.world().members.is_empty());
+    there.world().silent.clear();
+    closing.await.expect("closed");
+    assert!(there.world().members.is_empty(), "it hears it in the end");
+    assert!(there.world().commits.contains(&(1, 2)));
+}
