@@ -127,10 +127,12 @@ impl SimTables {
     }
 }
 
-/// What RocksDB says.
+/// What RocksDB says, and `store` makes of that: a sector that the disk does not give back is damage, too.
 fn met(rot: &Rot, dir: &Path) -> StoreError {
     match rot.how {
-        Rotten::Unreadable => failed("read"),
+        Rotten::Unreadable => {
+            StoreError::corrupt(dir, "IO error: While pread: Input/output error".to_owned())
+        }
         _ => StoreError::corrupt(dir, format!("Corruption: block checksum mismatch ({rot})")),
     }
 }
