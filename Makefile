@@ -110,13 +110,17 @@ lint-sim: packages
 	RUSTFLAGS="$(SIM_RUSTFLAGS)" cargo clippy --release --target-dir $(BUILD_DIR)/madsim \
 		-p raftmq-sim --bins -- -D warnings
 
-# The SDK as its users get it: nothing in C without TLS, and never what brokers store with.
+# The SDK as its users get it: nothing in C without TLS, never what brokers store with or listen with, nothing of the
+# simulator; and it can be packaged, with the crates that it rests on, and compiled from the packages.
+SDK_PACKAGES := -p raftmq-model -p raftmq-proto -p raftmq-host -p raftmq-client
+
 lint-sdk: packages
 	cargo clippy --release -p raftmq-client --no-default-features -- -D warnings
 	@tree=$$(cargo tree -p raftmq-client --no-default-features -e normal,build --prefix none) \
 		&& ! echo "$$tree" | grep -E '^(cc|cmake|bindgen) '
 	@tree=$$(cargo tree -p raftmq-client -e normal,build --prefix none) \
-		&& ! echo "$$tree" | grep -E '^(rocksdb|openraft) '
+		&& ! echo "$$tree" | grep -E '^(rocksdb|openraft|madsim|madsim-tokio|madsim-tonic|axum) '
+	cargo package --quiet --allow-dirty $(SDK_PACKAGES)
 
 lint-dependencies: $(TOOLS)/bin/cargo-deny
 	$(TOOLS)/bin/cargo-deny --all-features check bans licenses sources

@@ -5,6 +5,12 @@
 //! applied. Nothing here opens a file, reads the wall clock by itself, or keeps state of a client that a
 //! later request would need.
 
+// The simulator's tokio and tonic.
+#[cfg(madsim)]
+extern crate madsim_tokio as tokio;
+#[cfg(madsim)]
+extern crate madsim_tonic as tonic;
+
 mod config;
 mod error;
 

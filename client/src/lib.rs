@@ -129,6 +129,12 @@
 //! Every call has a deadline. Every [`Error`] says whether to try again and whether it may have happened.
 //! Nothing here depends on the brokers' own crates: no log, no tables, no Raft.
 
+// The simulator's tokio and tonic.
+#[cfg(madsim)]
+extern crate madsim_tokio as tokio;
+#[cfg(madsim)]
+extern crate madsim_tonic as tonic;
+
 mod admin;
 mod administration;
 mod answer;

@@ -4,6 +4,12 @@
 //! typed: the simulator hands objects over, so both ends must name the same Rust types, those of [`proto::opaque`].
 //! Nothing here decides *where* a call goes, keeps state of a client, or tries a call twice: the callers do.
 
+// The simulator's tokio and tonic.
+#[cfg(madsim)]
+extern crate madsim_tokio as tokio;
+#[cfg(madsim)]
+extern crate madsim_tonic as tonic;
+
 mod answer;
 mod failure;
 mod forwarder;

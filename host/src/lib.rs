@@ -4,6 +4,12 @@
 //! Every other crate reaches the operating system through here, so that the simulator can stand in
 //! for it. Nothing in this crate knows about messages, logs or Raft.
 
+// The simulator's tokio and tonic.
+#[cfg(madsim)]
+extern crate madsim_tokio as tokio;
+#[cfg(madsim)]
+extern crate madsim_tonic as tonic;
+
 pub mod blocking;
 mod clock;
 mod disk;

@@ -4,38 +4,42 @@
 //! every bound that keeps strangers from exhausting a server. In the simulator madsim's network
 //! stands behind the same calls. Knows no service and no message.
 
-#[cfg(not(madsim))]
+#[cfg(all(feature = "server", not(madsim)))]
 mod account;
+#[cfg(feature = "server")]
 mod answer_budget;
+#[cfg(feature = "server")]
 mod bounds;
-#[cfg(all(test, not(madsim)))]
+#[cfg(all(test, feature = "server", not(madsim)))]
 mod bounds_test;
 mod channel;
-#[cfg(not(madsim))]
+#[cfg(all(feature = "server", not(madsim)))]
 mod connection;
 #[cfg(not(madsim))]
 mod connector;
+#[cfg(feature = "server")]
 mod guard;
+#[cfg(feature = "server")]
 mod listener;
-#[cfg(not(madsim))]
+#[cfg(all(feature = "server", not(madsim)))]
 mod meter;
-#[cfg(not(madsim))]
+#[cfg(all(feature = "server", not(madsim)))]
 mod opening;
 mod options;
-#[cfg(not(madsim))]
+#[cfg(all(feature = "server", not(madsim)))]
 mod places;
 #[cfg(not(madsim))]
 mod proof;
-#[cfg(all(test, not(madsim)))]
+#[cfg(all(test, feature = "server", not(madsim)))]
 mod proof_test;
 mod reach;
 mod secret;
 #[cfg(madsim)]
 pub mod simulated;
 mod tls;
-#[cfg(all(test, feature = "tls", not(madsim)))]
+#[cfg(all(test, feature = "server", feature = "tls", not(madsim)))]
 mod tls_test;
-#[cfg(not(madsim))]
+#[cfg(all(feature = "server", not(madsim)))]
 mod transport;
 
 use std::io;
@@ -43,21 +47,29 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+#[cfg(feature = "server")]
 pub use answer_budget::{AnswerBudget, AnswerHold, make_on_demand};
+#[cfg(feature = "server")]
 pub use bounds::{Bounds, BoundsOptions, BoundsStatus};
 pub use channel::channel;
-#[cfg(not(madsim))]
+#[cfg(all(feature = "server", not(madsim)))]
 pub use guard::Guarded;
+#[cfg(feature = "server")]
 pub use guard::guarded;
-#[cfg(not(madsim))]
+#[cfg(all(feature = "server", not(madsim)))]
 pub use listener::Layers;
+#[cfg(feature = "server")]
 pub use listener::{Listener, Router, serve, server};
-#[cfg(not(madsim))]
+#[cfg(all(feature = "server", not(madsim)))]
 pub use meter::{MeterLayer, Metered};
-pub use options::{ChannelOptions, Proof, ServerOptions};
+pub use options::ChannelOptions;
+#[cfg(feature = "server")]
+pub use options::{Proof, ServerOptions};
 pub use reach::accepts;
 pub use secret::ClusterSecret;
-pub use tls::{ClientTls, ServerTls};
+pub use tls::ClientTls;
+#[cfg(feature = "server")]
+pub use tls::ServerTls;
 
 /// In the metadata of a refusal: nothing of the request was read, so nothing of it was done.
 pub const UNREAD: &str = "x-raftmq-unread";

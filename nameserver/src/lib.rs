@@ -8,6 +8,12 @@
 //! [`membership`] and `gossip` (how it spreads), `directory` (how the running process holds it), `service`, `relay`,
 //! `messaging` and `telemetry` (how it is served).
 
+// The simulator's tokio and tonic.
+#[cfg(madsim)]
+extern crate madsim_tokio as tokio;
+#[cfg(madsim)]
+extern crate madsim_tonic as tonic;
+
 mod config;
 mod directory;
 mod error;

@@ -3,6 +3,10 @@
 //! Generated types, readers of encoded messages, and how the contract spells what `model` knows. Never does input or
 //! output, never reads a clock, and never decides what a message may be or means to a broker.
 
+// The simulator's tonic.
+#[cfg(madsim)]
+extern crate madsim_tonic as tonic;
+
 mod endpoints;
 mod kind;
 pub mod message;

@@ -3,6 +3,12 @@
 //! openraft fitted to the commit log of `store`. The log is the truth, the tables follow it through
 //! an [`Application`], and nothing here looks into what is proposed. Only this crate names openraft.
 
+// The simulator's tokio and tonic.
+#[cfg(madsim)]
+extern crate madsim_tokio as tokio;
+#[cfg(madsim)]
+extern crate madsim_tonic as tonic;
+
 mod abdication;
 mod address_file;
 mod addresses;

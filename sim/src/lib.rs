@@ -14,6 +14,9 @@
 #[cfg(not(tokio_unstable))]
 compile_error!("the simulator needs --cfg tokio_unstable too: without it no run is like another");
 
+extern crate madsim_tokio as tokio;
+extern crate madsim_tonic as tonic;
+
 pub mod arguments;
 pub mod body;
 pub mod broker_group;

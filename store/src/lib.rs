@@ -3,6 +3,10 @@
 //! The log is the truth; the tables can be rebuilt from a checkpoint and the entries after it. This crate knows
 //! neither what a vote means nor what a message is.
 
+// The simulator's tokio.
+#[cfg(madsim)]
+extern crate madsim_tokio as tokio;
+
 mod checkpoint;
 mod config;
 mod data_dir;

@@ -68,6 +68,8 @@ pub(crate) async fn leave(
     let rest = releases.map(|(_, released)| released).collect::<Vec<_>>();
     let rest = tokio::time::timeout(shared.core.connection.request_timeout, rest);
     let ((left, later), rest) = tokio::join!(first, rest);
+    // Those that could not be committed in time are given up all the same.
+    shared.holdings().close();
     let brief = shared.brief_timeout();
     let left_later = say_goodbye(shared, &later, brief).await;
     results.extend(rest.unwrap_or_else(|_| vec![Err(not_committed(shared))]));

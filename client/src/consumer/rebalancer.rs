@@ -91,7 +91,8 @@ impl Rebalancer {
         let ((reached, silent), full) = (self.end(), shared.core.connection.request_timeout);
         let reached = say_goodbye(shared, &reached, full);
         let silent = say_goodbye(shared, &silent, shared.brief_timeout());
-        if let Err(error) = tokio::try_join!(reached, silent) {
+        let (reached, silent) = tokio::join!(reached, silent);
+        if let Err(error) = reached.and(silent) {
             tracing::debug!(group = %shared.group, %error, "left without a word");
         }
     }

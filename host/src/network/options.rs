@@ -1,10 +1,11 @@
 //! What both ends may choose. Plain data.
 
+#[cfg(feature = "server")]
 use std::sync::Arc;
 
-use super::{
-    Bounds, CONNECTION_WINDOW_BYTES, ClientTls, ClusterSecret, STREAM_WINDOW_BYTES, ServerTls,
-};
+#[cfg(feature = "server")]
+use super::{Bounds, ServerTls};
+use super::{CONNECTION_WINDOW_BYTES, ClientTls, ClusterSecret, STREAM_WINDOW_BYTES};
 
 /// How to connect.
 #[derive(Clone, Debug)]
@@ -41,6 +42,7 @@ impl Default for ChannelOptions {
 }
 
 /// Whether those who connect prove that they hold the cluster's secret.
+#[cfg(feature = "server")]
 #[derive(Clone, Debug, Default)]
 pub enum Proof {
     /// Nobody does: the port is for everybody.
@@ -53,6 +55,7 @@ pub enum Proof {
 }
 
 /// How to serve.
+#[cfg(feature = "server")]
 #[derive(Clone, Debug)]
 pub struct ServerOptions {
     /// Connections open at the same time. For a further one an idle one gives way, of the address that has most.
@@ -72,6 +75,7 @@ pub struct ServerOptions {
     pub bounds: Option<Bounds>,
 }
 
+#[cfg(feature = "server")]
 impl Default for ServerOptions {
     fn default() -> ServerOptions {
         ServerOptions {

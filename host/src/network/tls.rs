@@ -10,10 +10,18 @@ mod implementation;
 #[path = "tls/present.rs"]
 mod implementation;
 
+#[cfg(all(feature = "server", any(madsim, not(feature = "tls"))))]
+#[path = "tls/absent_server.rs"]
+mod server;
+#[cfg(all(feature = "server", feature = "tls", not(madsim)))]
+#[path = "tls/present_server.rs"]
+mod server;
+
 #[cfg(not(madsim))]
 pub(super) use implementation::Securing;
-pub use implementation::ServerTls;
 pub(super) use implementation::secure;
+#[cfg(feature = "server")]
+pub use server::ServerTls;
 
 /// How a client verifies the servers that it connects to.
 ///
