@@ -28,7 +28,7 @@ use super::ClusterSecret;
 const MAGIC: [u8; 8] = *b"\xf0RaftMQ\x01";
 
 /// The byte by which a proof is told from everything else.
-#[cfg(feature = "server")]
+#[cfg(any(feature = "server", test))]
 pub(super) const FIRST_BYTE: u8 = MAGIC[0];
 
 /// Bytes of a nonce.
@@ -90,7 +90,7 @@ where
 ///
 /// # Errors
 /// It does not hold the secret, does not speak so, or the connection failed. The caller bounds the time.
-#[cfg(feature = "server")]
+#[cfg(any(feature = "server", test))]
 pub(super) async fn accept<S>(stream: &mut S, secret: &ClusterSecret) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin,

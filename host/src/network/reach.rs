@@ -11,7 +11,7 @@ pub async fn accepts(address: &str, patience: Duration) -> bool {
     matches!(tokio::time::timeout(patience, connecting).await, Ok(Ok(_)))
 }
 
-#[cfg(all(test, not(madsim)))]
+#[cfg(all(test, feature = "server", not(madsim)))]
 mod tests {
     use super::*;
     use crate::network::Listener;
