@@ -301,7 +301,7 @@ impl PullConsumer {
 
     /// Leaves the group: stops reading, commits and says goodbye, so that others take over at once. With automatic
     /// commits this says that everything handed out is finished with. A broker group that does not answer holds up no other
-    /// one, and this by no more than a request timeout and a heartbeat interval.
+    /// one, and this by no more than a request timeout, a heartbeat interval and a second.
     ///
     /// # Errors
     /// What of that failed first. The consumer is closed all the same.

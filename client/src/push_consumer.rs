@@ -96,7 +96,7 @@ impl PushConsumer {
 
     /// Leaves the group: hands out nothing more, waits for those who work on messages (but not longer than
     /// [`PushConsumerBuilder::leave_timeout`]), commits and says goodbye, so that others take over at once. A broker group that
-    /// does not answer holds up no other one, and this by no more than a request timeout and a heartbeat interval.
+    /// does not answer holds up no other one, and this by no more than a request timeout, a heartbeat interval and a second.
     ///
     /// # Errors
     /// What of that failed first. The consumer is closed all the same.

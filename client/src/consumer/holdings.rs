@@ -227,19 +227,15 @@ impl Holdings {
         }
     }
 
-    /// Gives up a queue: its buffer goes, its fetchers stop. Returns what is done and not committed.
-    pub(crate) fn give_up(&mut self, queue: &TopicQueue) -> Option<Due> {
-        self.queues.remove(queue)?.due(queue)
+    /// Gives up a queue: its buffer goes, its fetchers stop.
+    pub(crate) fn give_up(&mut self, queue: &TopicQueue) {
+        self.queues.remove(queue);
     }
 
     /// Gives up everything, for good.
-    pub(crate) fn close(&mut self) -> Vec<Due> {
+    pub(crate) fn close(&mut self) {
         self.closed = true;
-        let queues = std::mem::take(&mut self.queues);
-        queues
-            .iter()
-            .filter_map(|(queue, held)| held.due(queue))
-            .collect()
+        self.queues.clear();
     }
 
     pub(crate) fn is_closed(&self) -> bool {

@@ -74,7 +74,7 @@ fn only_what_is_done_is_committed() {
     assert_eq!(holdings.due(), []);
     assert_eq!(offsets(&holdings.hand_out(9).expect("messages")), [(0, 12)]);
     assert_eq!(
-        holdings.give_up(&queue(0)),
+        holdings.due_in(&queue(0)),
         None,
         "12 was not finished: its next owner gets it"
     );
